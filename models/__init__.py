@@ -1,0 +1,1 @@
+"""Pixels: reading images, and every model that turns a prompt into a mask."""

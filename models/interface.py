@@ -1,0 +1,141 @@
+"""What every segmentation model offers, whatever is inside it.
+
+The order of calls for one image, one model and any number of prompts:
+
+    context  = model.prepare(overview)          once per image: statistics that must not depend on tiles
+    features = model.encode(tile, context)      once per tile and scale: shared by all prompts
+    decoded  = model.decode(features, prompts)  once per tile: one answer per prompt, independent of each other
+    finished = model.finish(stitched, ...)      once per prompt, on the blended maps of all tiles
+
+This module imports no deep-learning library, so that a server can list its models before it loads one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+RGB = NDArray[np.uint8]
+"""[H, W, 3] pixels, 0..255."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One thing to look for, in the forms different models want it.
+
+    label: canonical ``region-structure-object``, or None when the taxonomy has no such object.
+    words: what was said, verbatim or as resolved; a loosely fitting label never hides it.
+    text:  the sentence a text-prompted model is given.
+    """
+
+    label: str | None
+    words: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Capability:
+    """How a model would answer a prompt.
+
+    target: the model's own name for it (``nuclei``, ``colon glands``), as in its model card.
+    mpp: µm per pixel at which the model wants tiles for this target.
+    objects: whether separate objects come back (nuclei, glands) or only a region.
+    """
+
+    target: str
+    mpp: float
+    objects: bool
+
+
+@dataclass(frozen=True)
+class Context:
+    """Statistics of the whole image, computed once so that no result depends on how it was tiled."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A model's answer to one prompt on one tile, before tiles are blended.
+
+    logits: [H, W] float32 at the tile's own size; > 0 is foreground.
+    presence: logit that the target is in the tile at all, or None when the model has no such head.
+    object_maps: [K, H, W] float32 that ``finish`` splits objects with (boundary, distance...), or None.
+    """
+
+    logits: NDArray[np.float32]
+    presence: float | None = None
+    object_maps: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The mask of one prompt at the scale the model worked at.
+
+    mask: [H, W] bool. instances: [H, W] int32, 0 background and 1..N objects, or None for a region.
+    presence: 0..1, the probability that the target is there at all.
+    """
+
+    mask: NDArray[np.bool_]
+    instances: NDArray[np.int32] | None
+    presence: float
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """May I use this model, and on what? The registry lists cards without loading anything."""
+
+    name: str
+    summary: str
+    licence: str
+    research_only: bool
+    targets: tuple[str, ...]
+    mpp: tuple[float, ...]
+    prompts: Literal["text", "boxes and points", "fixed"]
+    source: str
+    metrics: Mapping[str, str]
+    limits: str
+
+
+class Segmenter(Protocol):
+    """A loaded model. It keeps nothing about any image: two callers must never mix two patients."""
+
+    card: ModelCard
+    weights_sha256: str
+    """Hash of the weight file; for a model without weights, of the code version that defines it."""
+    tile_px: int
+    """Preferred tile side, at the scale of the target."""
+    margin_px: int
+    """Context a pixel needs on every side before its answer stops depending on the tile."""
+
+    def capability(self, prompt: Prompt) -> Capability | None:
+        """How the prompt would be answered, or None when the model was never made for it."""
+        ...
+
+    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
+        """The targets this model does know that are closest to the prompt, best first."""
+        ...
+
+    def assume_mpp(self, overview: RGB) -> float:
+        """A scale (µm/px at full resolution) to go on with when nobody knows it."""
+        ...
+
+    def prepare(self, overview: RGB) -> Context:
+        """Statistics of the image from a view of all of it (longest side about 1024 px)."""
+        ...
+
+    def encode(self, tile: RGB, context: Context) -> Any:
+        """Features of one tile: opaque, shared by all prompts of the same scale."""
+        ...
+
+    def decode(self, features: Any, prompts: Sequence[Prompt]) -> list[Decoded]:
+        """One answer per prompt. No prompt influences another's answer."""
+        ...
+
+    def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
+        """Threshold and split the blended maps of the whole region."""
+        ...

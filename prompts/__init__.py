@@ -1,0 +1,1 @@
+"""Words: the taxonomy, and how a text becomes targets."""

@@ -1,0 +1,1 @@
+"""Wiring: MCP and the command line around the tools."""

@@ -1,0 +1,1 @@
+"""What an assistant can do: plain typed functions that know no protocol."""
