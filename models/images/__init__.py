@@ -1,0 +1,9 @@
+"""Reading images and whole slides: ``open_image`` gives an ``ImageSource``."""
+
+from tissuetalk.models.images.box import Box
+from tissuetalk.models.images.files import CheckedFile
+from tissuetalk.models.images.limits import Limits
+from tissuetalk.models.images.opening import open_image
+from tissuetalk.models.images.source import ImageSource, Level
+
+__all__ = ["Box", "CheckedFile", "ImageSource", "Level", "Limits", "open_image"]

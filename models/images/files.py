@@ -1,0 +1,266 @@
+"""One opened file: who it is, what it holds, and whether it changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO, Self
+
+from tissuetalk.models.errors import ImageChangedError, UnknownImageError, UnreadableImageError
+
+_CHUNK_BYTES = 4 * 2**20
+_REMEMBERED_HASHES = 4096
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Changes whenever the content can have changed."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        return cls(
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            getattr(status, "st_ctime_ns", 0),
+        )
+
+
+class _HashMemory:
+    """Content hashes of files already read in this process, so that a large slide is hashed once."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._hashes: OrderedDict[FileStamp, str] = OrderedDict()
+
+    def get(self, stamp: FileStamp) -> str | None:
+        with self._lock:
+            return self._hashes.get(stamp)
+
+    def put(self, stamp: FileStamp, digest: str) -> None:
+        with self._lock:
+            self._hashes[stamp] = digest
+            while len(self._hashes) > _REMEMBERED_HASHES:
+                self._hashes.popitem(last=False)
+
+
+_HASHES = _HashMemory()
+
+
+class CheckedFile:
+    """An open regular file that any number of threads may read at once.
+
+    Takes over ``file``: it is closed with this object. ``path`` is where it was opened, for formats that
+    have more than one file and to notice that somebody put another file in its place.
+    """
+
+    def __init__(self, file: BinaryIO, *, name: str, path: Path | None = None) -> None:
+        self.name = name
+        self.path = path
+        self._file = file
+        self._lock = Lock()
+        self._descriptor = _descriptor_of(file)
+        if self._descriptor is None:
+            self.stamp = None
+            self.size_bytes = file.seek(0, io.SEEK_END)
+        else:
+            status = os.fstat(self._descriptor)
+            require_regular(status, name)
+            self.stamp = FileStamp.of(status)
+            self.size_bytes = status.st_size
+
+    @property
+    def descriptor(self) -> int | None:
+        """Of the open file, or None for one that lives in memory."""
+        return self._descriptor
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to ``count`` bytes from ``offset``; fewer only at the end of the file."""
+        if self._descriptor is not None and hasattr(os, "pread"):
+            return _pread(self._descriptor, offset, count)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(count)
+
+    def view(self) -> BinaryIO:
+        """The same bytes as a file object with a position of its own."""
+        return io.BufferedReader(_View(self))
+
+    def sha256(self) -> str:
+        """Hash of the content as it was when opened. Raises ImageChangedError if it was modified since."""
+        known = None if self.stamp is None else _HASHES.get(self.stamp)
+        if known is not None:
+            return known
+        digest = hashlib.sha256()
+        offset = 0
+        while chunk := self.read_at(offset, _CHUNK_BYTES):
+            digest.update(chunk)
+            offset += len(chunk)
+        if self.stamp is not None:
+            if self._current_stamp() != self.stamp:
+                raise ImageChangedError(f"{self.name} was modified while it was read; open it again")
+            _HASHES.put(self.stamp, digest.hexdigest())
+        return digest.hexdigest()
+
+    def same_at_path(self) -> bool:
+        """Whether the path still leads to this very file."""
+        if self.path is None or self.stamp is None:
+            return True
+        try:
+            status = self.path.stat(follow_symlinks=False)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self.stamp.device, self.stamp.inode)
+
+    def verify_unchanged(self) -> None:
+        """Raise ImageChangedError when the file, or the one now in its place, has other content."""
+        if self.stamp is None:
+            return
+        changed = ImageChangedError(f"{self.name} changed after it was opened; segment it again")
+        if self._current_stamp() != self.stamp:
+            known = _HASHES.get(self.stamp)
+            if known is None or _hash_again(self) != known:
+                raise changed
+        if self.path is None or self.same_at_path():
+            return
+        try:
+            with open_regular(self.path, name=self.name, follow_symlinks=False) as other:
+                if other.size_bytes != self.stamp.size_bytes or other.sha256() != self.sha256():
+                    raise changed
+        except (UnknownImageError, UnreadableImageError) as error:
+            raise changed from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _current_stamp(self) -> FileStamp | None:
+        return None if self._descriptor is None else FileStamp.of(os.fstat(self._descriptor))
+
+
+class _View(io.RawIOBase):
+    """Reads through ``read_at``, so that views and threads never move each other's position."""
+
+    def __init__(self, file: CheckedFile) -> None:
+        self._source = file
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed: any writable buffer
+        data = self._source.read_at(self._position, len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size_bytes}[whence]
+        if start + offset < 0:
+            raise ValueError("negative position")
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
+def open_regular(path: Path, *, name: str, follow_symlinks: bool = True) -> CheckedFile:
+    """Open a file by path without ever waiting: a folder, pipe or device is refused.
+
+    Raises UnknownImageError when there is nothing, UnreadableImageError when it is not a readable file.
+    """
+    try:
+        require_regular(path.stat(follow_symlinks=follow_symlinks), name)
+        descriptor = os.open(path, read_flags(follow_symlinks=follow_symlinks))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UnknownImageError(f"there is no image {name}; check the path, or list the images") from error
+    except OSError as error:
+        raise cannot_open(name, error) from error
+    except ValueError as error:
+        raise UnknownImageError(
+            f"{name!r} cannot be a path; give the path of an image inside a root"
+        ) from error
+    return adopt(descriptor, name=name, path=path)
+
+
+def adopt(descriptor: int, *, name: str, path: Path) -> CheckedFile:
+    """A CheckedFile of an open descriptor, which is closed if it is not a regular file."""
+    try:
+        require_regular(os.fstat(descriptor), name)
+    except UnreadableImageError:
+        os.close(descriptor)
+        raise
+    return CheckedFile(os.fdopen(descriptor, "rb", buffering=0), name=name, path=path)
+
+
+def read_flags(*, follow_symlinks: bool) -> int:
+    """Flags of ``os.open`` that never block, never take a terminal and never reach child processes."""
+    flags = os.O_RDONLY
+    for flag in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"):
+        flags |= getattr(os, flag, 0)
+    return flags if follow_symlinks else flags | getattr(os, "O_NOFOLLOW", 0)
+
+
+def require_regular(status: os.stat_result, name: str) -> None:
+    """Raise UnreadableImageError for folders, pipes, sockets and devices."""
+    if stat.S_ISDIR(status.st_mode):
+        raise UnreadableImageError(f"{name} is a folder; give the path of one image in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImageError(f"{name} is a pipe, device or link; give the path of a regular image file")
+
+
+def cannot_open(name: str, error: OSError) -> UnreadableImageError:
+    """The refusal for a file that is there and cannot be opened."""
+    return UnreadableImageError(
+        f"{name} cannot be opened ({error.strerror or 'no reason given'}); check its permissions"
+    )
+
+
+def _descriptor_of(file: BinaryIO) -> int | None:
+    try:
+        return file.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        return None
+
+
+def _pread(descriptor: int, offset: int, count: int) -> bytes:
+    parts: list[bytes] = []
+    while count > 0:
+        part = os.pread(descriptor, count, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        count -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _hash_again(file: CheckedFile) -> str:
+    digest = hashlib.sha256()
+    offset = 0
+    while chunk := file.read_at(offset, _CHUNK_BYTES):
+        digest.update(chunk)
+        offset += len(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,76 @@
+"""Whatever a file stores, as 8-bit RGB on white."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.errors import UnreadableImageError
+from tissuetalk.models.interface import RGB
+
+_FULL_SCALES = (255, 1023, 4095, 16383, 65535)
+_BAND_PIXELS = 4_000_000
+
+Alpha = Literal["none", "straight", "premultiplied"]
+"""Whether the last sample is opacity, and whether the colours were already multiplied by it."""
+
+
+def full_scale(dtype: np.dtype[Any], largest: float) -> float:
+    """The stored value that means white.
+
+    Cameras put 10, 12 or 14 bits into 16-bit files, so white is the smallest of 2^8-1, 2^10-1, 2^12-1, 2^14-1
+    and 2^16-1 that holds the largest value of the image. Floating point is 0..1, or 0..255 and up by the same rule.
+
+    Raises UnreadableImageError for values that cannot be brightness.
+    """
+    if dtype == np.uint8:
+        return 255.0
+    if dtype == np.bool_:
+        return 1.0
+    if dtype.kind == "f" and largest <= 1.0:
+        return 1.0
+    if dtype.kind in "uif" and largest <= _FULL_SCALES[-1]:
+        return float(next(white for white in _FULL_SCALES if largest <= white))
+    raise UnreadableImageError(
+        f"pixels of type {dtype} with values up to {largest:.6g} are not a colour image; save it as 8-bit RGB"
+    )
+
+
+def to_rgb(samples: NDArray[Any], *, white: float = 255.0, alpha: Alpha = "none") -> RGB:
+    """[H, W, S] of any type (S: grey, grey+alpha, RGB or RGBA) as [H, W, 3] uint8 with alpha put on white."""
+    if samples.dtype == np.uint8 and samples.shape[2] == 3:
+        return np.ascontiguousarray(samples)
+    height, width = samples.shape[:2]
+    out = np.empty((height, width, 3), np.uint8)
+    band = max(1, _BAND_PIXELS // max(width, 1))
+    for top in range(0, height, band):
+        out[top : top + band] = _band_to_rgb(samples[top : top + band], white, alpha)
+    return out
+
+
+def orient(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Apply an EXIF/TIFF orientation (1..8; anything else means upright) to [H, W, ...]."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image
+
+
+def _band_to_rgb(samples: NDArray[Any], white: float, alpha: Alpha) -> NDArray[np.uint8]:
+    if samples.dtype != np.uint8 or white != 255.0:
+        scaled = np.nan_to_num(samples.astype(np.float32)) * np.float32(255.0 / white)
+        samples = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    shape = (*samples.shape[:2], 3)
+    if alpha == "none":
+        return np.broadcast_to(samples, shape)
+    colour, opacity = samples[..., :-1].astype(np.uint16), samples[..., -1:].astype(np.uint16)
+    if alpha == "premultiplied":
+        on_white = np.minimum(colour + (255 - opacity), 255)
+    else:
+        on_white = (colour * opacity + 255 * (255 - opacity) + 127) // 255
+    return np.broadcast_to(on_white.astype(np.uint8), shape)

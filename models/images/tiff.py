@@ -1,0 +1,308 @@
+"""TIFF and OME-TIFF, flat or pyramidal, read tile by tile from one file only.
+
+tifffile parses directories and decodes segments. Its series are not used: an OME series may name other files,
+which would be opened wherever they lie. The image is the largest directory; its levels are its SubIFDs and the
+directories marked as reduced that have its proportions, so labels and macros are never levels.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage
+
+from tissuetalk.models.errors import ImageTooLargeError, TissuetalkError, UnreadableImageError
+from tissuetalk.models.images import scale
+from tissuetalk.models.images.box import Box
+from tissuetalk.models.images.files import CheckedFile
+from tissuetalk.models.images.limits import DECODER_ERRORS, Limits
+from tissuetalk.models.images.pixels import Alpha, full_scale, to_rgb
+from tissuetalk.models.images.plain import require_decodable
+from tissuetalk.models.images.source import Level, OrientedReader, Reader
+from tissuetalk.models.interface import RGB
+
+_CACHE_BYTES = 64 * 2**20
+_JPEG_COMPRESSIONS = frozenset({6, 7, 34892, 33007})
+_REDUCED = 1
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
+_MIN_IS_WHITE, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
+_COLOURS = {_MIN_IS_WHITE: 1, 1: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
+
+
+@dataclass(frozen=True)
+class _Directory:
+    """What is needed to decode any segment (tile or strip) of one directory, from any thread."""
+
+    width: int
+    height: int
+    segment_width: int
+    segment_height: int
+    planes: int
+    offsets: tuple[int, ...]
+    byte_counts: tuple[int, ...]
+    decode: Callable[..., Any]
+    jpeg_tables: bytes | None
+    dtype: np.dtype[Any]
+    bits: int
+    photometric: int
+    alpha: Alpha
+    colours: int
+    palette: NDArray[np.uint8] | None
+
+    @property
+    def across(self) -> int:
+        return -(-self.width // self.segment_width)
+
+    @property
+    def per_plane(self) -> int:
+        return self.across * -(-self.height // self.segment_height)
+
+
+class TiffReader:
+    """Decodes the segments a region touches and keeps the latest of them."""
+
+    def __init__(self, file: CheckedFile, directories: list[_Directory], mpp: float | None) -> None:
+        self._file = file
+        self._directories = directories
+        self._lock = Lock()
+        self._cache: OrderedDict[tuple[int, int], RGB] = OrderedDict()
+        self._cached_bytes = 0
+        self.mpp = mpp
+        first = directories[0]
+        self.is_slide = len(directories) > 1
+        self.levels = tuple(Level.of(d.width, d.height, first.width, first.height) for d in directories)
+        self._white = self._find_white()
+
+    def read(self, level: int, box: Box) -> RGB:
+        directory = self._directories[level]
+        out = np.empty((box.height, box.width, 3), np.uint8)
+        high, wide = directory.segment_height, directory.segment_width
+        for row in range(box.y0 // high, -(-box.y1 // high)):
+            for column in range(box.x0 // wide, -(-box.x1 // wide)):
+                top, left = row * high, column * wide
+                y0, y1 = max(box.y0, top), min(box.y1, top + high)
+                x0, x1 = max(box.x0, left), min(box.x1, left + wide)
+                segment = self._segment(level, row * directory.across + column)
+                part = segment[y0 - top : y1 - top, x0 - left : x1 - left]
+                out[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0] = part
+        return out
+
+    def parts(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        with self._lock:
+            self._cache.clear()
+            self._cached_bytes = 0
+
+    def _segment(self, level: int, index: int) -> RGB:
+        key = (level, index)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        directory = self._directories[level]
+        pixels = _colours(self._samples(directory, index), directory, self._white)
+        with self._lock:
+            if key not in self._cache:
+                self._cache[key] = pixels
+                self._cached_bytes += pixels.nbytes
+            while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return pixels
+
+    def _samples(self, directory: _Directory, index: int) -> NDArray[Any] | None:
+        """[h, w, samples] as stored, at the full size of a segment, or None where nothing was written."""
+        planes = []
+        for plane in range(directory.planes):
+            number = index + plane * directory.per_plane
+            count = directory.byte_counts[number]
+            if count == 0:
+                return None
+            data = self._file.read_at(directory.offsets[number], count)
+            try:
+                tables = directory.jpeg_tables
+                samples = directory.decode(data, number, jpegtables=tables, _fullsize=True)[0]
+                planes.append(samples[0])
+            except DECODER_ERRORS as error:
+                raise UnreadableImageError(
+                    f"{self._file.name} is damaged (its part {index} cannot be decoded); get a fresh copy"
+                ) from error
+        return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+
+    def _find_white(self) -> float:
+        """The value that means white, from the smallest level, so that it does not depend on the region read."""
+        smallest = self._directories[-1]
+        if smallest.bits < 8:
+            return float(2**smallest.bits - 1)
+        if smallest.dtype == np.uint8 or smallest.palette is not None:
+            return 255.0
+        largest = 0.0
+        for index in range(smallest.per_plane):
+            samples = self._samples(smallest, index)
+            if samples is not None:
+                finite = samples[np.isfinite(samples)]
+                largest = max(largest, float(finite.max(initial=0)))
+        return full_scale(smallest.dtype, largest)
+
+
+def open_tiff(file: CheckedFile, limits: Limits) -> Reader:
+    """Read the directories of a TIFF and check that it can be decoded, without decoding 8-bit images.
+
+    Raises ImageTooLargeError and UnreadableImageError (truncated, several planes, unknown compression).
+    """
+    try:
+        with file.view() as stream, TiffFile(stream, name="image", _multifile=False) as tiff:
+            pages = list(islice(tiff.pages, limits.directories + 1))
+            return _build(file, [page for page in pages if isinstance(page, TiffPage)], limits)
+    except TissuetalkError:
+        raise
+    except DECODER_ERRORS as error:
+        raise UnreadableImageError(
+            f"{file.name} is a damaged or unsupported TIFF; get a fresh copy or save it as 8-bit RGB"
+        ) from error
+
+
+def _build(file: CheckedFile, pages: list[TiffPage], limits: Limits) -> Reader:
+    if not pages:
+        raise UnreadableImageError(f"{file.name} is a TIFF without an image; save it again")
+    if len(pages) > limits.directories:
+        raise UnreadableImageError(
+            f"{file.name} holds over {limits.directories} images; save the one you mean"
+        )
+    main = max((p for p in pages if not p.subfiletype & _REDUCED), key=_area, default=max(pages, key=_area))
+    equal = [p for p in pages if p.shape == main.shape and not p.subfiletype & _REDUCED]
+    if len(equal) > 1 or main.imagedepth > 1:
+        raise UnreadableImageError(
+            f"{file.name} is a stack of {max(len(equal), main.imagedepth)} planes; save one plane as RGB"
+        )
+    levels = [main, *sorted(_reduced_levels(main, pages, limits), key=_area, reverse=True)]
+    smallest = levels[-1]
+    require_decodable((smallest.imagewidth, smallest.imagelength), file.name, limits)
+    if max(main.imagewidth, main.imagelength) > limits.slide_side or _area(main) > limits.slide_pixels:
+        raise ImageTooLargeError(
+            f"{file.name} claims {main.imagewidth} by {main.imagelength} pixels; the limit is {limits.slide_side} a side"
+        )
+    reader = TiffReader(file, [_directory(page, file, limits) for page in levels], _mpp(main))
+    orientation = _value(main, _ORIENTATION, 1)
+    return OrientedReader(reader, orientation) if orientation in range(2, 9) else reader
+
+
+def _area(page: TiffPage) -> int:
+    return page.imagewidth * page.imagelength
+
+
+def _reduced_levels(main: TiffPage, pages: list[TiffPage], limits: Limits) -> Iterator[TiffPage]:
+    """Smaller copies of the main image: same proportions within 2 %, same kind of pixels."""
+    below = [page for page in islice(main.pages or (), limits.directories) if isinstance(page, TiffPage)]
+    marked = [page for page in pages if page is not main and page.subfiletype == _REDUCED]
+    seen = {_area(main)}
+    for page in chain(below, marked):
+        if page.imagewidth < 1 or page.imagelength < 1 or _area(page) in seen or _area(page) > _area(main):
+            continue
+        stretch = (main.imagewidth / page.imagewidth) / (main.imagelength / page.imagelength)
+        rounding = 1 / min(page.imagewidth, page.imagelength)
+        same_pixels = page.samplesperpixel == main.samplesperpixel and page.dtype == main.dtype
+        if abs(stretch - 1) < 0.02 + rounding and same_pixels and page.is_tiled == main.is_tiled:
+            seen.add(_area(page))
+            yield page
+
+
+def _directory(page: TiffPage, file: CheckedFile, limits: Limits) -> _Directory:
+    colours, alpha = _layout(page, file.name)
+    wide, high = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    high = high if page.is_tiled else min(high, page.imagelength)
+    if wide < 1 or high < 1 or wide * high > max(limits.segment_pixels, 0 if page.is_tiled else _area(page)):
+        raise ImageTooLargeError(
+            f"{file.name} has tiles of {wide} by {high} pixels; save it with tiles of 512"
+        )
+    if page.dtype is None:
+        raise UnreadableImageError(f"{file.name} has pixels of an unknown type; save it as 8-bit RGB")
+    directory = _Directory(
+        width=page.imagewidth,
+        height=page.imagelength,
+        segment_width=wide,
+        segment_height=high,
+        planes=page.samplesperpixel if page.planarconfig == 2 else 1,
+        offsets=tuple(page.dataoffsets),
+        byte_counts=tuple(page.databytecounts),
+        decode=page.decode,
+        jpeg_tables=page.jpegtables,
+        dtype=page.dtype,
+        bits=page.bitspersample,
+        photometric=page.photometric,
+        alpha=alpha,
+        colours=colours,
+        palette=_palette(page),
+    )
+    expected = directory.per_plane * directory.planes
+    ends = [o + c for o, c in zip(directory.offsets, directory.byte_counts, strict=False)]
+    if len(ends) < expected or max(ends) > file.size_bytes:
+        raise UnreadableImageError(
+            f"{file.name} is truncated: parts of the image are missing; get a fresh copy"
+        )
+    return directory
+
+
+def _palette(page: TiffPage) -> NDArray[np.uint8] | None:
+    """[colours, 3], from 16-bit entries."""
+    if page.photometric != _PALETTE:
+        return None
+    return (np.asarray(page.colormap, np.uint16) >> 8).astype(np.uint8).T
+
+
+def _layout(page: TiffPage, name: str) -> tuple[int, Alpha]:
+    """How many of the samples are colour, and what one more sample is."""
+    colours = _COLOURS.get(page.photometric, 0)
+    extra = page.samplesperpixel - colours
+    raw_ycbcr = page.photometric == _YCBCR and page.compression not in _JPEG_COMPRESSIONS
+    if colours == 0 or extra not in (0, 1) or raw_ycbcr or (page.photometric == _PALETTE and extra):
+        raise UnreadableImageError(
+            f"{name} has {page.samplesperpixel} channels of an unsupported kind; save it as 8-bit RGB"
+        )
+    kinds: dict[int, Alpha] = {1: "premultiplied", 2: "straight"}
+    return colours, kinds.get(page.extrasamples[0], "none") if extra and page.extrasamples else "none"
+
+
+def _colours(samples: NDArray[Any] | None, directory: _Directory, white: float) -> RGB:
+    """One segment as [h, w, 3] uint8; a segment that was never written is white."""
+    if samples is None:
+        return np.full((directory.segment_height, directory.segment_width, 3), 255, np.uint8)
+    if directory.palette is not None:
+        coloured: RGB = directory.palette[samples[..., 0]]
+        return coloured
+    if directory.alpha == "none":
+        samples = samples[..., : directory.colours]
+    if directory.photometric == _CMYK:
+        ink = np.clip(samples[..., :4].astype(np.float32) / np.float32(white), 0, 1)
+        light = 255 * (1 - ink[..., :3]) * (1 - ink[..., 3:])
+        printed: RGB = np.rint(light).astype(np.uint8)
+        return printed
+    pixels = to_rgb(samples, white=white, alpha=directory.alpha)
+    return 255 - pixels if directory.photometric == _MIN_IS_WHITE else pixels
+
+
+def _mpp(page: TiffPage) -> float | None:
+    """From OME, ImageJ or the resolution tags. The description itself goes nowhere else."""
+    per_x, per_y = _rational(page, _X_RESOLUTION), _rational(page, _Y_RESOLUTION)
+    from_words = scale.from_ome(page.description, page.imagewidth) or scale.from_imagej(
+        page.description, per_x, per_y
+    )
+    return from_words or scale.from_tiff(per_x, per_y, int(_value(page, _RESOLUTION_UNIT, 2)))
+
+
+def _rational(page: TiffPage, tag: int) -> float:
+    value = _value(page, tag, (0, 1))
+    return value[0] / value[1] if isinstance(value, tuple) and len(value) == 2 and value[1] else 0.0
+
+
+def _value(page: TiffPage, tag: int, default: Any) -> Any:
+    found = page.tags.get(tag)
+    return default if found is None else found.value
