@@ -1,0 +1,211 @@
+"""What words mean: concepts, the labels that stand for them in each organ, and how they are found in a text.
+
+All knowledge is in `terms/*.yaml`; this module only reads it and matches. A match is a walk down a tree of normalised
+words, so a text takes time in proportion to its length whatever it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import yaml
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+from tissuetalk.prompts.taxonomy import is_label
+from tissuetalk.prompts.words import Token, phrase, tokens
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+ARTICLES = frozenset({"the", "a", "an", "that", "those", "these", "any"})
+Node = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One kind of object as people name it. Fields as explained at the top of `terms/concepts.yaml`."""
+
+    id: str
+    name: str
+    kind: str
+    labels: Mapping[str, tuple[str, ...]]
+    near: tuple[str, ...] = ()
+    why: str = ""
+    organ: str | None = None
+    report_as: str | None = None
+    merge: str | None = None
+    alone: str | None = None
+    normal: bool = False
+    weak: bool = False
+    broad: bool = False
+    layer: bool = False
+    in_situ: bool = False
+    own_words: bool = False
+    report: bool = True
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A concept in one organ: its label, or None when only the words will do."""
+
+    label: str | None
+    words: str
+    alternatives: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A phrase of the lexicon at tokens `first`..`last` (inclusive)."""
+
+    concept: Concept
+    first: int
+    last: int
+
+
+def load_terms(name: str) -> Any:
+    """One YAML file of `terms/`."""
+    text = resources.files("tissuetalk.prompts").joinpath("terms", name).read_text(encoding="utf-8")
+    return yaml.load(text, Loader=LOADER)
+
+
+def grow(tree: Node, words: Sequence[str], value: Any) -> None:
+    """Add one phrase to a tree of words; the value hangs under the empty word."""
+    node = tree
+    for word in words:
+        node = node.setdefault(word, {})
+    node[""] = value
+
+
+def longest(tree: Node, words: Sequence[Token], start: int, text: str) -> tuple[int, Any] | None:
+    """The longest phrase that begins at token `start`: its last token and value. Articles inside are skipped."""
+    node, best = tree, None
+    for index in range(start, len(words)):
+        word = words[index]
+        if index > start and not joins(text, words[index - 1].end, word.start):
+            break
+        if word.norm in node:
+            node = node[word.norm]
+            if "" in node:
+                best = (index, node[""])
+        elif index == start or word.norm not in ARTICLES:
+            break
+    return best
+
+
+def joins(text: str, end: int, start: int) -> bool:
+    """Whether nothing stands between two words that would part a phrase: scanners turn line ends into stops."""
+    gap = text[end:start]
+    return len(gap) <= 6 and not any(mark in gap for mark in ",;:()[]?!=+") and gap.count(".") <= 1
+
+
+class Lexicon:
+    """All concepts, and the phrases that name them."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]], tumors: Mapping[str, Any], fixes: Mapping[str, str]):
+        self.concepts: dict[str, Concept] = {}
+        self.tree: Node = {}
+        self.words: set[str] = set()
+        for row in rows:
+            concept = _concept(row)
+            self.concepts[concept.id] = concept
+            for form in row["forms"]:
+                self._add(phrase(str(form)), concept)
+        tumor = self.concepts["tumor"]
+        self.tumor_heads = frozenset(phrase(head)[-1] for head in tumors["heads"])
+        for head in tumors["heads"]:
+            self._add(phrase(head), tumor)
+        self.modifiers = frozenset(phrase(word)[0] for word in tumors["modifiers"])
+        self.not_after_head = frozenset(phrase(word)[0] for word in tumors["not_after_head"])
+        self.suffixes = tuple(tumors["suffixes"])
+        self.not_tumor = frozenset(tumors["not_tumor"])
+        self.fixes = dict(fixes)
+        self.words |= self.modifiers
+
+    def _add(self, words: Sequence[str], concept: Concept) -> None:
+        grow(self.tree, words, concept)
+        self.words.update(words)
+
+    def find(self, words: Sequence[Token], text: str) -> list[Hit]:
+        """All phrases, longest first from the left, none overlapping."""
+        hits: list[Hit] = []
+        index = 0
+        while index < len(words):
+            found = longest(self.tree, words, index, text)
+            if found is not None:
+                hits.append(Hit(found[1], index, found[0]))
+                index = found[0] + 1
+                continue
+            if self.is_tumor_word(words[index].norm):
+                hits.append(Hit(self.concepts["tumor"], index, index))
+            index += 1
+        return hits
+
+    def is_tumor_word(self, word: str) -> bool:
+        """Whether an unlisted word is a tumour by its ending (fibrosarcoma, esthesioneuroblastoma)."""
+        return len(word) > 7 and word.endswith(self.suffixes) and not word.endswith(tuple(self.not_tumor))
+
+    def place(self, concept: Concept, organ: str | None) -> Placement:
+        """Which label stands for the concept in an organ; None means the words themselves are the prompt."""
+        listed = concept.labels.get(organ or "?", concept.labels.get("*" if organ else "?", ()))
+        region = organ or "unspecified"
+        found = _existing(listed, region)
+        near = tuple(name for name in _existing(concept.near, region) if name not in found)
+        if not found:
+            return Placement(None, concept.name, near, concept.why)
+        return Placement(found[0], concept.name, found[1:] + near, concept.why)
+
+
+def _existing(names: Iterable[str], region: str) -> tuple[str, ...]:
+    full = (f"{region}-{name}" if is_label(f"{region}-{name}") else name for name in names)
+    return tuple(dict.fromkeys(name for name in full if is_label(name)))
+
+
+def _concept(row: Mapping[str, Any]) -> Concept:
+    known = {key: row[key] for key in Concept.__dataclass_fields__ if key in row}
+    known["labels"] = {region: tuple(names) for region, names in row["labels"].items()}
+    known["near"] = tuple(row.get("near", ()))
+    return Concept(**known)
+
+
+@lru_cache(maxsize=1)
+def lexicon() -> Lexicon:
+    """The lexicon of the package, read once."""
+    return Lexicon(load_terms("concepts.yaml"), load_terms("tumors.yaml"), load_terms("spelling.yaml")["fixes"])
+
+
+@lru_cache(maxsize=1)
+def _spelling_lists() -> tuple[frozenset[str], tuple[str, ...]]:
+    """Words that are right as they are, and words worth guessing at."""
+    spelling = load_terms("spelling.yaml")
+    organs = load_terms("organs.yaml").values()
+    organ_words = {word for row in organs for names in row.values() for name in names for word in phrase(name)}
+    verbs = {word for text in spelling["guess"] for word in phrase(text)}
+    vocabulary = lexicon().words | organ_words | verbs
+    ordinary = {word for text in spelling["ordinary"] for word in phrase(text)}
+    return frozenset(vocabulary | ordinary), tuple(sorted(word for word in vocabulary if len(word) >= 5))
+
+
+@lru_cache(maxsize=20_000)
+def respell(word: str, loose: bool) -> str:
+    """The lexicon's word for a misspelt one, or the word itself. `loose` allows a second error in words of 7 letters."""
+    known, guesses = _spelling_lists()
+    fixed = lexicon().fixes.get(word)
+    if fixed is not None:
+        return fixed
+    if len(word) < 5 or word in known or not word.isalpha():
+        return word
+    allowed = 1 if len(word) < (7 if loose else 9) else 2
+    best = process.extractOne(word, guesses, scorer=OSA.distance, score_cutoff=allowed)
+    return str(best[0]) if best is not None and best[0][0] == word[0] or best is not None and best[1] == 1 else word
+
+
+def read_words(text: str, *, loose: bool) -> list[Token]:
+    """The tokens of a text with misspelt words put right in `norm`; offsets and `lower` stay verbatim."""
+    return [
+        Token(respell(token.norm, loose), token.lower, token.start, token.end) if token.norm.isalpha() else token
+        for token in tokens(text)
+    ]

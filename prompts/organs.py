@@ -1,0 +1,79 @@
+"""Which organ a text is about, from its own words.
+
+An organ named outright counts most, most of all at the head of a specimen; tumours, operations and cells that only one
+organ has are clues. Family and earlier disease do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from tissuetalk.prompts.lexicon import Node, grow, load_terms, longest
+from tissuetalk.prompts.taxonomy import REGIONS
+from tissuetalk.prompts.words import Token, phrase
+
+NAME_WEIGHT, CLUE_WEIGHT, HEAD_WEIGHT = 4.0, 1.5, 6.0
+ELSEWHERE = "elsewhere"
+
+
+@lru_cache(maxsize=1)
+def _tree() -> Node:
+    tree: Node = {}
+    for region, rows in load_terms("organs.yaml").items():
+        for kind, weight in (("clues", CLUE_WEIGHT), ("names", NAME_WEIGHT)):
+            for name in rows.get(kind, ()):
+                grow(tree, phrase(name), (region, weight))
+    return tree
+
+
+def organ_hits(words: Sequence[Token], text: str) -> list[tuple[int, int, str, float]]:
+    """Every word that points to an organ: (first token, last token, region, weight)."""
+    hits = []
+    index = 0
+    while index < len(words):
+        found = longest(_tree(), words, index, text)
+        if found is None:
+            index += 1
+            continue
+        region, weight = found[1]
+        hits.append((index, found[0], region, weight))
+        index = found[0] + 1
+    return hits
+
+
+def organ_of(
+    words: Sequence[Token], text: str, *, heads: Iterable[int] = (), ignored: Iterable[tuple[int, int]] = ()
+) -> str | None:
+    """The region of the taxonomy a text is about, or None when it does not say.
+
+    heads: character offsets where a specimen's heading begins. ignored: character spans that do not count (history).
+    """
+    spans, starts = tuple(ignored), tuple(heads)
+    score: dict[str, float] = {}
+    for first, last, region, weight in organ_hits(words, text):
+        start, end = words[first].start, words[last].end
+        if any(low <= start < high for low, high in spans):
+            continue
+        value = weight
+        if weight == NAME_WEIGHT and any(0 <= start - head <= 25 for head in starts):
+            value += HEAD_WEIGHT
+        if not score:
+            value += 1.0
+        score[region] = score.get(region, 0.0) + value
+    if not score:
+        return None
+    best = max(score, key=lambda region: score[region])
+    return None if best == ELSEWHERE else best
+
+
+def region_of(name: str | None) -> str | None:
+    """The region for an organ as a caller writes it ("Large bowel", "breast"); None when it is none of the 20."""
+    if not name:
+        return None
+    plain = " ".join(name.lower().split())
+    if plain in REGIONS:
+        return None if plain == "unspecified" else plain
+    from tissuetalk.prompts.words import tokens
+
+    return organ_of(tokens(name), name)
