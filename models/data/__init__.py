@@ -1,0 +1,1 @@
+"""Annotated images as training and evaluation examples."""

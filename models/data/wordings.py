@@ -1,0 +1,52 @@
+"""Many ways to ask for the same target, at three levels of quality (prompt_groups.md, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+
+Level = Literal["low", "medium", "high"]
+LEVELS: tuple[Level, ...] = ("low", "medium", "high")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One sentence for one target."""
+
+    target: str
+    level: Level
+    text: str
+
+
+@lru_cache(maxsize=1)
+def _bank() -> dict[str, Any]:
+    text = resources.files("tissuetalk.models.data").joinpath("wordings.yaml").read_text(encoding="utf-8")
+    bank: dict[str, Any] = yaml.safe_load(text)
+    return bank
+
+
+def targets() -> tuple[str, ...]:
+    """Names of all targets the bank has sentences for."""
+    return tuple(_bank()["names"])
+
+
+def names(target: str) -> tuple[str, ...]:
+    """What people call the target."""
+    return tuple(_bank()["names"][target])
+
+
+def wordings(target: str, *, part: Literal["train", "test"] = "train") -> tuple[Wording, ...]:
+    """Every sentence of the bank for one target, in a fixed order."""
+    bank = _bank()
+    found: dict[str, Wording] = {}
+    for level in LEVELS:
+        for template in bank[part][level]:
+            for name in bank["names"][target]:
+                for organ in bank["organs"][target] if "{organ}" in template else ("",):
+                    text = template.format(name=name, organ=organ, structure=bank["structures"][target])
+                    found.setdefault(text, Wording(target, level, text))
+    return tuple(found.values())

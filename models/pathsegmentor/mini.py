@@ -1,0 +1,131 @@
+"""The ``mini`` preset: PathSegmentor's diagram at a size that trains and answers on two CPU cores.
+
+Differences from the paper that measurements asked for: masks at stride 2, a text tower that stays frozen (MiniLM) with a
+learned projection, and queries that are written by the text itself instead of 101 learned ones to choose from; so the
+joint module is a single step and no prompt can see another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tissuetalk.models.pathsegmentor.image_encoder import ConvPyramid, normalise
+from tissuetalk.models.pathsegmentor.pixel_decoder import ConvPixelDecoder
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """Sizes of the mini preset; stored in the weight file's header."""
+
+    encoder_widths: tuple[int, ...] = (32, 64, 128, 224, 320)
+    encoder_depths: tuple[int, ...] = (0, 1, 2, 3, 2)
+    decoder_widths: tuple[int, ...] = (48, 64, 96, 128, 192)
+    text_width: int = 384
+    hidden: int = 256
+    queries: int = 16
+    """Linear read-outs of the pixel features that one text vector writes."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is known about tiles before anybody asks. pixels: [B, C, H/2, W/2]; pooled: [B, D] summary."""
+
+    pixels: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answers at stride 2. mask, distance: [B, P, H/2, W/2] logits; presence: [B, P] logits."""
+
+    mask: Tensor
+    distance: Tensor
+    presence: Tensor
+
+
+class TextQueries(nn.Module):
+    """A sentence vector writes a two-layer read-out of the pixel features (dynamic 1x1 filters).
+
+    The first layer holds ``queries`` mask embeddings whose dot product with the pixel features is PathSegmentor's mask
+    equation; the second mixes them into a mask map and a distance map.
+    """
+
+    def __init__(self, *, text_width: int, hidden: int, pixels: int, queries: int, pooled: int) -> None:
+        super().__init__()
+        self.pixels, self.queries = pixels, queries
+        self.project = nn.Sequential(nn.Linear(text_width, hidden), nn.GELU(), nn.LayerNorm(hidden))
+        self.first = nn.Linear(hidden, queries * (pixels + 1))
+        self.second = nn.Linear(hidden, 2 * (queries + 1))
+        self.image = nn.Linear(pooled, hidden)
+        self.presence = nn.Sequential(nn.Linear(2 * hidden, 64), nn.GELU(), nn.Linear(64, 1))
+
+    def forward(self, features: Features, text: Tensor) -> Prediction:
+        """Answer each sentence on its own.
+
+        Args:
+            text: [B, P, text_width], or [P, text_width] for the same sentences on every tile.
+        """
+        batch, _, height, width = features.pixels.shape
+        words = self.project(text.expand(batch, -1, -1) if text.ndim == 2 else text)
+        prompts = words.shape[1]
+        flat = features.pixels.flatten(2)
+        first = self.first(words).view(batch, prompts * self.queries, self.pixels + 1)
+        read = torch.baddbmm(first[..., -1:], first[..., :-1] * self.pixels**-0.5, flat.to(first.dtype))
+        read = functional.relu(read).view(batch * prompts, self.queries, height * width)
+        second = self.second(words).view(batch * prompts, 2, self.queries + 1)
+        maps = torch.baddbmm(second[..., -1:], second[..., :-1], read.to(second.dtype))
+        maps = maps.view(batch, prompts, 2, height, width)
+        image = self.image(features.pooled)[:, None].expand(-1, prompts, -1)
+        presence = self.presence(torch.cat([words * image, words], dim=-1))[..., 0]
+        return Prediction(maps[:, :, 0], maps[:, :, 1], presence)
+
+
+class MiniPathSegmentor(nn.Module):
+    """Encode a tile once, then answer any number of sentences about it."""
+
+    def __init__(self, config: MiniConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or MiniConfig()
+        self.image_encoder = ConvPyramid(
+            widths=self.config.encoder_widths, depths=self.config.encoder_depths
+        )
+        self.pixel_decoder = ConvPixelDecoder(
+            inside=self.config.encoder_widths, widths=self.config.decoder_widths
+        )
+        deep: Sequence[int] = self.config.encoder_widths[-3:]
+        pooled = 2 * sum(deep)
+        self.prompt_head = TextQueries(
+            text_width=self.config.text_width,
+            hidden=self.config.hidden,
+            pixels=self.pixel_decoder.width,
+            queries=self.config.queries,
+            pooled=pooled,
+        )
+        self.image_head = nn.Sequential(nn.LayerNorm(pooled), nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, 2))
+
+    def encode_image(self, tiles: Tensor) -> Features:
+        """[B, 3, H, W] pixels 0..255, H and W multiples of 32."""
+        maps = self.image_encoder(normalise(tiles).contiguous(memory_format=torch.channels_last))
+        pooled = [
+            statistic
+            for deep in (level.float() for level in maps[-3:])
+            for statistic in (deep.mean((2, 3)), deep.amax((2, 3)))
+        ]
+        return Features(self.pixel_decoder(maps), torch.cat(pooled, dim=1))
+
+    def decode(self, features: Features, text: Tensor) -> Prediction:
+        prediction: Prediction = self.prompt_head(features, text)
+        return prediction
+
+    def describe_image(self, features: Features) -> tuple[Tensor, Tensor]:
+        """[B] log2 of the µm per pixel the tile seems to have, and [B] logit that it is stained tissue at all."""
+        scale, tissue = self.image_head(features.pooled).unbind(-1)
+        return scale, tissue
+
+    def forward(self, tiles: Tensor, text: Tensor) -> Prediction:
+        return self.decode(self.encode_image(tiles), text)

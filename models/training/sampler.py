@@ -1,0 +1,181 @@
+"""Crops with their questions: which sentences to ask of a crop and what the right answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tissuetalk.models.data.augment import Strength, affine, colours, warp
+from tissuetalk.models.data.example import (
+    BACKGROUND,
+    FOREGROUND,
+    OBJECT_TARGETS,
+    TARGET_MPP,
+    UNKNOWN,
+    Example,
+    Labelled,
+    Pixels,
+)
+from tissuetalk.models.data.wordings import LEVELS
+from tissuetalk.models.training.recipe import Recipe
+
+STRIDE = 2
+"""Answers are compared at the model's own stride."""
+SEEN_FRACTION = 0.002
+"""A target with less than this share of the crop is neither present nor absent."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B crops with S = group size + 1 questions each; the first K questions of a crop share one target.
+
+    tiles: [B, 3, H, W] pixels. text: [B, S, 384]. mask, mask_known, distance, distance_known: [B, S, h, w] in 0..1.
+    presence, presence_known: [B, S]. scale, scale_known, tissue: [B], scale as log2 of µm per pixel.
+    """
+
+    tiles: Tensor
+    text: Tensor
+    mask: Tensor
+    mask_known: Tensor
+    distance: Tensor
+    distance_known: Tensor
+    presence: Tensor
+    presence_known: Tensor
+    scale: Tensor
+    scale_known: Tensor
+    tissue: Tensor
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is right for one target on one crop, at the model's stride."""
+
+    mask: NDArray[np.float32]
+    known: NDArray[np.float32]
+    distance: NDArray[np.float32]
+    distance_known: bool
+    presence: float | None
+
+
+class Sampler:
+    """Draws batches. The same seed and step always give the same batch, so a resumed run goes on as if never stopped.
+
+    sentences: target to level to [N, 384] sentence vectors.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], recipe: Recipe, sentences: dict[str, dict[str, NDArray[np.float32]]]
+    ) -> None:
+        self.recipe, self.sentences, self.strength = recipe, sentences, Strength()
+        self.pools: list[list[Example]] = []
+        self.targets: list[str] = []
+        shares: list[float] = []
+        for entry, share in recipe.mix.items():
+            dataset, _, target = entry.partition("/")
+            pool = [example for example in examples if example.dataset == dataset and target in example.targets]
+            pool += [e for e in examples if e.dataset == dataset and target in e.absent and target not in e.targets]
+            if pool:
+                self.pools.append(pool)
+                self.targets.append(target)
+                shares.append(share)
+        self.shares = np.array(shares) / sum(shares)
+        self.counter = [example for example in examples if not example.tissue]
+        self._centres: dict[tuple[int, str], NDArray[np.int64]] = {}
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one training step."""
+        rng = np.random.default_rng((self.recipe.seed, step))
+        crops = [self._crop(rng) for _ in range(self.recipe.batch)]
+        return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*crops, strict=True)))
+
+    def _choose(self, rng: np.random.Generator) -> tuple[Example, str]:
+        if self.counter and rng.random() < self.recipe.counter_share:
+            return self.counter[rng.integers(len(self.counter))], str(rng.choice(list(self.sentences)))
+        index = int(rng.choice(len(self.pools), p=self.shares))
+        return self.pools[index][rng.integers(len(self.pools[index]))], self.targets[index]
+
+    def _crop(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
+        example, target = self._choose(rng)
+        side = self.recipe.crop_px
+        zoom = float(np.exp(rng.uniform(-self.recipe.zoom, self.recipe.zoom)))
+        matrix = affine(self._centre(example, target, rng), example.mpp / TARGET_MPP[target] * zoom, side, rng)
+        image = colours(warp(example.image, matrix, side, smooth=True), rng, self.strength)
+        main = self._answer(example, target, matrix)
+        others = [name for name in (*example.targets, *example.absent) if name != target and name in self.sentences]
+        other = str(rng.choice(others)) if others else target
+        questions = [(target, main)] * self.recipe.group_size + [(other, self._answer(example, other, matrix))]
+        text = self._text([name for name, _ in questions], rng)
+        answers = [answer for _, answer in questions]
+        presence = [answer.presence for answer in answers]
+        return (
+            np.ascontiguousarray(image.transpose(2, 0, 1), np.float32),
+            text,
+            np.stack([answer.mask for answer in answers]),
+            np.stack([answer.known for answer in answers]),
+            np.stack([answer.distance for answer in answers]),
+            np.stack([answer.known * answer.distance_known for answer in answers]),
+            np.array([value or 0.0 for value in presence], np.float32),
+            np.array([value is not None for value in presence], np.float32),
+            np.array(np.log2(TARGET_MPP[target] / zoom), np.float32),
+            np.array(example.scale_known, np.float32),
+            np.array(example.tissue, np.float32),
+        )
+
+    def _centre(self, example: Example, target: str, rng: np.random.Generator) -> tuple[float, float]:
+        """A point to look at: half the time (always for rare things) where the target is."""
+        height, width = example.image.shape[:2]
+        key = (id(example), target)
+        if key not in self._centres:
+            label = example.targets.get(target)
+            rows, columns = np.nonzero(label.label[::4, ::4] == FOREGROUND) if label is not None else ((), ())
+            self._centres[key] = np.stack([np.asarray(columns), np.asarray(rows)], axis=1).astype(np.int64) * 4
+        seen = self._centres[key]
+        rare = target in ("mitosis", "non-tumour nuclei")
+        if len(seen) and rng.random() < (0.85 if rare else 0.4):
+            x, y = seen[rng.integers(len(seen))] + rng.uniform(-40, 40, 2)
+            return float(np.clip(x, 0, width)), float(np.clip(y, 0, height))
+        return float(rng.uniform(0.15, 0.85) * width), float(rng.uniform(0.15, 0.85) * height)
+
+    def _answer(self, example: Example, target: str, matrix: NDArray[np.float32]) -> Answer:
+        side, small = self.recipe.crop_px, self.recipe.crop_px // STRIDE
+        labelled = example.targets.get(target)
+        if labelled is None:
+            nothing = np.zeros((small, small), np.float32)
+            certain = target in example.absent
+            return Answer(nothing, nothing + certain, nothing, False, 0.0 if certain else None)
+        label = warp(labelled.label, matrix, side, smooth=False)
+        mask = _shrink((label == FOREGROUND).astype(np.float32))
+        known = (_shrink((label == UNKNOWN).astype(np.float32)) == 0).astype(np.float32)
+        distance = np.zeros_like(mask)
+        if labelled.distance is not None:
+            distance = _shrink(warp(labelled.distance, matrix, side, smooth=True).astype(np.float32)) / 255
+        return Answer(mask, known, distance, labelled.distance is not None and target in OBJECT_TARGETS, _presence(labelled, label))
+
+    def _text(self, names: Sequence[str], rng: np.random.Generator) -> NDArray[np.float32]:
+        levels = rng.permutation(len(LEVELS))
+        rows = []
+        for index, name in enumerate(names):
+            bank = self.sentences[name][LEVELS[levels[index % len(LEVELS)]]]
+            rows.append(bank[rng.integers(len(bank))])
+        text = np.stack(rows)
+        return np.asarray(text + rng.normal(0, self.recipe.text_noise, text.shape), np.float32)
+
+
+def _shrink(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    height, width = plane.shape
+    blocks = plane.reshape(height // STRIDE, STRIDE, width // STRIDE, STRIDE)
+    return np.asarray(blocks.mean((1, 3)), np.float32)
+
+
+def _presence(labelled: Labelled, label: Pixels) -> float | None:
+    if labelled.present is not None:
+        return float(labelled.present)
+    share = float((label == FOREGROUND).mean())
+    if share >= SEEN_FRACTION:
+        return 1.0
+    return 0.0 if share == 0 and bool((label == BACKGROUND).all()) else None
