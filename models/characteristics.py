@@ -92,7 +92,7 @@ def nearest_neighbour_px(points_xy: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(points_xy) < 2:
         return np.full(len(points_xy), np.nan)
     distances, _ = cKDTree(points_xy).query(points_xy, k=2)
-    return np.asarray(distances[:, 1], dtype=np.float64)
+    return np.asarray(distances, dtype=np.float64)[:, 1]
 
 
 def density_per_mm2(count: int, area_px: int, mpp: float) -> float:
