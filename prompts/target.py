@@ -31,6 +31,7 @@ class Target:
     evidence: verbatim span of the text. start: its offset in the text, or None when not from a text.
     alternatives: labels that were considered and not chosen. reason: why this label, in a few words.
     plain: one plain-language line for a lay reader, may be empty.
+    ambiguous: why the object is not looked for before the user has answered, empty when nothing is open.
     """
 
     label: str | None
@@ -43,6 +44,7 @@ class Target:
     alternatives: tuple[str, ...] = ()
     reason: str = ""
     plain: str = ""
+    ambiguous: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,117 @@
+"""Which engine reads the words, and with which settings. Nothing heavy is imported for ``rules``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+from urllib.parse import urlsplit
+
+from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
+from tissuetalk.prompts.target import Engine
+
+if TYPE_CHECKING:
+    from tissuetalk.prompts.llm.engine import LLMEngine
+
+EngineName = Literal["rules", "llm", "hybrid"]
+
+
+@dataclass(frozen=True)
+class LanguageSettings:
+    """Where the language model is and what one ask may cost. Read from TISSUETALK_LLM_* variables.
+
+    url: base URL of an OpenAI-compatible server (…/v1). api_key: empty for a server that wants none.
+    timeout_s: for one whole answer. context_tokens: of the served model. max_tokens: longest answer.
+    max_passages: asks one text may be cut into.
+    """
+
+    url: str = ""
+    model: str = ""
+    api_key: str = field(default="", repr=False)
+    timeout_s: float = 60.0
+    context_tokens: int = 8192
+    max_tokens: int = 2048
+    max_passages: int = 12
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> LanguageSettings:
+        """The settings of this process. A malformed value raises ModelUnavailableError naming the variable."""
+        variables = os.environ if environment is None else environment
+        return cls(
+            url=variables.get("TISSUETALK_LLM_URL", "").strip().rstrip("/"),
+            model=variables.get("TISSUETALK_LLM_MODEL", "").strip(),
+            api_key=variables.get("TISSUETALK_LLM_API_KEY", "").strip(),
+            timeout_s=_number(variables, "TISSUETALK_LLM_TIMEOUT_S", cls.timeout_s, 0.1, 3600),
+            context_tokens=int(
+                _number(variables, "TISSUETALK_LLM_CONTEXT_TOKENS", cls.context_tokens, 512, 10**7)
+            ),
+            max_tokens=int(_number(variables, "TISSUETALK_LLM_MAX_TOKENS", cls.max_tokens, 64, 10**5)),
+            max_passages=int(_number(variables, "TISSUETALK_LLM_MAX_PASSAGES", cls.max_passages, 1, 1000)),
+        )
+
+    def require_server(self) -> None:
+        """Raises ModelUnavailableError unless a server and a model are named."""
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ModelUnavailableError(
+                "no language model is set up: let TISSUETALK_LLM_URL be the address of an OpenAI-compatible server, "
+                "such as http://127.0.0.1:8000/v1 (docs/language-models.md), or use the rules engine"
+            )
+        if not self.model:
+            raise ModelUnavailableError(
+                "no language model is named: let TISSUETALK_LLM_MODEL be a name the server lists at GET /models"
+            )
+
+
+def _number(variables: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    said = variables.get(name, "").strip()
+    if not said:
+        return default
+    try:
+        value = float(said)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise ModelUnavailableError(f"{name} is {said[:20]!r}; set it to a number from {least:g} to {most:g}")
+    return value
+
+
+def make_engine(name: str, settings: LanguageSettings | None = None) -> Engine:
+    """An engine by name. Settings default to the environment; ``rules`` needs none.
+
+    ``hybrid`` without a server is no error here: it answers by its rules and says so.
+
+    Raises:
+        InvalidArgumentError: no such engine.
+        ModelUnavailableError: ``llm`` without a server, or without the extra ``tissuetalk[llm]``.
+    """
+    if name not in get_args(EngineName):
+        raise InvalidArgumentError(
+            f"no engine {name[:40]!r}; choose one of {', '.join(get_args(EngineName))}"
+        )
+    from tissuetalk.prompts.rules import rules_engine
+
+    if name == "rules":
+        return rules_engine()
+    settings = settings or LanguageSettings.from_environment()
+    if name == "llm":
+        return _llm_engine(settings)
+    from tissuetalk.prompts.hybrid import HybridEngine
+
+    return HybridEngine(rules_engine(), lambda: _llm_engine(settings))
+
+
+def _llm_engine(settings: LanguageSettings) -> LLMEngine:
+    settings.require_server()
+    from tissuetalk.prompts.llm.endpoint import EndpointModel
+    from tissuetalk.prompts.llm.engine import Budget, LLMEngine
+
+    model = EndpointModel(
+        url=settings.url,
+        model=settings.model,
+        key=settings.api_key,
+        timeout_s=settings.timeout_s,
+        max_tokens=settings.max_tokens,
+    )
+    return LLMEngine(model, Budget(settings.context_tokens, settings.max_tokens, settings.max_passages))

@@ -1,0 +1,109 @@
+"""What is left of an answer once every word of it has been held against the text and the taxonomy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from tissuetalk.prompts.llm.answer import Answer, Finding, NamedRelation, allowed_labels
+from tissuetalk.prompts.llm.evidence import Quotable, Span
+from tissuetalk.prompts.target import Relation, Target
+from tissuetalk.prompts.taxonomy import Label, is_label
+from tissuetalk.prompts.words import clean, phrase
+
+STRENGTH = {"present": 3, "uncertain": 2, "absent": 1, "historical": 0}
+"""Which mention of an object counts: it is somewhere in the specimen, so it should be looked for."""
+
+
+class Checker:
+    """Checks the findings of one text. Offsets are those of the whole text, also when a passage of it was asked."""
+
+    def __init__(self, text: str, organ: str | None, model_name: str) -> None:
+        self.text = text
+        self.organ = organ
+        self.model_name = model_name
+        self.notes: list[str] = []
+        self._allowed = frozenset(allowed_labels(organ))
+        self._words_of_text = frozenset(phrase(text))
+
+    def targets(self, answer: Answer, passage: Span) -> list[Target]:
+        """The findings whose quote stands in the passage, as targets; the others are noted."""
+        quotable = Quotable(self.text[passage.start : passage.end])
+        checked = []
+        for finding in answer.targets:
+            label = self._canonical(finding.label)
+            span = quotable.find(finding.evidence)
+            if span is None:
+                name = label or "an object without a label"
+                self._note(f"left out {name}: the quote the language model gave for it is not in the text")
+                continue
+            found = Span(passage.start + span.start, passage.start + span.end)
+            checked.append(self._target(finding, label, found))
+        return checked
+
+    def _target(self, finding: Finding, label: str | None, span: Span) -> Target:
+        evidence = self.text[span.start : span.end]
+        return Target(
+            label=label,
+            words=self._words(finding.words, label, evidence),
+            assertion=finding.assertion,
+            evidence=evidence,
+            start=span.start,
+            organ=self.organ,
+            relation=self._relation(finding.relation),
+            reason=f"named by the language model {self.model_name}",
+        )
+
+    def _canonical(self, said: str | None) -> str | None:
+        """The label when it is one but for case and spacing; anything else is free-form."""
+        if said is None or said.casefold().strip() in ("null", "none", ""):
+            return None
+        label = str(Label.parse(said)) if is_label(said) else None
+        if label in self._allowed:
+            return label
+        self._note(
+            "the language model used a name that is no label here; the words of the text are used instead"
+        )
+        return None
+
+    def _words(self, said: str, label: str | None, evidence: str) -> str:
+        """The model's short words if they are the text's own, else the label's name, else the quote."""
+        if self._said_in_text(said):
+            return clean(said)
+        return Label.parse(label).object_type if label else clean(evidence)[:80]
+
+    def _said_in_text(self, said: str) -> bool:
+        words = phrase(said)
+        return bool(words) and self._words_of_text.issuperset(words)
+
+    def _relation(self, said: NamedRelation | None) -> Relation | None:
+        if said is None:
+            return None
+        reference = clean(said.reference)
+        if said.op == "selected":
+            return Relation("selected", reference) if reference in ("point", "box") else None
+        if is_label(said.reference):
+            return Relation(said.op, str(Label.parse(said.reference)))
+        if self._said_in_text(reference):
+            return Relation(said.op, reference)
+        self._note("left out a relation: the language model named a reference that is not in the text")
+        return None
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+def merged(targets: Iterable[Target]) -> tuple[Target, ...]:
+    """One target per object: the strongest assertion wins and keeps its evidence; order of first mention."""
+    kept: dict[object, Target] = {}
+    for target in targets:
+        key = target.label or phrase(target.words)
+        before = kept.get(key)
+        if before is None:
+            kept[key] = target
+        elif STRENGTH[target.assertion] > STRENGTH[before.assertion]:
+            kept[key] = replace(target, relation=target.relation or before.relation)
+        elif before.relation is None and target.relation is not None:
+            kept[key] = replace(before, relation=target.relation)
+    return tuple(kept.values())

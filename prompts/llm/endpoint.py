@@ -1,0 +1,150 @@
+"""A language model behind an OpenAI-compatible endpoint, reached through LangChain structured output."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tissuetalk.models.errors import BusyError, ModelUnavailableError
+from tissuetalk.prompts.llm.answer import Answer
+from tissuetalk.prompts.llm.seam import Cancelled, Reply, Turn, never, raise_if
+
+if TYPE_CHECKING:
+    import openai
+
+_POLL_S = 0.05
+_DETAIL_CHARACTERS = 200
+
+
+@dataclass
+class EndpointModel:
+    """One model of one server. Every ask has a hard limit in time and is given up at once when cancelled.
+
+    url: base URL, ending in ``/v1`` for vLLM. key: may be empty for a server without one.
+    timeout_s: for a whole answer, tries included, however slowly bytes drip in.
+    max_tokens: longest answer.
+    """
+
+    url: str
+    model: str
+    key: str
+    timeout_s: float
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        self.name = f"{self.model} at {self.url}"
+        if importlib.util.find_spec("langchain_openai") is None:
+            raise ModelUnavailableError(
+                "the language model client is not installed; run: pip install 'tissuetalk[llm]', or use the rules engine"
+            )
+
+    def ask(self, turns: Sequence[Turn], schema: type[Answer], cancelled: Cancelled = never) -> Reply:
+        """Send the turns and wait. Call it from a thread that runs no event loop of its own."""
+        import openai
+
+        raise_if(cancelled)
+        try:
+            return asyncio.run(self._answer_or_give_up(turns, schema, cancelled))
+        except openai.LengthFinishReasonError as error:
+            return Reply(error.completion.choices[0].message.content or "", "cut")
+        except openai.ContentFilterFinishReasonError:
+            return Reply("", "refused")
+        except openai.RateLimitError as error:
+            raise BusyError(f"the language model {self.name} is busy; try again in a minute") from error
+        except openai.OpenAIError as error:
+            raise ModelUnavailableError(self._what_to_do(error)) from error
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # What the client raises on a body that is no chat completion: HTML, empty, another JSON.
+            raise ModelUnavailableError(self._other_api()) from error
+
+    async def _answer_or_give_up(
+        self, turns: Sequence[Turn], schema: type[Answer], cancelled: Cancelled
+    ) -> Reply:
+        """Cancelling closes the connection, which makes vLLM stop generating."""
+        task = asyncio.create_task(self._answer(turns, schema))
+        deadline = asyncio.get_running_loop().time() + self.timeout_s
+        try:
+            while not (await asyncio.wait({task}, timeout=_POLL_S))[0]:
+                raise_if(cancelled)
+                if asyncio.get_running_loop().time() > deadline:
+                    raise ModelUnavailableError(self._too_slow())
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _answer(self, turns: Sequence[Turn], schema: type[Answer]) -> Reply:
+        import httpx2
+        from langchain_openai import ChatOpenAI
+        from langsmith import tracing_context
+        from pydantic import SecretStr
+
+        async with httpx2.AsyncClient(timeout=self.timeout_s, follow_redirects=False) as http:
+            chat = ChatOpenAI(
+                model=self.model,
+                base_url=self.url,
+                api_key=SecretStr(self.key or "none"),
+                temperature=0,
+                max_completion_tokens=self.max_tokens,
+                timeout=self.timeout_s,
+                max_retries=1,
+                http_async_client=http,
+            )
+            # As a JSON schema: given the class, the client raises on a wrong answer and its text is lost to the repair.
+            form = schema.model_json_schema()
+            structured = chat.with_structured_output(
+                form, method="json_schema", strict=True, include_raw=True
+            )
+            # A report must not reach a tracing service because of an environment variable set for other work.
+            with tracing_context(enabled=False):
+                reply: dict[str, Any] = dict(
+                    await structured.ainvoke([(turn.role, turn.text) for turn in turns])
+                )
+        message = reply["raw"]
+        if message.additional_kwargs.get("refusal"):
+            return Reply("", "refused")
+        return Reply(message.content if isinstance(message.content, str) else "")
+
+    def _too_slow(self) -> str:
+        return (
+            f"the language model {self.name} gave no answer within {self.timeout_s:g} s; raise "
+            "TISSUETALK_LLM_TIMEOUT_S, check the server, or use the rules engine"
+        )
+
+    def _what_to_do(self, error: openai.OpenAIError) -> str:
+        import openai
+
+        match error:
+            case openai.APITimeoutError():
+                return self._too_slow()
+            case openai.APIConnectionError():
+                return (
+                    f"no language model answers at {self.url}; start it or correct TISSUETALK_LLM_URL "
+                    "(docs/language-models.md), or use the rules engine"
+                )
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                return f"{self.url} refused the key; set TISSUETALK_LLM_API_KEY to one it accepts"
+            case openai.NotFoundError():
+                return (
+                    f"{self.url} has no model {self.model!r}; set TISSUETALK_LLM_MODEL to a name listed by "
+                    "GET /models there, and let TISSUETALK_LLM_URL end in /v1"
+                )
+            case openai.APIStatusError():
+                return (
+                    f"the language model server at {self.url} failed with HTTP {error.status_code} "
+                    f"({_detail(error)}); look at its log, or use the rules engine"
+                )
+            case _:
+                return self._other_api()
+
+    def _other_api(self) -> str:
+        return f"{self.url} does not speak the OpenAI chat-completions API; correct TISSUETALK_LLM_URL"
+
+
+def _detail(error: openai.OpenAIError) -> str:
+    """The server's own words, short and without anything but plain text."""
+    return re.sub(r"[^\w .,:;'()/=-]+", " ", str(error))[:_DETAIL_CHARACTERS].strip()

@@ -1,0 +1,169 @@
+"""The ``llm`` engine: asks a language model, believes nothing it cannot find in the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
+from tissuetalk.prompts.llm.answer import Answer, schema_for
+from tissuetalk.prompts.llm.check import Checker, merged
+from tissuetalk.prompts.llm.evidence import Span
+from tissuetalk.prompts.llm.passages import passages
+from tissuetalk.prompts.llm.seam import Cancelled, LanguageModel, Turn, never
+from tissuetalk.prompts.llm.tokens import token_counter
+from tissuetalk.prompts.llm.wording import ask_again, ask_for
+from tissuetalk.prompts.organs import organ_of, region_of
+from tissuetalk.prompts.target import Measure, Request, Target
+from tissuetalk.prompts.taxonomy import REGIONS
+from tissuetalk.prompts.words import tokens
+
+_REPAIR_TOKENS = 700
+"""The unusable answer as it is shown again, and what was wrong with it."""
+_HEAD_CHARACTERS = 20_000
+"""Where a text says which organ it is about."""
+_LEAST_ROOM = 150
+"""A passage shorter than this many tokens loses its sense."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one ask may cost, in tokens, and how many asks one text may cost.
+
+    context: of the served model, prompt and answer together. answer: longest answer.
+    """
+
+    context: int = 8192
+    answer: int = 2048
+    passages: int = 12
+
+
+class LLMEngine:
+    """Words in, targets out, through a language model. It keeps nothing about any text."""
+
+    def __init__(self, model: LanguageModel, budget: Budget | None = None) -> None:
+        self.model = model
+        self.budget = budget or Budget()
+
+    def translate(
+        self,
+        text: str,
+        *,
+        organ: str | None = None,
+        mentions: Sequence[Span] = (),
+        cancelled: Cancelled = never,
+    ) -> Request:
+        """Read a text of any length, passage by passage.
+
+        mentions: places that deserve special attention; when given, only the passages that hold one are read.
+
+        Raises:
+            NoTargetInWordsError: nothing in the text can be outlined.
+            InvalidArgumentError: the text is too long for the budget.
+            ModelUnavailableError, BusyError, CancelledError: no usable answer.
+        """
+        if not any(character.isalpha() for character in text):
+            raise NoTargetInWordsError(
+                "the text has no words; name an object such as 'tumour' or 'lymphocytes'"
+            )
+        head = text[:_HEAD_CHARACTERS]
+        region = region_of(organ) or organ_of(tokens(head), head)
+        parts, notes = self._cut(text, region)
+        checker = Checker(text, region, self.model.name)
+        answers: list[Answer] = []
+        targets: list[Target] = []
+        for part in parts:
+            here = [
+                text[at.start : at.end] for at in mentions if part.start <= at.start and at.end <= part.end
+            ]
+            if mentions and not here:
+                continue
+            answer = self._ask(text[part.start : part.end], region, here, cancelled)
+            answers.append(answer)
+            targets += checker.targets(answer, part)
+        if not targets:
+            raise NoTargetInWordsError(
+                " ".join(["the language model found nothing to outline.", *checker.notes])
+            )
+        return Request(
+            kind=_kind(answers),
+            targets=merged(targets),
+            organ=region or _organ(answers),
+            measures=_measures(answers),
+            notes=(*notes, *checker.notes),
+        )
+
+    def _cut(self, text: str, organ: str | None) -> tuple[list[Span], tuple[str, ...]]:
+        """The passages to ask about, and what to tell the reader about the budget."""
+        counter = token_counter()
+        overhead = sum(counter.count(turn.text) for turn in ask_for("", organ)) + _REPAIR_TOKENS
+        room = self.budget.context - self.budget.answer - overhead
+        if room < _LEAST_ROOM:
+            raise ModelUnavailableError(
+                f"a context of {self.budget.context} tokens leaves no room for text beside the instructions "
+                f"({overhead}) and the answer ({self.budget.answer}); raise TISSUETALK_LLM_CONTEXT_TOKENS to what the "
+                "server allows, lower TISSUETALK_LLM_MAX_TOKENS, or give the organ"
+            )
+        limit = self.budget.passages * room * 8
+        parts = passages(text, counter.count, room) if len(text) <= limit else None
+        if parts is None or len(parts) > self.budget.passages:
+            raise InvalidArgumentError(
+                f"the text has {len(text)} characters, more than {self.budget.passages} asks of the language model "
+                "can read; send the diagnosis or the section you mean, or use the rules engine, which has no such limit"
+            )
+        return parts, (counter.note,) if counter.note and len(parts) > 1 else ()
+
+    def _ask(self, text: str, organ: str | None, mentions: Sequence[str], cancelled: Cancelled) -> Answer:
+        """One valid answer: repaired once if need be, then refused."""
+        turns = ask_for(text, organ, mentions)
+        answer, problem, said = self._try(turns, organ, cancelled)
+        if answer is None:
+            answer, problem, _ = self._try(ask_again(turns, said, problem), organ, cancelled)
+        if answer is None:
+            raise ModelUnavailableError(
+                f"the language model {self.model.name} answered twice in a form that cannot be used ({problem}); "
+                "serve a model with structured output (docs/language-models.md), or use the rules engine"
+            )
+        return answer
+
+    def _try(
+        self, turns: Sequence[Turn], organ: str | None, cancelled: Cancelled
+    ) -> tuple[Answer | None, str, str]:
+        """The answer, or None with what is wrong and what was said."""
+        reply = self.model.ask(turns, schema_for(organ), cancelled)
+        if reply.end == "cut":
+            problem = (
+                f"it was cut off after {self.budget.answer} tokens: name fewer objects, with shorter quotes"
+            )
+            return None, problem, reply.text
+        if reply.end == "refused":
+            return None, "the model declined to answer", reply.text
+        try:
+            return Answer.model_validate_json(reply.text), "", reply.text
+        except ValidationError as error:
+            return None, _what_is_wrong(error), reply.text
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    """Where and what, without repeating the answer: it may hold anything, also parts of a report."""
+    places = [".".join(map(str, one["loc"])) or "the whole" for one in error.errors(include_input=False)]
+    kinds = [one["type"].replace("_", " ") for one in error.errors(include_input=False)]
+    return "; ".join(f"{place}: {kind}" for place, kind in list(zip(places, kinds, strict=True))[:5])
+
+
+def _kind(answers: Sequence[Answer]) -> Literal["report", "request", "exploratory"]:
+    """What most of the passages are; a tie is the first one's."""
+    kinds = [answer.kind for answer in answers]
+    return max(kinds, key=kinds.count)
+
+
+def _organ(answers: Sequence[Answer]) -> str | None:
+    named = (answer.organ.casefold() for answer in answers if answer.organ)
+    return next((organ for organ in named if organ in REGIONS and organ != "unspecified"), None)
+
+
+def _measures(answers: Sequence[Answer]) -> tuple[Measure, ...]:
+    return tuple(dict.fromkeys(measure for answer in answers for measure in answer.measures))

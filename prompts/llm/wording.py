@@ -1,0 +1,64 @@
+"""What the language model is told: the templates, filled in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from itertools import groupby
+from string import Template
+
+from tissuetalk.prompts.llm.answer import MAX_TARGETS
+from tissuetalk.prompts.llm.seam import Turn
+from tissuetalk.prompts.taxonomy import LABELS, labels_of
+
+_ANSWER_CHARACTERS = 1200
+"""Of an unusable answer that is shown again: enough to mend it, not enough to fill the context."""
+
+
+@lru_cache(maxsize=8)
+def _template(name: str) -> Template:
+    file = resources.files("tissuetalk.prompts").joinpath("templates", f"llm_{name}.txt")
+    return Template(file.read_text(encoding="utf-8").rstrip("\n"))
+
+
+def compact_taxonomy(organ: str | None) -> str:
+    """One line per region and structure; the organ's and the unspecified labels only, when the organ is known."""
+    labels = (*labels_of(organ), *labels_of("unspecified")) if organ else LABELS
+    groups = groupby(labels, key=lambda label: f"{label.region}-{label.structure}")
+    return "\n".join(
+        f"{group}: {', '.join(label.object_type for label in members)}" for group, members in groups
+    )
+
+
+def _fence(text: str) -> str:
+    """A mark that the text cannot contain by intention: it depends on the whole text."""
+    return f"==={hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}==="
+
+
+def ask_for(text: str, organ: str | None, mentions: Sequence[str] = ()) -> tuple[Turn, ...]:
+    """The conversation that asks for the targets of one passage.
+
+    mentions: verbatim words of the text that deserve special attention.
+    """
+    fence = _fence(text)
+    system = _template("system").substitute(
+        fence=fence,
+        max_targets=MAX_TARGETS,
+        taxonomy=compact_taxonomy(organ),
+        organ_line=f" It is known: {organ}." if organ else "",
+    )
+    focus = (
+        _template("focus").substitute(mentions="; ".join(f'"{words}"' for words in mentions))
+        if mentions
+        else ""
+    )
+    user = _template("text").substitute(fence=fence, text=text, focus=focus)
+    return Turn("system", system), Turn("user", user)
+
+
+def ask_again(turns: Sequence[Turn], answer: str, problem: str) -> tuple[Turn, ...]:
+    """The conversation continued once, with what was wrong."""
+    repair = _template("repair").substitute(problem=problem)
+    return (*turns, Turn("assistant", answer[:_ANSWER_CHARACTERS] or "{}"), Turn("user", repair))
