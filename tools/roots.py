@@ -147,18 +147,26 @@ class Roots:
     def _images(self) -> Iterator[ListedImage]:
         budget = iter(range(_SCANNED_ENTRIES))
         for root in self.paths:
-            for entry in _files_below(root, budget):
-                if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-                    size = entry.stat(follow_symlinks=False).st_size
-                    yield {"path": self.relative_name(Path(entry.path)), "bytes": size}
+            yield from self._listed(_files_below(root, budget))
+
+    def _images_in(self, folder: Path) -> Iterator[ListedImage]:
+        """The images right in one folder, when it is inside a root."""
+        if any(folder.is_relative_to(root) for root in self.paths):
+            yield from self._listed(_files_below(folder, iter(range(2000)), deep=False))
+
+    def _listed(self, entries: Iterator[os.DirEntry[str]]) -> Iterator[ListedImage]:
+        for entry in entries:
+            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                size = entry.stat(follow_symlinks=False).st_size
+                yield {"path": self.relative_name(Path(entry.path)), "bytes": size}
 
     def _not_found(self, image: str) -> str:
-        names = [listed["path"] for listed in self.list_images(2000)]
-        by_file_name = {Path(name).name.lower(): name for name in names}
-        close = get_close_matches(image, names, n=3, cutoff=0.6)
-        wanted = Path(image).name.lower()
-        close += [by_file_name[n] for n in get_close_matches(wanted, by_file_name, n=3, cutoff=0.6)]
-        similar = ", ".join(list(dict.fromkeys(close))[:3])
+        folder = Path(os.path.realpath(self.paths[0] / image)).parent
+        names = [listed["path"] for listed in self._images_in(folder)]
+        names += [listed["path"] for listed in self.list_images(2000)]
+        by_file_name = {Path(name).name.lower(): name for name in reversed(names)}
+        close = get_close_matches(Path(image).name.lower(), by_file_name, n=3, cutoff=0.6)
+        similar = ", ".join(by_file_name[name] for name in close)
         return f"there is no image {image[:200]!r} in the roots; " + (
             f"similar names: {similar}" if similar else "list the images to see what there is"
         )
@@ -235,7 +243,7 @@ def _open_and_compare(real: Path) -> int:
     return descriptor
 
 
-def _files_below(folder: Path, budget: Iterator[int]) -> Iterator[os.DirEntry[str]]:
+def _files_below(folder: Path, budget: Iterator[int], *, deep: bool = True) -> Iterator[os.DirEntry[str]]:
     """Regular files below a folder, by name, until the budget of looked-at entries is spent."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -247,6 +255,7 @@ def _files_below(folder: Path, budget: Iterator[int]) -> Iterator[os.DirEntry[st
         if entry.name.startswith(".") or not entry.name.isprintable():
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _files_below(Path(entry.path), budget)
+            if deep:
+                yield from _files_below(Path(entry.path), budget)
         elif entry.is_file(follow_symlinks=False):
             yield entry

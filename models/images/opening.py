@@ -46,7 +46,9 @@ def _reader_for(file: CheckedFile, limits: Limits) -> Reader:
             f"{file.name} has {file.size_bytes} bytes; the limit is {limits.file_bytes}: crop it"
         )
     head = file.read_at(0, _HEAD_BYTES)
-    if file.name.lower().endswith(".mrxs"):  # its own content is only a preview that may show the label
+    if (
+        file.path or Path(file.name)
+    ).suffix.lower() == ".mrxs":  # its own content is only a preview that may show the label
         from tissuetalk.models.images.slide import open_mirax
 
         return open_mirax(file, limits)

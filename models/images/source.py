@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -131,8 +132,8 @@ class ImageSource:
 
     def read_scaled(self, box: Box, scale: float) -> RGB:
         """A full-resolution box at ``scale`` output pixels per full-resolution pixel (0.25 shrinks four times)."""
-        if not scale > 0:
-            raise InvalidArgumentError("the scale must be above 0 output pixels per image pixel")
+        if not 0 < scale < inf:
+            raise InvalidArgumentError("the scale must be above 0 output pixels per image pixel, and finite")
         width, height = max(1, round(box.width * scale)), max(1, round(box.height * scale))
         return self.read_region(box, width=width, height=height)
 
