@@ -1,0 +1,139 @@
+"""The evaluation as a reader wants it: tables, what trivial answers would score, and trends beside the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from tissuetalk.models.evaluation import trends
+from tissuetalk.models.evaluation.bootstrap import Interval, bootstrap
+from tissuetalk.models.evaluation.oracles import PUBLISHED_EFFICIENCY
+from tissuetalk.models.evaluation.plots import Series, curves_svg, intervals_svg
+from tissuetalk.models.evaluation.trends import Trend
+
+Rows = Sequence[Mapping[str, Any]]
+METRICS: Final = ("dice", "precision", "recall", "pq", "aji", "f1")
+FEWEST_FOR_TRENDS: Final = 8
+
+
+def report(rows: Rows, *, model: str) -> str:
+    """Markdown report of the rows of ``scores.csv`` (as mappings, None for an empty cell)."""
+    scored = [row for row in rows if row["dice"] is not None]
+    present = [row for row in scored if row["target_present"]]
+    parts = [
+        f"# Evaluation of {model}",
+        (
+            f"{len({row['file'] for row in rows})} images, {len(scored)} of {len(rows)} image-target pairs scored. "
+            "Means over images that show the target, with 95 % bootstrap intervals over images."
+        ),
+    ]
+    if present:
+        parts += ["## Scores", _scores(present), "## What other answers would score", _orientation(present)]
+    absent = [row for row in scored if not row["target_present"]]
+    if absent:
+        painted = sum(bool(row["predicted_px"]) for row in absent)
+        parts += ["## Images without the target", f"Something was painted in {painted} of {len(absent)}."]
+    if len(present) >= FEWEST_FOR_TRENDS:
+        parts += ["## Trends of Dice", *(_trend(present, trend) for trend in trends.AXES)]
+    failed = [row for row in rows if row["error"]]
+    if failed:
+        lines = [[str(row["file"]), str(row["mask_class"]), str(row["error"])] for row in failed]
+        parts += ["## Not scored", table(["file", "target", "code"], lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; ``|`` inside a cell is escaped."""
+    written = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in written)
+
+
+def with_limits(interval: Interval) -> str:
+    """``0.812 [0.790, 0.833]``, or only the mean where there is no interval."""
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.3f}"
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def trend_svg(rows: Rows, trend: Trend) -> str:
+    """Plot of binned Dice over one characteristic, with both published curves over the same range."""
+    bins = _bins(rows, trend)
+    x = np.linspace(max(bins[0].x, 1e-3), max(bins[-1].x, bins[0].x + 1e-3), 60)
+    published = [
+        Series(f"{name}, published", x.tolist(), curve(x).tolist())
+        for name, curve in trends.PUBLISHED[trend].items()
+    ]
+    ours = Series("this model", [b.x for b in bins], [b.dice for b in bins], line=False, dots=True)
+    return curves_svg(f"Dice and {trend}", trends.AXES[trend], "Dice", [ours, *published])
+
+
+def scores_svg(rows: Rows) -> str:
+    """Plot of mean Dice and interval per class."""
+    present = [row for row in rows if row["dice"] is not None and row["target_present"]]
+    return intervals_svg(
+        "Dice per target", {name: _mean(members, "dice") for name, members in _classes(present)}
+    )
+
+
+def _classes(rows: Rows) -> list[tuple[str, Rows]]:
+    names = sorted({str(row["mask_class"]) for row in rows})
+    return [(name, [row for row in rows if row["mask_class"] == name]) for name in names]
+
+
+def _mean(rows: Rows, metric: str) -> Interval:
+    return bootstrap([float(row[metric]) for row in rows])
+
+
+def _scores(rows: Rows) -> str:
+    metrics = [metric for metric in METRICS if any(row[metric] is not None for row in rows)]
+    lines = []
+    for name, members in [*_classes(rows), ("all", rows)]:
+        cells = []
+        for metric in metrics:
+            having = [row for row in members if row[metric] is not None]
+            cells.append(with_limits(_mean(having, metric)) if having else "")
+        lines.append([name, str(len(members)), *cells])
+    return table(["target", "n", *metrics], lines)
+
+
+def _orientation(rows: Rows) -> str:
+    """Trivial and oracle answers on the same images, then the published prompt efficiency."""
+    mean_count = float(np.mean([row["instance_count"] for row in rows]))
+    lines = [
+        ["this model, text", "1.0", with_limits(_mean(rows, "dice"))],
+        ["painting everything", "0.0", with_limits(_mean(rows, "everything_dice"))],
+        ["true box of every object, painted", f"{mean_count:.1f}", with_limits(_mean(rows, "boxes_dice"))],
+        *(
+            [f"{entry.method}, published on PathSeg", f"{entry.prompts_per_mask:.1f}", f"{entry.dice:.3f}"]
+            for entry in PUBLISHED_EFFICIENCY
+        ),
+    ]
+    return table(["answer", "prompts per mask", "Dice"], lines)
+
+
+def _bins(rows: Rows, trend: Trend) -> list[trends.Bin]:
+    axis = {
+        "shape": [1.0 - float(row["irregularity"]) for row in rows],
+        "size": [float(row["instance_ratio"]) for row in rows],
+        "density": [float(row["instance_count"]) for row in rows],
+    }[trend]
+    return trends.binned(axis, [float(row["dice"]) for row in rows], trends.BIN_WIDTH[trend])
+
+
+def _trend(rows: Rows, trend: Trend) -> str:
+    published = trends.PUBLISHED[trend]
+    lines = []
+    for one in _bins(rows, trend):
+        x = np.array([max(one.x, 1e-3)])
+        lines.append(
+            [
+                f"{one.low:g} to {one.high:g}",
+                str(one.n),
+                f"{one.dice:.3f}",
+                *(f"{min(max(float(curve(x)[0]), 0.0), 1.0):.3f}" for curve in published.values()),
+            ]
+        )
+    header = [trends.AXES[trend], "n", "Dice", *(f"{name}, published fit" for name in published)]
+    return f"### {trend}\n\n{table(header, lines)}"
