@@ -1,0 +1,45 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both may be run again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test install format lint types bench test-vllm clean
+
+demo: $(STAMP)
+	@$(BIN)/tissuetalk demo
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON). Install Python 3.11 or newer, or run 'make PYTHON=/path/to/python3 …'." >&2; exit 3; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "missing: Python 3.11 or newer ($(PYTHON) is older). Run 'make PYTHON=/path/to/python3.11 …'." >&2; exit 3; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: the venv module. On Debian: apt-get install python3-venv." >&2; exit 3; }
+	@mkdir -p .import/tissuetalk
+	@for area in server tools prompts models; do ln -sfn ../../$$area .import/tissuetalk/$$area; done
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'torch==2.13.0' || { echo "torch could not be installed: check that pip reaches a package index." >&2; exit 3; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,llm]' || { echo "the install failed: see pip's message above." >&2; exit 3; }
+	@touch $(STAMP)
+
+format: $(STAMP)
+	@$(BIN)/ruff format --check .
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks
+
+test-vllm: $(STAMP)
+	@$(BIN)/python tests/vllm/run.py
+
+clean:
+	@rm -rf $(VENV) demo-out

@@ -1,0 +1,1 @@
+"""The honest baseline: nuclei by stain separation and shape, no learning."""

@@ -1,0 +1,218 @@
+"""The `tissuetalk` command: the tools without a server, and the server itself.
+
+Exit status: 0 done, 2 the request was wrong (one line on stderr), 3 something the operator must fix.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from tissuetalk.models.errors import BadRequestError, InvalidArgumentError, TissuetalkError
+from tissuetalk.server import more_commands
+from tissuetalk.server.printing import as_json, explain_table, image_progress, measure_table, segment_table
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.results import SegmentResult
+    from tissuetalk.tools.workbench import Workbench
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Segment, measure and explain H&E images from words. Research use only.",
+)
+JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
+Workspace = Annotated[Path | None, typer.Option(help="Where results are kept.")]
+
+
+def main() -> NoReturn:
+    """Run the command; our own errors become one line and an exit status, anything else stays a crash."""
+    try:
+        app(standalone_mode=False)
+    except TissuetalkError as error:
+        print(f"tissuetalk: {error.code}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, BadRequestError) else 3)
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        if (show := getattr(error, "show", None)) is not None:
+            show()
+            sys.exit(2)
+        raise
+    sys.exit(0)
+
+
+def default_workspace() -> Path:
+    """TISSUETALK_WORKSPACE, or the user's data folder."""
+    import platformdirs
+
+    named = os.environ.get("TISSUETALK_WORKSPACE")
+    return Path(named) if named else Path(platformdirs.user_data_dir("tissuetalk")) / "workspace"
+
+
+@app.command()
+def serve(
+    root: Annotated[
+        list[Path] | None, typer.Option(help="Folder images may be read from; repeatable.")
+    ] = None,
+    http: Annotated[str | None, typer.Option(help="HOST:PORT for streamable HTTP; stdio without it.")] = None,
+    workspace: Workspace = None,
+    engine: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
+) -> None:
+    """Serve MCP over stdio, or over HTTP with --http."""
+    from tissuetalk.server.lazy import Settings
+    from tissuetalk.server.running import serve_http, serve_stdio
+
+    settings = Settings(
+        roots=tuple(root or (Path.cwd(),)),
+        roots_named=root is not None,
+        workspace=workspace or default_workspace(),
+        engine=engine,
+    )
+    if http is None:
+        serve_stdio(settings)
+    else:
+        serve_http(settings, http)
+
+
+@app.command()
+def segment(
+    image: Annotated[Path, typer.Argument(help="H&E image or slide.")],
+    words: Annotated[list[str] | None, typer.Argument(help="What to segment, in words.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the result.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="µm per pixel, if the file does not say.")] = None,
+    model: Annotated[str | None, typer.Option(help="See `tissuetalk models`.")] = None,
+    organ: Annotated[str | None, typer.Option(help="Organ, if the words do not say.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Canonical label or plain words; repeatable.")
+    ] = None,
+    point: Annotated[list[str] | None, typer.Option(help="X,Y in pixels; repeatable.")] = None,
+    box: Annotated[list[str] | None, typer.Option(help="X0,Y0,X1,Y1 in pixels; repeatable.")] = None,
+    region: Annotated[str | None, typer.Option(help="X0,Y0,X1,Y1 in pixels.")] = None,
+    engine: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
+    json_: JSON = False,
+) -> None:
+    """Outline what the words name; writes result.json, masks, instances, overlay.png and objects.geojson to --out."""
+    from tissuetalk.tools.segment import SegmentRequest
+    from tissuetalk.tools.targets import target_from_text
+
+    if out is None:
+        raise InvalidArgumentError("pass --out DIR: a new folder for the result.")
+    asked = SegmentRequest(
+        image=str(image.resolve()),
+        words=" ".join(words or ()) or None,
+        targets=[target_from_text(name) for name in target or ()],
+        points=[numbers(text, 2, "--point") for text in point or ()],
+        boxes=[numbers(text, 4, "--box") for text in box or ()],
+        region=None if region is None else numbers(region, 4, "--region"),
+        organ=organ,
+        mpp=mpp,
+        model=model,
+    )
+    result = segment_to_folder(asked, out, engine, quiet=json_)
+    if json_:
+        as_json(result)
+    else:
+        segment_table(result, out)
+
+
+def segment_to_folder(asked: Any, out: Path, engine: str, *, quiet: bool) -> SegmentResult:
+    """The core of `segment` and `demo`: a workspace of its own for the run, the result copied out."""
+    import tempfile
+
+    from tissuetalk.tools.desk import write_command_line_result
+    from tissuetalk.tools.segment import segment as run
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")
+    with tempfile.TemporaryDirectory(prefix="tissuetalk-") as scratch, image_progress(quiet) as progress:
+        bench = _bench(Path(asked.image).parent, Path(scratch), engine)
+        result = run(bench, asked, progress=progress)
+        return write_command_line_result(bench, result.result_id, out)
+
+
+def _bench(root: Path, workspace: Path, engine: str) -> Workbench:
+    from tissuetalk.tools.workbench import Workbench
+
+    return Workbench.at((root,), workspace, engine=engine, roots_named=True)
+
+
+@app.command()
+def measure(
+    result_dir: Annotated[Path, typer.Argument(help="Folder written by segment.")],
+    metric: Annotated[list[str] | None, typer.Option(help="Metric name; repeatable.")] = None,
+    format: Annotated[str, typer.Option(help="table, json or csv.")] = "table",
+    json_: JSON = False,
+) -> None:
+    """Numbers for a result, each with its unit and rule."""
+    from tissuetalk.tools.folders import measure_path
+
+    result = measure_path(result_dir, metric)
+    if json_ or format == "json":
+        as_json(result)
+    elif format in ("table", "csv"):
+        measure_table(result, as_csv=format == "csv")
+    else:
+        raise InvalidArgumentError(f"unknown format {format!r}; choose table, json or csv.")
+
+
+@app.command()
+def explain(
+    result_dir: Annotated[Path, typer.Argument(help="Folder written by segment.")],
+    question: Annotated[list[str] | None, typer.Argument(help="What to explain.")] = None,
+    json_: JSON = False,
+) -> None:
+    """Evidence for a result: which words led to which mask, and what they mean."""
+    from tissuetalk.tools.explain import explain_folder
+    from tissuetalk.tools.result_folder import ResultFolder
+
+    result = explain_folder(ResultFolder.existing(result_dir), " ".join(question or ()) or None)
+    if json_:
+        as_json(result)
+    else:
+        explain_table(result)
+
+
+@app.command()
+def models(json_: JSON = False) -> None:
+    """Which models are here, what each may be used for, and why others cannot be used."""
+    from tissuetalk.server.printing import models_table
+    from tissuetalk.tools.models import model_list
+
+    listed = model_list()
+    if json_:
+        print(json.dumps(listed, indent=1))
+    else:
+        models_table(listed)
+
+
+@app.command(name="version")
+def version_() -> None:
+    """The installed version."""
+    print(version("tissuetalk"))
+
+
+def numbers(text: str, count: int, option: str) -> list[float]:
+    """Comma-separated numbers of an option. Raises InvalidArgumentError."""
+    parts = text.replace(" ", "").split(",")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise InvalidArgumentError(f"{option} {text!r} is not {count} numbers with commas between them.")
+    return values
+
+
+Command = Callable[..., None]
+more_commands.add_to(app)

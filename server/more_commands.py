@@ -1,0 +1,117 @@
+"""Commands around the main job: demo, doctor, translate, evaluate, train, export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tissuetalk.models.errors import InvalidArgumentError
+
+JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
+DEMO_WORDS = (
+    "Invasive ductal carcinoma of the breast. Tumour nuclei are enlarged; all nuclei are to be counted. "
+    "No lymphovascular invasion is seen."
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the commands; nothing heavy is imported before one of them runs."""
+    for command in (demo, doctor, translate, evaluate, train, export):
+        app.command()(command)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the result; replaced if a demo wrote it.")] = Path(
+        "demo-out"
+    ),
+    json_: JSON = False,
+) -> None:
+    """The main job on a bundled real H&E image: a report sentence in, masks, a table and an overlay out."""
+    from tissuetalk.server.command_line import segment_to_folder
+    from tissuetalk.server.printing import as_json, segment_table
+    from tissuetalk.tools.segment import SegmentRequest
+
+    marker = out / ".tissuetalk-demo"
+    if marker.is_file():
+        shutil.rmtree(out)
+    with resources.as_file(resources.files("tissuetalk.models").joinpath("samples", "tnbc.jpg")) as image:
+        asked = SegmentRequest(image=str(image), words=DEMO_WORDS, mpp=0.25)
+        if not json_:
+            print(f"image: {image}\nwords: {DEMO_WORDS}\n")
+        result = segment_to_folder(asked, out, "rules", quiet=json_)
+    marker.touch()
+    if json_:
+        as_json(result)
+        return
+    segment_table(result, out)
+    print((out / "overlay.png").resolve())
+
+
+def doctor(json_: JSON = False) -> None:
+    """What works on this machine, what is missing, and what to do about it."""
+    from tissuetalk.server.printing import doctor_table
+    from tissuetalk.tools.doctor import examine
+
+    findings = examine()
+    if json_:
+        print(json.dumps([finding.model_dump() for finding in findings], indent=1))
+    else:
+        doctor_table(findings)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(3)
+
+
+def translate(
+    in_: Annotated[Path, typer.Option("--in", help="JSON lines with id, text and perhaps organ.")],
+    out: Annotated[Path, typer.Option(help="JSON lines with targets.")],
+    engine: Annotated[str, typer.Option(help="rules, llm or hybrid.")] = "rules",
+) -> None:
+    """Words to targets only, nothing is segmented."""
+    from tissuetalk.prompts.engines import make_engine
+    from tissuetalk.prompts.translate import translate_items
+
+    translate_items(in_, out, make_engine(engine))
+
+
+def evaluate(
+    manifest: Annotated[Path, typer.Argument(help="Annotated images; see the data format in docs.")],
+    out: Annotated[Path, typer.Option(help="Folder for scores.csv and summary.json.")],
+    model: Annotated[str | None, typer.Option(help="See `tissuetalk models`.")] = None,
+    words: Annotated[str | None, typer.Option(help="What to ask for; default: the annotated class.")] = None,
+    json_: JSON = False,
+) -> None:
+    """Score a model on annotated images."""
+    from tissuetalk.server.printing import as_json
+    from tissuetalk.tools.scoring import evaluate_manifest
+
+    summary = evaluate_manifest(manifest, out, model=model, words=words)
+    if json_:
+        as_json(summary)
+    else:
+        print((out / "summary.json").read_text("utf-8"))
+
+
+def train(recipe: Annotated[Path, typer.Argument(help="A recipe file; examples in models/recipes.")]) -> None:
+    """Train a model from a recipe; start again to go on where it stopped."""
+    from tissuetalk.models.training.train import train as run
+
+    if not recipe.is_file():
+        raise InvalidArgumentError(f"no recipe at {recipe}; examples lie in models/recipes.")
+    print(run(recipe, out=None))
+
+
+def export(
+    result_dir: Annotated[Path, typer.Argument(help="Folder written by segment.")],
+    format: Annotated[str, typer.Option(help="geojson or csv.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+) -> None:
+    """The result in a format other software opens."""
+    from tissuetalk.tools.folders import export_path
+
+    export_path(result_dir, format, out)
+    print(out)

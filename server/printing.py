@@ -1,0 +1,114 @@
+"""Results on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tissuetalk.tools.doctor import Finding
+    from tissuetalk.tools.results import ExplainResult, MeasureResult, SegmentResult
+
+
+def as_json(result: BaseModel) -> None:
+    print(result.model_dump_json(indent=1))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+@contextmanager
+def image_progress(quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    """A progress bar on stderr, so that stdout stays the result's."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        transient=True,
+        disable=quiet or not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task("segmenting", total=1.0)
+        yield lambda done, what: bar.update(task, completed=done, description=what)
+
+
+def segment_table(result: SegmentResult, out: Path) -> None:
+    console, table = _console(), _table("#", "target", "words", "verdict")
+    number = 0
+    for mask in result.masks:
+        number += mask.found
+        table.add_row(
+            str(number) if mask.found else "-", mask.label or mask.free_form, mask.evidence, mask.verdict
+        )
+    for item in result.not_segmented:
+        table.add_row(
+            "", item.label or item.free_form, item.evidence, f"not segmented ({item.code}): {item.reason}"
+        )
+    console.print(table)
+    for warning in result.warnings:
+        console.print(f"warning {warning.code}: {warning.message}", markup=False)
+    console.print(
+        f"written to {out}: result.json, masks, instances, objects.geojson, overlay.png", markup=False
+    )
+
+
+def measure_table(result: MeasureResult, *, as_csv: bool) -> None:
+    columns = ("mask_id", "name", "metric", "value", "unit", "rule")
+    if as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(columns)
+        writer.writerows([getattr(row, column) for column in columns] for row in result.measurements)
+        return
+    console, table = _console(), _table("mask", "metric", "value", "unit", "rule")
+    for row in result.measurements:
+        table.add_row(
+            row.name, row.metric, "n/a" if row.value is None else f"{row.value:.4g}", row.unit, row.rule
+        )
+    console.print(table)
+    for warning in result.warnings:
+        console.print(f"warning {warning.code}: {warning.message}", markup=False)
+
+
+def explain_table(result: ExplainResult) -> None:
+    from tissuetalk.tools.explain import as_text
+
+    _console().print(as_text(result), markup=False)
+
+
+def models_table(listed: Sequence[dict[str, Any]]) -> None:
+    console, table = _console(), _table("model", "targets", "licence", "usable here")
+    for model in listed:
+        name = f"{model['name']} (default)" if model["default"] else model["name"]
+        table.add_row(name, ", ".join(model["targets"]), model["licence"], model["missing"] or "yes")
+    console.print(table)
+
+
+def doctor_table(findings: Sequence[Finding]) -> None:
+    console, table = _console(), _table("part", "state", "what")
+    for finding in findings:
+        table.add_row(finding.part, finding.state, finding.what)
+    console.print(table)

@@ -1,0 +1,320 @@
+"""The tools as a server or the command line calls them: one method per verb, over a workbench and a work queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tissuetalk.models.errors import ImageChangedError, InvalidArgumentError
+from tissuetalk.models.images import ImageSource
+from tissuetalk.tools import drawing, engine, explain, measure
+from tissuetalk.tools.result_folder import ResultFolder
+from tissuetalk.tools.results import (
+    Answer,
+    ExplainResult,
+    LibraryResult,
+    ListedImage,
+    ListedResult,
+    Mask,
+    MeasureResult,
+    SegmentResult,
+    ViewResult,
+)
+from tissuetalk.tools.segment import SegmentRequest, segment
+from tissuetalk.tools.view import view_source
+from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.workspace.jobs import JobStore
+
+MOST_LINKS = 12
+MOST_LISTED = 100
+
+
+class Desk:
+    """Plain typed calls that know no protocol. Every link in an answer is a ``result://`` address."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        self.jobs = JobStore(bench.workspace)
+
+    def segment(
+        self,
+        asked: SegmentRequest,
+        *,
+        progress: engine.Progress = lambda done, what: None,
+        stop: engine.Stop = lambda: False,
+    ) -> Answer[SegmentResult]:
+        result = segment(self.bench, asked, progress=progress, stop=stop)
+        return self.stored(result.result_id)
+
+    def stored(self, result_id: str) -> Answer[SegmentResult]:
+        """The answer of a finished segment, as it was first given."""
+        with self.bench.workspace.reading(result_id) as stored:
+            folder = ResultFolder(stored.folder)
+            result = with_addresses(folder.result())
+            overlay = Image.open(folder.path / "overlay.png")
+            text = segment_text(result)
+            budget = drawing.picture_budget(text, len(result.model_dump_json()) + 150 * MOST_LINKS)
+            return Answer(result, text, drawing.as_jpeg_within(overlay, budget), _links(result))
+
+    def measure(
+        self, result_id: str, metrics: Sequence[str] | None = None, mask_ids: Sequence[str] | None = None
+    ) -> Answer[MeasureResult]:
+        with self.bench.workspace.reading(result_id) as stored:
+            folder = ResultFolder(stored.folder)
+            result = measure.measure_folder(
+                folder, metrics=metrics, mask_ids=mask_ids, open_image=self._opener(folder)
+            )
+        return measure.answer(
+            result, {mask_id: address(result_id, path) for mask_id, path in result.tables.items()}
+        )
+
+    def explain(
+        self, result_id: str, question: str | None = None, classifier: str | None = None
+    ) -> Answer[ExplainResult]:
+        if classifier is not None:
+            raise InvalidArgumentError("no diagnosis classifier is installed here; leave classifier out.")
+        with self.bench.workspace.reading(result_id) as stored:
+            folder = ResultFolder(stored.folder)
+            result = explain.explain_folder(folder, question)
+            shown = result.model_copy(
+                update={"overlay": result.overlay and address(result_id, result.overlay)}
+            )
+            text = explain.as_text(shown)
+            picture = None
+            if "grounding" in result.kinds:
+                overlay = Image.open(folder.path / "overlay.png")
+                budget = drawing.picture_budget(text, len(shown.model_dump_json()))
+                picture = drawing.as_jpeg_within(overlay, budget)
+        return Answer(shown, text, picture)
+
+    def view(
+        self,
+        image: str | None = None,
+        result_id: str | None = None,
+        *,
+        region: Sequence[float] | None = None,
+        mask_ids: Sequence[str] | None = None,
+        grid: bool = False,
+    ) -> Answer[ViewResult]:
+        if (image is None) == (result_id is None):
+            raise InvalidArgumentError(
+                "pass either image or result_id: an image to look at, or a result to see its masks."
+            )
+        if image is not None:
+            if mask_ids:
+                raise InvalidArgumentError("mask_ids belong to a result; pass result_id instead of image.")
+            with self.bench.open(image) as source:
+                return view_source(source, region=region, grid=grid)
+        assert result_id is not None
+        with self.bench.workspace.reading(result_id) as stored:
+            folder = ResultFolder(stored.folder)
+            with self._opener(folder)() as source:
+                return view_source(source, region=region, grid=grid, folder=folder, mask_ids=mask_ids)
+
+    def library(
+        self,
+        action: str,
+        *,
+        result_id: str | None = None,
+        format: str | None = None,
+        folder: str | None = None,
+    ) -> Answer[LibraryResult]:
+        actions: dict[str, Callable[[], LibraryResult]] = {
+            "images": self._images,
+            "results": self._results,
+            "save": lambda: self._save(_needed(result_id), format, folder),
+            "delete": lambda: self._delete(_needed(result_id)),
+        }
+        if action not in actions:
+            raise InvalidArgumentError(f"unknown action {action[:60]!r}; choose from: {', '.join(actions)}.")
+        result = actions[action]()
+        lines = [f"{image.path} ({image.size_bytes:,} bytes)" for image in result.images]
+        lines += [
+            f"{item.result_id} of {item.image_id}, {item.created_at}: {', '.join(item.masks)}"
+            for item in result.results
+        ]
+        return Answer(result, "\n".join([result.message, *lines[:MOST_LISTED], *result.saved]))
+
+    def upload(self, content: bytes) -> dict[str, Any]:
+        """Keep an uploaded image and say how to name it."""
+        with self.bench.upload(content) as source:
+            return {
+                "image": f"image://{source.image_id}",
+                "image_id": source.image_id,
+                "width": source.width,
+                "height": source.height,
+                "mpp": source.mpp,
+            }
+
+    def file(self, result_id: str, path: str) -> bytes:
+        """A file of a result by its relative address; derived files are made when first asked for."""
+        with self.bench.workspace.reading(result_id) as stored:
+            folder = ResultFolder(stored.folder)
+            kind, _, name = path.partition("/")
+            if path == "overlay.png":
+                return (folder.path / path).read_bytes()
+            if path == "result.json":
+                return with_addresses(folder.result()).model_dump_json(indent=1).encode()
+            (mask,) = folder.chosen([name.rsplit(".", 1)[0]])
+            if kind == "objects":
+                return folder.geojson(mask.mask_id).read_bytes()
+            if kind == "tables":
+                return measure.write_table(folder, mask, self._opener(folder)).encode()
+            if kind == "instances" and mask.resources.instances is None:
+                raise InvalidArgumentError(
+                    f"mask {mask.mask_id} is a region without separate objects; read its mask."
+                )
+            if kind in ("masks", "instances"):
+                return (folder.path / kind / f"{mask.mask_id}.png").read_bytes()
+            raise InvalidArgumentError(
+                "a result has masks, instances, objects and tables; see its resources."
+            )
+
+    def _opener(self, folder: ResultFolder) -> Callable[[], ImageSource]:
+        """Opens the image a result was made from; the content decides, not the name."""
+        result, request = folder.result(), folder.request()
+
+        def opened() -> ImageSource:
+            source = self.bench.open(request["image"])
+            check_same_image(source, result)
+            return source
+
+        return opened
+
+    def _images(self) -> LibraryResult:
+        found = [
+            ListedImage(path=item["path"], size_bytes=item["bytes"])
+            for item in self.bench.roots.list_images(MOST_LISTED)
+        ]
+        return _listing("images", f"{len(found)} image(s) in the allowed folders.", images=found)
+
+    def _results(self) -> LibraryResult:
+        found = []
+        for stored in self.bench.workspace.results(MOST_LISTED):
+            masks = [measure.name_of(mask) for mask in ResultFolder(stored.folder).result().masks]
+            found.append(
+                ListedResult(
+                    result_id=stored.result_id,
+                    image_id=stored.image_id,
+                    created_at=stored.created_at.isoformat(timespec="seconds"),
+                    size_bytes=stored.size_bytes,
+                    masks=masks,
+                )
+            )
+        return _listing("results", f"{len(found)} result(s) in the workspace, newest first.", results=found)
+
+    def _save(self, result_id: str, format: str | None, folder: str | None) -> LibraryResult:
+        if format not in (None, "folder", "geojson"):
+            raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose folder or geojson.")
+        if folder is None:
+            raise InvalidArgumentError("pass folder: where to save, a new folder inside an allowed root.")
+        target = self.bench.new_folder(folder)
+        with self.bench.workspace.reading(result_id) as stored:
+            result = ResultFolder(stored.folder)
+            if format == "geojson":
+                target.mkdir(parents=True)
+                (target / "objects.geojson").write_text(result.all_geojson(), "utf-8")
+            else:
+                for mask in result.result().masks:
+                    result.geojson(mask.mask_id)
+                self.bench.workspace.save(result_id, target)
+        saved = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
+        return _listing("save", f"saved {len(saved)} file(s) to {folder}.", saved=saved)
+
+    def _delete(self, result_id: str) -> LibraryResult:
+        self.bench.workspace.delete(result_id)
+        return _listing("delete", f"{result_id} is gone for good.")
+
+
+def check_same_image(source: ImageSource, result: SegmentResult) -> None:
+    """Raises ImageChangedError when the file is no longer the one that was segmented."""
+    if source.image_id != result.image.image_id:
+        source.close()
+        raise ImageChangedError("the image has changed since it was segmented; segment it again.")
+
+
+def _needed(result_id: str | None) -> str:
+    if result_id is None:
+        raise InvalidArgumentError("pass result_id; library(action='results') lists them.")
+    return result_id
+
+
+def _listing(
+    action: str,
+    message: str,
+    *,
+    images: Sequence[ListedImage] = (),
+    results: Sequence[ListedResult] = (),
+    saved: Sequence[str] = (),
+) -> LibraryResult:
+    return LibraryResult.model_validate(
+        {"action": action, "images": images, "results": results, "saved": saved, "message": message}
+    )
+
+
+def address(result_id: str, path: str) -> str:
+    """The address of a file of a result; ids carry their result, so a link stands alone."""
+    return f"result://{result_id}/{path}"
+
+
+def with_addresses(result: SegmentResult) -> SegmentResult:
+    """Links of the folder turned into addresses a client can read."""
+
+    def addressed(mask: Mask) -> Mask:
+        links = {
+            name: path and address(result.result_id, path)
+            for name, path in mask.resources.model_dump().items()
+        }
+        return mask.model_copy(update={"resources": mask.resources.model_copy(update=links)})
+
+    return result.model_copy(
+        update={
+            "masks": [addressed(mask) for mask in result.masks],
+            "overlay": result.overlay and address(result.result_id, result.overlay),
+        }
+    )
+
+
+def _links(result: SegmentResult) -> tuple[tuple[str, str, str], ...]:
+    links = []
+    for mask in result.masks:
+        if mask.found:
+            name = measure.name_of(mask)
+            links += [
+                (mask.resources.mask, f"{name} mask", "image/png"),
+                (mask.resources.geojson, f"{name} outlines", "application/geo+json"),
+                (mask.resources.table, f"{name} objects", "text/csv"),
+            ]
+    return tuple(links[:MOST_LINKS])
+
+
+def segment_text(result: SegmentResult) -> str:
+    """One short line per mask, what was left alone and why, warnings."""
+    image = result.image
+    scale = f"{image.mpp:g} µm/px ({image.mpp_source})" if image.mpp else "scale unknown"
+    lines = [f"{result.result_id}: region {image.region} of {image.width} x {image.height} px, {scale}"]
+    number = 0
+    for mask in result.masks:
+        number += mask.found
+        mark = f"{number}." if mask.found else "-"
+        lines.append(f"{mark} {measure.name_of(mask)} [{mask.mask_id}]: {mask.verdict}")
+    for item in result.not_segmented:
+        nearest = f" Known: {', '.join(item.nearest)}." if item.nearest else ""
+        lines.append(f"not segmented ({item.code}): {item.free_form or item.label} — {item.reason}.{nearest}")
+    lines += [f"warning {warning.code}: {warning.message}" for warning in result.warnings]
+    lines += [f"note: {note}" for note in result.notes]
+    if result.measures:
+        lines.append(f"The words also ask for {json.dumps(result.measures)}: call measure with result_id.")
+    return "\n".join(lines)
+
+
+def write_command_line_result(bench: Workbench, result_id: str, out: Path) -> SegmentResult:
+    """Copy a finished result to a folder the user chose, outlines of everything in one file."""
+    bench.workspace.save(result_id, out)
+    folder = ResultFolder(out)
+    (out / "objects.geojson").write_text(folder.all_geojson(), "utf-8")
+    return folder.result()

@@ -1,0 +1,94 @@
+"""doctor: what works on this machine, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from tissuetalk.models.registry import DEFAULT_MODEL, MODELS
+from tissuetalk.tools.results import Closed
+
+PARTS = {
+    "pillow": "PIL",
+    "tifffile": "tifffile",
+    "imagecodecs": "imagecodecs",
+    "openslide-python": "openslide",
+    "opencv-python-headless": "cv2",
+    "scikit-image": "skimage",
+    "torch": "torch",
+    "transformers": "transformers",
+    "mcp": "mcp",
+}
+
+
+class Finding(Closed):
+    """One thing that was looked at. ``broken`` needs the operator; ``missing`` only limits what can be done."""
+
+    part: str
+    state: Literal["works", "missing", "broken"]
+    what: str
+
+
+def examine() -> list[Finding]:
+    """Libraries, accelerator, models, the language engine's endpoint, and a folder to write to."""
+    return [
+        *(_library(name, module) for name, module in PARTS.items()),
+        _accelerator(),
+        *_models(),
+        _words(),
+        _disk(),
+    ]
+
+
+def _library(name: str, module: str) -> Finding:
+    try:
+        import_module(module)
+        return Finding(part=name, state="works", what=version(name))
+    except (ImportError, OSError, PackageNotFoundError) as error:
+        return Finding(part=name, state="broken", what=f"{error}; install tissuetalk again with pip")
+
+
+def _accelerator() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding(part="GPU", state="missing", what="torch is not installed")
+    if torch.cuda.is_available():
+        return Finding(part="GPU", state="works", what=torch.cuda.get_device_name(0))
+    return Finding(part="GPU", state="missing", what=f"none; models run on {os.cpu_count()} CPU cores")
+
+
+def _models() -> list[Finding]:
+    findings = []
+    for name, entry in MODELS.items():
+        missing = entry.why_not()
+        state: Literal["works", "missing", "broken"] = "works" if missing is None else "missing"
+        if missing is not None and name == DEFAULT_MODEL:
+            state = "broken"
+        findings.append(Finding(part=f"model {name}", state=state, what=missing or entry.card.summary))
+    return findings
+
+
+def _words() -> Finding:
+    url = os.environ.get("TISSUETALK_LLM_URL")
+    if url:
+        return Finding(part="language model", state="works", what=f"set to {url}; not contacted")
+    return Finding(
+        part="language model", state="missing", what="not set (TISSUETALK_LLM_URL); words are read by rules"
+    )
+
+
+def _disk() -> Finding:
+    writable: Callable[[], object] = tempfile.TemporaryFile
+    try:
+        writable()
+    except OSError as error:
+        return Finding(
+            part="temporary files", state="broken", what=f"{error}; set TMPDIR to a writable folder"
+        )
+    return Finding(part="temporary files", state="works", what=str(Path(tempfile.gettempdir())))

@@ -1,0 +1,169 @@
+"""Pictures an assistant can look at: outlines, numbers, a legend, a scale bar, a coordinate grid."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from tissuetalk.models.images import Box
+
+LONGEST_SIDE_PX = 1024
+RESULT_BYTES = 195_000
+"""A whole tool result stays under 200 kB; the rest is the protocol's envelope."""
+PALETTE = (
+    "#ffd400",
+    "#00e5ff",
+    "#39ff14",
+    "#ff6a00",
+    "#0066ff",
+    "#ff2d55",
+    "#b388ff",
+    "#00b386",
+    "#ffffff",
+    "#8d4a00",
+)
+"""Outline colours that stand out from pink and purple, and from each other."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One mask as drawn: [H, W] labels at any scale covering the viewed region, a colour and a legend line."""
+
+    labels: NDArray[np.int32]
+    colour: str
+    caption: str
+
+
+def colour_of(number: int) -> str:
+    """Outline colour of the n-th mask (from 0)."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def picture_size(box: Box, longest_px: int = LONGEST_SIDE_PX) -> tuple[int, int]:
+    """Width and height of a view of ``box``; small regions are enlarged up to fourfold so that they can be read."""
+    scale = min(longest_px / max(box.width, box.height), 4.0)
+    return max(1, round(box.width * scale)), max(1, round(box.height * scale))
+
+
+def draw(
+    pixels: NDArray[np.uint8],
+    box: Box,
+    *,
+    layers: Sequence[Layer] = (),
+    mpp: float | None = None,
+    grid: bool = False,
+) -> Image.Image:
+    """The viewed pixels with outlines, legend, scale bar and grid.
+
+    pixels: [h, w, 3], the region ``box`` at the picture's own size. mpp: µm per full-resolution pixel, or None for no bar.
+    """
+    canvas = pixels.copy()
+    height, width = canvas.shape[:2]
+    thickness = 2 if max(width, height) > 600 else 1
+    for layer in layers:
+        outline = _outline(layer.labels, width, height, thickness)
+        canvas[outline] = np.array(_rgb(layer.colour), np.uint8)
+    picture = Image.fromarray(canvas)
+    if grid:
+        _grid(picture, box)
+    if mpp is not None:
+        _scale_bar(picture, mpp * box.width / width)
+    return _with_legend(picture, layers) if layers else picture
+
+
+def _outline(labels: NDArray[np.int32], width: int, height: int, thickness: int) -> NDArray[np.bool_]:
+    """Pixels where the label changes, at the picture's size; touching objects keep a line between them."""
+    shown = cv2.resize(labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    kernel = np.ones((thickness + 1, thickness + 1), np.uint8)
+    edge = (cv2.dilate(shown, kernel) != cv2.erode(shown, kernel)) & (cv2.dilate(shown, kernel) > 0)
+    return np.asarray(edge, bool)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+@lru_cache(maxsize=4)
+def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px)
+
+
+def _scale_bar(picture: Image.Image, um_per_px: float) -> None:
+    """A bar of a round length, about a fifth of the width, bottom left. Pillow's own font has no µ."""
+    length_um = _round_length(um_per_px * picture.width / 5)
+    length_px = length_um / um_per_px
+    text = f"{length_um:g} um" if length_um < 1000 else f"{length_um / 1000:g} mm"
+    brush = ImageDraw.Draw(picture)
+    x, y = 12, picture.height - 16
+    brush.rectangle((x - 6, y - 24, x + max(length_px, 70) + 6, y + 10), fill=(255, 255, 255))
+    brush.rectangle((x, y, x + length_px, y + 4), fill=(0, 0, 0))
+    brush.text((x, y - 20), text, fill=(0, 0, 0), font=_font(15))
+
+
+def _round_length(about: float) -> float:
+    power = 10.0 ** np.floor(np.log10(about))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= about))
+
+
+def _grid(picture: Image.Image, box: Box) -> None:
+    """Lines labelled in full-resolution pixels of the source, so that a point can be named."""
+    step = _round_length(max(box.width, box.height) / 5)
+    brush = ImageDraw.Draw(picture)
+    for axis, (start, stop, size) in enumerate(
+        [(box.x0, box.x1, picture.width), (box.y0, box.y1, picture.height)]
+    ):
+        for value in np.arange(np.ceil(start / step) * step, stop, step):
+            at = (value - start) / (stop - start) * size
+            line = (at, 0, at, picture.height) if axis == 0 else (0, at, picture.width, at)
+            brush.line(line, fill=(20, 20, 20), width=1)
+            place = (at + 3, 2) if axis == 0 else (2, at + 2)
+            caption = f"{'xy'[axis]} {value:g}"
+            brush.rectangle(brush.textbbox(place, caption, font=_font(13)), fill=(255, 255, 255))
+            brush.text(place, caption, fill=(0, 0, 0), font=_font(13))
+
+
+def _with_legend(picture: Image.Image, layers: Sequence[Layer]) -> Image.Image:
+    line_px, width = 24, max(picture.width, 320)
+    whole = Image.new("RGB", (width, picture.height + line_px * len(layers) + 8), (255, 255, 255))
+    whole.paste(picture, (0, 0))
+    brush = ImageDraw.Draw(whole)
+    for number, layer in enumerate(layers):
+        y = picture.height + 6 + number * line_px
+        brush.rectangle((8, y, 28, y + 16), fill=(110, 60, 120), outline=_rgb(layer.colour), width=4)
+        brush.text((36, y), f"{number + 1}  {layer.caption}", fill=(0, 0, 0), font=_font(15))
+    return whole
+
+
+def as_png(picture: Image.Image) -> bytes:
+    return _encoded(picture, "PNG", {})
+
+
+def as_jpeg_within(picture: Image.Image, budget_bytes: int) -> bytes:
+    """The best JPEG that fits: first quality goes down, then size."""
+    shown = picture.convert("RGB")
+    for side in (LONGEST_SIDE_PX, 896, 768, 640, 512, 384, 256):
+        if max(shown.size) > side:
+            shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+        for quality in (85, 75, 62, 50):
+            data = _encoded(shown, "JPEG", {"quality": quality})
+            if len(data) <= budget_bytes:
+                return data
+    return data
+
+
+def _encoded(picture: Image.Image, kind: str, options: dict[str, int]) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def picture_budget(text: str, structured_json_bytes: int) -> int:
+    """Bytes a JPEG may have so that text, structured content and its base64 form fit in one result."""
+    return max(12_000, (RESULT_BYTES - len(text.encode()) - structured_json_bytes) * 3 // 4)

@@ -1,0 +1,146 @@
+"""explain: which words led to which mask, what the words mean, and how each mask was made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from tissuetalk.prompts.glossary import card_for
+from tissuetalk.tools.measure import name_of
+from tissuetalk.tools.result_folder import ResultFolder
+from tissuetalk.tools.results import (
+    Answer,
+    Evidence,
+    ExplainResult,
+    Mask,
+    Meaning,
+    NotSegmented,
+    SegmentResult,
+)
+
+NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
+MOST_LINES = 10
+Kind = Literal["grounding", "meaning", "provenance"]
+
+_ASKS: dict[Kind, re.Pattern[str]] = {
+    "meaning": re.compile(
+        r"\b(what (is|are|does)|mean|meaning|look like|looks like|define|definition|confus\w+|why does it matter)\b",
+        re.IGNORECASE,
+    ),
+    "provenance": re.compile(
+        r"\b(model|weights?|version|scale|reproduc\w+|provenance|record|how was|prompt|settings?)\b",
+        re.IGNORECASE,
+    ),
+    "grounding": re.compile(
+        r"\b(why|which words?|evidence|where|report|found|missing|not segmented|left out|diagnos\w+)\b",
+        re.IGNORECASE,
+    ),
+}
+_DIAGNOSIS = re.compile(
+    r"\b(diagnos\w+|is (it|this) (cancer|malignant|benign)|do i have|prognosis|treatment|grade)\b",
+    re.IGNORECASE,
+)
+
+
+def explain_folder(folder: ResultFolder, question: str | None) -> ExplainResult:
+    """Evidence for a stored result; the question, or its absence, chooses the kinds."""
+    result = folder.result()
+    kinds = kinds_of(question)
+    return ExplainResult(
+        result_id=result.result_id,
+        kinds=kinds,
+        evidence=_evidence(result) if "grounding" in kinds else [],
+        meanings=_meanings(result) if "meaning" in kinds else [],
+        provenance=[mask.provenance for mask in result.masks] if "provenance" in kinds else [],
+        overlay=result.overlay,
+        notice=_notice(question),
+    )
+
+
+def kinds_of(question: str | None) -> list[Kind]:
+    """Grounding and meaning by default; a question narrows them to what it asks."""
+    asked = [kind for kind, pattern in _ASKS.items() if question and pattern.search(question)]
+    return asked or ["grounding", "meaning"]
+
+
+def _notice(question: str | None) -> str:
+    if question and _DIAGNOSIS.search(question):
+        return f"This cannot answer for a diagnosis; what follows is what was seen. {NOTICE}"
+    return NOTICE
+
+
+def _evidence(result: SegmentResult) -> list[Evidence]:
+    """Numbered as in the picture's legend; what has no mask follows without a number."""
+    shown = [mask for mask in result.masks if mask.found]
+    found = [_found(number, mask) for number, mask in enumerate(shown, start=1)]
+    missed = [_found(None, mask) for mask in result.masks if not mask.found]
+    return found + missed + [_left_out(item) for item in result.not_segmented]
+
+
+def _found(number: int | None, mask: Mask) -> Evidence:
+    read_as = mask.label or "words without a label"
+    return Evidence(
+        number=number,
+        words=mask.evidence,
+        assertion=mask.assertion,
+        name=name_of(mask),
+        mask_id=mask.mask_id,
+        statement=f"“{mask.evidence}” was read as {read_as}; {mask.provenance.model} was asked for “{mask.prompt}”: "
+        f"{mask.verdict}",
+    )
+
+
+def _left_out(item: NotSegmented) -> Evidence:
+    known = f"; nearest that is known: {', '.join(item.nearest)}" if item.nearest else ""
+    assertion = item.code if item.code in ("absent", "historical") else "present"
+    return Evidence.model_validate(
+        {
+            "number": None,
+            "words": item.evidence,
+            "assertion": assertion,
+            "name": item.free_form or item.label or item.evidence,
+            "mask_id": None,
+            "statement": f"“{item.evidence}” has no mask ({item.code}): {item.reason}{known}",
+        }
+    )
+
+
+def _meanings(result: SegmentResult) -> list[Meaning]:
+    names = [(mask.label, name_of(mask)) for mask in result.masks]
+    names += [(item.label, item.free_form or item.label or item.evidence) for item in result.not_segmented]
+    meanings: dict[str, Meaning] = {}
+    for label, name in names:
+        card = card_for(label or name)
+        if card is not None and card.name not in meanings:
+            meanings[card.name] = Meaning(
+                name=card.name,
+                what=card.what,
+                looks_like=card.looks_like,
+                why_it_matters=card.why_it_matters,
+                confused_with=card.confused_with,
+            )
+    return list(meanings.values())
+
+
+def as_text(result: ExplainResult) -> str:
+    """At most ten lines: evidence first, then meaning, then how it was made."""
+    lines = [f"{item.number or '-'}. {item.statement}" for item in result.evidence]
+    lines += [f"{meaning.name}: {meaning.what} {meaning.looks_like}" for meaning in result.meanings]
+    lines += [
+        f"{record.words!r}: {record.model} ({record.weights_sha256[:12]}) at {record.model_mpp:g} µm/px, "
+        f"image {record.mpp:g} µm/px ({record.mpp_source}), version {record.version}"
+        for record in result.provenance
+    ]
+    return "\n".join([*_shortened(lines), result.notice])
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    room = MOST_LINES - 1
+    if len(lines) <= room:
+        return list(lines)
+    return [*lines[: room - 1], f"… and {len(lines) - room + 1} more in the structured answer."]
+
+
+def answer(result: ExplainResult, picture: bytes | None) -> Answer[ExplainResult]:
+    return Answer(result, as_text(result), picture)

@@ -1,0 +1,119 @@
+"""Long work that outlives the call that started it, and the server that ran it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tissuetalk.models.errors import CancelledError, TissuetalkError
+from tissuetalk.tools.results import Answer, JobError, JobStatus, SegmentAnswer, SegmentResult
+from tissuetalk.tools.scale import image_info, region_of
+from tissuetalk.tools.segment import SegmentRequest
+from tissuetalk.tools.work import Task, WorkQueue
+from tissuetalk.tools.workspace.jobs import JobRow, JobStore
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.desk import Desk
+
+LOOK_EVERY_S = 0.3
+OWNER = "segment"
+
+
+def hand_over(desk: Desk, asked: dict[str, Any], task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
+    """Turn running work into a job and say so. The answer has no masks yet."""
+    job_id = desk.jobs.create("segment", asked, OWNER)
+    desk.jobs.claim(job_id)
+    _follow(desk.jobs, job_id, task)
+    request = SegmentRequest.from_json(asked)
+    with desk.bench.open(request.image) as source:
+        info = image_info(source, region_of(source, request.region), None)
+    result = SegmentAnswer(
+        result_id=None,
+        image=info,
+        masks=[],
+        not_segmented=[],
+        warnings=[],
+        overlay=None,
+        measures=[],
+        notes=["still running; nothing is known yet"],
+        job_id=job_id,
+    )
+    text = f"{job_id}: still running ({task.done_share:.0%}). Call job(job_id, action='wait') for the result."
+    return Answer(result, text)
+
+
+def _follow(jobs: JobStore, job_id: str, task: Task[Answer[SegmentResult]]) -> None:
+    """Writes progress, listens for a cancel, records the end. The thread ends with the work."""
+
+    def watch() -> None:
+        while not task.future.done():
+            if not jobs.progress(job_id, task.done_share, task.eta_s(), task.doing) or jobs.cancel_requested(
+                job_id
+            ):
+                task.stop()
+            time.sleep(LOOK_EVERY_S)
+        _record_end(jobs, job_id, task)
+
+    threading.Thread(target=watch, name=f"follow {job_id}", daemon=True).start()
+
+
+def _record_end(jobs: JobStore, job_id: str, task: Task[Answer[SegmentResult]]) -> None:
+    error = task.future.exception()
+    if error is None:
+        jobs.finish(job_id, {"result_id": task.future.result().result.result_id})
+    elif isinstance(error, CancelledError) and jobs.cancel_requested(job_id):
+        jobs.cancelled(job_id)
+    elif isinstance(error, CancelledError):
+        return  # the server is closing: the job stays claimable and goes on when a server is back
+    elif isinstance(error, TissuetalkError):
+        jobs.fail(job_id, error.code, str(error))
+    else:
+        jobs.fail(job_id, "error", "the work crashed; the server's log has the details.")
+
+
+def resume(desk: Desk, queue: WorkQueue) -> list[str]:
+    """Take up the jobs nobody is running. Returns their ids."""
+    taken = []
+    for row in desk.jobs.unfinished():
+        if desk.jobs.claim(row.job_id):
+            _follow(desk.jobs, row.job_id, queue.submit(_again(desk, row)))
+            taken.append(row.job_id)
+    return taken
+
+
+def _again(desk: Desk, row: JobRow) -> Callable[..., Answer[SegmentResult]]:
+    request = SegmentRequest.from_json(dict(row.request))
+    return lambda progress, stop: desk.segment(request, progress=progress, stop=stop)
+
+
+def status(desk: Desk, job_id: str) -> Answer[JobStatus]:
+    """How far the job is, with the result when it is done. Raises UnknownJobError."""
+    row = desk.jobs.get(job_id)
+    done = desk.stored(row.result["result_id"]) if row.state == "done" else None
+    error = None
+    if row.state == "failed":
+        error = JobError(code=row.error_code or "error", message=row.error_message or "")
+    result = JobStatus(
+        job_id=job_id,
+        state=row.state,
+        progress=row.progress,
+        eta_s=row.eta_s,
+        result=None if done is None else done.result,
+        error=error,
+    )
+    if done is not None:
+        return Answer(result, f"{job_id}: done.\n{done.text}", done.picture, done.links)
+    left = "" if row.eta_s is None else f", about {row.eta_s:.0f} s left"
+    because = "" if error is None else f" {error.code}: {error.message}"
+    return Answer(result, f"{job_id}: {row.state}, {row.progress:.0%} done{left}.{because}")
+
+
+def cancel(desk: Desk, job_id: str) -> Answer[JobStatus]:
+    """Ask the job to stop; one that has ended stays as it is."""
+    outcome = desk.jobs.request_cancel(job_id)
+    until = time.monotonic() + 1.0
+    while outcome == "requested" and not desk.jobs.get(job_id).ended and time.monotonic() < until:
+        time.sleep(0.05)
+    return status(desk, job_id)

@@ -1,0 +1,278 @@
+"""What the tools give back: closed shapes, so that nothing undeclared reaches one channel and not the other.
+
+Names and units are fixed by the product's contract. Coordinates are full-resolution pixels of the source image,
+x right and y down; boxes are [x0, y0, x1, y1], half-open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MppSource = Literal["file", "given", "assumed", "unknown"]
+Assertion = Literal["present", "absent", "uncertain", "historical"]
+NotSegmentedCode = Literal["absent", "historical", "unsupported", "ambiguous", "out_of_view"]
+WarningCode = Literal[
+    "scale_unknown",
+    "not_histology",
+    "blurred",
+    "implausible_coverage",
+    "touches_border",
+    "low_agreement",
+    "language",
+]
+BoxXYXY = Annotated[list[int], Field(min_length=4, max_length=4)]
+
+
+class Closed(BaseModel):
+    """Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageInfo(Closed):
+    """Which pixels were looked at, and at which scale."""
+
+    image_id: str
+    width: int
+    height: int
+    mpp: float | None
+    mpp_source: MppSource
+    region: BoxXYXY
+
+
+class RelationInfo(Closed):
+    op: Literal["inside", "outside", "union", "intersection", "selected"]
+    reference: str
+
+
+LONGEST_NAME = 200
+
+
+class TargetArgument(Closed):
+    """A target the assistant names itself: a canonical label of taxonomy://, or words, or both."""
+
+    label: str | None = Field(default=None, max_length=LONGEST_NAME)
+    words: str | None = Field(default=None, max_length=LONGEST_NAME)
+    organ: str | None = Field(default=None, max_length=LONGEST_NAME)
+    relation: RelationInfo | None = None
+
+
+class MaskResources(Closed):
+    """Links to the files of one mask."""
+
+    mask: str
+    instances: str | None
+    geojson: str
+    table: str
+
+
+class Provenance(Closed):
+    """Everything needed to make the same mask again."""
+
+    words: str
+    label: str | None
+    prompt: str
+    model: str
+    weights_sha256: str
+    mpp: float
+    mpp_source: MppSource
+    model_mpp: float
+    tile_px: int
+    margin_px: int
+    region: BoxXYXY
+    points: list[list[float]]
+    boxes: list[list[float]]
+    relation: RelationInfo | None
+    image_sha256: str
+    version: str
+
+
+class Mask(Closed):
+    """One target that was looked for, found or not."""
+
+    mask_id: str
+    label: str | None
+    free_form: str | None
+    target: str = Field(description="The model's own name for what it segmented")
+    prompt: str
+    evidence: str
+    assertion: Assertion
+    found: bool
+    presence: float = Field(ge=0, le=1)
+    reliability: float | None
+    area_px: int
+    area_um2: float | None
+    area_fraction: float
+    count: int | None
+    bbox: BoxXYXY | None
+    relation: RelationInfo | None
+    verdict: str
+    plain: str
+    alternatives: list[str]
+    colour: str = Field(description="Outline colour in the overlay, #rrggbb")
+    resources: MaskResources
+    provenance: Provenance
+
+
+class NotSegmented(Closed):
+    """A target that was named and left alone, and why."""
+
+    label: str | None
+    free_form: str | None
+    evidence: str
+    code: NotSegmentedCode
+    reason: str
+    nearest: list[str]
+
+
+class Warned(Closed):
+    code: WarningCode
+    message: str
+
+
+class SegmentAnswer(Closed):
+    """Answer of ``segment``. While a job is running ``result_id`` is null and there are no masks yet."""
+
+    result_id: str | None
+    image: ImageInfo
+    masks: list[Mask]
+    not_segmented: list[NotSegmented]
+    warnings: list[Warned]
+    overlay: str | None
+    measures: list[str] = Field(description="What the words also asked to measure: pass these to measure")
+    notes: list[str]
+    job_id: str | None
+
+
+class SegmentResult(SegmentAnswer):
+    """A finished segmentation."""
+
+    result_id: str
+
+
+class Measured(Closed):
+    """One number, with its unit and the rule that computed it."""
+
+    mask_id: str
+    name: str = Field(description="What the mask shows")
+    metric: str
+    value: float | None
+    unit: str
+    rule: str
+
+
+class MeasureResult(Closed):
+    """Answer of ``measure``."""
+
+    result_id: str
+    image: ImageInfo
+    measurements: list[Measured]
+    tables: dict[str, str] = Field(description="Per-object table of each mask that has objects, by mask_id")
+    warnings: list[Warned]
+
+
+class Evidence(Closed):
+    """One finding: the words, the mask they led to, or why there is none."""
+
+    number: int | None
+    words: str
+    assertion: Assertion
+    name: str
+    mask_id: str | None
+    statement: str
+
+
+class Meaning(Closed):
+    """A label in plain language."""
+
+    name: str
+    what: str
+    looks_like: str
+    why_it_matters: str
+    confused_with: str
+
+
+class ExplainResult(Closed):
+    """Answer of ``explain``."""
+
+    result_id: str
+    kinds: list[Literal["grounding", "meaning", "provenance"]]
+    evidence: list[Evidence]
+    meanings: list[Meaning]
+    provenance: list[Provenance]
+    overlay: str | None
+    notice: str
+
+
+class ViewResult(Closed):
+    """Answer of ``view``: what the attached picture shows."""
+
+    image: ImageInfo
+    mask_ids: list[str]
+    picture_width: int
+    picture_height: int
+    px_per_picture_px: float
+    um_per_picture_px: float | None
+    job_id: str | None = None
+
+
+class JobError(Closed):
+    code: str
+    message: str
+
+
+class JobStatus(Closed):
+    """Answer of ``job``."""
+
+    job_id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    progress: float = Field(ge=0, le=1)
+    eta_s: float | None
+    result: SegmentResult | None
+    error: JobError | None
+
+
+class ListedImage(Closed):
+    path: str
+    size_bytes: int
+
+
+class ListedResult(Closed):
+    result_id: str
+    image_id: str
+    created_at: str
+    size_bytes: int
+    masks: list[str]
+
+
+class LibraryResult(Closed):
+    """Answer of ``library``."""
+
+    action: Literal["images", "results", "save", "delete"]
+    images: list[ListedImage]
+    results: list[ListedResult]
+    saved: list[str]
+    message: str
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Answer(Generic[R]):
+    """What a tool hands to whoever called it.
+
+    text says in a few lines what ``result`` says in fields; picture is JPEG bytes or None.
+    """
+
+    result: R
+    text: str
+    picture: bytes | None = None
+    links: tuple[tuple[str, str, str], ...] = ()
+    """(uri, name, media type) of what can be fetched."""
+
+    def structured(self) -> dict[str, Any]:
+        return self.result.model_dump(mode="json")

@@ -1,0 +1,159 @@
+"""segment: an image and words in, masks with evidence, confidence and provenance out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.interface import Segmenter
+from tissuetalk.prompts.target import Request
+from tissuetalk.tools import drawing, engine, quality, targets
+from tissuetalk.tools.looking import look
+from tissuetalk.tools.overlay import overlay_of
+from tissuetalk.tools.records import write_mask_record
+from tissuetalk.tools.result_folder import ResultFolder
+from tissuetalk.tools.results import (
+    ImageInfo,
+    Mask,
+    SegmentResult,
+    TargetArgument,
+    Warned,
+)
+from tissuetalk.tools.scale import Scale, region_of, scale_of
+from tissuetalk.tools.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    """The arguments of ``segment`` as any caller passes them; kept beside the result so that it can be asked again."""
+
+    image: str
+    words: str | None = None
+    targets: Sequence[TargetArgument] = ()
+    points: Sequence[Sequence[float]] = ()
+    boxes: Sequence[Sequence[float]] = ()
+    region: Sequence[float] | None = None
+    organ: str | None = None
+    mpp: float | None = None
+    model: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "targets": [target.model_dump(mode="json") for target in self.targets]}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> SegmentRequest:
+        targets = [TargetArgument.model_validate(target) for target in stored["targets"]]
+        return cls(**{**stored, "targets": targets})
+
+
+def segment(
+    bench: Workbench,
+    asked: SegmentRequest,
+    *,
+    progress: engine.Progress = lambda done, what: None,
+    stop: engine.Stop = lambda: False,
+) -> SegmentResult:
+    """Segment what the words name and keep the result in the workspace.
+
+    Raises any of the contract's errors; an interrupted call leaves nothing behind.
+    """
+    request = understand(bench, asked)
+    model = bench.model(asked.model)
+    with bench.open(asked.image) as source:
+        region = region_of(source, asked.region)
+        scale = scale_of(source, asked.mpp, model)
+        with bench.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
+            folder = ResultFolder(draft.folder)
+            folder.write_request(asked.as_json())
+            return segment_into(
+                folder,
+                source,
+                model,
+                request,
+                result_id=draft.result_id,
+                region=region,
+                scale=scale,
+                progress=progress,
+                stop=stop,
+            )
+
+
+def understand(bench: Workbench, asked: SegmentRequest) -> Request:
+    return targets.understand(
+        bench.engine,
+        words=asked.words,
+        targets=asked.targets,
+        points=asked.points,
+        boxes=asked.boxes,
+        organ=asked.organ,
+    )
+
+
+def segment_into(
+    folder: ResultFolder,
+    source: ImageSource,
+    model: Segmenter,
+    request: Request,
+    *,
+    result_id: str,
+    region: Box,
+    scale: Scale,
+    progress: engine.Progress = lambda done, what: None,
+    stop: engine.Stop = lambda: False,
+) -> SegmentResult:
+    """Look for every target of the request in the region and write the result into the folder.
+
+    Raises PointOutsideImageError, ImageTooLargeError, ImageChangedError and CancelledError.
+    """
+    looked = look(source, model, request, region, scale, progress=progress, stop=stop)
+    source.verify_unchanged()
+    masks = [
+        write_mask_record(folder, each, maps, number, request, model, source, region, scale)
+        for number, (each, maps) in enumerate(zip(looked.asked, looked.found, strict=True))
+    ]
+    warnings = _warnings(source.overview(), scale, masks, looked.found)
+    overlay = overlay_of(folder, source, region, masks, scale.mpp if scale.known else None)
+    (folder.path / "overlay.png").write_bytes(drawing.as_png(overlay))
+    result = SegmentResult(
+        result_id=result_id,
+        image=ImageInfo(
+            image_id=source.image_id,
+            width=source.width,
+            height=source.height,
+            mpp=scale.mpp,
+            mpp_source=scale.source,
+            region=region.as_list(),
+        ),
+        masks=masks,
+        not_segmented=looked.refused,
+        warnings=warnings,
+        overlay="overlay.png",
+        measures=list(request.measures),
+        notes=list(request.notes),
+        job_id=None,
+    )
+    folder.write_result(result)
+    return result
+
+
+def _warnings(
+    overview: NDArray[np.uint8], scale: Scale, masks: Sequence[Mask], placed: Sequence[engine.Found]
+) -> list[Warned]:
+    warnings = quality.picture_warnings(overview)
+    if not scale.known:
+        warnings.append(
+            Warned(
+                code="scale_unknown",
+                message=f"the file does not say its scale; {scale.mpp:g} µm/px was assumed. Areas are in pixels. "
+                "Pass mpp if you know it.",
+            )
+        )
+    for mask, maps in zip(masks, placed, strict=True):
+        if mask.found:
+            warnings += quality.mask_warnings(mask.free_form or mask.target, maps.mask, maps.instances)
+    return warnings

@@ -1,0 +1,90 @@
+"""What the tools share: the folders images may come from, the workspace, the language engine, the models."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from tissuetalk.models import registry
+from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError
+from tissuetalk.models.images import ImageSource, open_image
+from tissuetalk.models.interface import Segmenter
+from tissuetalk.prompts.engines import make_engine
+from tissuetalk.prompts.target import Engine
+from tissuetalk.tools.roots import Roots
+from tissuetalk.tools.workspace import Workspace
+
+MAX_UPLOAD_BYTES = 512 * 2**20
+
+
+class Workbench:
+    """One per process. Holds no state about any image beyond what the workspace keeps on disk."""
+
+    def __init__(self, roots: Roots, workspace: Workspace, *, engine: str = "rules") -> None:
+        self.roots = roots
+        self.workspace = workspace
+        self._engine_name = engine
+
+    @classmethod
+    def at(
+        cls, roots: Sequence[Path], workspace: Path, *, engine: str = "rules", roots_named: bool = False
+    ) -> Workbench:
+        """A workbench over folders; the workspace is made when it is missing. roots_named: the user typed the roots."""
+        space = Workspace(workspace)
+        allowed = Roots(roots, explicit=roots_named, private=[space.uploads_folder], lookup=space.image_path)
+        return cls(allowed, space, engine=engine)
+
+    @cached_property
+    def engine(self) -> Engine:
+        return make_engine(self._engine_name)
+
+    def model(self, name: str | None) -> Segmenter:
+        return registry.load(name)
+
+    def open(self, image: str) -> ImageSource:
+        """An image by path inside a root, or by image:// URI; it is remembered, so that its URI works later."""
+        source = self.roots.open(image)
+        try:
+            self._remember(source)
+        except TissuetalkError:
+            source.close()
+            raise
+        return source
+
+    def _remember(self, source: ImageSource) -> None:
+        self.roots.register(source)
+        if source.path is not None:
+            self.workspace.remember_image(
+                source.image_id,
+                path=source.path,
+                sha256=source.sha256,
+                width=source.width,
+                height=source.height,
+                mpp=source.mpp,
+                mpp_source="unknown" if source.mpp is None else "file",
+            )
+
+    def upload(self, content: bytes) -> ImageSource:
+        """Keep an uploaded image. Raises the reader's errors, and then keeps nothing."""
+        path = self.workspace.store_upload(io.BytesIO(content), ".img", MAX_UPLOAD_BYTES)
+        try:
+            source = open_image(path, name="upload")
+        except TissuetalkError:
+            self.workspace.discard_upload(path)
+            raise
+        self._remember(source)
+        return source
+
+    def new_folder(self, name: str) -> Path:
+        """A folder that does not exist yet, inside a root. Raises InvalidArgumentError for any other place."""
+        asked = (self.roots.paths[0] / name).resolve()
+        if not any(asked.is_relative_to(root) and asked != root for root in self.roots.paths):
+            raise InvalidArgumentError(
+                f"{name[:200]!r} is not inside an allowed folder; give a new folder below one."
+            )
+        return asked
+
+    def close(self) -> None:
+        self.workspace.close()
