@@ -67,7 +67,7 @@ def serve(
     ] = None,
     http: Annotated[str | None, typer.Option(help="HOST:PORT for streamable HTTP; stdio without it.")] = None,
     workspace: Workspace = None,
-    engine: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
+    reader: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
     from tissuetalk.server.lazy import Settings
@@ -77,7 +77,7 @@ def serve(
         roots=tuple(root or (Path.cwd(),)),
         roots_named=root is not None,
         workspace=workspace or default_workspace(),
-        engine=engine,
+        engine=reader,
     )
     if http is None:
         serve_stdio(settings)
@@ -99,7 +99,7 @@ def segment(
     point: Annotated[list[str] | None, typer.Option(help="X,Y in pixels; repeatable.")] = None,
     box: Annotated[list[str] | None, typer.Option(help="X0,Y0,X1,Y1 in pixels; repeatable.")] = None,
     region: Annotated[str | None, typer.Option(help="X0,Y0,X1,Y1 in pixels.")] = None,
-    engine: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
+    reader: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
     json_: JSON = False,
 ) -> None:
     """Outline what the words name; writes result.json, masks, instances, overlay.png and objects.geojson to --out."""
@@ -119,14 +119,14 @@ def segment(
         mpp=mpp,
         model=model,
     )
-    result = segment_to_folder(asked, out, engine, quiet=json_)
+    result = segment_to_folder(asked, out, reader, quiet=json_)
     if json_:
         as_json(result)
     else:
         segment_table(result, out)
 
 
-def segment_to_folder(asked: Any, out: Path, engine: str, *, quiet: bool) -> SegmentResult:
+def segment_to_folder(asked: Any, out: Path, reader: str, *, quiet: bool) -> SegmentResult:
     """The core of `segment` and `demo`: a workspace of its own for the run, the result copied out."""
     import tempfile
 
@@ -136,15 +136,15 @@ def segment_to_folder(asked: Any, out: Path, engine: str, *, quiet: bool) -> Seg
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")
     with tempfile.TemporaryDirectory(prefix="tissuetalk-") as scratch, image_progress(quiet) as progress:
-        bench = _bench(Path(asked.image).parent, Path(scratch), engine)
+        bench = _bench(Path(asked.image).parent, Path(scratch), reader)
         result = run(bench, asked, progress=progress)
         return write_command_line_result(bench, result.result_id, out)
 
 
-def _bench(root: Path, workspace: Path, engine: str) -> Workbench:
+def _bench(root: Path, workspace: Path, reader: str) -> Workbench:
     from tissuetalk.tools.workbench import Workbench
 
-    return Workbench.at((root,), workspace, engine=engine, roots_named=True)
+    return Workbench.at((root,), workspace, engine=reader, roots_named=True)
 
 
 @app.command()

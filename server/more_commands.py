@@ -69,13 +69,13 @@ def doctor(json_: JSON = False) -> None:
 def translate(
     in_: Annotated[Path, typer.Option("--in", help="JSON lines with id, text and perhaps organ.")],
     out: Annotated[Path, typer.Option(help="JSON lines with targets.")],
-    engine: Annotated[str, typer.Option(help="rules, llm or hybrid.")] = "rules",
+    reader: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
 ) -> None:
     """Words to targets only, nothing is segmented."""
     from tissuetalk.prompts.engines import make_engine
     from tissuetalk.prompts.translate import translate_items
 
-    translate_items(in_, out, make_engine(engine))
+    translate_items(in_, out, make_engine(reader))
 
 
 def evaluate(

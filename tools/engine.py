@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.errors import CancelledError, ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Capability, Context, Decoded, Prompt, Segmenter
+from tissuetalk.tools.features import FeatureCache
 
 MAX_WORKING_PX = 64_000_000
 """Largest region, in pixels at the model's scale, whose maps are held in memory at once."""
@@ -65,6 +67,7 @@ def look_for(
     mpp: float,
     asked: Sequence[tuple[Prompt, Capability]],
     *,
+    features: FeatureCache | None = None,
     progress: Progress = lambda done, what: None,
     stop: Stop = lambda: False,
 ) -> list[Found]:
@@ -78,6 +81,7 @@ def look_for(
             f"pass region=[x0, y0, x1, y1] with at most {MAX_MASK_PX // 1_000_000} million pixels."
         )
     context = model.prepare(source.overview())
+    cache = features or FeatureCache(memory_bytes=0)
     order = sorted(range(len(asked)), key=lambda index: asked[index][1].mpp)
     answers: dict[int, Found] = {}
     for scale_mpp, group in groupby(order, key=lambda index: asked[index][1].mpp):
@@ -87,7 +91,7 @@ def look_for(
         def share(done: float, what: str, already: int = len(answers), here: int = len(indices)) -> None:
             progress((already + done * here) / len(asked), what)
 
-        stitched = _at_one_scale(model, source, region, mpp, scale_mpp, prompts, context, share, stop)
+        stitched = _at_one_scale(model, source, region, mpp, scale_mpp, prompts, context, cache, share, stop)
         for index, prompt, maps in zip(indices, prompts, stitched, strict=True):
             if stop():
                 raise CancelledError("stopped as asked; call segment again to start over.")
@@ -103,6 +107,7 @@ def _at_one_scale(
     model_mpp: float,
     prompts: Sequence[Prompt],
     context: Context,
+    cache: FeatureCache,
     progress: Progress,
     stop: Stop,
 ) -> list[Decoded]:
@@ -119,8 +124,12 @@ def _at_one_scale(
     for number, tile in enumerate(tiles):
         if stop():
             raise CancelledError("stopped as asked; call segment again to start over.")
-        pixels = _read_tile(source, region, tile, width, height)
-        decoded = model.decode(model.encode(pixels, context), prompts)
+        key = f"{source.sha256} {model.weights_sha256} {region.as_list()} {width}x{height} {tile}"
+
+        def encoded(tile: Tile = tile) -> Any:
+            return model.encode(_read_tile(source, region, tile, width, height), context)
+
+        decoded = model.decode(cache.get(key, model, encoded), prompts)
         weight = _ramp(tile, width, height, 2 * model.margin_px)
         for blend, maps in zip(blends, decoded, strict=True):
             blend.add(tile, maps, weight)

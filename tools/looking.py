@@ -8,6 +8,7 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Capability, Prompt, Segmenter
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools import engine, spatial, targets
+from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.results import NotSegmented
 from tissuetalk.tools.scale import Scale
 
@@ -37,6 +38,7 @@ def look(
     region: Box,
     scale: Scale,
     *,
+    features: FeatureCache | None = None,
     progress: engine.Progress = lambda done, what: None,
     stop: engine.Stop = lambda: False,
 ) -> Looked:
@@ -47,7 +49,9 @@ def look(
     targets.check_inside(request, source.width, source.height)
     asked, refused = _sort(request, model, region)
     prompts = [(each.prompt, each.capability) for each in asked]
-    found = engine.look_for(model, source, region, scale.mpp, prompts, progress=progress, stop=stop)
+    found = engine.look_for(
+        model, source, region, scale.mpp, prompts, features=features, progress=progress, stop=stop
+    )
     return Looked(asked, spatial.apply(request, [each.target for each in asked], found, region), refused)
 
 

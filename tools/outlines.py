@@ -80,9 +80,10 @@ def _polygon(crop: NDArray[np.uint8], offset: tuple[float, float]) -> shapely.Ge
 
 def _solid(points: NDArray[np.float64]) -> shapely.Geometry:
     if len(points) == 1:
-        line: shapely.Geometry = shapely.Point(points[0])
         return shapely.box(*(points[0] - 0.5), *(points[0] + 0.5))
-    line = shapely.Polygon(points).buffer(0) if len(points) >= 3 else shapely.LineString(points)
+    line: shapely.Geometry = (
+        shapely.Polygon(points).buffer(0) if len(points) >= 3 else shapely.LineString(points)
+    )
     whole = shapely.union(line, shapely.LineString([*points, points[0]]))
-    solid: shapely.Geometry = shapely.buffer(whole, 0.5, join_style="mitre", cap_style="square")
+    solid: shapely.Geometry = whole.buffer(0.5, join_style="mitre", cap_style="square")
     return solid

@@ -13,6 +13,7 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools import drawing, engine, quality, targets
+from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.looking import look
 from tissuetalk.tools.overlay import overlay_of
 from tissuetalk.tools.records import write_mask_record
@@ -78,6 +79,7 @@ def segment(
                 result_id=draft.result_id,
                 region=region,
                 scale=scale,
+                features=bench.features,
                 progress=progress,
                 stop=stop,
             )
@@ -103,6 +105,7 @@ def segment_into(
     result_id: str,
     region: Box,
     scale: Scale,
+    features: FeatureCache | None = None,
     progress: engine.Progress = lambda done, what: None,
     stop: engine.Stop = lambda: False,
 ) -> SegmentResult:
@@ -110,7 +113,7 @@ def segment_into(
 
     Raises PointOutsideImageError, ImageTooLargeError, ImageChangedError and CancelledError.
     """
-    looked = look(source, model, request, region, scale, progress=progress, stop=stop)
+    looked = look(source, model, request, region, scale, features=features, progress=progress, stop=stop)
     source.verify_unchanged()
     masks = [
         write_mask_record(folder, each, maps, number, request, model, source, region, scale)

@@ -13,6 +13,7 @@ from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.prompts.engines import make_engine
 from tissuetalk.prompts.target import Engine
+from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.roots import Roots
 from tissuetalk.tools.workspace import Workspace
 
@@ -25,6 +26,7 @@ class Workbench:
     def __init__(self, roots: Roots, workspace: Workspace, *, engine: str = "rules") -> None:
         self.roots = roots
         self.workspace = workspace
+        self.features = FeatureCache(workspace)
         self._engine_name = engine
 
     @classmethod
