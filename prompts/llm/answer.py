@@ -11,7 +11,9 @@ from tissuetalk.prompts.target import Assertion, Measure, RelationOp
 from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_of
 
 MAX_TARGETS = 24
-"""Of one ask; a passage that names more is rare, and an endless list is a known failure of small models."""
+"""Of one ask; a passage that names more is rare."""
+_TOKENS_OF_A_TARGET = 70
+"""As JSON with a short quote, indented as guided decoders like to."""
 
 Quote = Annotated[str, Field(min_length=1, max_length=400)]
 Words = Annotated[str, Field(min_length=1, max_length=80)]
@@ -53,8 +55,13 @@ def allowed_labels(organ: str | None) -> tuple[str, ...]:
     return tuple(str(label) for label in known)
 
 
+def most_targets(answer_tokens: int) -> int:
+    """How many targets fit an answer. Small models like to repeat themselves up to whatever the form allows."""
+    return max(1, min(MAX_TARGETS, (answer_tokens - _TOKENS_OF_A_TARGET) // _TOKENS_OF_A_TARGET))
+
+
 @lru_cache(maxsize=64)
-def schema_for(organ: str | None) -> type[Answer]:
+def schema_for(organ: str | None, max_targets: int = MAX_TARGETS) -> type[Answer]:
     """The form sent to the server: labels and organs are closed lists there, so a guided decoder cannot stray.
 
     Answers are read with ``Answer`` itself, because a server without guided decoding may send any string.
@@ -67,7 +74,7 @@ def schema_for(organ: str | None) -> type[Answer]:
         label=(label, Field(description="a label of the list, or null if none fits")),
         relation=(NamedRelation | None, ...),
     )
-    findings: Any = Annotated[list[finding], Field(max_length=MAX_TARGETS)]
+    findings: Any = Annotated[list[finding], Field(max_length=max_targets)]
     measures: Any = Annotated[list[Measure], Field(max_length=9)]
     return create_model(
         "Answer", __base__=Answer, organ=(region, ...), targets=(findings, ...), measures=(measures, ...)

@@ -35,7 +35,7 @@ class Checker:
             span = quotable.find(finding.evidence)
             if span is None:
                 name = label or "an object without a label"
-                self._note(f"left out {name}: the quote the language model gave for it is not in the text")
+                self.note(f"left out {name}: the quote the language model gave for it is not in the text")
                 continue
             found = Span(passage.start + span.start, passage.start + span.end)
             checked.append(self._target(finding, label, found))
@@ -61,7 +61,7 @@ class Checker:
         label = str(Label.parse(said)) if is_label(said) else None
         if label in self._allowed:
             return label
-        self._note(
+        self.note(
             "the language model used a name that is no label here; the words of the text are used instead"
         )
         return None
@@ -86,10 +86,11 @@ class Checker:
             return Relation(said.op, str(Label.parse(said.reference)))
         if self._said_in_text(reference):
             return Relation(said.op, reference)
-        self._note("left out a relation: the language model named a reference that is not in the text")
+        self.note("left out a relation: the language model named a reference that is not in the text")
         return None
 
-    def _note(self, note: str) -> None:
+    def note(self, note: str) -> None:
+        """Keep something the reader should know, once."""
         if note not in self.notes:
             self.notes.append(note)
 

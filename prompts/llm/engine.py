@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
-from tissuetalk.prompts.llm.answer import Answer, schema_for
+from tissuetalk.prompts.llm.answer import Answer, most_targets, schema_for
 from tissuetalk.prompts.llm.check import Checker, merged
 from tissuetalk.prompts.llm.evidence import Span
 from tissuetalk.prompts.llm.passages import passages
@@ -25,6 +25,7 @@ _REPAIR_TOKENS = 700
 """The unusable answer as it is shown again, and what was wrong with it."""
 _HEAD_CHARACTERS = 20_000
 """Where a text says which organ it is about."""
+_NOTHING = "the language model found nothing to outline: name an object, or use the rules engine"
 _LEAST_ROOM = 150
 """A passage shorter than this many tokens loses its sense."""
 
@@ -47,6 +48,7 @@ class LLMEngine:
     def __init__(self, model: LanguageModel, budget: Budget | None = None) -> None:
         self.model = model
         self.budget = budget or Budget()
+        self._most = most_targets(self.budget.answer)
 
     def translate(
         self,
@@ -83,6 +85,10 @@ class LLMEngine:
                 continue
             answer = self._ask(text[part.start : part.end], region, here, cancelled)
             answers.append(answer)
+            if len(answer.targets) >= self._most:
+                checker.note(
+                    f"the language model's answer was full at {self._most} objects; it may have left some out"
+                )
             targets += checker.targets(answer, part)
         if not targets:
             raise NoTargetInWordsError(
@@ -118,7 +124,7 @@ class LLMEngine:
 
     def _ask(self, text: str, organ: str | None, mentions: Sequence[str], cancelled: Cancelled) -> Answer:
         """One valid answer: repaired once if need be, then refused."""
-        turns = ask_for(text, organ, mentions)
+        turns = ask_for(text, organ, mentions, self._most)
         answer, problem, said = self._try(turns, organ, cancelled)
         if answer is None:
             answer, problem, _ = self._try(ask_again(turns, said, problem), organ, cancelled)
@@ -133,7 +139,7 @@ class LLMEngine:
         self, turns: Sequence[Turn], organ: str | None, cancelled: Cancelled
     ) -> tuple[Answer | None, str, str]:
         """The answer, or None with what is wrong and what was said."""
-        reply = self.model.ask(turns, schema_for(organ), cancelled)
+        reply = self.model.ask(turns, schema_for(organ, self._most), cancelled)
         if reply.end == "cut":
             problem = (
                 f"it was cut off after {self.budget.answer} tokens: name fewer objects, with shorter quotes"

@@ -37,7 +37,9 @@ def _fence(text: str) -> str:
     return f"==={hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}==="
 
 
-def ask_for(text: str, organ: str | None, mentions: Sequence[str] = ()) -> tuple[Turn, ...]:
+def ask_for(
+    text: str, organ: str | None, mentions: Sequence[str] = (), max_targets: int = MAX_TARGETS
+) -> tuple[Turn, ...]:
     """The conversation that asks for the targets of one passage.
 
     mentions: verbatim words of the text that deserve special attention.
@@ -45,7 +47,7 @@ def ask_for(text: str, organ: str | None, mentions: Sequence[str] = ()) -> tuple
     fence = _fence(text)
     system = _template("system").substitute(
         fence=fence,
-        max_targets=MAX_TARGETS,
+        max_targets=max_targets,
         taxonomy=compact_taxonomy(organ),
         organ_line=f" It is known: {organ}." if organ else "",
     )
