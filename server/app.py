@@ -114,7 +114,7 @@ def _add_segment(server: MCPServer, background: Background) -> None:
         asked = {
             "image": image,
             "words": words,
-            "targets": [target.model_dump(mode="json") for target in targets or ()],
+            "targets": targets or [],
             "points": points or [],
             "boxes": boxes or [],
             "region": region,

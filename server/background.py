@@ -12,6 +12,7 @@ from mcp.server.mcpserver import Context
 from tissuetalk.server.lazy import LazyDesk
 
 if TYPE_CHECKING:
+    from tissuetalk.tools.order import Order
     from tissuetalk.tools.results import Answer, JobStatus, SegmentAnswer, SegmentResult
     from tissuetalk.tools.work import Progress, Stop, Task
 
@@ -38,16 +39,17 @@ class Background:
             raise
 
     async def segment(
-        self, asked: dict[str, Any], ctx: Context
+        self, arguments: dict[str, Any], ctx: Context
     ) -> Answer[SegmentResult] | Answer[SegmentAnswer]:
         """The answer, or after ``patience_s`` a job that goes on."""
+        order = await self.run(lambda progress, stop: self._understand(arguments), ctx)
         task = await asyncio.to_thread(
-            self._submit, lambda progress, stop: self._segment(asked, progress, stop)
+            self._submit, lambda progress, stop: self._segment(order, progress, stop)
         )
         try:
             if await _watch(task, ctx, self._patience_s):
                 return task.future.result()
-            return await asyncio.to_thread(self._hand_over, asked, task)
+            return await asyncio.to_thread(self._hand_over, order, task)
         except asyncio.CancelledError:
             task.stop()
             raise
@@ -55,15 +57,18 @@ class Background:
     def _submit(self, work: Callable[[Progress, Stop], R]) -> Task[R]:
         return self._lazy.queue().submit(work)
 
-    def _segment(self, asked: dict[str, Any], progress: Progress, stop: Stop) -> Answer[SegmentResult]:
-        from tissuetalk.tools.segment import SegmentRequest
+    def _understand(self, arguments: dict[str, Any]) -> Order:
+        from tissuetalk.tools.order import Asked
 
-        return self._lazy.desk().segment(SegmentRequest.from_json(asked), progress=progress, stop=stop)
+        return self._lazy.desk().understand(Asked(**arguments))
 
-    def _hand_over(self, asked: dict[str, Any], task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
+    def _segment(self, order: Order, progress: Progress, stop: Stop) -> Answer[SegmentResult]:
+        return self._lazy.desk().segment(order, progress=progress, stop=stop)
+
+    def _hand_over(self, order: Order, task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
         from tissuetalk.tools.jobs import hand_over
 
-        return hand_over(self._lazy.desk(), asked, task)
+        return hand_over(self._lazy.desk(), order, task)
 
     async def job(
         self, job_id: str, action: Literal["status", "wait", "cancel"], ctx: Context

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -20,6 +20,7 @@ from tissuetalk.server import more_commands
 from tissuetalk.server.printing import as_json, explain_table, image_progress, measure_table, segment_table
 
 if TYPE_CHECKING:
+    from tissuetalk.tools.order import Asked
     from tissuetalk.tools.results import SegmentResult
     from tissuetalk.tools.workbench import Workbench
 
@@ -103,12 +104,12 @@ def segment(
     json_: JSON = False,
 ) -> None:
     """Outline what the words name; writes result.json, masks, instances, overlay.png and objects.geojson to --out."""
-    from tissuetalk.tools.segment import SegmentRequest
+    from tissuetalk.tools.order import Asked
     from tissuetalk.tools.targets import target_from_text
 
     if out is None:
         raise InvalidArgumentError("pass --out DIR: a new folder for the result.")
-    asked = SegmentRequest(
+    asked = Asked(
         image=str(image.resolve()),
         words=" ".join(words or ()) or None,
         targets=[target_from_text(name) for name in target or ()],
@@ -126,18 +127,19 @@ def segment(
         segment_table(result, out)
 
 
-def segment_to_folder(asked: Any, out: Path, reader: str, *, quiet: bool) -> SegmentResult:
+def segment_to_folder(asked: Asked, out: Path, reader: str, *, quiet: bool) -> SegmentResult:
     """The core of `segment` and `demo`: a workspace of its own for the run, the result copied out."""
     import tempfile
 
     from tissuetalk.tools.desk import write_command_line_result
+    from tissuetalk.tools.order import understand
     from tissuetalk.tools.segment import segment as run
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")
     with tempfile.TemporaryDirectory(prefix="tissuetalk-") as scratch, image_progress(quiet) as progress:
         bench = _bench(Path(asked.image).parent, Path(scratch), reader)
-        result = run(bench, asked, progress=progress)
+        result = run(bench, understand(bench, asked), progress=progress)
         return write_command_line_result(bench, result.result_id, out)
 
 

@@ -34,13 +34,13 @@ def demo(
     """The main job on a bundled real H&E image: a report sentence in, masks, a table and an overlay out."""
     from tissuetalk.server.command_line import segment_to_folder
     from tissuetalk.server.printing import as_json, segment_table
-    from tissuetalk.tools.segment import SegmentRequest
+    from tissuetalk.tools.order import Asked
 
     marker = out / ".tissuetalk-demo"
     if marker.is_file():
         shutil.rmtree(out)
     with resources.as_file(resources.files("tissuetalk.models").joinpath("samples", "tnbc.jpg")) as image:
-        asked = SegmentRequest(image=str(image), words=DEMO_WORDS, mpp=0.25)
+        asked = Asked(image=str(image), words=DEMO_WORDS, mpp=0.25)
         if not json_:
             print(f"image: {image}\nwords: {DEMO_WORDS}\n")
         result = segment_to_folder(asked, out, "rules", quiet=json_)

@@ -12,6 +12,7 @@ from PIL import Image
 from tissuetalk.models.errors import ImageChangedError, InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools import drawing, engine, explain, measure
+from tissuetalk.tools.order import Asked, Order, understand
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import (
     Answer,
@@ -24,7 +25,7 @@ from tissuetalk.tools.results import (
     SegmentResult,
     ViewResult,
 )
-from tissuetalk.tools.segment import SegmentRequest, segment
+from tissuetalk.tools.segment import segment
 from tissuetalk.tools.view import view_source
 from tissuetalk.tools.workbench import Workbench
 from tissuetalk.tools.workspace.jobs import JobStore
@@ -40,14 +41,17 @@ class Desk:
         self.bench = bench
         self.jobs = JobStore(bench.workspace)
 
+    def understand(self, asked: Asked) -> Order:
+        return understand(self.bench, asked)
+
     def segment(
         self,
-        asked: SegmentRequest,
+        order: Order,
         *,
         progress: engine.Progress = lambda done, what: None,
         stop: engine.Stop = lambda: False,
     ) -> Answer[SegmentResult]:
-        result = segment(self.bench, asked, progress=progress, stop=stop)
+        result = segment(self.bench, order, progress=progress, stop=stop)
         return self.stored(result.result_id)
 
     def stored(self, result_id: str) -> Answer[SegmentResult]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tissuetalk.models.errors import CancelledError, TissuetalkError
+from tissuetalk.tools.order import Order
 from tissuetalk.tools.results import Answer, JobError, JobStatus, SegmentAnswer, SegmentResult
 from tissuetalk.tools.scale import image_info, region_of
-from tissuetalk.tools.segment import SegmentRequest
 from tissuetalk.tools.work import Task, WorkQueue
 from tissuetalk.tools.workspace.jobs import JobRow, JobStore
 
@@ -21,14 +21,13 @@ LOOK_EVERY_S = 0.3
 OWNER = "segment"
 
 
-def hand_over(desk: Desk, asked: dict[str, Any], task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
+def hand_over(desk: Desk, order: Order, task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
     """Turn running work into a job and say so. The answer has no masks yet."""
-    job_id = desk.jobs.create("segment", asked, OWNER)
+    job_id = desk.jobs.create("segment", order.as_json(), OWNER)
     desk.jobs.claim(job_id)
     _follow(desk.jobs, job_id, task)
-    request = SegmentRequest.from_json(asked)
-    with desk.bench.open(request.image) as source:
-        info = image_info(source, region_of(source, request.region), None)
+    with desk.bench.open(order.image) as source:
+        info = image_info(source, region_of(source, order.region), None)
     result = SegmentAnswer(
         result_id=None,
         image=info,
@@ -84,8 +83,8 @@ def resume(desk: Desk, queue: WorkQueue) -> list[str]:
 
 
 def _again(desk: Desk, row: JobRow) -> Callable[..., Answer[SegmentResult]]:
-    request = SegmentRequest.from_json(dict(row.request))
-    return lambda progress, stop: desk.segment(request, progress=progress, stop=stop)
+    order = Order.from_json(row.request)
+    return lambda progress, stop: desk.segment(order, progress=progress, stop=stop)
 
 
 def status(desk: Desk, job_id: str) -> Answer[JobStatus]:

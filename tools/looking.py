@@ -14,7 +14,7 @@ from tissuetalk.tools.scale import Scale
 
 
 @dataclass(frozen=True)
-class Asked:
+class Wanted:
     """A target a model can be asked for."""
 
     target: Target
@@ -26,7 +26,7 @@ class Asked:
 class Looked:
     """asked[i] was looked for and found[i] is what came of it; refused was not looked for, with the reason."""
 
-    asked: list[Asked]
+    asked: list[Wanted]
     found: list[engine.Found]
     refused: list[NotSegmented]
 
@@ -55,16 +55,18 @@ def look(
     return Looked(asked, spatial.apply(request, [each.target for each in asked], found, region), refused)
 
 
-def _sort(request: Request, model: Segmenter, region: Box) -> tuple[list[Asked], list[NotSegmented]]:
+def _sort(request: Request, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:
     """What to look for, and what not with the reason."""
     refused: list[NotSegmented] = []
     wanted: list[Target] = []
     for target in request.targets:
         if target.assertion in ("absent", "historical"):
             refused.append(_ruled_out(target))
+        elif target.ambiguous:
+            refused.append(_refusal(target, "ambiguous", target.ambiguous, list(target.alternatives)))
         else:
             wanted.append(target)
-    asked: list[Asked] = []
+    asked: list[Wanted] = []
     candidates = spatial.plan(wanted)
     able = {}
     for index, target in enumerate(candidates):
@@ -92,7 +94,7 @@ def _sort(request: Request, model: Segmenter, region: Box) -> tuple[list[Asked],
                 _refusal(target, "out_of_view", "every point and box lies outside the segmented region", [])
             )
         else:
-            asked.append(Asked(target, prompt, capability))
+            asked.append(Wanted(target, prompt, capability))
     return asked, refused
 
 

@@ -80,7 +80,8 @@ def _polygon(crop: NDArray[np.uint8], offset: tuple[float, float]) -> shapely.Ge
 
 def _solid(points: NDArray[np.float64]) -> shapely.Geometry:
     if len(points) == 1:
-        return shapely.box(*(points[0] - 0.5), *(points[0] + 0.5))
+        pixel: shapely.Geometry = shapely.box(*(points[0] - 0.5), *(points[0] + 0.5))
+        return pixel
     line: shapely.Geometry = (
         shapely.Polygon(points).buffer(0) if len(points) >= 3 else shapely.LineString(points)
     )

@@ -11,7 +11,7 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools import drawing, engine
-from tissuetalk.tools.looking import Asked
+from tissuetalk.tools.looking import Wanted
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask, Provenance, RelationInfo
 from tissuetalk.tools.scale import Scale
@@ -20,7 +20,7 @@ from tissuetalk.tools.workspace.ids import new_id
 
 def write_mask_record(
     folder: ResultFolder,
-    each: Asked,
+    each: Wanted,
     maps: engine.Found,
     number: int,
     request: Request,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +10,10 @@ from numpy.typing import NDArray
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.prompts.target import Request
-from tissuetalk.tools import drawing, engine, quality, targets
+from tissuetalk.tools import drawing, engine, quality
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.looking import look
+from tissuetalk.tools.order import Order
 from tissuetalk.tools.overlay import overlay_of
 from tissuetalk.tools.records import write_mask_record
 from tissuetalk.tools.result_folder import ResultFolder
@@ -22,60 +21,35 @@ from tissuetalk.tools.results import (
     ImageInfo,
     Mask,
     SegmentResult,
-    TargetArgument,
     Warned,
 )
 from tissuetalk.tools.scale import Scale, region_of, scale_of
 from tissuetalk.tools.workbench import Workbench
 
 
-@dataclass(frozen=True)
-class SegmentRequest:
-    """The arguments of ``segment`` as any caller passes them; kept beside the result so that it can be asked again."""
-
-    image: str
-    words: str | None = None
-    targets: Sequence[TargetArgument] = ()
-    points: Sequence[Sequence[float]] = ()
-    boxes: Sequence[Sequence[float]] = ()
-    region: Sequence[float] | None = None
-    organ: str | None = None
-    mpp: float | None = None
-    model: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "targets": [target.model_dump(mode="json") for target in self.targets]}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> SegmentRequest:
-        targets = [TargetArgument.model_validate(target) for target in stored["targets"]]
-        return cls(**{**stored, "targets": targets})
-
-
 def segment(
     bench: Workbench,
-    asked: SegmentRequest,
+    order: Order,
     *,
     progress: engine.Progress = lambda done, what: None,
     stop: engine.Stop = lambda: False,
 ) -> SegmentResult:
-    """Segment what the words name and keep the result in the workspace.
+    """Look for what was understood and keep the result in the workspace.
 
     Raises any of the contract's errors; an interrupted call leaves nothing behind.
     """
-    request = understand(bench, asked)
-    model = bench.model(asked.model)
-    with bench.open(asked.image) as source:
-        region = region_of(source, asked.region)
-        scale = scale_of(source, asked.mpp, model)
+    model = bench.model(order.model)
+    with bench.open(order.image) as source:
+        region = region_of(source, order.region)
+        scale = scale_of(source, order.mpp, model)
         with bench.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
             folder = ResultFolder(draft.folder)
-            folder.write_request(asked.as_json())
+            folder.write_request(order.as_json())
             return segment_into(
                 folder,
                 source,
                 model,
-                request,
+                order.request,
                 result_id=draft.result_id,
                 region=region,
                 scale=scale,
@@ -83,17 +57,6 @@ def segment(
                 progress=progress,
                 stop=stop,
             )
-
-
-def understand(bench: Workbench, asked: SegmentRequest) -> Request:
-    return targets.understand(
-        bench.engine,
-        words=asked.words,
-        targets=asked.targets,
-        points=asked.points,
-        boxes=asked.boxes,
-        organ=asked.organ,
-    )
 
 
 def segment_into(
