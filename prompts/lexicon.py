@@ -185,8 +185,15 @@ def _spelling_lists() -> tuple[frozenset[str], tuple[str, ...]]:
     organ_words = {word for row in organs for names in row.values() for name in names for word in phrase(name)}
     verbs = {word for text in spelling["guess"] for word in phrase(text)}
     vocabulary = lexicon().words | organ_words | verbs
-    ordinary = {word for text in spelling["ordinary"] for word in phrase(text)}
+    ordinary = {word for text in spelling["ordinary"] for word in phrase(str(text))}
+    ordinary |= {word for text in _strings(load_terms("cues.yaml")) for word in phrase(text)}
     return frozenset(vocabulary | ordinary), tuple(sorted(word for word in vocabulary if len(word) >= 5))
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for inner in value.values() for text in _strings(inner)]
+    return [str(text) for text in value]
 
 
 @lru_cache(maxsize=20_000)
@@ -198,9 +205,11 @@ def respell(word: str, loose: bool) -> str:
         return fixed
     if len(word) < 5 or word in known or not word.isalpha():
         return word
-    allowed = 1 if len(word) < (7 if loose else 9) else 2
+    allowed = 1 if len(word) < (7 if loose else 11) else 2
     best = process.extractOne(word, guesses, scorer=OSA.distance, score_cutoff=allowed)
-    return str(best[0]) if best is not None and best[0][0] == word[0] or best is not None and best[1] == 1 else word
+    if best is None or (best[0][0] != word[0] and best[1] > 1):
+        return word
+    return str(best[0])
 
 
 def read_words(text: str, *, loose: bool) -> list[Token]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from tissuetalk.prompts.lexicon import Node, grow, load_terms, longest
+from tissuetalk.prompts.lexicon import Node, grow, lexicon, load_terms, longest
 from tissuetalk.prompts.taxonomy import REGIONS
-from tissuetalk.prompts.words import Token, phrase
+from tissuetalk.prompts.words import Token, phrase, tokens
 
-NAME_WEIGHT, CLUE_WEIGHT, HEAD_WEIGHT = 4.0, 1.5, 6.0
+NAME_WEIGHT, CLUE_WEIGHT, STRONG_WEIGHT, HEAD_WEIGHT, TUMOR_WEIGHT = 4.0, 1.5, 7.0, 6.0, 6.0
+REPEATED = 0.4
 ELSEWHERE = "elsewhere"
 
 
@@ -21,7 +22,7 @@ ELSEWHERE = "elsewhere"
 def _tree() -> Node:
     tree: Node = {}
     for region, rows in load_terms("organs.yaml").items():
-        for kind, weight in (("clues", CLUE_WEIGHT), ("names", NAME_WEIGHT)):
+        for kind, weight in (("clues", CLUE_WEIGHT), ("names", NAME_WEIGHT), ("strong", STRONG_WEIGHT)):
             for name in rows.get(kind, ()):
                 grow(tree, phrase(name), (region, weight))
     return tree
@@ -51,11 +52,16 @@ def organ_of(
     """
     spans, starts = tuple(ignored), tuple(heads)
     score: dict[str, float] = {}
+    seen: set[tuple[str, ...]] = set()
     for first, last, region, weight in organ_hits(words, text):
-        start, end = words[first].start, words[last].end
+        start = words[first].start
         if any(low <= start < high for low, high in spans):
             continue
-        value = weight
+        name = tuple(word.norm for word in words[first : last + 1])
+        value = weight * (REPEATED if name in seen else 1.0)
+        seen.add(name)
+        if weight >= NAME_WEIGHT and _names_the_tumor(words, first, last):
+            value += TUMOR_WEIGHT
         if weight == NAME_WEIGHT and any(0 <= start - head <= 25 for head in starts):
             value += HEAD_WEIGHT
         if not score:
@@ -67,6 +73,15 @@ def organ_of(
     return None if best == ELSEWHERE else best
 
 
+def _names_the_tumor(words: Sequence[Token], first: int, last: int) -> bool:
+    """ "adenocarcinoma of the endometrium", "prostatic adenocarcinoma": the organ word belongs to a tumour's name."""
+    heads = lexicon().tumor_heads
+    before = [word.norm for word in words[max(0, first - 4) : first]]
+    after = [word.norm for word in words[last + 1 : last + 3]]
+    followed = bool(after) and (after[0] in heads or (after[0] in lexicon().modifiers and after[-1] in heads))
+    return ("of" in before and bool(heads & set(before))) or followed
+
+
 def region_of(name: str | None) -> str | None:
     """The region for an organ as a caller writes it ("Large bowel", "breast"); None when it is none of the 20."""
     if not name:
@@ -74,6 +89,4 @@ def region_of(name: str | None) -> str | None:
     plain = " ".join(name.lower().split())
     if plain in REGIONS:
         return None if plain == "unspecified" else plain
-    from tissuetalk.prompts.words import tokens
-
     return organ_of(tokens(name), name)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
-from tissuetalk.models.errors import NoTargetInWordsError
-from tissuetalk.prompts.lexicon import lexicon, read_words
-from tissuetalk.prompts.organs import organ_of, region_of
-from tissuetalk.prompts.target import Assertion, Request, Target
-from tissuetalk.prompts.words import clean
+from tissuetalk.models.errors import InvalidArgumentError, NoTargetInWordsError
+from tissuetalk.prompts.glossary import plain_line
+from tissuetalk.prompts.kind import kind_of
+from tissuetalk.prompts.organs import region_of
+from tissuetalk.prompts.reading.report import read_report
+from tissuetalk.prompts.reading.resolve import targets_of
+from tissuetalk.prompts.request.parse import read_request
+from tissuetalk.prompts.target import Request
 
-NEGATIONS = frozenset({"no", "not", "without", "absent", "negative", "none", "never", "skip"})
+LONGEST_TEXT = 200_000
 ADVICE = (
     "the words name nothing that can be outlined; name an object such as 'tumour', 'glands' or 'lymphocytes', "
     "or ask 'what is in this image?' and say which organ it is from."
@@ -21,30 +25,36 @@ class RulesEngine:
     """Reads reports, requests and questions with a lexicon and rules; the same words always give the same answer."""
 
     def translate(self, text: str, *, organ: str | None = None) -> Request:
-        """Targets of a text. Raises NoTargetInWordsError when it names nothing at all."""
-        words = read_words(text, loose=len(text) < 400)
-        region = region_of(organ) or organ_of(words, text)
-        targets: dict[str, Target] = {}
-        for hit in lexicon().find(words, text):
-            start, end = words[hit.first].start, words[hit.last].end
-            place = lexicon().place(hit.concept, region)
-            clause = words[max(0, hit.first - 4) : hit.first] + words[hit.last + 1 : hit.last + 4]
-            said: Assertion = "absent" if any(word.norm in NEGATIONS for word in clause) else "present"
-            key = place.label or place.words
-            if key not in targets or (said == "present" and targets[key].assertion != "present"):
-                targets[key] = Target(
-                    place.label,
-                    clean(text[start:end]),
-                    said,
-                    text[start:end],
-                    start,
-                    region,
-                    alternatives=place.alternatives,
-                    reason=place.reason,
-                )
-        if not targets:
+        """Targets of a text.
+
+        Raises:
+            NoTargetInWordsError: it names nothing at all.
+            InvalidArgumentError: it is longer than 200,000 characters.
+        """
+        if len(text) > LONGEST_TEXT:
+            raise InvalidArgumentError(
+                f"the text has {len(text):,} characters, the limit is {LONGEST_TEXT:,}; "
+                "give the diagnosis and the microscopic description only."
+            )
+        region = region_of(organ)
+        kind = kind_of(text)
+        if kind == "report":
+            reading = read_report(text, region)
+            request = Request("report", targets_of(reading, text), reading.organ)
+        else:
+            request = read_request(text, region, kind == "exploratory")
+        if not request.targets:
             raise NoTargetInWordsError(ADVICE)
-        return Request("report" if len(text) > 400 else "request", tuple(targets.values()), region)
+        if request.kind == "exploratory":
+            plain = tuple(replace(t, plain=t.plain or _plain(t.label, t.words)) for t in request.targets)
+            request = replace(request, targets=plain)
+        return request
+
+
+def _plain(label: str | None, words: str) -> str:
+    if label is not None:
+        return plain_line(label)
+    return f"{words[0].upper()}{words[1:]}: what you asked about; no label of the taxonomy is made for it."
 
 
 @lru_cache(maxsize=1)

@@ -96,7 +96,7 @@ _AMERICAN = (
     (re.compile(r"phaeo"), "pheo"),
     (re.compile(r"mould"), "mold"),
 )
-_LIGATURES = str.maketrans({"æ": "ae", "œ": "oe", "ﬁ": "fi", "ﬂ": "fl", "’": "'", "ß": "ss"})
+_LIGATURES = str.maketrans({"æ": "ae", "œ": "oe", "ﬁ": "fi", "ﬂ": "fl", "\u2019": "'", "ß": "ss"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,7 @@ class Token:
 def normal(word: str) -> str:
     """American, singular, lower-case form of one word."""
     low = word.lower().translate(_LIGATURES)
-    if low.endswith("'s"):
-        low = low[:-2]
+    low = low.removesuffix("'s")
     if not low.isalpha():
         return low
     for pattern, american in _AMERICAN:
@@ -135,8 +134,18 @@ def singular(word: str) -> str:
     return word
 
 
+_OCR = re.compile(r"(?<=[^\W\d_]{2})[015$](?=[^\W\d_]{2})|(?<=[^\W\d_]{3})[015$](?=[^\W\d_])")
+_OCR_LETTERS = {"0": "o", "1": "i", "5": "s", "$": "s"}
+
+
+def unscan(text: str) -> str:
+    """Digits that a scanner read for letters inside a word, put right; every offset stays."""
+    return _OCR.sub(lambda match: _OCR_LETTERS[match.group()], text)
+
+
 def tokens(text: str) -> list[Token]:
     """All words and numbers of the text in order."""
+    text = unscan(text)
     return [
         Token(normal(match.group()), match.group().lower(), match.start(), match.end())
         for match in WORD.finditer(text)

@@ -1,0 +1,71 @@
+"""What an object is, in plain words: one card per object type of the taxonomy (`terms/glossary.yaml`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tissuetalk.models.errors import UnknownLabelError
+from tissuetalk.prompts.lexicon import lexicon, load_terms
+from tissuetalk.prompts.taxonomy import Label, nearest_labels
+from tissuetalk.prompts.words import phrase
+
+
+@dataclass(frozen=True)
+class GlossaryCard:
+    """Five short answers for a lay reader. All fields are whole sentences except `name` and `confused_with`."""
+
+    name: str
+    what_it_is: str
+    what_it_looks_like: str
+    why_it_matters: str
+    confused_with: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name[0].upper()}{self.name[1:]}. {self.what_it_is} In H&E: {self.what_it_looks_like} "
+            f"Why it matters: {self.why_it_matters} Easily confused with {self.confused_with}."
+        )
+
+
+@lru_cache(maxsize=1)
+def _cards() -> dict[str, GlossaryCard]:
+    return {
+        str(kind): GlossaryCard(row["name"], row["what"], row["look"], row["why"], row["confused"])
+        for kind, row in load_terms("glossary.yaml").items()
+    }
+
+
+def card_for(label: Label | str) -> GlossaryCard:
+    """The card of a label. Raises UnknownLabelError for a text that is none of the 160 labels."""
+    parsed = Label.parse(label) if isinstance(label, str) else label
+    return _cards()[parsed.object_type]
+
+
+def cards() -> dict[str, GlossaryCard]:
+    """All cards by object type."""
+    return dict(_cards())
+
+
+def card_for_words(words: str) -> GlossaryCard:
+    """The card for an object as somebody names it ("TILs", "fat"), through the lexicon.
+
+    Raises:
+        UnknownLabelError: nothing in the words is in the taxonomy; the message names the nearest labels.
+    """
+    node = lexicon().tree
+    for word in phrase(words):
+        node = node.get(word, {})
+    concept = node.get("")
+    for region in ("breast", "colon", "lung", None):
+        place = lexicon().place(concept, region) if concept is not None else None
+        if place is not None and place.label is not None:
+            return card_for(place.label)
+    near = ", ".join(str(label) for label in nearest_labels(words, 3))
+    raise UnknownLabelError(f"no glossary card for {words[:60]!r}; nearest labels: {near}.")
+
+
+def plain_line(label: str) -> str:
+    """One line for a lay reader: what it is and how to spot it."""
+    card = card_for(label)
+    return f"{card.name[0].upper()}{card.name[1:]}: {card.what_it_is} {card.what_it_looks_like}"

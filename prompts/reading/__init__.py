@@ -1,0 +1,1 @@
+"""How a pathology report is read: segments, mentions, assertion."""

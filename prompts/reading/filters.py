@@ -1,0 +1,119 @@
+"""Mentions of a report that name nothing to outline: margins, extents, stages, immunostains, bare words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tissuetalk.prompts.lexicon import lexicon
+from tissuetalk.prompts.reading.cues import has_phrase, phrases
+from tissuetalk.prompts.reading.mentions import Mention
+from tissuetalk.prompts.reading.segments import Segment
+from tissuetalk.prompts.target import Assertion
+from tissuetalk.prompts.words import Token
+
+TUMORS = frozenset({"tumor", "tumor_nuclei", "dcis", "lcis", "cis", "dysplasia", "pin", "cin", "liver_metastasis", "adenoma"})
+EXTENTS = frozenset({"smooth_muscle", "fat", "perirenal_fat", "stroma", "fibrosis", "skin_adnexa", "nerve", "vessel", "lymphatic"})
+WALLS = frozenset({"muscularis", "myometrium", "detrusor", "muscular"})
+GLANDS = frozenset({"gland", "epithelium"})
+ABNORMAL = frozenset({"malignant", "anastomosing", "irregular", "fused", "abnormal", "complex", "cancerization"})
+MARKER_WORDS = frozenset(
+    "stain immunostain immunohistochemistry immunoperoxidase marker antibody antigen actin myosin receptor cd34 positive".split()
+)
+
+
+def keep(
+    words: Sequence[Token],
+    text: str,
+    mention: Mention,
+    said: Assertion,
+    part: Segment,
+    heading: Segment | None,
+    neighbours: Sequence[Mention],
+) -> bool:
+    """Whether a mention of a report counts as a finding."""
+    concept = mention.concept
+    low = heading.first if heading is not None else part.first
+    if not concept.report or (concept.layer and said != "absent"):
+        return False
+    if _bare(words, mention, said):
+        return False
+    if concept.id in TUMORS and _elsewhere(words, mention, said, part, low):
+        return False
+    if concept.id == "tumor" and _describes_tumor(words, mention, part):
+        return False
+    if concept.id in EXTENTS and said != "absent" and _is_extent(words, mention, part, neighbours):
+        return False
+    if concept.layer:
+        return False
+    if concept.id == "smooth_muscle" and words[mention.first].norm in WALLS:
+        return said == "absent" and not has_phrase(words, low, part.last, "invading")
+    if concept.weak:
+        return _is_normal(words, mention, part, neighbours)
+    return not _is_marker(words, mention)
+
+
+def _bare(words: Sequence[Token], mention: Mention, said: Assertion) -> bool:
+    name = tuple(word.norm for word in words[mention.core_first : mention.last + 1])
+    if name in phrases("not_in_report"):
+        return True
+    return name in phrases("only_denied") and said != "absent"
+
+
+def _elsewhere(words: Sequence[Token], mention: Mention, said: Assertion, part: Segment, low: int) -> bool:
+    """Statements on a margin never count; a node without tumour says nothing of the specimen itself."""
+    if has_phrase(words, low, part.last, "margin"):
+        near = words[max(low, mention.first - 8) : min(part.last, mention.last + 8) + 1]
+        if said != "present" or any(word.norm in ("margin", "inked") for word in near):
+            return said != "present" or not _has_own_statement(words, mention, part)
+    return said == "absent" and has_phrase(words, low, part.last, "node")
+
+
+def _has_own_statement(words: Sequence[Token], mention: Mention, part: Segment) -> bool:
+    """ "Invasive carcinoma is 1 mm from the margin": the tumour is the subject, so it is there."""
+    return mention.first <= part.first + 3
+
+
+def _describes_tumor(words: Sequence[Token], mention: Mention, part: Segment) -> bool:
+    """ "tumour size", "tumour site": the word only opens a field."""
+    if mention.last + 1 > part.last:
+        return False
+    return words[mention.last + 1].norm in lexicon().not_after_head
+
+
+def _is_extent(words: Sequence[Token], mention: Mention, part: Segment, neighbours: Sequence[Mention]) -> bool:
+    """Fat, muscle and the like that only say how far a tumour grows."""
+    before = words[max(part.first, mention.first - 7) : mention.first]
+    if any((word.norm,) in phrases("invading") for word in before):
+        return True
+    if mention.concept.id in ("vessel", "lymphatic"):
+        tumors = [m for m in neighbours if m.concept.id in ("tumor", "tumor_nuclei", "lvi")]
+        name = words[mention.last].norm
+        return name in ("artery", "vein", "arteriole") or (bool(tumors) and mention.concept.id == "vessel")
+    return False
+
+
+def _is_normal(words: Sequence[Token], mention: Mention, part: Segment, neighbours: Sequence[Mention]) -> bool:
+    """A gland or an epithelium counts when called normal, or when nothing near it is a tumour."""
+    if called_normal(words, mention, part):
+        return True
+    near = _near(words, mention, part)
+    if any(other.concept.id in TUMORS and other.first < mention.first for other in neighbours):
+        return False
+    return not near & ABNORMAL
+
+
+def _near(words: Sequence[Token], mention: Mention, part: Segment) -> set[str]:
+    return {word.norm for word in words[max(part.first, mention.first - 5) : min(part.last, mention.last + 6) + 1]}
+
+
+def called_normal(words: Sequence[Token], mention: Mention, part: Segment) -> bool:
+    """Whether a word such as "benign" or "unremarkable" stands near an object."""
+    return has_phrase(words, max(part.first, mention.first - 5), min(part.last, mention.last + 6), "normal")
+
+
+def _is_marker(words: Sequence[Token], mention: Mention) -> bool:
+    """ "smooth muscle actin", "keratin-positive": the name of a stain."""
+    if mention.last + 1 >= len(words):
+        return False
+    after = words[mention.last + 1].norm
+    return after in MARKER_WORDS - {"positive"} or (mention.concept.id == "keratin" and after in ("positive", "were", "stain"))

@@ -1,0 +1,140 @@
+"""Named objects in a text: lexicon phrases, shared heads ("lymphatic or perineural invasion") and built tumour names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tissuetalk.prompts.lexicon import Concept, Hit, joins, lexicon
+from tissuetalk.prompts.words import Token, clean, phrase
+
+SHARED_HEADS = frozenset({"invasion", "involvement", "permeation", "infiltration", "spread", "embolus"})
+LIST_WORDS = frozenset({"or", "and", "nor"})
+INVASION_ADJECTIVES = frozenset(
+    "vascular lymphatic lymphovascular venous perineural neural angiolymphatic pleural capsular serosal microvascular "
+    "blood vessel arterial lymph angio dermal intraneural perineurial large small extramural intramural stromal vein "
+    "portal hepatic renal artery".split()
+)
+TISSUE_ADJECTIVES = ("in situ", "ductal carcinoma in situ")
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A named object at tokens `first`..`last`; the name itself may be longer to the left than the lexicon's phrase."""
+
+    concept: Concept
+    first: int
+    last: int
+    core_first: int
+
+
+def find_mentions(words: Sequence[Token], text: str) -> list[Mention]:
+    """All named objects in order, none overlapping."""
+    book = lexicon()
+    shared = _shared_heads(words, text)
+    taken = {index for hit in shared for index in range(hit.first, hit.last + 1)}
+    taken |= _adjectives_of(words, shared)
+    hits = shared + [h for h in book.find(words, text) if not any(i in taken for i in range(h.first, h.last + 1))]
+    hits.sort(key=lambda hit: hit.first)
+    mentions: list[Mention] = []
+    previous = -1
+    for hit in hits:
+        mention = Mention(hit.concept, hit.first, hit.last, hit.first)
+        if hit.concept.id in ("tumor", "cis", "benign_tumor", "adenoma"):
+            while mentions and _is_modifier(mentions[-1], mention, words, text):
+                mentions.pop()
+            previous = mentions[-1].last if mentions else -1
+            mention = _extended(mention, words, text, previous)
+        mentions.append(mention)
+        previous = mention.last
+    return mentions
+
+
+def _shared_heads(words: Sequence[Token], text: str) -> list[Hit]:
+    """Adjectives that share a head: one hit per kind of invasion, the last of them on the head itself."""
+    book = lexicon()
+    found: list[Hit] = []
+    for index, word in enumerate(words):
+        if word.norm not in SHARED_HEADS:
+            continue
+        adjectives = _list_before(words, text, index)
+        if len({words[i].norm for i in adjectives}) < 2:
+            continue
+        kinds: dict[str, int] = {}
+        for place in adjectives:
+            node = book.tree.get(words[place].norm, {}).get(word.norm, {})
+            concept = node.get("")
+            if concept is not None:
+                kinds.setdefault(concept.id, place)
+        last_kind = max(kinds, key=lambda kind: kinds[kind], default=None)
+        for kind, place in kinds.items():
+            found.append(Hit(book.concepts[kind], place, index if kind == last_kind else place))
+    return found
+
+
+def _list_before(words: Sequence[Token], text: str, head: int) -> list[int]:
+    """Indices of the adjectives of a comma, slash or "or" list that ends right before the head."""
+    places: list[int] = []
+    index = head - 1
+    while index >= 0 and head - index < 14:
+        gap = text[words[index].end : words[index + 1].start]
+        if any(mark in gap for mark in ":;()") or "\n\n" in gap:
+            break
+        if words[index].norm in INVASION_ADJECTIVES:
+            places.append(index)
+        elif words[index].norm not in LIST_WORDS:
+            break
+        index -= 1
+    return places[::-1]
+
+
+def _adjectives_of(words: Sequence[Token], shared: Sequence[Hit]) -> set[int]:
+    """Tokens of the lists themselves, so that "lymphatic" alone is not taken for a vessel."""
+    covered: set[int] = set()
+    for hit in shared:
+        index = hit.last
+        while index >= 0 and (words[index].norm in INVASION_ADJECTIVES | LIST_WORDS | SHARED_HEADS):
+            covered.add(index)
+            index -= 1
+    return covered
+
+
+def _extended(mention: Mention, words: Sequence[Token], text: str, previous: int) -> Mention:
+    """The whole name of a tumour: "high grade papillary urothelial carcinoma" rather than its last word."""
+    book = lexicon()
+    first = mention.first
+    while first - 1 > previous and words[first - 1].norm in book.modifiers:
+        if not joins(text, words[first - 1].end, words[first].start) or ". " in _gap(text, words, first):
+            break
+        first -= 1
+    while first < mention.first and words[first].norm in ("no", "non", "in", "type", "tissue", "b", "t", "ca"):
+        if words[first].norm == "non" or (words[first].norm in ("b", "t") and words[first + 1].norm == "cell"):
+            break
+        first += 1
+    return replace(mention, first=first)
+
+
+def _is_modifier(earlier: Mention, mention: Mention, words: Sequence[Token], text: str) -> bool:
+    """ "squamous cell" before "carcinoma": a hit that is only part of the tumour's name."""
+    book = lexicon()
+    if earlier.last + 1 != mention.first or not joins(text, words[earlier.last].end, words[mention.first].start):
+        return False
+    return all(words[i].norm in book.modifiers for i in range(earlier.first, earlier.last + 1))
+
+
+def _gap(text: str, words: Sequence[Token], index: int) -> str:
+    gap = text[words[index - 1].end : words[index].start]
+    return "" if text[words[index].start].islower() else gap
+
+
+def spoken(mention: Mention, words: Sequence[Token], text: str) -> str:
+    """What a target is called: the words of the text where they say it plainly, else the concept's own name."""
+    said = clean(text[words[mention.first].start : words[mention.last].end])
+    concept = mention.concept
+    norms = {word.norm for word in words[mention.first : mention.last + 1]}
+    plain = norms & set(phrase(concept.name))
+    if concept.own_words or (concept.id == "tumor" and mention.last - mention.first > 0) or (plain and len(said) > 4):
+        return said
+    if concept.id == "tumor" and len(said) > 4 and lexicon().is_tumor_word(words[mention.last].norm):
+        return said
+    return concept.name

@@ -1,0 +1,223 @@
+"""A pathology report as findings: what is stated to be in the specimen, ruled out, doubtful, or only history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tissuetalk.prompts.lexicon import lexicon, read_words
+from tissuetalk.prompts.organs import organ_hits, organ_of
+from tissuetalk.prompts.reading.assertion import SegmentReader, Verdict, counted, value_verdict
+from tissuetalk.prompts.reading.cues import has_phrase, phrases
+from tissuetalk.prompts.reading.cues import has_phrase
+from tissuetalk.prompts.reading.filters import called_normal, keep
+from tissuetalk.prompts.reading.mentions import Mention, find_mentions
+from tissuetalk.prompts.reading.segments import Segment, order_spans, segments
+from tissuetalk.prompts.target import Assertion
+from tissuetalk.prompts.words import Token
+
+WITHDRAWN = ("unclear whether", "uncertain whether", "unclear if", "withdrawn", "not confirmed")
+
+IN_SITU = frozenset({"dcis", "lcis", "cis"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One mention that counts: its assertion, where it stands, and the words that decided.
+
+    region: the organ whose label is meant. replaces: it overrides what was said before it (an addendum).
+    unqualified: a gland or epithelium that nobody called normal.
+    """
+
+    mention: Mention
+    concept_id: str
+    assertion: Assertion
+    region: str | None
+    start: int
+    end: int
+    replaces: bool = False
+    unqualified: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All findings of a report and the organ it is about."""
+
+    findings: tuple[Finding, ...]
+    organ: str | None
+    words: tuple[Token, ...]
+
+
+def read_report(text: str, organ: str | None) -> Reading:
+    """Find every mention, decide each one, and leave out what no reader would outline (margins, stages, orders)."""
+    words = read_words(text, loose=False)
+    mentions = find_mentions(words, text)
+    inside = frozenset(i for m in mentions for i in range(m.core_first + 1, m.last + 1))
+    parts = segments(words, text, inside)
+    orders = order_spans(words, text)
+    region = organ or _organ(words, text, parts, orders)
+    findings: list[Finding] = []
+    grouped = _by_segment(parts, mentions)
+    for number, part in enumerate(parts):
+        own = grouped.get(number, [])
+        if not own:
+            continue
+        reader = SegmentReader(words, text, part, own)
+        value = parts[number + 1] if number + 1 < len(parts) and parts[number + 1].sentence == part.sentence else None
+        heading = parts[number - 1] if number and parts[number - 1].sentence == part.sentence else None
+        named = grouped.get(number + 1, []) if part.key and value is not None else []
+        for mention in own:
+            if named and mention.concept.id in IN_SITU and any(other.concept.id in IN_SITU for other in named):
+                continue
+            verdict = _decide(words, text, reader, mention, part, value, orders)
+            if verdict.assertion is None:
+                continue
+            said = verdict.assertion
+            if not keep(words, text, mention, said, part, heading, own):
+                continue
+            findings.append(_finding(words, text, mention, verdict, part, region))
+    findings += _tumor_in_vessels(words, text, parts, grouped, region)
+    findings += _normal_organ(words, text, parts, region)
+    findings.sort(key=lambda finding: finding.start)
+    return Reading(tuple(findings), region, tuple(words))
+
+
+def _by_segment(parts: Sequence[Segment], mentions: Sequence[Mention]) -> dict[int, list[Mention]]:
+    grouped: dict[int, list[Mention]] = {}
+    number = 0
+    for mention in mentions:
+        while number + 1 < len(parts) and parts[number].last < mention.core_first:
+            number += 1
+        grouped.setdefault(number, []).append(mention)
+    return grouped
+
+
+def _organ(
+    words: Sequence[Token], text: str, parts: Sequence[Segment], orders: Sequence[tuple[int, int]]
+) -> str | None:
+    heads = [words[part.first].start for part in parts if part.key] + [0]
+    ignored = [
+        (words[part.first].start, words[part.last].end) for part in parts if part.section in ("history", "family")
+    ]
+    return organ_of(words, text, heads=heads, ignored=[*ignored, *orders])
+
+
+def _decide(
+    words: Sequence[Token],
+    text: str,
+    reader: SegmentReader,
+    mention: Mention,
+    part: Segment,
+    value: Segment | None,
+    orders: Sequence[tuple[int, int]],
+) -> Verdict:
+    start = words[mention.core_first].start
+    if any(low <= start < high for low, high in orders):
+        return Verdict("absent")
+    verdict = reader.verdict(mention)
+    number = counted(words, text, mention, value.last if part.key and value else part.last)
+    if part.empty_value:
+        return Verdict(None)
+    if part.key:
+        said = value_verdict(words, text, value)
+        if said.assertion != "present":
+            verdict = said
+        elif verdict.assertion == "absent" and _is_affirmed(words, value):
+            verdict = said
+    elif _unanswered(reader, mention):
+        return Verdict(None)
+    if number is None:
+        return Verdict(None)
+    if number == "absent" or (number == "present" and verdict.assertion is None):
+        verdict = Verdict("absent" if number == "absent" else "present")
+    if verdict.assertion is not None and part.section in ("history", "family"):
+        return Verdict("historical", verdict.cue)
+    return verdict
+
+
+def _is_affirmed(words: Sequence[Token], value: Segment | None) -> bool:
+    return value is not None and words[value.first].norm in ("present", "yes", "identified", "positive", "extensive")
+
+
+def _unanswered(reader: SegmentReader, mention: Mention) -> bool:
+    """ "lymphovascular invasion not assessed": a cue of no answer right behind the mention."""
+    return any("unknown" in cue.kinds and 0 < cue.first - mention.last <= 3 for cue in reader.cues)
+
+
+def _finding(
+    words: Sequence[Token], text: str, mention: Mention, verdict: Verdict, part: Segment, region: str | None
+) -> Finding:
+    assertion = verdict.assertion or "present"
+    concept = mention.concept
+    own = _own_region(words, text, mention) if concept.id in ("tumor", "tumor_nuclei") else None
+    other = own is not None and own != region and assertion in ("uncertain", "historical")
+    first, last = mention.first, mention.last
+    if verdict.cue is not None:
+        first, last = min(first, verdict.cue.first), max(last, verdict.cue.last)
+    cue_words = "" if verdict.cue is None else " ".join(w.norm for w in words[verdict.cue.first : verdict.cue.last + 1])
+    return Finding(
+        mention,
+        concept.report_as or concept.id,
+        assertion,
+        own if other else region,
+        words[first].start,
+        words[last].end,
+        replaces=part.section == "addendum" or cue_words.endswith(WITHDRAWN),
+        unqualified=concept.weak and not called_normal(words, mention, part),
+    )
+
+
+def _own_region(words: Sequence[Token], text: str, mention: Mention) -> str | None:
+    """The organ a tumour's own name or its neighbour names: "renal cell carcinoma", "cancer of the colon"."""
+    low, high = mention.first, mention.last
+    after = [word.norm for word in words[high + 1 : high + 4]]
+    if after and after[0] in ("of", "in", "from"):
+        high = min(high + 3, len(words) - 1)
+    hits = organ_hits(words[low : high + 1], text)
+    regions = [region for _, _, region, _ in hits if region != "elsewhere"]
+    return regions[0] if regions else None
+
+
+def _tumor_in_vessels(
+    words: Sequence[Token], text: str, parts: Sequence[Segment], grouped: dict[int, list[Mention]], region: str | None
+) -> list[Finding]:
+    """ "Tumour is seen within vessels" and "tumour invades fat and vessel" say lymphovascular invasion in other words."""
+    found: list[Finding] = []
+    for number, own in grouped.items():
+        tumors = [m for m in own if m.concept.id in ("tumor", "tumor_nuclei")]
+        vessels = [m for m in own if m.concept.id in ("vessel", "lymphatic")]
+        if not tumors or not vessels:
+            continue
+        tumor = tumors[0]
+        vessel = next((v for v in vessels if 0 < v.first - tumor.last < 12), None)
+        if vessel is None:
+            continue
+        between = {word.norm for word in words[tumor.last + 1 : vessel.first]}
+        reached = between & {"within", "inside", "into", "invade", "in", "involve", "penetrate"}
+        if not reached or between & {"from", "around", "between", "space", "not", "no"}:
+            continue
+        reader = SegmentReader(words, text, parts[number], own)
+        said = reader.verdict(vessel).assertion
+        if said is None or parts[number].section in ("history", "family"):
+            continue
+        mention = Mention(lexicon().concepts["lvi"], tumor.first, vessel.last, tumor.first)
+        found.append(Finding(mention, "lvi", said, region, words[tumor.first].start, words[vessel.last].end))
+    return found
+
+
+
+
+def _normal_organ(words: Sequence[Token], text: str, parts: Sequence[Segment], region: str | None) -> list[Finding]:
+    """ "Non-neoplastic lung: unremarkable" says normal tissue in the two organs that have a label for it."""
+    if region not in ("lung", "prostate"):
+        return []
+    for part, value in zip(parts, parts[1:], strict=False):
+        if not part.key or value.sentence != part.sentence or part.last - part.first > 5:
+            continue
+        spared = has_phrase(words, part.first, part.last, "normal")
+        fine = has_phrase(words, value.first, min(value.last, value.first + 3), "normal")
+        if spared and fine and region in {hit[2] for hit in organ_hits(words[part.first : part.last + 1], text)}:
+            mention = Mention(lexicon().concepts["normal_epithelium"], part.first, part.last, part.first)
+            start, end = words[part.first].start, words[value.first].end
+            return [Finding(mention, "normal_epithelium", "present", region, start, end)]
+    return []

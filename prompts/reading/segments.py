@@ -1,0 +1,147 @@
+"""A report cut into segments: the stretches of words within which a negation or a heading has its say.
+
+Scanners turn line ends into full stops, so a stop counts as an end only when the words around it agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tissuetalk.prompts.reading.cues import phrases, section_names
+from tissuetalk.prompts.words import Token
+
+Section = Literal["body", "history", "family", "addendum", "gross", "order"]
+
+OPEN_WORDS = frozenset(
+    "a an the of in into and or with without no not by for from to at as is are was were which that than on its per nor "
+    "neither any all each both this these those between within through approximately including involving measuring".split()
+)
+CLOSING_WORDS = frozenset("is are was were of and or in with which that".split())
+BULLET = re.compile(r"(?:^|\s)[-*\u2022\u00b7](?=\s|$)|\n\s*\n|\n\s*[-*\u2022]|\t")
+LETTERED = re.compile(r"(?:^|[\s.\n])(?:\(?[A-Z0-9]{1,2}\)|[A-Z]\.|\d{1,2}[.:])$")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens `first`..`last`. `key` segments end at a colon; their value is the next segment of the same sentence."""
+
+    first: int
+    last: int
+    sentence: int
+    key: bool
+    empty_value: bool
+    section: Section
+
+
+def segments(words: Sequence[Token], text: str, inside: frozenset[int]) -> list[Segment]:
+    """Cut a text. `inside` holds the tokens that continue a phrase of the lexicon: no cut stands before them."""
+    cuts: list[tuple[int, int, str]] = []
+    start = 0
+    for index in range(1, len(words) + 1):
+        mark = "." if index == len(words) else _cut(words, text, index, inside)
+        if mark:
+            cuts.append((start, index - 1, mark))
+            start = index
+    return _with_sections(words, text, cuts)
+
+
+def _cut(words: Sequence[Token], text: str, index: int, inside: frozenset[int]) -> str:
+    """What ends between tokens index-1 and index: '.' a sentence, ':' a heading, '' nothing."""
+    before, after = words[index - 1], words[index]
+    gap = text[before.end : after.start]
+    if index in inside or gap in (" ", "-", ", ", "/"):
+        return ""
+    if ":" in gap and not gap.startswith("::"):
+        return "." if "\n" in gap[gap.index(":") :] and _is_heading_line(text, after.start) else ":"
+    if ";" in gap or "!" in gap or gap.startswith("?"):
+        return "."
+    if "=" in gap:
+        return ""
+    if BULLET.search(gap):
+        return "."
+    if "\n" in gap:
+        return "." if gap.count(".") or _is_heading_line(text, after.start) else ""
+    if "." in gap or ("[" in gap or "]" in gap):
+        return "." if "." not in gap or _ends(before, after, text) else ""
+    return ""
+
+
+def _is_heading_line(text: str, start: int) -> bool:
+    line = text[start : start + 80].split("\n", 1)[0]
+    return ":" in line
+
+
+def _ends(before: Token, after: Token, text: str) -> bool:
+    """Whether a full stop ends a sentence or is only the scanner's line end."""
+    if before.norm in OPEN_WORDS or after.norm in CLOSING_WORDS:
+        return False
+    first = text[after.start]
+    if len(before.lower) == 1 and before.lower.isalpha() and text[before.start].isupper():
+        return False
+    return not first.islower()
+
+
+def _with_sections(words: Sequence[Token], text: str, cuts: Sequence[tuple[int, int, str]]) -> list[Segment]:
+    found: list[Segment] = []
+    section: Section = "body"
+    sentence = 0
+    for number, (first, last, mark) in enumerate(cuts):
+        key = mark == ":"
+        opened = _section_of(words, first, last) if key or last - first < 4 else None
+        if opened is not None:
+            section = opened
+        elif section in ("history", "family") and _new_specimen(words, text, first, last, key):
+            section = "body"
+        tail = text[words[last].end : words[last].end + 3]
+        empty = mark == "." and tail.lstrip(" )").startswith(":")
+        found.append(Segment(first, last, sentence, key, empty, section))
+        if not key or number + 1 == len(cuts):
+            sentence += 1
+    return found
+
+
+def _section_of(words: Sequence[Token], first: int, last: int) -> Section | None:
+    names = section_names()
+    norms = tuple(word.norm for word in words[first : last + 1])
+    for size in range(len(norms), 0, -1):
+        if norms[-size:] in names:
+            return names[norms[-size:]]  # type: ignore[return-value]  # the file holds only section names
+        if norms[:size] in names and len(norms) - size <= 2:
+            return names[norms[:size]]  # type: ignore[return-value]  # as above
+    return None
+
+
+def _new_specimen(words: Sequence[Token], text: str, first: int, last: int, key: bool) -> bool:
+    """A lettered heading, or one in capitals before a colon, ends the clinical history."""
+    if LETTERED.search(text[max(0, words[first].start - 9) : words[first].start].rstrip()):
+        return True
+    span = text[words[first].start : words[last].end]
+    return key and last - first < 12 and (span.isupper() or "biopsy" in span.lower() or "specimen" in span.lower())
+
+
+def order_spans(words: Sequence[Token], text: str) -> list[tuple[int, int]]:
+    """Character spans that give orders to a machine or a reader: the whole bracket, or to the end of the sentence."""
+    wanted = phrases("order_phrases")
+    norms = [word.norm for word in words]
+    spans: list[tuple[int, int]] = []
+    for index, word in enumerate(words):
+        if not any(tuple(norms[index : index + size]) in wanted for size in range(2, 6)):
+            continue
+        if spans and spans[-1][0] <= word.start < spans[-1][1]:
+            continue
+        spans.append(_around(text, word.start))
+    return spans
+
+
+def _around(text: str, start: int) -> tuple[int, int]:
+    """The bracket or quotation around a place, else from it to the end of its sentence."""
+    for opening, closing in (("[", "]"), ("<", ">"), ("{", "}"), ('"', '"'), ("\u201c", "\u201d"), ("(", ")")):
+        low = text.rfind(opening, max(0, start - 300), start + 1)
+        high = text.find(closing, start)
+        if low >= 0 and high >= 0 and closing not in text[low + 1 : start]:
+            return low, high + 1
+    ending = re.compile(r"[.!?](?=\s+[A-Z]|\s*$)|\n").search(text, start)
+    return start, ending.end() if ending else len(text)

@@ -1,0 +1,1 @@
+"""How a request is read: what is wanted, what is not, where, and what to measure."""

@@ -1,0 +1,217 @@
+"""A request or a question as targets, relation, places and measures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tissuetalk.prompts.exploratory import open_question, survey
+from tissuetalk.prompts.lexicon import lexicon, read_words
+from tissuetalk.prompts.organs import organ_of
+from tissuetalk.prompts.reading.cues import phrases
+from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
+from tissuetalk.prompts.reading.resolve import quote
+from tissuetalk.prompts.reading.segments import order_spans
+from tissuetalk.prompts.request.measures import measures_in
+from tissuetalk.prompts.request.places import places_in
+from tissuetalk.prompts.request.relations import Found, find_relation
+from tissuetalk.prompts.request.roles import Part, roles_of
+from tissuetalk.prompts.request.unknown import find_unknown
+from tissuetalk.prompts.target import Assertion, Relation, Request, Target
+from tissuetalk.prompts.words import Token, clean
+
+QUOTED = re.compile(r'"([^"\n]{4,300})"|\u201c([^\u201d\n]{4,300})\u201d|\[([^\]\n]{8,400})\]|\'([^\'\n]{12,300})\'')
+BARE_NORMAL = frozenset({"normal", "healthy", "benign"})
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What one target is made from: its name in the text and what is said of it."""
+
+    target: Target
+    mention: Mention | None
+    assertion: Assertion
+
+
+def read_request(text: str, organ: str | None, question: bool) -> Request:
+    """Everything a request asks for; `question` when it is an open or lay question."""
+    words = read_words(text, loose=True)
+    quoted = _order_quotes(words, text)
+    points, boxes, offsets = places_in(_without(text, quoted))
+    mentions = _merged(find_mentions(words, text), words, text)
+    ordered = [m for m in mentions if _inside(words[m.first].start, quoted)]
+    mentions = [m for m in mentions if m not in ordered]
+    region = organ or organ_of(words, text, ignored=quoted) or _implied(mentions)
+    mentions = _without_vague(mentions)
+    parts = roles_of(words, text, mentions)
+    cells = any(p.mention.concept.kind == "cells" for p in parts if p.role == "wanted")
+    measures = measures_in(_without(text, quoted), single_objects=cells)
+    relation, parts = find_relation(words, text, parts, measures)
+    opened = open_question(words, text, region, bool([p for p in parts if p.role == "wanted"]))
+    named = _names(words, text, parts, mentions, region, quoted) if not opened else []
+    if opened:
+        named = [n for n in _names(words, text, parts, mentions, region, quoted) if n.assertion == "absent"]
+        named += [_Named(target, None, "present") for target in survey(words, text, region, opened)]
+        relation = None
+    named += [_Named(_target(words, text, m, region, "absent", None), m, "absent") for m in ordered]
+    targets = _unique(named)
+    targets = _related(targets, named, relation, words, points, boxes, offsets)
+    kind = "exploratory" if question or opened else "request"
+    return Request(kind, tuple(targets), region, points, boxes, measures, notes=_notes(ordered, relation))
+
+
+def _notes(ordered: Sequence[Mention], relation: Found | None) -> tuple[str, ...]:
+    return ("an order inside quoted text was not followed",) if ordered else ()
+
+
+def _order_quotes(words: Sequence[Token], text: str) -> list[tuple[int, int]]:
+    """Quoted text that gives orders, and sentences that order the reader about: data, not wishes."""
+    spans = order_spans(words, text)
+    verbs = {name[0] for name in phrases("order_verbs")}
+    for match in QUOTED.finditer(text):
+        inside = {word.norm for word in words if match.start() <= word.start < match.end()}
+        if inside & verbs and len(inside) > 2:
+            spans.append(match.span())
+    return spans
+
+
+def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    for low, high in spans:
+        text = text[:low] + " " * (high - low) + text[high:]
+    return text
+
+
+def _inside(place: int, spans: Sequence[tuple[int, int]]) -> bool:
+    return any(low <= place < high for low, high in spans)
+
+
+def _implied(mentions: Sequence[Mention]) -> str | None:
+    """The organ only one kind of object can come from (DCIS, glomerulus)."""
+    organs = [mention.concept.organ for mention in mentions if mention.concept.organ]
+    return organs[0] if organs else None
+
+
+def _merged(mentions: list[Mention], words: Sequence[Token], text: str) -> list[Mention]:
+    """ "benign" right before "epithelial nuclei" is one object, and says which kind."""
+    kept: list[Mention] = []
+    for mention in mentions:
+        last = kept[-1] if kept else None
+        if last is not None and _is_bare_normal(last, words) and mention.first == last.last + 1:
+            kept.pop()
+            mention = replace(mention, first=last.first)
+        kept.append(mention)
+    return kept
+
+
+def _is_bare_normal(mention: Mention, words: Sequence[Token]) -> bool:
+    return mention.first == mention.last and words[mention.first].norm in BARE_NORMAL
+
+
+def _without_vague(mentions: list[Mention]) -> list[Mention]:
+    """ "cells" alone says nothing once a closer object is named."""
+    closer = [mention for mention in mentions if mention.concept.id != "cell"]
+    return closer if closer else mentions
+
+
+def _names(
+    words: Sequence[Token],
+    text: str,
+    parts: Sequence[Part],
+    mentions: Sequence[Mention],
+    region: str | None,
+    quoted: Sequence[tuple[int, int]],
+) -> list[_Named]:
+    unknown = [one for one in find_unknown(words, text, mentions) if not _inside(words[one.first].start, quoted)]
+    replaced = {id(one.extends) for one in unknown if one.extends is not None}
+    live = [part for part in parts if part.role != "case"] or [p for p in parts if p.role == "case"]
+    named: list[_Named] = []
+    for part in live:
+        if id(part.mention) in replaced:
+            continue
+        said: Assertion = "absent" if part.role == "unwanted" else "present"
+        named.append(_Named(_target(words, text, part.mention, region, said, part.cue), part.mention, said))
+        if part.mention.concept.id == "lvi" and words[part.mention.last].norm == "vessel" and said == "present":
+            vessel = Mention(lexicon().concepts["vessel"], part.mention.last, part.mention.last, part.mention.last)
+            if "invasion" not in {w.norm for w in words[part.mention.first : part.mention.last]}:
+                named.append(_Named(_target(words, text, vessel, region, said, None), vessel, said))
+    for one in unknown:
+        start, end = words[one.first].start, words[one.last].end
+        near = () if one.extends is None else _near(one.extends, region)
+        reason = "the lexicon does not know this object; it is asked for in these words"
+        named.append(
+            _Named(Target(None, clean(text[start:end]), "present", text[start:end], start, region, None, near, reason), None, "present")
+        )
+    return named
+
+
+def _near(mention: Mention, region: str | None) -> tuple[str, ...]:
+    place = lexicon().place(mention.concept, region)
+    return tuple(name for name in (place.label, *place.alternatives) if name)
+
+
+def _target(
+    words: Sequence[Token], text: str, mention: Mention, region: str | None, said: Assertion, cue: tuple[int, int] | None
+) -> Target:
+    own = region or mention.concept.organ
+    place = lexicon().place(mention.concept, own)
+    first, last = (mention.first, mention.last) if cue is None else (min(mention.first, cue[0]), max(mention.last, cue[1]))
+    name_start, name_end = words[mention.first].start, words[mention.last].end
+    evidence, start = quote(text, words[first].start, words[last].end, name_start, name_end)
+    return Target(
+        place.label,
+        spoken(mention, words, text),
+        said,
+        evidence,
+        start,
+        own,
+        alternatives=place.alternatives,
+        reason=place.reason,
+    )
+
+
+def _unique(named: Sequence[_Named]) -> list[Target]:
+    """One target per label or name; a wish beats an exclusion."""
+    chosen: dict[str, Target] = {}
+    for one in named:
+        key = one.target.label or one.target.words
+        held = chosen.get(key)
+        if held is None or (held.assertion != "present" and one.assertion == "present"):
+            chosen[key] = one.target
+    return list(chosen.values())
+
+
+def _related(
+    targets: list[Target],
+    named: Sequence[_Named],
+    relation: Found | None,
+    words: Sequence[Token],
+    points: Sequence[tuple[float, float]],
+    boxes: Sequence[tuple[float, float, float, float]],
+    offsets: Sequence[int],
+) -> list[Target]:
+    """Hang the relation on its subject: the one that was found, else the choice made by a point or a box."""
+    by_mention = {id(one.mention): one.target for one in named if one.mention is not None}
+    if relation is not None:
+        op, subject, reference = relation
+        carrier, other = by_mention.get(id(subject)), by_mention.get(id(reference))
+        if carrier is None or other is None or _key(carrier) == _key(other):
+            return targets
+        return _with_relation(targets, carrier, Relation(op, _key(other)))
+    wanted = [target for target in targets if target.assertion == "present"]
+    if not wanted or not (points or boxes):
+        return targets
+    if points:
+        earlier = [target for target in wanted if (target.start or 0) < offsets[0]]
+        return _with_relation(targets, earlier[-1] if earlier else wanted[0], Relation("selected", "point"))
+    return _with_relation(targets, wanted[0], Relation("selected", "box"))
+
+
+def _with_relation(targets: list[Target], carrier: Target, relation: Relation) -> list[Target]:
+    return [replace(target, relation=relation) if _key(target) == _key(carrier) else target for target in targets]
+
+
+def _key(target: Target) -> str:
+    return target.label or target.words
+
+

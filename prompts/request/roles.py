@@ -1,0 +1,184 @@
+"""Which named objects of a request are wanted, which are to be left out, and which only describe the case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from tissuetalk.prompts.lexicon import Node, grow, lexicon, load_terms, longest
+from tissuetalk.prompts.organs import organ_hits
+from tissuetalk.prompts.reading.mentions import Mention
+from tissuetalk.prompts.words import Token, phrase
+
+Role = Literal["wanted", "unwanted", "subtracted", "case"]
+PARTS = ",;.:!?\n"
+RESUMING = frozenset({"but", "only", "just", "show", "segment", "mark", "however", "then", "do", "i", "outline", "count", "and"})
+TUMORS = frozenset({"tumor", "tumor_nuclei", "cis", "liver_metastasis", "adenoma"})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A named object of a request and what it is there for. `cue` is the span of the word that excluded it."""
+
+    mention: Mention
+    role: Role
+    cue: tuple[int, int] | None = None
+    exclusion: str = ""
+
+
+@lru_cache(maxsize=16)
+def terms_tree(*names: str) -> Node:
+    """The phrases of some lists of `request.yaml`, each with the name of its list."""
+    tree: Node = {}
+    for name in names:
+        for text in load_terms("request.yaml")[name]:
+            grow(tree, phrase(str(text)), name)
+    return tree
+
+
+@lru_cache(maxsize=8)
+def term_words(name: str) -> frozenset[str]:
+    """The single words of a list of `request.yaml`."""
+    return frozenset(word for text in load_terms("request.yaml")[name] for word in phrase(str(text))[:1])
+
+
+@lru_cache(maxsize=8)
+def term_phrases(name: str) -> frozenset[tuple[str, ...]]:
+    """The phrases of a list of `request.yaml`."""
+    return frozenset(phrase(str(text)) for text in load_terms("request.yaml")[name])
+
+
+def find_terms(words: Sequence[Token], text: str, *names: str) -> list[tuple[int, int, str]]:
+    """Phrases of the lists in order: (first token, last token, list)."""
+    tree, found, index = terms_tree(*names), [], 0
+    while index < len(words):
+        hit = longest(tree, words, index, text)
+        if hit is None:
+            index += 1
+            continue
+        found.append((index, hit[0], str(hit[1])))
+        index = hit[0] + 1
+    return found
+
+
+def roles_of(words: Sequence[Token], text: str, mentions: Sequence[Mention]) -> list[Part]:
+    """One part per mention, in order."""
+    before = find_terms(words, text, "unwanted_before")
+    behind = find_terms(words, text, "unwanted_behind")
+    inside = {i for m in mentions for i in range(m.first, m.last + 1)}
+    before = [cue for cue in before if cue[0] not in inside]
+    parts: list[Part] = []
+    for number, mention in enumerate(mentions):
+        previous = mentions[number - 1] if number else None
+        cue = _cue_before(words, text, mention, previous, before, parts) or _cue_behind(words, text, mention, behind)
+        if cue is not None:
+            said = " ".join(word.norm for word in words[cue[0] : cue[1] + 1])
+            parts.append(Part(mention, "unwanted", cue, said))
+        elif _is_case(words, text, mention, mentions):
+            parts.append(Part(mention, "case"))
+        else:
+            parts.append(Part(mention, "wanted"))
+    return parts
+
+
+def _cue_before(
+    words: Sequence[Token],
+    text: str,
+    mention: Mention,
+    previous: Mention | None,
+    cues: Sequence[tuple[int, int, str]],
+    parts: Sequence[Part],
+) -> tuple[int, int] | None:
+    """An excluding word in front, with nothing between that starts a wish of its own."""
+    for first, last, _ in reversed(cues):
+        if last >= mention.first:
+            continue
+        if mention.first - last > 6:
+            break
+        between = words[last + 1 : mention.first]
+        gap = text[words[last].end : words[mention.first].start]
+        if any(mark in gap for mark in ";.:!\n") or {word.norm for word in between} & (RESUMING - {"and"}):
+            return None
+        if previous is not None and previous.first > last:
+            held = parts[-1]
+            listed = {word.norm for word in words[previous.last + 1 : mention.first]} <= {"or", "and", "nor", "the", "any"}
+            return held.cue if held.role == "unwanted" and listed and held.cue is not None else None
+        if _is_spatial(words, first, last):
+            return None
+        return first, last
+    return None
+
+
+def _is_spatial(words: Sequence[Token], first: int, last: int) -> bool:
+    """ "not in", "except inside": the place is excluded, not the object."""
+    after = words[last + 1].norm if last + 1 < len(words) else ""
+    said = words[last].norm
+    if said == "not" and after in ("in", "inside", "within", "part", "overlapping", "touching", "on", "located", "lying", "belonging"):
+        return True
+    return after in ("in", "inside", "within", "those") and said in ("except", "than", "from", "but", "excluding", "exclude", "not")
+
+
+def _cue_behind(
+    words: Sequence[Token], text: str, mention: Mention, cues: Sequence[tuple[int, int, str]]
+) -> tuple[int, int] | None:
+    for first, last, _ in cues:
+        gap = text[words[mention.last].end : words[first].start] if first > mention.last else "."
+        if first > mention.last and first - mention.last <= 3 and not any(mark in gap for mark in PARTS):
+            if words[first].norm == "out" and first == last and not _leaves(words, mention):
+                continue
+            return first, last
+    return None
+
+
+def _leaves(words: Sequence[Token], mention: Mention) -> bool:
+    return any(word.norm in ("leave", "leaving", "keep", "cut", "filter") for word in words[max(0, mention.first - 4) : mention.first])
+
+
+def _is_case(words: Sequence[Token], text: str, mention: Mention, mentions: Sequence[Mention]) -> bool:
+    """A tumour named only to say what the slide is: "HCC case", "it's an IDC of the breast", "RCC: vessels and blood"."""
+    if mention.concept.id not in TUMORS or len(mentions) < 2:
+        return False
+    others = [m for m in mentions if m is not mention]
+    after = words[mention.last + 1].norm if mention.last + 1 < len(words) else ""
+    before = [word.norm for word in words[max(0, mention.first - 3) : mention.first]]
+    if after in term_words("case_words") or before[-2:] in (["is", "a"], ["is", "an"], ["it's", "a"], ["it's", "an"], ["this", "is"]):
+        return True
+    if any(word in ("case", "from") for word in before[-2:]) and "of" in before + ["of"] and "case" in before:
+        return True
+    low, high = _stretch(words, text, mention)
+    if any(low <= m.first <= high for m in others):
+        return False
+    verbs = term_words("verbs") - {"do", "get", "make", "see"}
+    alone = {i for i in range(low, high + 1) if not mention.first <= i <= mention.last}
+    alone -= {i for first, last, _, _ in organ_hits(words, text) for i in range(first, last + 1)}
+    left = {words[i].norm for i in alone}
+    filler = {"a", "an", "the", "this", "in", "of", "case", "breast", "slide", "with", "my", "from", "h", "e"}
+    spare = filler | term_words("case_words") | lexicon().modifiers
+    named_again = any(m.concept.id in TUMORS | {"tumor_nuclei", "mitosis"} for m in others) or (low == 0 or high == len(words) - 1)
+    return not left & verbs and left <= spare and named_again and _set_apart(text, words, low, high)
+
+
+def _stretch(words: Sequence[Token], text: str, mention: Mention) -> tuple[int, int]:
+    """The tokens around a mention up to the next punctuation, spaced dash or end."""
+    low, high = mention.first, mention.last
+    while low > 0 and not _parted(text[words[low - 1].end : words[low].start]):
+        low -= 1
+    while high + 1 < len(words) and not _parted(text[words[high].end : words[high + 1].start]):
+        high += 1
+    return low, high
+
+
+def _parted(gap: str) -> bool:
+    return any(mark in gap for mark in PARTS) or " - " in gap or "\u2014" in gap or "\u2013" in gap
+
+
+def _set_apart(text: str, words: Sequence[Token], low: int, high: int) -> bool:
+    """The case description is a part of its own: the first or the last one, not an item of a list by commas."""
+    if low == 0 and high + 1 < len(words):
+        return any(mark in text[words[high].end : words[high + 1].start] for mark in ".:;-\u2014\u2013,")
+    if high == len(words) - 1 and low > 0:
+        gap = text[words[low - 1].end : words[low].start]
+        return any(mark in gap for mark in ".:;-?,\u2014\u2013")
+    return False

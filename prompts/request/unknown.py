@@ -1,0 +1,99 @@
+"""Objects a request names that the lexicon does not know: they are passed on in plain words, never dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tissuetalk.prompts.lexicon import ARTICLES, lexicon, load_terms
+from tissuetalk.prompts.organs import organ_hits
+from tissuetalk.prompts.reading.mentions import Mention
+from tissuetalk.prompts.request.roles import find_terms, term_words
+from tissuetalk.prompts.words import Token, phrase
+
+ASKING = frozenset(
+    "segment outline mark highlight find delineate trace mask detect locate extract isolate circle annotate count measure show quantify "
+    "identify pick label contour draw where".split()
+)
+LINKING = frozenset({"and", "or"})
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Tokens `first`..`last` name something. `extends` is the mention whose name goes on with them, if any."""
+
+    first: int
+    last: int
+    extends: Mention | None = None
+
+
+@lru_cache(maxsize=1)
+def _ordinary() -> frozenset[str]:
+    cues = load_terms("cues.yaml")
+    words = set(term_words("common")) | set(term_words("verbs")) | set(term_words("case_words"))
+    for name in ("pre_absent", "post_absent", "pre_uncertain", "stop", "verbs", "positive", "normal", "invading", "order_verbs"):
+        words |= {word for text in cues[name] for word in phrase(str(text))}
+    request = load_terms("request.yaml")
+    for name in ("unwanted_before", "unwanted_behind", "subtracting", "always_space", "inside", "union", "intersection", "everything"):
+        words |= {word for text in request[name] for word in phrase(str(text))}
+    return frozenset(words)
+
+
+def find_unknown(words: Sequence[Token], text: str, mentions: Sequence[Mention]) -> list[Unknown]:
+    """Runs of words that are neither ordinary English nor in the lexicon, where an object would stand."""
+    taken = {i: mention for mention in mentions for i in range(mention.first, mention.last + 1)}
+    organs = {i for first, last, _, _ in organ_hits(words, text) for i in range(first, last + 1)}
+    measured = {i for first, last, _ in find_terms(words, text, "inside", "always_space") for i in range(first, last + 1)}
+    free = [
+        i not in taken and i not in organs and i not in measured and _is_strange(word, text) for i, word in enumerate(words)
+    ]
+    found: list[Unknown] = []
+    index = 0
+    while index < len(words):
+        if not free[index]:
+            index += 1
+            continue
+        last = index
+        while last + 1 < len(words) and free[last + 1] and _joined(words, text, last):
+            last += 1
+        unknown = _judge(words, text, index, last, taken, bool(mentions))
+        if unknown is not None:
+            found.append(unknown)
+        index = last + 1
+    return found
+
+
+def _is_strange(word: Token, text: str) -> bool:
+    if not word.norm.isalpha() or len(word.norm) < 3:
+        return False
+    return word.norm not in _ordinary() and word.lower not in _ordinary() and word.norm not in lexicon().modifiers
+
+
+def _joined(words: Sequence[Token], text: str, last: int) -> bool:
+    return text[words[last].end : words[last + 1].start] in (" ", "-", "  ")
+
+
+def _judge(
+    words: Sequence[Token], text: str, first: int, last: int, taken: dict[int, Mention], anything_known: bool
+) -> Unknown | None:
+    """An unknown run counts when it goes on with a known name, follows a word that asks, or stands in a list."""
+    before = taken.get(first - 1)
+    if before is not None and _joined(words, text, first - 1):
+        return Unknown(before.first, last, before) if _is_noun(words[last]) else None
+    if taken.get(last + 1) is not None and _joined(words, text, last):
+        return None
+    start = first
+    while start > 0 and words[start - 1].norm in ARTICLES | {"all", "every", "each", "any", "only", "just"}:
+        start -= 1
+    previous = words[start - 1].norm if start else ""
+    asked = previous in ASKING or (previous in LINKING and bool(anything_known)) or (start == 0 and not anything_known)
+    listed = start > 0 and (start - 1) in taken and "," in text[words[start - 1].end : words[start].start]
+    if not (asked or listed) or not _is_noun(words[last]):
+        return None
+    return Unknown(first, last)
+
+
+def _is_noun(word: Token) -> bool:
+    """A rough test: adverbs and participles end a sentence, they do not name things."""
+    return not word.norm.endswith(("ly", "ing", "ed", "ward")) or len(word.norm) < 5
