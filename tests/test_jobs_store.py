@@ -1,0 +1,142 @@
+"""Jobs move forward only, are run by one worker, and tell the truth after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tissuetalk.models.errors import UnknownJobError
+from tissuetalk.tools.workspace import JobStore, Workspace, new_id
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, clock: Clock) -> Iterator[Workspace]:
+    with Workspace(tmp_path, clock=clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def jobs(workspace: Workspace) -> JobStore:
+    return JobStore(workspace)
+
+
+def test_a_job_goes_from_queued_over_running_to_done(jobs: JobStore, clock: Clock) -> None:
+    job_id = jobs.create("segment", {"image": "a.png"}, "session 1")
+    assert jobs.get(job_id).state == "queued"
+    assert jobs.claim(job_id)
+    assert jobs.progress(job_id, 0.4, 12.0, "tile 4 of 10")
+    job = jobs.get(job_id)
+    assert (job.state, job.progress, job.eta_s, job.message) == ("running", 0.4, 12.0, "tile 4 of 10")
+    assert jobs.finish(job_id, {"result_id": "res"})
+    job = jobs.get(job_id)
+    assert (job.state, job.progress, job.result, job.owner) == (
+        "done",
+        1.0,
+        {"result_id": "res"},
+        "session 1",
+    )
+
+
+def test_progress_is_written_seldom_and_never_falls(jobs: JobStore, clock: Clock) -> None:
+    job_id = jobs.create("segment", {}, "me")
+    jobs.claim(job_id)
+    jobs.progress(job_id, 0.5)
+    jobs.progress(job_id, 0.9)
+    assert jobs.get(job_id).progress == 0.5
+    clock.now += 1
+    jobs.progress(job_id, 0.3)
+    assert jobs.get(job_id).progress == 0.5
+
+
+def test_an_ended_job_stays_ended(jobs: JobStore) -> None:
+    job_id = jobs.create("segment", {}, "me")
+    jobs.claim(job_id)
+    jobs.fail(job_id, "workspace_full", "free some space")
+    assert not jobs.claim(job_id)
+    assert not jobs.progress(job_id, 0.1)
+    assert not jobs.finish(job_id, {})
+    assert jobs.request_cancel(job_id) == "already_ended"
+    job = jobs.get(job_id)
+    assert (job.state, job.error_code, job.error_message) == ("failed", "workspace_full", "free some space")
+
+
+def test_a_queued_job_is_cancelled_at_once_and_a_running_one_is_told(jobs: JobStore) -> None:
+    queued, running = jobs.create("segment", {}, "me"), jobs.create("segment", {}, "me")
+    jobs.claim(running)
+    assert jobs.request_cancel(queued) == "cancelled"
+    assert not jobs.claim(queued)
+    assert jobs.request_cancel(running) == "requested"
+    assert jobs.cancel_requested(running)
+    assert jobs.cancelled(running, {"kept": 3})
+    assert (jobs.get(running).state, jobs.get(running).result) == ("cancelled", {"kept": 3})
+
+
+def test_a_silent_worker_loses_its_job_and_its_late_answer_does_not_count(
+    workspace: Workspace, jobs: JobStore, clock: Clock
+) -> None:
+    with Workspace(workspace.folder, clock=clock) as second:
+        other = JobStore(second)
+        job_id = jobs.create("segment", {}, "me")
+        assert jobs.claim(job_id)
+        clock.now += 40
+        assert jobs.heartbeat(job_id)
+        clock.now += 40
+        assert not other.claim(job_id)
+        clock.now += 40
+        assert other.claim(job_id)
+        assert not jobs.finish(job_id, "late")
+        assert other.finish(job_id, "right")
+        assert jobs.get(job_id).result == "right"
+
+
+def test_jobs_survive_a_restart(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as workspace:
+        jobs = JobStore(workspace)
+        running, queued = jobs.create("segment", {"n": 1}, "me"), jobs.create("segment", {"n": 2}, "me")
+        jobs.claim(running)
+    with Workspace(tmp_path) as workspace:
+        jobs = JobStore(workspace)
+        assert [job.job_id for job in jobs.unfinished()] == [running, queued]
+        assert jobs.claim(running)
+        assert jobs.claim(queued)
+
+
+def test_a_job_that_was_cancelled_before_a_crash_is_not_run_again(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as workspace:
+        jobs = JobStore(workspace)
+        job_id = jobs.create("segment", {}, "me")
+        jobs.claim(job_id)
+        jobs.request_cancel(job_id)
+    with Workspace(tmp_path) as workspace:
+        jobs = JobStore(workspace)
+        assert not jobs.claim(job_id)
+        assert jobs.get(job_id).state == "cancelled"
+
+
+def test_of_many_threads_one_gets_the_job(jobs: JobStore) -> None:
+    job_id = jobs.create("segment", {}, "me")
+    with ThreadPoolExecutor(16) as threads:
+        assert sum(threads.map(lambda _: jobs.claim(job_id), range(16))) == 1
+
+
+@pytest.mark.parametrize("job_id", ["", "job_", "../job", new_id("job"), new_id("res")])
+def test_an_unknown_job_is_named_so(jobs: JobStore, job_id: str) -> None:
+    for call in (jobs.get, jobs.claim, jobs.request_cancel, jobs.cancel_requested):
+        with pytest.raises(UnknownJobError, match="start the work again"):
+            call(job_id)

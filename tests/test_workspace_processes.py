@@ -1,0 +1,100 @@
+"""A workspace under several processes, and under kill -9."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tissuetalk.tools.workspace import JobStore, Workspace
+
+WORKER = Path(__file__).with_name("workspace_worker.py")
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(WORKER), *(str(argument) for argument in arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_four_processes_write_25_results_each_and_all_are_there(tmp_path: Path) -> None:
+    writers = [start("write", tmp_path / "ws", 25, f"img_{number}") for number in range(4)]
+    written = {}
+    for number, writer in enumerate(writers):
+        output, _ = writer.communicate()
+        assert writer.returncode == 0
+        written |= dict.fromkeys(output.split(), f"img_{number}")
+    assert len(written) == 100
+    with Workspace(tmp_path / "ws") as workspace:
+        rows = workspace.results(1000)
+        assert {row.result_id: row.image_id for row in rows} == written
+        for row in rows:
+            assert (row.folder / "a.bin").read_bytes().startswith(row.image_id.encode() + b"tissue")
+            assert row.size_bytes == 2 * (len(row.image_id) + 6000)
+
+
+def test_a_kill_at_any_line_leaves_the_whole_result_or_nothing(tmp_path: Path) -> None:
+    process = start("die", tmp_path / "ws")
+    output, _ = process.communicate()
+    assert process.returncode == 0
+    assert int(output) > 50  # the child that survived had more lines than that to be killed at
+
+
+def test_kills_at_random_moments_leave_only_whole_results(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    told = set()
+    for _ in range(6):
+        writer = start("write", tmp_path / "ws", 1000, "img")
+        for _ in range(chance.randrange(1, 6)):
+            told.add(read_line(writer))
+        writer.send_signal(signal.SIGKILL)
+        rest, _ = writer.communicate()
+        told |= set(rest.split())
+    with Workspace(tmp_path / "ws") as workspace:
+        rows = workspace.results(10_000)
+        assert told <= {row.result_id for row in rows}
+        assert {row.result_id for row in rows} == {
+            path.name for path in (tmp_path / "ws" / "results").iterdir()
+        }
+        for row in rows:
+            assert sorted(path.stat().st_size for path in row.folder.iterdir()) == [6003, 6003]
+
+
+def test_the_half_written_work_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as first, first.new_result(image_id="img", kind="segment") as draft:
+        (draft.folder / "a").write_text("a")
+        with Workspace(tmp_path) as second:
+            assert second.results() == []
+        (draft.folder / "b").write_text("b")
+    with Workspace(tmp_path) as third:
+        assert {path.name for path in third.result(draft.result_id).folder.iterdir()} == {"a", "b"}
+
+
+def test_two_processes_never_run_the_same_job(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as workspace:
+        jobs = JobStore(workspace)
+        job_ids = [jobs.create("segment", {}, "me") for _ in range(40)]
+        claimers = [start("claim", tmp_path, *job_ids) for _ in range(3)]
+        claimed = [job_id for claimer in claimers for job_id in claimer.communicate()[0].split()]
+        assert sorted(claimed) == sorted(job_ids)
+        assert all(jobs.get(job_id).state == "done" for job_id in job_ids)
+
+
+def test_a_job_of_a_killed_process_can_be_claimed_at_once(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as workspace:
+        jobs = JobStore(workspace)
+        job_id = jobs.create("segment", {"image": "a.svs"}, "me")
+        holder = start("hold", tmp_path, job_id)
+        assert read_line(holder) == "True"
+        assert not jobs.claim(job_id)
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+        assert jobs.claim(job_id)
+        assert jobs.get(job_id).attempts == 2
+        assert jobs.get(job_id).request == {"image": "a.svs"}
