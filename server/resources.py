@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError
@@ -97,8 +98,7 @@ def _add_taxonomy(server: MCPServer) -> None:
             parsed = Label.parse(label)
         except TissuetalkError as error:
             raise ResourceError(f"{error.code}: {error}") from error
-        card = card_for(str(parsed))
-        meaning = None if card is None else {"what": card.what, "looks_like": card.looks_like}
+        meaning = asdict(card_for(parsed))
         return json.dumps(
             {"label": str(parsed), "prompt": pathsegmentor_prompt(parsed), "meaning": meaning}, indent=1
         )

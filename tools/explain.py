@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from tissuetalk.prompts.glossary import card_for
+from tissuetalk.models.errors import UnknownLabelError
+from tissuetalk.prompts.glossary import GlossaryCard, card_for, card_for_words
 from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import (
@@ -107,20 +108,28 @@ def _left_out(item: NotSegmented) -> Evidence:
 
 
 def _meanings(result: SegmentResult) -> list[Meaning]:
-    names = [(mask.label, name_of(mask)) for mask in result.masks]
-    names += [(item.label, item.free_form or item.label or item.evidence) for item in result.not_segmented]
+    """One card per kind of object, in the order it was named; an object nobody has a card for is left out."""
+    named = [(mask.label, name_of(mask)) for mask in result.masks]
+    named += [(item.label, item.free_form or item.evidence) for item in result.not_segmented]
     meanings: dict[str, Meaning] = {}
-    for label, name in names:
-        card = card_for(label or name)
-        if card is not None and card.name not in meanings:
+    for label, words in named:
+        card = _card(label, words)
+        if card is not None:
             meanings[card.name] = Meaning(
                 name=card.name,
-                what=card.what,
-                looks_like=card.looks_like,
+                what=card.what_it_is,
+                looks_like=card.what_it_looks_like,
                 why_it_matters=card.why_it_matters,
                 confused_with=card.confused_with,
             )
     return list(meanings.values())
+
+
+def _card(label: str | None, words: str) -> GlossaryCard | None:
+    try:
+        return card_for(label) if label is not None else card_for_words(words)
+    except UnknownLabelError:
+        return None
 
 
 def as_text(result: ExplainResult) -> str:
