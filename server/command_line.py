@@ -46,10 +46,10 @@ def main() -> NoReturn:
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
-        if (show := getattr(error, "show", None)) is not None:
-            show()
-            sys.exit(2)
-        raise
+        if (wrong_usage := getattr(error, "format_message", None)) is None:
+            raise
+        print(f"tissuetalk: invalid_argument: {wrong_usage()} See --help.", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)
 
 
