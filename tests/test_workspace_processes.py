@@ -6,11 +6,26 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
 
 from tissuetalk.tools.workspace import JobStore, Workspace
 
 WORKER = Path(__file__).with_name("workspace_worker.py")
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """In memory where the system has such a place: a kill is no power cut, and flushing to a busy disk takes long."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:

@@ -86,7 +86,7 @@ def tree_bytes(folder: Path) -> int:
 
 def remove(path: Path) -> None:
     """Remove a file or a whole folder; already gone is fine."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
