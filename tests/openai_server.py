@@ -29,6 +29,7 @@ class Scripted:
     drip_s: float = 0
     finish: str = "stop"
     refusal: str | None = None
+    location: str | None = None
 
     def payload(self, model: str) -> bytes:
         if self.body is not None:
@@ -112,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.send_response(scripted.status)
             self.send_header("Content-Type", "application/json")
+            if scripted.location:
+                self.send_header("Location", f"{scripted.location}/chat/completions")
             self.send_header("Content-Length", str(len(payload)))
             self.end_headers()
             step = 1 if scripted.drip_s else max(len(payload), 1)

@@ -16,23 +16,27 @@ STRENGTH = {"present": 3, "uncertain": 2, "absent": 1, "historical": 0}
 
 
 class Checker:
-    """Checks the findings of one text. Offsets are those of the whole text, also when a passage of it was asked."""
+    """Checks the findings of one text. Offsets are those of the whole text, also when a passage of it was asked.
 
-    def __init__(self, text: str, organ: str | None, model_name: str) -> None:
+    shown: the text as the model saw it, of the same length, with identifiers hidden.
+    """
+
+    def __init__(self, text: str, shown: str, organ: str | None, model_name: str) -> None:
         self.text = text
+        self.shown = shown
         self.organ = organ
         self.model_name = model_name
         self.notes: list[str] = []
         self._allowed = frozenset(allowed_labels(organ))
-        self._words_of_text = frozenset(phrase(text))
+        self._words_of_text = frozenset(phrase(shown))
 
     def targets(self, answer: Answer, passage: Span) -> list[Target]:
         """The findings whose quote stands in the passage, as targets; the others are noted."""
-        quotable = Quotable(self.text[passage.start : passage.end])
+        quotable = Quotable(self.shown[passage.start : passage.end])
         checked = []
         for finding in answer.targets:
             label = self._canonical(finding.label)
-            span = quotable.find(finding.evidence)
+            span = self._public(quotable, finding, passage.start)
             if span is None:
                 name = label or "an object without a label"
                 self.note(f"left out {name}: the quote the language model gave for it is not in the text")
@@ -40,6 +44,17 @@ class Checker:
             found = Span(passage.start + span.start, passage.start + span.end)
             checked.append(self._target(finding, label, found))
         return checked
+
+    def _public(self, quotable: Quotable, finding: Finding, offset: int) -> Span | None:
+        """Where the quote stands; where the object's words stand, when the quote would repeat an identifier."""
+        for quote in (finding.evidence, finding.words):
+            span = quotable.find(quote)
+            if span is None:
+                return None
+            start, end = offset + span.start, offset + span.end
+            if self.text[start:end] == self.shown[start:end]:
+                return span
+        return None
 
     def _target(self, finding: Finding, label: str | None, span: Span) -> Target:
         evidence = self.text[span.start : span.end]

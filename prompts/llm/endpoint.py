@@ -14,6 +14,7 @@ from tissuetalk.prompts.llm.answer import Answer
 from tissuetalk.prompts.llm.seam import Cancelled, Reply, Turn, never, raise_if
 
 if TYPE_CHECKING:
+    import httpx2
     import openai
 
 _POLL_S = 0.05
@@ -44,6 +45,7 @@ class EndpointModel:
 
     def ask(self, turns: Sequence[Turn], schema: type[Answer], cancelled: Cancelled = never) -> Reply:
         """Send the turns and wait. Call it from a thread that runs no event loop of its own."""
+        import langchain_openai  # noqa: F401  # loaded before the clock starts: a second, on a busy machine many
         import openai
 
         raise_if(cancelled)
@@ -83,7 +85,10 @@ class EndpointModel:
         from langsmith import tracing_context
         from pydantic import SecretStr
 
-        async with httpx2.AsyncClient(timeout=self.timeout_s, follow_redirects=False) as http:
+        hooks = {"request": [_forget_account]}
+        async with httpx2.AsyncClient(
+            timeout=self.timeout_s, follow_redirects=False, event_hooks=hooks
+        ) as http:
             chat = ChatOpenAI(
                 model=self.model,
                 base_url=self.url,
@@ -143,6 +148,12 @@ class EndpointModel:
 
     def _other_api(self) -> str:
         return f"{self.url} does not speak the OpenAI chat-completions API; correct TISSUETALK_LLM_URL"
+
+
+async def _forget_account(request: httpx2.Request) -> None:
+    """The client adds account names it finds in OPENAI_* variables; this server need not know them."""
+    for name in ("OpenAI-Organization", "OpenAI-Project"):
+        request.headers.pop(name, None)
 
 
 def _detail(error: openai.OpenAIError) -> str:

@@ -13,6 +13,7 @@ from tissuetalk.prompts.llm.answer import Answer, most_targets, schema_for
 from tissuetalk.prompts.llm.check import Checker, merged
 from tissuetalk.prompts.llm.evidence import Span
 from tissuetalk.prompts.llm.passages import passages
+from tissuetalk.prompts.llm.private import masked
 from tissuetalk.prompts.llm.seam import Cancelled, LanguageModel, Turn, never
 from tissuetalk.prompts.llm.tokens import token_counter
 from tissuetalk.prompts.llm.wording import ask_again, ask_for
@@ -74,7 +75,8 @@ class LLMEngine:
         head = text[:_HEAD_CHARACTERS]
         region = region_of(organ) or organ_of(tokens(head), head)
         parts, notes = self._cut(text, region)
-        checker = Checker(text, region, self.model.name)
+        shown = masked(text)
+        checker = Checker(text, shown, region, self.model.name)
         answers: list[Answer] = []
         targets: list[Target] = []
         for part in parts:
@@ -83,7 +85,7 @@ class LLMEngine:
             ]
             if mentions and not here:
                 continue
-            answer = self._ask(text[part.start : part.end], region, here, cancelled)
+            answer = self._ask(shown[part.start : part.end], region, here, cancelled)
             answers.append(answer)
             if len(answer.targets) >= self._most:
                 checker.note(

@@ -35,7 +35,7 @@ GOOD = {
 
 def settings(url, **changes):
     return LanguageSettings(
-        **{"url": url, "model": "served", "api_key": "sesame", "timeout_s": 20.0, **changes}
+        **{"url": url, "model": "served", "api_key": "sesame", "timeout_s": 120.0, **changes}
     )
 
 
