@@ -1,0 +1,138 @@
+"""The shipped default behind the seam that every model offers (models/interface.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tissuetalk.models.data.example import OBJECT_TARGETS, TARGET_MPP
+from tissuetalk.models.interface import RGB, Capability, Context, Decoded, Finished, Prompt
+from tissuetalk.models.pathsegmentor.card import CARD, WEIGHTS
+from tissuetalk.models.pathsegmentor.mini import Features, MiniPathSegmentor
+from tissuetalk.models.pathsegmentor.splitting import split_objects, tidy
+from tissuetalk.models.pathsegmentor.text_encoder import MiniLMSentences
+from tissuetalk.models.pathsegmentor.vocabulary import nearest_targets, sentence, target_of
+from tissuetalk.models.pathsegmentor.weights import load_mini as load_weights
+from tissuetalk.models.pathsegmentor.weights import sha256
+
+STRIDE = 32
+OVERVIEW_PX = 448
+"""Side of the view from which scale and kind of picture are judged."""
+
+
+class TileFeatures:
+    """Features of one tile and the tile's own size, before padding."""
+
+    def __init__(self, features: Features, height: int, width: int) -> None:
+        self.features, self.height, self.width = features, height, width
+
+
+class MiniSegmenter:
+    """PathSegmentor ``mini``: encodes a tile once and answers every prompt on its own."""
+
+    card = CARD
+    tile_px = 1024
+    margin_px = 96
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        self.weights_sha256 = sha256(weights) if weights.is_file() else ""
+        self.model: MiniPathSegmentor = load_weights(weights)
+        self.text = MiniLMSentences()
+
+    def capability(self, prompt: Prompt) -> Capability | None:
+        target = target_of(prompt)
+        if target is None:
+            return None
+        return Capability(target, TARGET_MPP[target], target in OBJECT_TARGETS)
+
+    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
+        return nearest_targets(prompt, limit)
+
+    def assume_mpp(self, overview: RGB) -> float:
+        """The scale the pixels of ``overview`` seem to have, learned from tissue of known scale; 0.2 to 2.5 µm/px."""
+        return float(np.clip(2.0 ** self._describe(overview)[0], 0.2, 2.5))
+
+    def prepare(self, overview: RGB) -> Context:
+        """``tissue``: probability that the picture is stained tissue at all."""
+        return Context({"tissue": self._describe(overview)[1]})
+
+    def _describe(self, overview: RGB) -> tuple[float, float]:
+        """(log2 of µm per pixel, probability of stained tissue), from up to five crops at the overview's own scale."""
+        scales, tissues = zip(*(self._describe_crop(crop) for crop in _crops(overview)), strict=True)
+        return float(np.median(scales)), float(np.median(tissues))
+
+    def _describe_crop(self, crop: RGB) -> tuple[float, float]:
+        with torch.inference_mode():
+            scale, tissue = self.model.describe_image(self.model.encode_image(_padded(crop)))
+            return float(scale[0]), float(tissue[0].sigmoid())
+
+    def encode(self, tile: RGB, context: Context) -> TileFeatures:
+        with torch.inference_mode():
+            return TileFeatures(self.model.encode_image(_padded(tile)), tile.shape[0], tile.shape[1])
+
+    def decode(self, features: TileFeatures, prompts: Sequence[Prompt]) -> list[Decoded]:
+        return [self._decode_one(features, prompt) for prompt in prompts]
+
+    def _decode_one(self, features: TileFeatures, prompt: Prompt) -> Decoded:
+        target = target_of(prompt)
+        words = sentence(prompt, target) if target else prompt.text or prompt.words
+        with torch.inference_mode():
+            answer = self.model.decode(features.features, self.text([words]))
+            mask = _enlarged(answer.mask[0, 0], features)
+            distance = _enlarged(answer.distance[0, 0], features)
+            return Decoded(mask, float(answer.presence[0, 0]), distance[None])
+
+    def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
+        target = target_of(prompt) or "tumour"
+        presence = presence_probability(target, stitched)
+        mask = tidy(stitched.logits > 0, target)
+        if presence < 0.5:
+            mask = np.zeros_like(mask)
+        instances = None
+        if target in OBJECT_TARGETS and stitched.object_maps is not None:
+            instances = split_objects(mask, stitched.object_maps[0], target)
+            mask = instances > 0
+        return Finished(mask, instances, presence)
+
+
+def presence_probability(target: str, stitched: Decoded) -> float:
+    """Probability that the target is in the image at all, from the presence head."""
+    logit = stitched.presence if stitched.presence is not None else float(stitched.logits.max())
+    return float(1 / (1 + np.exp(-logit)))
+
+
+def _crops(overview: RGB) -> list[RGB]:
+    height, width = overview.shape[:2]
+    if max(height, width) <= OVERVIEW_PX:
+        return [overview]
+    side = min(OVERVIEW_PX, height, width)
+    tops, lefts = sorted({0, (height - side) // 2, height - side}), sorted({0, (width - side) // 2, width - side})
+    corners = [(top, left) for top in tops for left in lefts]
+    return [overview[top : top + side, left : left + side] for top, left in corners[:: max(1, len(corners) // 4)]]
+
+
+def _padded(tile: RGB) -> Tensor:
+    """[1, 3, H, W] with H and W multiples of 32, mirrored beyond the border."""
+    height, width = tile.shape[:2]
+    bottom, right = -height % STRIDE, -width % STRIDE
+    padded = cv2.copyMakeBorder(np.ascontiguousarray(tile), 0, bottom, 0, right, cv2.BORDER_REFLECT)
+    return torch.from_numpy(np.asarray(padded).transpose(2, 0, 1).copy())[None]
+
+
+def _enlarged(answer: Tensor, features: TileFeatures) -> NDArray[np.float32]:
+    """[H, W] at the tile's own size, from the padded map at stride 2."""
+    small = answer.float().numpy()
+    size = (small.shape[1] * 2, small.shape[0] * 2)
+    full = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(full[: features.height, : features.width], np.float32)
+
+
+def load_mini() -> MiniSegmenter:
+    """The shipped default, ready to answer. Raises ModelUnavailableError when its weights are missing or corrupt."""
+    return MiniSegmenter()
