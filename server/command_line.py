@@ -37,20 +37,19 @@ Workspace = Annotated[Path | None, typer.Option(help="Where results are kept.")]
 def main() -> NoReturn:
     """Run the command; our own errors become one line and an exit status, anything else stays a crash."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except TissuetalkError as error:
         print(f"tissuetalk: {error.code}: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadRequestError) else 3)
-    except typer.Exit as exit_:
-        sys.exit(exit_.exit_code)
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
         if (wrong_usage := getattr(error, "format_message", None)) is None:
             raise
-        print(f"tissuetalk: invalid_argument: {wrong_usage()} See --help.", file=sys.stderr)
+        if said := wrong_usage():  # empty when help was shown because nothing was asked
+            print(f"tissuetalk: invalid_argument: {said} See --help.", file=sys.stderr)
         sys.exit(2)
-    sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def default_workspace() -> Path:

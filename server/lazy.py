@@ -81,6 +81,8 @@ class LazyDesk:
         finally:
             if self._queue is not None:
                 self._queue.close()
+            if self._desk is not None:
+                self._desk.bench.close()
 
 
 def has_unfinished_jobs(workspace: Path) -> bool:
