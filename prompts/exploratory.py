@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from tissuetalk.prompts.glossary import card_for, plain_line
 from tissuetalk.prompts.lexicon import load_terms
+from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.request.roles import find_terms
 from tissuetalk.prompts.target import Target
 from tissuetalk.prompts.taxonomy import Label, is_label
 from tissuetalk.prompts.words import Token
 
 Scope = Literal["", "everything", "cells"]
-LIST_WORDS = frozenset({"everything", "all", "every", "each", "different", "overview", "list", "kind", "type", "whole"})
 
 
 @lru_cache(maxsize=1)
@@ -23,28 +23,52 @@ def _terms() -> dict[str, Any]:
     return found
 
 
-def open_question(words: Sequence[Token], text: str, organ: str | None, names_something: bool) -> Scope:
+def open_question(words: Sequence[Token], text: str, wanted: Sequence[Mention]) -> Scope:
     """Whether a text asks for everything there is, or every kind of cell; "" when it asks for particular things."""
-    cells = find_terms(words, text, "only_cells")
-    found = cells or find_terms(words, text, "everything")
-    if not found:
-        return ""
-    asked = {word.norm for word in words} & LIST_WORDS
-    if names_something and not (asked and found):
-        return ""
-    return "cells" if cells else "everything"
+    wanted = [mention for mention in wanted if mention.concept.id != "cell"]
+    cells = _phrases(words, text, wanted, "only_cells")
+    if cells:
+        return "cells"
+    strong, weak = _phrases(words, text, wanted, "strong"), _phrases(words, text, wanted, "everything")
+    if strong and not wanted:
+        return "everything"
+    if strong and not any(
+        mention.first > strong[0][1] and _near(words, text, strong[0][1], mention) for mention in wanted
+    ):
+        return "everything"
+    return "everything" if weak and not wanted else ""
+
+
+def _phrases(
+    words: Sequence[Token], text: str, wanted: Sequence[Mention], name: str
+) -> list[tuple[int, int, str]]:
+    """Phrases of a list that are not part of a named object ("everything nuclear")."""
+    taken = {index for mention in wanted for index in range(mention.first, mention.last + 1)}
+    return [
+        found for found in find_terms(words, text, name) if found[0] not in taken and found[1] not in taken
+    ]
+
+
+def _near(words: Sequence[Token], text: str, last: int, mention: Mention) -> bool:
+    """The object follows in the same sentence, so the question is about it."""
+    gap = text[words[last].end : words[mention.first].start]
+    return not any(mark in gap for mark in ".?!")
 
 
 def survey(words: Sequence[Token], text: str, organ: str | None, scope: Scope) -> list[Target]:
     """One target per kind of object of the organ, near-duplicates as alternatives, each with a plain line."""
-    found = find_terms(words, text, "only_cells") or find_terms(words, text, "everything")
+    found = find_terms(words, text, "only_cells") or find_terms(words, text, "strong", "everything")
     first, last, _ = found[0]
     evidence, start = text[words[first].start : words[last].end], words[first].start
     reason = "an open question is answered with every kind of object of the organ, most useful first"
     targets = []
     for label, others in _kinds(organ, scope):
         card = card_for(Label.parse(label))
-        targets.append(Target(label, card.name, "present", evidence, start, organ, None, others, reason, plain_line(label)))
+        targets.append(
+            Target(
+                label, card.name, "present", evidence, start, organ, None, others, reason, plain_line(label)
+            )
+        )
     if organ is None:
         for name in _terms()["unknown"]["words"]:
             line = "The dark round dots: every cell has one nucleus, which holds its genes."

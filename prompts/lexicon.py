@@ -105,7 +105,13 @@ def joins(text: str, end: int, start: int) -> bool:
 class Lexicon:
     """All concepts, and the phrases that name them."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]], tumors: Mapping[str, Any], fixes: Mapping[str, str]):
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        tumors: Mapping[str, Any],
+        lay: Iterable[Mapping[str, Any]],
+        fixes: Mapping[str, str],
+    ):
         self.concepts: dict[str, Concept] = {}
         self.tree: Node = {}
         self.words: set[str] = set()
@@ -114,6 +120,9 @@ class Lexicon:
             self.concepts[concept.id] = concept
             for form in row["forms"]:
                 self._add(phrase(str(form)), concept)
+        for row in lay:
+            for form in lay_forms(row):
+                self._add(form, self.concepts[row["concept"]])
         tumor = self.concepts["tumor"]
         self.tumor_heads = frozenset(phrase(head)[-1] for head in tumors["heads"])
         for head in tumors["heads"]:
@@ -159,6 +168,19 @@ class Lexicon:
         return Placement(found[0], concept.name, found[1:] + near, concept.why)
 
 
+def lay_forms(row: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
+    """Colour and thing, with a texture in front, between, or none ("stringy pink stuff"), as normalised words."""
+    colors, textures, things = (
+        [phrase(text) for text in row[name]] for name in ("colors", "textures", "things")
+    )
+    for color in colors:
+        for thing in things:
+            yield color + thing
+            for texture in textures:
+                yield color + texture + thing
+                yield texture + color + thing
+
+
 def _existing(names: Iterable[str], region: str) -> tuple[str, ...]:
     full = (f"{region}-{name}" if is_label(f"{region}-{name}") else name for name in names)
     return tuple(dict.fromkeys(name for name in full if is_label(name)))
@@ -174,7 +196,8 @@ def _concept(row: Mapping[str, Any]) -> Concept:
 @lru_cache(maxsize=1)
 def lexicon() -> Lexicon:
     """The lexicon of the package, read once."""
-    return Lexicon(load_terms("concepts.yaml"), load_terms("tumors.yaml"), load_terms("spelling.yaml")["fixes"])
+    fixes = load_terms("spelling.yaml")["fixes"]
+    return Lexicon(load_terms("concepts.yaml"), load_terms("tumors.yaml"), load_terms("lay.yaml"), fixes)
 
 
 @lru_cache(maxsize=1)
@@ -182,12 +205,17 @@ def _spelling_lists() -> tuple[frozenset[str], tuple[str, ...]]:
     """Words that are right as they are, and words worth guessing at."""
     spelling = load_terms("spelling.yaml")
     organs = load_terms("organs.yaml").values()
-    organ_words = {word for row in organs for names in row.values() for name in names for word in phrase(name)}
-    verbs = {word for text in spelling["guess"] for word in phrase(text)}
-    vocabulary = lexicon().words | organ_words | verbs
+    organ_words = {
+        word for row in organs for names in row.values() for name in names for word in phrase(name)
+    }
+    vocabulary = lexicon().words | organ_words
+    guesses = {word for text in spelling["guess"] for word in phrase(text)}
     ordinary = {word for text in spelling["ordinary"] for word in phrase(str(text))}
-    ordinary |= {word for text in _strings(load_terms("cues.yaml")) for word in phrase(text)}
-    return frozenset(vocabulary | ordinary), tuple(sorted(word for word in vocabulary if len(word) >= 5))
+    for name in ("cues.yaml", "request.yaml"):
+        ordinary |= {word for text in _strings(load_terms(name)) for word in phrase(text)}
+    return frozenset(vocabulary | guesses | ordinary), tuple(
+        sorted(word for word in guesses if len(word) >= 5)
+    )
 
 
 def _strings(value: Any) -> list[str]:
@@ -198,16 +226,16 @@ def _strings(value: Any) -> list[str]:
 
 @lru_cache(maxsize=20_000)
 def respell(word: str, loose: bool) -> str:
-    """The lexicon's word for a misspelt one, or the word itself. `loose` allows a second error in words of 7 letters."""
+    """The lexicon's word for a misspelt one, or the word itself. `loose` allows a second error in words of 8 letters."""
     known, guesses = _spelling_lists()
     fixed = lexicon().fixes.get(word)
     if fixed is not None:
         return fixed
     if len(word) < 5 or word in known or not word.isalpha():
         return word
-    allowed = 1 if len(word) < (7 if loose else 11) else 2
+    allowed = 1 if len(word) < (8 if loose else 11) else 2
     best = process.extractOne(word, guesses, scorer=OSA.distance, score_cutoff=allowed)
-    if best is None or (best[0][0] != word[0] and best[1] > 1):
+    if best is None or (best[0][0] != word[0] and len(word) < 8):
         return word
     return str(best[0])
 
@@ -215,6 +243,8 @@ def respell(word: str, loose: bool) -> str:
 def read_words(text: str, *, loose: bool) -> list[Token]:
     """The tokens of a text with misspelt words put right in `norm`; offsets and `lower` stay verbatim."""
     return [
-        Token(respell(token.norm, loose), token.lower, token.start, token.end) if token.norm.isalpha() else token
+        Token(respell(token.norm, loose), token.lower, token.start, token.end)
+        if token.norm.isalpha()
+        else token
         for token in tokens(text)
     ]

@@ -31,19 +31,27 @@ def _items(path: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError(f"cannot read {path.name} as UTF-8 text; check the path given to --in.") from error
+        raise InvalidArgumentError(
+            f"cannot read {path.name} as UTF-8 text; check the path given to --in."
+        ) from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             item = json.loads(line)
         except ValueError as error:
-            raise InvalidArgumentError(f"{path.name}, line {number}: not JSON; write one object a line.") from error
+            raise InvalidArgumentError(
+                f"{path.name}, line {number}: not JSON; write one object a line."
+            ) from error
         organ = item.get("organ") if isinstance(item, dict) else None
         if not isinstance(item, dict) or "id" not in item or not isinstance(item.get("text"), str):
-            raise InvalidArgumentError(f'{path.name}, line {number}: an item needs "id" and "text" (a string).')
+            raise InvalidArgumentError(
+                f'{path.name}, line {number}: an item needs "id" and "text" (a string).'
+            )
         if organ is not None and not isinstance(organ, str):
-            raise InvalidArgumentError(f'{path.name}, line {number}: "organ" is a word such as "colon", or left out.')
+            raise InvalidArgumentError(
+                f'{path.name}, line {number}: "organ" is a word such as "colon", or left out.'
+            )
         yield item
 
 
@@ -60,7 +68,11 @@ def as_prediction(request: Request) -> dict[str, Any]:
     carrier = next((target for target in request.targets if target.relation is not None), None)
     relation = None
     if carrier is not None and carrier.relation is not None:
-        relation = {"op": carrier.relation.op, "subject": _name(carrier), "reference": carrier.relation.reference}
+        relation = {
+            "op": carrier.relation.op,
+            "subject": _name(carrier),
+            "reference": carrier.relation.reference,
+        }
     return {
         "targets": [_entry(target) for target in request.targets],
         "relation": relation,

@@ -113,7 +113,11 @@ class SegmentReader:
 
     def _own_predicate(self, cue: Cue, mention: Mention) -> bool:
         """ "no carcinoma, and lymphocytes are present": after ", and" a mention with a verb of its own is not denied."""
-        earlier = [other for other in self.mentions if cue.last < other.core_first and other.last < mention.core_first]
+        earlier = [
+            other
+            for other in self.mentions
+            if cue.last < other.core_first and other.last < mention.core_first
+        ]
         if not earlier:
             return False
         link = {word.norm for word in self.words[earlier[-1].last + 1 : mention.core_first]}
@@ -165,7 +169,7 @@ def value_verdict(words: Sequence[Token], text: str, value: Segment | None) -> V
     return Verdict("present")
 
 
-def counted(words: Sequence[Token], text: str, mention: Mention, limit: int) -> Assertion | None | bool:
+def counted(words: Sequence[Token], text: str, mention: Mention, limit: int) -> Assertion | bool | None:
     """A number with the mention: "absent" for a count of 0, None for a mitotic score of 1, False where no number speaks."""
     if mention.concept.id not in COUNTED:
         return False
@@ -179,6 +183,20 @@ def counted(words: Sequence[Token], text: str, mention: Mention, limit: int) -> 
             if scored:
                 return None if norm == "1" else "present"
             return "present"
-        if norm not in ("score", "count", "rate", "index", "is", "activity", "of", "cell", "grade", "less", "fewer", "than", "with"):
+        if norm not in (
+            "score",
+            "count",
+            "rate",
+            "index",
+            "is",
+            "activity",
+            "of",
+            "cell",
+            "grade",
+            "less",
+            "fewer",
+            "than",
+            "with",
+        ):
             break
     return False

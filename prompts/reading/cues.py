@@ -79,4 +79,9 @@ def has_phrase(words: Sequence[Token], first: int, last: int, name: str) -> bool
     """Whether any phrase of the list stands among tokens `first`..`last`."""
     wanted = phrases(name)
     norms = [word.norm for word in words[max(first, 0) : last + 1]]
-    return any(tuple(norms[i : i + n]) in wanted for i in range(len(norms)) for n in (1, 2, 3, 4) if i + n <= len(norms))
+    return any(
+        tuple(norms[i : i + n]) in wanted
+        for i in range(len(norms))
+        for n in (1, 2, 3, 4)
+        if i + n <= len(norms)
+    )

@@ -11,13 +11,42 @@ from tissuetalk.prompts.reading.segments import Segment
 from tissuetalk.prompts.target import Assertion
 from tissuetalk.prompts.words import Token
 
-TUMORS = frozenset({"tumor", "tumor_nuclei", "dcis", "lcis", "cis", "dysplasia", "pin", "cin", "liver_metastasis", "adenoma"})
-EXTENTS = frozenset({"smooth_muscle", "fat", "perirenal_fat", "stroma", "fibrosis", "skin_adnexa", "nerve", "vessel", "lymphatic"})
+TUMORS = frozenset(
+    {"tumor", "tumor_nuclei", "dcis", "lcis", "cis", "dysplasia", "pin", "cin", "liver_metastasis", "adenoma"}
+)
+EXTENTS = frozenset(
+    {
+        "smooth_muscle",
+        "fat",
+        "perirenal_fat",
+        "stroma",
+        "fibrosis",
+        "skin_adnexa",
+        "nerve",
+        "vessel",
+        "lymphatic",
+    }
+)
 WALLS = frozenset({"muscularis", "myometrium", "detrusor", "muscular"})
 GLANDS = frozenset({"gland", "epithelium"})
-ABNORMAL = frozenset({"malignant", "anastomosing", "irregular", "fused", "abnormal", "complex", "cancerization"})
+ABNORMAL = frozenset(
+    {"malignant", "anastomosing", "irregular", "fused", "abnormal", "complex", "cancerization"}
+)
 MARKER_WORDS = frozenset(
-    "stain immunostain immunohistochemistry immunoperoxidase marker antibody antigen actin myosin receptor cd34 positive".split()
+    [
+        "stain",
+        "immunostain",
+        "immunohistochemistry",
+        "immunoperoxidase",
+        "marker",
+        "antibody",
+        "antigen",
+        "actin",
+        "myosin",
+        "receptor",
+        "cd34",
+        "positive",
+    ]
 )
 
 
@@ -80,7 +109,9 @@ def _describes_tumor(words: Sequence[Token], mention: Mention, part: Segment) ->
     return words[mention.last + 1].norm in lexicon().not_after_head
 
 
-def _is_extent(words: Sequence[Token], mention: Mention, part: Segment, neighbours: Sequence[Mention]) -> bool:
+def _is_extent(
+    words: Sequence[Token], mention: Mention, part: Segment, neighbours: Sequence[Mention]
+) -> bool:
     """Fat, muscle and the like that only say how far a tumour grows."""
     before = words[max(part.first, mention.first - 7) : mention.first]
     if any((word.norm,) in phrases("invading") for word in before):
@@ -92,7 +123,9 @@ def _is_extent(words: Sequence[Token], mention: Mention, part: Segment, neighbou
     return False
 
 
-def _is_normal(words: Sequence[Token], mention: Mention, part: Segment, neighbours: Sequence[Mention]) -> bool:
+def _is_normal(
+    words: Sequence[Token], mention: Mention, part: Segment, neighbours: Sequence[Mention]
+) -> bool:
     """A gland or an epithelium counts when called normal, or when nothing near it is a tumour."""
     if called_normal(words, mention, part):
         return True
@@ -103,7 +136,9 @@ def _is_normal(words: Sequence[Token], mention: Mention, part: Segment, neighbou
 
 
 def _near(words: Sequence[Token], mention: Mention, part: Segment) -> set[str]:
-    return {word.norm for word in words[max(part.first, mention.first - 5) : min(part.last, mention.last + 6) + 1]}
+    return {
+        word.norm for word in words[max(part.first, mention.first - 5) : min(part.last, mention.last + 6) + 1]
+    }
 
 
 def called_normal(words: Sequence[Token], mention: Mention, part: Segment) -> bool:
@@ -116,4 +151,6 @@ def _is_marker(words: Sequence[Token], mention: Mention) -> bool:
     if mention.last + 1 >= len(words):
         return False
     after = words[mention.last + 1].norm
-    return after in MARKER_WORDS - {"positive"} or (mention.concept.id == "keratin" and after in ("positive", "were", "stain"))
+    return after in MARKER_WORDS - {"positive"} or (
+        mention.concept.id == "keratin" and after in ("positive", "were", "stain")
+    )

@@ -11,9 +11,37 @@ from tissuetalk.prompts.words import Token, clean, phrase
 SHARED_HEADS = frozenset({"invasion", "involvement", "permeation", "infiltration", "spread", "embolus"})
 LIST_WORDS = frozenset({"or", "and", "nor"})
 INVASION_ADJECTIVES = frozenset(
-    "vascular lymphatic lymphovascular venous perineural neural angiolymphatic pleural capsular serosal microvascular "
-    "blood vessel arterial lymph angio dermal intraneural perineurial large small extramural intramural stromal vein "
-    "portal hepatic renal artery".split()
+    [
+        "vascular",
+        "lymphatic",
+        "lymphovascular",
+        "venous",
+        "perineural",
+        "neural",
+        "angiolymphatic",
+        "pleural",
+        "capsular",
+        "serosal",
+        "microvascular",
+        "blood",
+        "vessel",
+        "arterial",
+        "lymph",
+        "angio",
+        "dermal",
+        "intraneural",
+        "perineurial",
+        "large",
+        "small",
+        "extramural",
+        "intramural",
+        "stromal",
+        "vein",
+        "portal",
+        "hepatic",
+        "renal",
+        "artery",
+    ]
 )
 TISSUE_ADJECTIVES = ("in situ", "ductal carcinoma in situ")
 
@@ -34,7 +62,9 @@ def find_mentions(words: Sequence[Token], text: str) -> list[Mention]:
     shared = _shared_heads(words, text)
     taken = {index for hit in shared for index in range(hit.first, hit.last + 1)}
     taken |= _adjectives_of(words, shared)
-    hits = shared + [h for h in book.find(words, text) if not any(i in taken for i in range(h.first, h.last + 1))]
+    hits = shared + [
+        h for h in book.find(words, text) if not any(i in taken for i in range(h.first, h.last + 1))
+    ]
     hits.sort(key=lambda hit: hit.first)
     mentions: list[Mention] = []
     previous = -1
@@ -107,8 +137,19 @@ def _extended(mention: Mention, words: Sequence[Token], text: str, previous: int
         if not joins(text, words[first - 1].end, words[first].start) or ". " in _gap(text, words, first):
             break
         first -= 1
-    while first < mention.first and words[first].norm in ("no", "non", "in", "type", "tissue", "b", "t", "ca"):
-        if words[first].norm == "non" or (words[first].norm in ("b", "t") and words[first + 1].norm == "cell"):
+    while first < mention.first and words[first].norm in (
+        "no",
+        "non",
+        "in",
+        "type",
+        "tissue",
+        "b",
+        "t",
+        "ca",
+    ):
+        if words[first].norm == "non" or (
+            words[first].norm in ("b", "t") and words[first + 1].norm == "cell"
+        ):
             break
         first += 1
     return replace(mention, first=first)
@@ -117,7 +158,9 @@ def _extended(mention: Mention, words: Sequence[Token], text: str, previous: int
 def _is_modifier(earlier: Mention, mention: Mention, words: Sequence[Token], text: str) -> bool:
     """ "squamous cell" before "carcinoma": a hit that is only part of the tumour's name."""
     book = lexicon()
-    if earlier.last + 1 != mention.first or not joins(text, words[earlier.last].end, words[mention.first].start):
+    if earlier.last + 1 != mention.first or not joins(
+        text, words[earlier.last].end, words[mention.first].start
+    ):
         return False
     return all(words[i].norm in book.modifiers for i in range(earlier.first, earlier.last + 1))
 
@@ -133,7 +176,14 @@ def spoken(mention: Mention, words: Sequence[Token], text: str) -> str:
     concept = mention.concept
     norms = {word.norm for word in words[mention.first : mention.last + 1]}
     plain = norms & set(phrase(concept.name))
-    if concept.own_words or (concept.id == "tumor" and mention.last - mention.first > 0) or (plain and len(said) > 4):
+    head = words[mention.last].norm
+    built = (
+        concept.id == "tumor"
+        and mention.last > mention.first
+        and len(head) > 4
+        and head in lexicon().tumor_heads
+    )
+    if concept.own_words or built or (plain and len(said) > 4):
         return said
     if concept.id == "tumor" and len(said) > 4 and lexicon().is_tumor_word(words[mention.last].norm):
         return said

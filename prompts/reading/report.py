@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tissuetalk.prompts.lexicon import lexicon, read_words
 from tissuetalk.prompts.organs import organ_hits, organ_of
 from tissuetalk.prompts.reading.assertion import SegmentReader, Verdict, counted, value_verdict
-from tissuetalk.prompts.reading.cues import has_phrase, phrases
 from tissuetalk.prompts.reading.cues import has_phrase
 from tissuetalk.prompts.reading.filters import called_normal, keep
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions
@@ -63,11 +63,19 @@ def read_report(text: str, organ: str | None) -> Reading:
         if not own:
             continue
         reader = SegmentReader(words, text, part, own)
-        value = parts[number + 1] if number + 1 < len(parts) and parts[number + 1].sentence == part.sentence else None
+        value = (
+            parts[number + 1]
+            if number + 1 < len(parts) and parts[number + 1].sentence == part.sentence
+            else None
+        )
         heading = parts[number - 1] if number and parts[number - 1].sentence == part.sentence else None
         named = grouped.get(number + 1, []) if part.key and value is not None else []
         for mention in own:
-            if named and mention.concept.id in IN_SITU and any(other.concept.id in IN_SITU for other in named):
+            if (
+                named
+                and mention.concept.id in IN_SITU
+                and any(other.concept.id in IN_SITU for other in named)
+            ):
                 continue
             verdict = _decide(words, text, reader, mention, part, value, orders)
             if verdict.assertion is None:
@@ -97,7 +105,9 @@ def _organ(
 ) -> str | None:
     heads = [words[part.first].start for part in parts if part.key] + [0]
     ignored = [
-        (words[part.first].start, words[part.last].end) for part in parts if part.section in ("history", "family")
+        (words[part.first].start, words[part.last].end)
+        for part in parts
+        if part.section in ("history", "family")
     ]
     return organ_of(words, text, heads=heads, ignored=[*ignored, *orders])
 
@@ -120,9 +130,7 @@ def _decide(
         return Verdict(None)
     if part.key:
         said = value_verdict(words, text, value)
-        if said.assertion != "present":
-            verdict = said
-        elif verdict.assertion == "absent" and _is_affirmed(words, value):
+        if said.assertion != "present" or (verdict.assertion == "absent" and _is_affirmed(words, value)):
             verdict = said
     elif _unanswered(reader, mention):
         return Verdict(None)
@@ -136,7 +144,13 @@ def _decide(
 
 
 def _is_affirmed(words: Sequence[Token], value: Segment | None) -> bool:
-    return value is not None and words[value.first].norm in ("present", "yes", "identified", "positive", "extensive")
+    return value is not None and words[value.first].norm in (
+        "present",
+        "yes",
+        "identified",
+        "positive",
+        "extensive",
+    )
 
 
 def _unanswered(reader: SegmentReader, mention: Mention) -> bool:
@@ -154,7 +168,11 @@ def _finding(
     first, last = mention.first, mention.last
     if verdict.cue is not None:
         first, last = min(first, verdict.cue.first), max(last, verdict.cue.last)
-    cue_words = "" if verdict.cue is None else " ".join(w.norm for w in words[verdict.cue.first : verdict.cue.last + 1])
+    cue_words = (
+        ""
+        if verdict.cue is None
+        else " ".join(w.norm for w in words[verdict.cue.first : verdict.cue.last + 1])
+    )
     return Finding(
         mention,
         concept.report_as or concept.id,
@@ -179,7 +197,11 @@ def _own_region(words: Sequence[Token], text: str, mention: Mention) -> str | No
 
 
 def _tumor_in_vessels(
-    words: Sequence[Token], text: str, parts: Sequence[Segment], grouped: dict[int, list[Mention]], region: str | None
+    words: Sequence[Token],
+    text: str,
+    parts: Sequence[Segment],
+    grouped: dict[int, list[Mention]],
+    region: str | None,
 ) -> list[Finding]:
     """ "Tumour is seen within vessels" and "tumour invades fat and vessel" say lymphovascular invasion in other words."""
     found: list[Finding] = []
@@ -205,18 +227,22 @@ def _tumor_in_vessels(
     return found
 
 
-
-
-def _normal_organ(words: Sequence[Token], text: str, parts: Sequence[Segment], region: str | None) -> list[Finding]:
+def _normal_organ(
+    words: Sequence[Token], text: str, parts: Sequence[Segment], region: str | None
+) -> list[Finding]:
     """ "Non-neoplastic lung: unremarkable" says normal tissue in the two organs that have a label for it."""
     if region not in ("lung", "prostate"):
         return []
-    for part, value in zip(parts, parts[1:], strict=False):
+    for part, value in pairwise(parts):
         if not part.key or value.sentence != part.sentence or part.last - part.first > 5:
             continue
         spared = has_phrase(words, part.first, part.last, "normal")
         fine = has_phrase(words, value.first, min(value.last, value.first + 3), "normal")
-        if spared and fine and region in {hit[2] for hit in organ_hits(words[part.first : part.last + 1], text)}:
+        if (
+            spared
+            and fine
+            and region in {hit[2] for hit in organ_hits(words[part.first : part.last + 1], text)}
+        ):
             mention = Mention(lexicon().concepts["normal_epithelium"], part.first, part.last, part.first)
             start, end = words[part.first].start, words[value.first].end
             return [Finding(mention, "normal_epithelium", "present", region, start, end)]

@@ -32,7 +32,9 @@ def targets_of(reading: Reading, text: str) -> tuple[Target, ...]:
         if concept.id == "gland" and tumor_present and finding.unqualified:
             continue
         place = placed(concept, finding.region, finding.assertion, tumor_present)
-        key = place.label or (spoken(finding.mention, reading.words, text) if concept.own_words else concept.id)
+        key = place.label or (
+            spoken(finding.mention, reading.words, text) if concept.own_words else concept.id
+        )
         held = chosen.get(key)
         if held is None or STRENGTH[finding.assertion] < STRENGTH[held[0].assertion]:
             chosen[key] = (finding, place)
@@ -45,11 +47,15 @@ def placed(concept: Concept, region: str | None, assertion: Assertion, tumor_pre
     if concept.in_situ and region != "breast" and tumor_present:
         near = lexicon().place(concept, region)
         kept = tuple(name for name in (near.label, *near.alternatives) if name)
-        return Placement(None, concept.name, kept, "in situ disease beside an invasive tumour has no label of its own")
+        return Placement(
+            None, concept.name, kept, "in situ disease beside an invasive tumour has no label of its own"
+        )
     place = lexicon().place(concept, region)
     if assertion == "absent" and concept.alone and region not in ("breast", "colon"):
         rest = tuple(name for name in (place.label, *place.alternatives) if name and name != concept.alone)
-        return Placement(concept.alone, place.words, rest, "a denied cell type does not deny the other inflammatory cells")
+        return Placement(
+            concept.alone, place.words, rest, "a denied cell type does not deny the other inflammatory cells"
+        )
     return place
 
 

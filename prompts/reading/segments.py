@@ -16,10 +16,54 @@ from tissuetalk.prompts.words import Token
 Section = Literal["body", "history", "family", "addendum", "gross", "order"]
 
 OPEN_WORDS = frozenset(
-    "a an the of in into and or with without no not by for from to at as is are was were which that than on its per nor "
-    "neither any all each both this these those between within through approximately including involving measuring".split()
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "into",
+        "and",
+        "or",
+        "with",
+        "without",
+        "no",
+        "not",
+        "by",
+        "for",
+        "from",
+        "to",
+        "at",
+        "as",
+        "is",
+        "are",
+        "was",
+        "were",
+        "which",
+        "that",
+        "than",
+        "on",
+        "its",
+        "per",
+        "nor",
+        "neither",
+        "any",
+        "all",
+        "each",
+        "both",
+        "this",
+        "these",
+        "those",
+        "between",
+        "within",
+        "through",
+        "approximately",
+        "including",
+        "involving",
+        "measuring",
+    ]
 )
-CLOSING_WORDS = frozenset("is are was were of and or in with which that".split())
+CLOSING_WORDS = frozenset(["is", "are", "was", "were", "of", "and", "or", "in", "with", "which", "that"])
 BULLET = re.compile(r"(?:^|\s)[-*\u2022\u00b7](?=\s|$)|\n\s*\n|\n\s*[-*\u2022]|\t")
 LETTERED = re.compile(r"(?:^|[\s.\n])(?:\(?[A-Z0-9]{1,2}\)|[A-Z]\.|\d{1,2}[.:])$")
 
@@ -119,7 +163,11 @@ def _new_specimen(words: Sequence[Token], text: str, first: int, last: int, key:
     if LETTERED.search(text[max(0, words[first].start - 9) : words[first].start].rstrip()):
         return True
     span = text[words[first].start : words[last].end]
-    return key and last - first < 12 and (span.isupper() or "biopsy" in span.lower() or "specimen" in span.lower())
+    return (
+        key
+        and last - first < 12
+        and (span.isupper() or "biopsy" in span.lower() or "specimen" in span.lower())
+    )
 
 
 def order_spans(words: Sequence[Token], text: str) -> list[tuple[int, int]]:
@@ -138,7 +186,14 @@ def order_spans(words: Sequence[Token], text: str) -> list[tuple[int, int]]:
 
 def _around(text: str, start: int) -> tuple[int, int]:
     """The bracket or quotation around a place, else from it to the end of its sentence."""
-    for opening, closing in (("[", "]"), ("<", ">"), ("{", "}"), ('"', '"'), ("\u201c", "\u201d"), ("(", ")")):
+    for opening, closing in (
+        ("[", "]"),
+        ("<", ">"),
+        ("{", "}"),
+        ('"', '"'),
+        ("\u201c", "\u201d"),
+        ("(", ")"),
+    ):
         low = text.rfind(opening, max(0, start - 300), start + 1)
         high = text.find(closing, start)
         if low >= 0 and high >= 0 and closing not in text[low + 1 : start]:

@@ -10,9 +10,7 @@ _COUNT = (
     r"\bcounts?\b|\bcounting\b|\bcounted\b|\bhow many\b|\bnumbers? of\b|\benumerate\b|\bnumber per\b|\bquantity of\b|\btotal number\b|\bmany are there\b|"
     r"\bhead ?count\b|\btally\b|\bhow much .{0,20}\b(?:cells|nuclei)\b|#\s?of\b|\bno\.? of\b|\bnumbers (?:in|for|per)\b"
 )
-_PER_AREA = (
-    r"(?:/|\bper\b)\s*(?:\d+(?:\.\d+)?\s*)?(?:sq(?:uare|\.)?\s*)?(?:mm|millimet(?:er|re)s?|um|\u00b5m|micron|microns|hpf|high[- ]power(?:ed)? fields?|field|unit area|area|cm)(?:2|\u00b2|\b)"
-)
+_PER_AREA = r"(?:/|\bper\b)\s*(?:\d+(?:\.\d+)?\s*)?(?:sq(?:uare|\.)?\s*)?(?:mm|millimet(?:er|re)s?|um|\u00b5m|micron|microns|hpf|high[- ]power(?:ed)? fields?|field|unit area|area|cm)(?:2|\u00b2|\b)"
 _DENSITY = r"\bdensit(?:y|ies)\b|\bconcentrations?\b|\bhow dense\b|\bhow densely\b|\bhow crowded\b|\bhow packed\b|\bcellularity\b"
 _FRACTION = (
     r"%|\bper ?cent(?:age)?s?\b|\bpct\b|\bfractions?\b|\bproportions?\b|\bshare of\b|\bhow much of (?:the|this|it)\b|\bwhat part of\b|\bportion of\b.{0,40}\bis\b|"
@@ -34,12 +32,8 @@ _INTENSITY = (
     r"\bintensit(?:y|ies)\b|\bhow dark(?:ly)?\b|\bdarkness\b|\bhow strongly stained\b|\boptical densit(?:y|ies)\b|\bstaining (?:strength|level|intensity)\b|\bhyperchroma(?:sia|tic)\b|\bhow (?:blue|pink|purple|stained|deeply)\b|"
     r"\bstain strength\b|\bbrightness\b|\bchromatin (?:darkness|density)\b|\bmean (?:od|stain|colou?r)\b|\bcolou?r (?:value|intensity)\b|\bdarker\b|\bhow heavily stained\b"
 )
-_DISTANCE = (
-    r"\bdistances?\b|\bhow far\b|\bhow close\b|\bproximity\b|\bnearest[- ]neighbou?r\b|\bspacing\b|\bhow near\b|\bgap between\b|\baway from the (?:nearest|closest)\b|\bspatial separation\b|\bspread apart\b|\bfar apart\b"
-)
-_RATIO = (
-    r"\bratios?\b(?<!aspect ratio)(?<!aspect ratios)|\b[a-z]+ ?: ?[a-z]+ (?:ratio|balance)\b|\brelative to\b|\bfor every\b|\bper (?:tumou?r|epithelial|inflammatory|normal|benign|neoplastic) (?:cell|nucleus)\b|\bquotient\b|\bdivided by\b"
-)
+_DISTANCE = r"\bdistances?\b|\bhow far\b|\bhow close\b|\bproximity\b|\bnearest[- ]neighbou?r\b|\bspacing\b|\bhow near\b|\bgap between\b|\baway from the (?:nearest|closest)\b|\bspatial separation\b|\bspread apart\b|\bfar apart\b"
+_RATIO = r"\bratios?\b(?<!aspect ratio)(?<!aspect ratios)|\b[a-z]+ ?: ?[a-z]+ (?:ratio|balance)\b|\brelative to\b|\bfor every\b|\bper (?:tumou?r|epithelial|inflammatory|normal|benign|neoplastic) (?:cell|nucleus)\b|\bquotient\b|\bdivided by\b"
 _PATTERNS: tuple[tuple[Measure, re.Pattern[str]], ...] = (
     ("count", re.compile(_COUNT)),
     ("density", re.compile(_DENSITY)),
@@ -71,9 +65,16 @@ def measures_in(text: str, *, single_objects: bool) -> tuple[Measure, ...]:
         found.discard("ratio")
     if "area_fraction" in found:
         found.discard("area")
-    if "size" in found and re.search(r"\b(?:nuclear|cell|mean|average) areas?\b|areas? of (?:each|every)", low):
+    if "size" in found and re.search(
+        r"\b(?:nuclear|cell|mean|average) areas?\b|areas? of (?:each|every)", low
+    ):
         found.discard("area")
-    if not single_objects and "size" in found and re.search(r"\bhow (?:big|large)\b", low) and "diameter" not in low:
+    if (
+        not single_objects
+        and "size" in found
+        and re.search(r"\bhow (?:big|large)\b", low)
+        and "diameter" not in low
+    ):
         found = (found - {"size"}) | {"area"}
     if single_objects and "area" in found and "size" in found:
         found.discard("area")

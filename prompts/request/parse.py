@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from tissuetalk.prompts.exploratory import open_question, survey
 from tissuetalk.prompts.lexicon import lexicon, read_words
@@ -21,7 +22,9 @@ from tissuetalk.prompts.request.unknown import find_unknown
 from tissuetalk.prompts.target import Assertion, Relation, Request, Target
 from tissuetalk.prompts.words import Token, clean
 
-QUOTED = re.compile(r'"([^"\n]{4,300})"|\u201c([^\u201d\n]{4,300})\u201d|\[([^\]\n]{8,400})\]|\'([^\'\n]{12,300})\'')
+QUOTED = re.compile(
+    r'"([^"\n]{4,300})"|\u201c([^\u201d\n]{4,300})\u201d|\[([^\]\n]{8,400})\]|\'([^\'\n]{12,300})\''
+)
 BARE_NORMAL = frozenset({"normal", "healthy", "benign"})
 
 
@@ -48,7 +51,7 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     cells = any(p.mention.concept.kind == "cells" for p in parts if p.role == "wanted")
     measures = measures_in(_without(text, quoted), single_objects=cells)
     relation, parts = find_relation(words, text, parts, measures)
-    opened = open_question(words, text, region, bool([p for p in parts if p.role == "wanted"]))
+    opened = open_question(words, text, [part.mention for part in parts if part.role == "wanted"])
     named = _names(words, text, parts, mentions, region, quoted) if not opened else []
     if opened:
         named = [n for n in _names(words, text, parts, mentions, region, quoted) if n.assertion == "absent"]
@@ -57,11 +60,11 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     named += [_Named(_target(words, text, m, region, "absent", None), m, "absent") for m in ordered]
     targets = _unique(named)
     targets = _related(targets, named, relation, words, points, boxes, offsets)
-    kind = "exploratory" if question or opened else "request"
-    return Request(kind, tuple(targets), region, points, boxes, measures, notes=_notes(ordered, relation))
+    kind: Literal["request", "exploratory"] = "exploratory" if question or opened else "request"
+    return Request(kind, tuple(targets), region, points, boxes, measures, notes=_notes(ordered))
 
 
-def _notes(ordered: Sequence[Mention], relation: Found | None) -> tuple[str, ...]:
+def _notes(ordered: Sequence[Mention]) -> tuple[str, ...]:
     return ("an order inside quoted text was not followed",) if ordered else ()
 
 
@@ -100,8 +103,25 @@ def _merged(mentions: list[Mention], words: Sequence[Token], text: str) -> list[
         if last is not None and _is_bare_normal(last, words) and mention.first == last.last + 1:
             kept.pop()
             mention = replace(mention, first=last.first)
-        kept.append(mention)
+        kept.extend(_split(mention, words, text))
     return kept
+
+
+def _split(mention: Mention, words: Sequence[Token], text: str) -> list[Mention]:
+    """ "tumour/stroma" is two objects where "tumour stroma" is one."""
+    pair = [words[index].norm for index in range(mention.first, mention.last + 1)]
+    if pair != ["tumor", "stroma"]:
+        return [mention]
+    gap = text[words[mention.first].end : words[mention.last].start]
+    if "/" not in gap and not (
+        "-" in gap and "ratio" in {word.norm for word in words[mention.last : mention.last + 3]}
+    ):
+        return [mention]
+    first, last = mention.first, mention.last
+    return [
+        Mention(lexicon().concepts["tumor"], first, first, first),
+        Mention(mention.concept, last, last, last),
+    ]
 
 
 def _is_bare_normal(mention: Mention, words: Sequence[Token]) -> bool:
@@ -122,7 +142,9 @@ def _names(
     region: str | None,
     quoted: Sequence[tuple[int, int]],
 ) -> list[_Named]:
-    unknown = [one for one in find_unknown(words, text, mentions) if not _inside(words[one.first].start, quoted)]
+    unknown = [
+        one for one in find_unknown(words, text, mentions) if not _inside(words[one.first].start, quoted)
+    ]
     replaced = {id(one.extends) for one in unknown if one.extends is not None}
     live = [part for part in parts if part.role != "case"] or [p for p in parts if p.role == "case"]
     named: list[_Named] = []
@@ -131,8 +153,14 @@ def _names(
             continue
         said: Assertion = "absent" if part.role == "unwanted" else "present"
         named.append(_Named(_target(words, text, part.mention, region, said, part.cue), part.mention, said))
-        if part.mention.concept.id == "lvi" and words[part.mention.last].norm == "vessel" and said == "present":
-            vessel = Mention(lexicon().concepts["vessel"], part.mention.last, part.mention.last, part.mention.last)
+        if (
+            part.mention.concept.id == "lvi"
+            and words[part.mention.last].norm == "vessel"
+            and said == "present"
+        ):
+            vessel = Mention(
+                lexicon().concepts["vessel"], part.mention.last, part.mention.last, part.mention.last
+            )
             if "invasion" not in {w.norm for w in words[part.mention.first : part.mention.last]}:
                 named.append(_Named(_target(words, text, vessel, region, said, None), vessel, said))
     for one in unknown:
@@ -140,7 +168,21 @@ def _names(
         near = () if one.extends is None else _near(one.extends, region)
         reason = "the lexicon does not know this object; it is asked for in these words"
         named.append(
-            _Named(Target(None, clean(text[start:end]), "present", text[start:end], start, region, None, near, reason), None, "present")
+            _Named(
+                Target(
+                    None,
+                    clean(text[start:end]),
+                    "present",
+                    text[start:end],
+                    start,
+                    region,
+                    None,
+                    near,
+                    reason,
+                ),
+                None,
+                "present",
+            )
         )
     return named
 
@@ -151,11 +193,20 @@ def _near(mention: Mention, region: str | None) -> tuple[str, ...]:
 
 
 def _target(
-    words: Sequence[Token], text: str, mention: Mention, region: str | None, said: Assertion, cue: tuple[int, int] | None
+    words: Sequence[Token],
+    text: str,
+    mention: Mention,
+    region: str | None,
+    said: Assertion,
+    cue: tuple[int, int] | None,
 ) -> Target:
     own = region or mention.concept.organ
     place = lexicon().place(mention.concept, own)
-    first, last = (mention.first, mention.last) if cue is None else (min(mention.first, cue[0]), max(mention.last, cue[1]))
+    first, last = (
+        (mention.first, mention.last)
+        if cue is None
+        else (min(mention.first, cue[0]), max(mention.last, cue[1]))
+    )
     name_start, name_end = words[mention.first].start, words[mention.last].end
     evidence, start = quote(text, words[first].start, words[last].end, name_start, name_end)
     return Target(
@@ -208,10 +259,10 @@ def _related(
 
 
 def _with_relation(targets: list[Target], carrier: Target, relation: Relation) -> list[Target]:
-    return [replace(target, relation=relation) if _key(target) == _key(carrier) else target for target in targets]
+    return [
+        replace(target, relation=relation) if _key(target) == _key(carrier) else target for target in targets
+    ]
 
 
 def _key(target: Target) -> str:
     return target.label or target.words
-
-

@@ -35,7 +35,9 @@ _SIZED_FIRST = re.compile(
 _SIZED_LAST = re.compile(
     rf"{_PAIR}[^\d]{{0,40}}?(?:size|width|wide|w\s?[=:]|of|,|is|with|and)\s?[^\d]{{0,20}}?{_N}{_PX}\s?(?:wide|w|width|in width)?\s?(?:x|by|\u00d7|\*|,|and|height|h\s?[=:])+\s?(?:height\s?|h\s?[=:]\s?|high\s?)?(?:of\s)?[=:]?\s?{_N}{_PX}"
 )
-_SIZE_WORDS = re.compile(r"\bwid(?:e|th)\b|\bhigh\b|\bheight\b|\bw\s?[=:]|\d\s?(?:x|\u00d7|by)\s?\d|\btall\b|\bside\b")
+_SIZE_WORDS = re.compile(
+    r"\bwid(?:e|th)\b|\bhigh\b|\bheight\b|\bw\s?[=:]|\d\s?(?:x|\u00d7|by)\s?\d|\btall\b|\bside\b"
+)
 _XY = re.compile(rf"\bx\s?[=:]?\s?{_N}{_PX}\W{{1,4}}(?:and\s)?y\s?[=:]?\s?{_N}")
 _YX = re.compile(rf"\b(?:row|y)\s?[=:]?\s?{_N}\W{{1,4}}(?:and\s)?(?:col(?:umn)?|x)\s?[=:]?\s?{_N}")
 _COLROW = re.compile(rf"\bcol(?:umn)?\s?[=:]?\s?{_N}\W{{1,4}}(?:and\s)?row\s?[=:]?\s?{_N}")
@@ -44,10 +46,14 @@ _AT = re.compile(
     rf"\b(?:at|pixels?|point|position|location|coordinates?|coords?|near|around|click(?:ed)?(?: on)?|px|xy|spot|marker|seed|@|here)\b\W{{0,3}}(?:is\s|at\s|point\s|pixel\s|position\s|location\s|coordinates?\s|\()?\W{{0,3}}{_N}{_PX}\s?(?:,|/|;|\band\b|\bx\b| )\s?{_N}(?!\s?(?:mm|%|\u00b5m|um|x\b|\u00d7))"
 )
 _AT_SIGN = re.compile(rf"@\s?{_N}\s?[,/ ]\s?{_N}")
-_LIST = re.compile(r"(?:points?|pixels?|at|positions?|coordinates)\W{{1,3}}((?:\d{{1,6}}\s?,\s?\d{{1,6}}\s?(?:;|and|\|)\s?)+\d{{1,6}}\s?,\s?\d{{1,6}})")
+_LIST = re.compile(
+    r"(?:points?|pixels?|at|positions?|coordinates)\W{{1,3}}((?:\d{{1,6}}\s?,\s?\d{{1,6}}\s?(?:;|and|\|)\s?)+\d{{1,6}}\s?,\s?\d{{1,6}})"
+)
 
 _LIST_PAIR = re.compile(r"(\d{1,6})\s?,\s?(\d{1,6})")
-_BARE = re.compile(r"(?<![\d.:/])(\d{2,5})\s?(?:,|/|\s)\s?(\d{2,5})(?![\d.]|\s?(?:mm|%|\u00b5m|um|x\b|\u00d7|hpf|cells|nuclei))")
+_BARE = re.compile(
+    r"(?<![\d.:/])(\d{2,5})\s?(?:,|/|\s)\s?(\d{2,5})(?![\d.]|\s?(?:mm|%|\u00b5m|um|x\b|\u00d7|hpf|cells|nuclei))"
+)
 
 
 def places_in(text: str) -> tuple[tuple[Point, ...], tuple[Box, ...], tuple[int, ...]]:
@@ -81,7 +87,14 @@ def places_in(text: str) -> tuple[tuple[Point, ...], tuple[Box, ...], tuple[int,
         for pair in _LIST_PAIR.finditer(match.group(1)):
             found[match.start(1) + pair.start()] = (float(pair.group(1)), float(pair.group(2)))
     low = _LIST.sub(lambda match: " " * len(match.group()), low)
-    for pattern, swap in ((_YX, True), (_COLROW, False), (_XY, False), (_BRACKETED, False), (_AT, False), (_AT_SIGN, False)):
+    for pattern, swap in (
+        (_YX, True),
+        (_COLROW, False),
+        (_XY, False),
+        (_BRACKETED, False),
+        (_AT, False),
+        (_AT_SIGN, False),
+    ):
         for match in pattern.finditer(low):
             first, second = (float(number) for number in match.groups())
             found[match.start(1)] = (second, first) if swap else (first, second)
@@ -95,7 +108,8 @@ def places_in(text: str) -> tuple[tuple[Point, ...], tuple[Box, ...], tuple[int,
 def _is_point_list(low: str, match: re.Match[str]) -> bool:
     """ "between (1, 2) and (3, 4)" is a box only where a box or a rectangle is meant."""
     return match.group().startswith(("between", "from")) and not re.search(
-        r"\b(?:box|rect|rectangle|roi|region|window|area|square|crop|bbox|field|corner)", low[: match.end() + 30]
+        r"\b(?:box|rect|rectangle|roi|region|window|area|square|crop|bbox|field|corner)",
+        low[: match.end() + 30],
     )
 
 
@@ -106,7 +120,9 @@ def _blank(low: str, pattern: re.Pattern[str], boxes: list[Box]) -> str:
 
     def erase(match: re.Match[str]) -> str:
         numbers = tuple(float(number) for number in match.groups())
-        read = any(_box(numbers, kind) in boxes for kind in ("corners", "ranges", "sized first", "sized last"))
+        read = any(
+            _box(numbers, kind) in boxes for kind in ("corners", "ranges", "sized first", "sized last")
+        )
         return " " * len(match.group()) if read else match.group()
 
     return pattern.sub(erase, low)

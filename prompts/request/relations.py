@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.request.roles import Part, find_terms, term_phrases
@@ -33,7 +34,10 @@ def find_relation(
     if joint is not None:
         return joint, parts
     links = _links(words, text, live)
-    if not links or len({(id(one[1])) for one in links if one[0] == "inside"}) == 1 and _compared(words, text, links, live):
+    if not links or (
+        len({(id(one[1])) for one in links if one[0] == "inside"}) == 1
+        and _compared(words, text, links, live)
+    ):
         return None, parts
     return links[0], parts
 
@@ -79,10 +83,14 @@ def _links(words: Sequence[Token], text: str, live: Sequence[Mention]) -> list[F
     """Prepositions between neighbours, or in front of the first of them."""
     found: list[Found] = []
     opening = _link(words, text, -1, live[0])
-    if opening is not None and live[0].first - _first_link(words, text, live[0]) <= 5 and _opens(words, text, live[0]):
+    if (
+        opening is not None
+        and live[0].first - _first_link(words, text, live[0]) <= 5
+        and _opens(words, text, live[0])
+    ):
         found.append((opening, live[1], live[0]))
     subject = live[0]
-    for one, other in zip(live, live[1:], strict=False):
+    for one, other in pairwise(live):
         op = _link(words, text, one.last, other)
         if op is not None and not any(link[1] is other and link[2] is one for link in found):
             found.append((op, subject if _continues(words, one, other, found) else one, other))
@@ -107,7 +115,7 @@ def _link(words: Sequence[Token], text: str, last: int, other: Mention) -> Relat
     gap = text[words[last].end if last >= 0 else 0 : words[other.first].start]
     if last >= 0 and any(mark in gap for mark in ".;:?"):
         return None
-    found = [hit for hit in find_terms(part, text, "inside", "always_space")]
+    found = find_terms(part, text, "inside", "always_space")
     if not found or len(part) - 1 - found[-1][1] > 3:
         return None
     if last >= 0 and found[-1][2] == "inside" and "," in gap and part[0].norm in ("and", "or"):
@@ -132,7 +140,9 @@ def _holds(words: Sequence[Token], text: str, one: Mention, other: Mention) -> b
     """ "stroma with lymphocytes in it", "glands containing mucin"."""
     between = [word.norm for word in words[one.last + 1 : other.first]]
     after = [word.norm for word in words[other.last + 1 : other.last + 3]]
-    return "containing" in between or ("with" in between and after[:2] in (["in", "it"], ["inside", "it"], ["in", "them"], ["within", "it"]))
+    return "containing" in between or (
+        "with" in between and after[:2] in (["in", "it"], ["inside", "it"], ["in", "them"], ["within", "it"])
+    )
 
 
 def _compared(words: Sequence[Token], text: str, links: Sequence[Found], live: Sequence[Mention]) -> bool:

@@ -14,7 +14,23 @@ from tissuetalk.prompts.words import Token, phrase
 
 Role = Literal["wanted", "unwanted", "subtracted", "case"]
 PARTS = ",;.:!?\n"
-RESUMING = frozenset({"but", "only", "just", "show", "segment", "mark", "however", "then", "do", "i", "outline", "count", "and"})
+RESUMING = frozenset(
+    {
+        "but",
+        "only",
+        "just",
+        "show",
+        "segment",
+        "mark",
+        "however",
+        "then",
+        "do",
+        "i",
+        "outline",
+        "count",
+        "and",
+    }
+)
 TUMORS = frozenset({"tumor", "tumor_nuclei", "cis", "liver_metastasis", "adenoma"})
 
 
@@ -72,7 +88,9 @@ def roles_of(words: Sequence[Token], text: str, mentions: Sequence[Mention]) -> 
     parts: list[Part] = []
     for number, mention in enumerate(mentions):
         previous = mentions[number - 1] if number else None
-        cue = _cue_before(words, text, mention, previous, before, parts) or _cue_behind(words, text, mention, behind)
+        cue = _cue_before(words, text, mention, previous, before, parts) or _cue_behind(
+            words, text, mention, behind
+        )
         if cue is not None:
             said = " ".join(word.norm for word in words[cue[0] : cue[1] + 1])
             parts.append(Part(mention, "unwanted", cue, said))
@@ -103,7 +121,13 @@ def _cue_before(
             return None
         if previous is not None and previous.first > last:
             held = parts[-1]
-            listed = {word.norm for word in words[previous.last + 1 : mention.first]} <= {"or", "and", "nor", "the", "any"}
+            listed = {word.norm for word in words[previous.last + 1 : mention.first]} <= {
+                "or",
+                "and",
+                "nor",
+                "the",
+                "any",
+            }
             return held.cue if held.role == "unwanted" and listed and held.cue is not None else None
         if _is_spatial(words, first, last):
             return None
@@ -115,9 +139,28 @@ def _is_spatial(words: Sequence[Token], first: int, last: int) -> bool:
     """ "not in", "except inside": the place is excluded, not the object."""
     after = words[last + 1].norm if last + 1 < len(words) else ""
     said = words[last].norm
-    if said == "not" and after in ("in", "inside", "within", "part", "overlapping", "touching", "on", "located", "lying", "belonging"):
+    if said == "not" and after in (
+        "in",
+        "inside",
+        "within",
+        "part",
+        "overlapping",
+        "touching",
+        "on",
+        "located",
+        "lying",
+        "belonging",
+    ):
         return True
-    return after in ("in", "inside", "within", "those") and said in ("except", "than", "from", "but", "excluding", "exclude", "not")
+    return after in ("in", "inside", "within", "those") and said in (
+        "except",
+        "than",
+        "from",
+        "but",
+        "excluding",
+        "exclude",
+        "not",
+    )
 
 
 def _cue_behind(
@@ -133,19 +176,32 @@ def _cue_behind(
 
 
 def _leaves(words: Sequence[Token], mention: Mention) -> bool:
-    return any(word.norm in ("leave", "leaving", "keep", "cut", "filter") for word in words[max(0, mention.first - 4) : mention.first])
+    return any(
+        word.norm in ("leave", "leaving", "keep", "cut", "filter")
+        for word in words[max(0, mention.first - 4) : mention.first]
+    )
 
 
 def _is_case(words: Sequence[Token], text: str, mention: Mention, mentions: Sequence[Mention]) -> bool:
     """A tumour named only to say what the slide is: "HCC case", "it's an IDC of the breast", "RCC: vessels and blood"."""
-    if mention.concept.id not in TUMORS or len(mentions) < 2:
+    if len(mentions) < 2:
+        return False
+    if _pointed_at(words, mention):
+        return True
+    if mention.concept.id not in TUMORS:
         return False
     others = [m for m in mentions if m is not mention]
     after = words[mention.last + 1].norm if mention.last + 1 < len(words) else ""
     before = [word.norm for word in words[max(0, mention.first - 3) : mention.first]]
-    if after in term_words("case_words") or before[-2:] in (["is", "a"], ["is", "an"], ["it's", "a"], ["it's", "an"], ["this", "is"]):
+    if after in term_words("case_words") or before[-2:] in (
+        ["is", "a"],
+        ["is", "an"],
+        ["it's", "a"],
+        ["it's", "an"],
+        ["this", "is"],
+    ):
         return True
-    if any(word in ("case", "from") for word in before[-2:]) and "of" in before + ["of"] and "case" in before:
+    if "case" in before[-2:]:
         return True
     low, high = _stretch(words, text, mention)
     if any(low <= m.first <= high for m in others):
@@ -156,8 +212,14 @@ def _is_case(words: Sequence[Token], text: str, mention: Mention, mentions: Sequ
     left = {words[i].norm for i in alone}
     filler = {"a", "an", "the", "this", "in", "of", "case", "breast", "slide", "with", "my", "from", "h", "e"}
     spare = filler | term_words("case_words") | lexicon().modifiers
-    named_again = any(m.concept.id in TUMORS | {"tumor_nuclei", "mitosis"} for m in others) or (low == 0 or high == len(words) - 1)
-    return not left & verbs and left <= spare and named_again and _set_apart(text, words, low, high)
+    return not left & verbs and left <= spare and _set_apart(text, words, low, high)
+
+
+def _pointed_at(words: Sequence[Token], mention: Mention) -> bool:
+    """ "in this breast tumour": where the picture is from."""
+    before = [word.norm for word in words[max(0, mention.first - 4) : mention.first]]
+    places = [i for i, norm in enumerate(before) if norm in ("this", "my", "our", "her", "his", "these")]
+    return bool(places) and places[-1] > 0 and before[places[-1] - 1] in ("in", "of", "from", "on")
 
 
 def _stretch(words: Sequence[Token], text: str, mention: Mention) -> tuple[int, int]:
@@ -178,7 +240,10 @@ def _set_apart(text: str, words: Sequence[Token], low: int, high: int) -> bool:
     """The case description is a part of its own: the first or the last one, not an item of a list by commas."""
     if low == 0 and high + 1 < len(words):
         return any(mark in text[words[high].end : words[high + 1].start] for mark in ".:;-\u2014\u2013,")
-    if high == len(words) - 1 and low > 0:
+    ends = high == len(words) - 1 or any(
+        mark in text[words[high].end : words[high + 1].start] for mark in ".?\n"
+    )
+    if ends and low > 0:
         gap = text[words[low - 1].end : words[low].start]
         return any(mark in gap for mark in ".:;-?,\u2014\u2013")
     return False

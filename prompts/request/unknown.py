@@ -13,8 +13,32 @@ from tissuetalk.prompts.request.roles import find_terms, term_words
 from tissuetalk.prompts.words import Token, phrase
 
 ASKING = frozenset(
-    "segment outline mark highlight find delineate trace mask detect locate extract isolate circle annotate count measure show quantify "
-    "identify pick label contour draw where".split()
+    [
+        "segment",
+        "outline",
+        "mark",
+        "highlight",
+        "find",
+        "delineate",
+        "trace",
+        "mask",
+        "detect",
+        "locate",
+        "extract",
+        "isolate",
+        "circle",
+        "annotate",
+        "count",
+        "measure",
+        "show",
+        "quantify",
+        "identify",
+        "pick",
+        "label",
+        "contour",
+        "draw",
+        "where",
+    ]
 )
 LINKING = frozenset({"and", "or"})
 
@@ -32,10 +56,29 @@ class Unknown:
 def _ordinary() -> frozenset[str]:
     cues = load_terms("cues.yaml")
     words = set(term_words("common")) | set(term_words("verbs")) | set(term_words("case_words"))
-    for name in ("pre_absent", "post_absent", "pre_uncertain", "stop", "verbs", "positive", "normal", "invading", "order_verbs"):
+    for name in (
+        "pre_absent",
+        "post_absent",
+        "pre_uncertain",
+        "stop",
+        "verbs",
+        "positive",
+        "normal",
+        "invading",
+        "order_verbs",
+    ):
         words |= {word for text in cues[name] for word in phrase(str(text))}
     request = load_terms("request.yaml")
-    for name in ("unwanted_before", "unwanted_behind", "subtracting", "always_space", "inside", "union", "intersection", "everything"):
+    for name in (
+        "unwanted_before",
+        "unwanted_behind",
+        "subtracting",
+        "always_space",
+        "inside",
+        "union",
+        "intersection",
+        "everything",
+    ):
         words |= {word for text in request[name] for word in phrase(str(text))}
     return frozenset(words)
 
@@ -44,9 +87,14 @@ def find_unknown(words: Sequence[Token], text: str, mentions: Sequence[Mention])
     """Runs of words that are neither ordinary English nor in the lexicon, where an object would stand."""
     taken = {i: mention for mention in mentions for i in range(mention.first, mention.last + 1)}
     organs = {i for first, last, _, _ in organ_hits(words, text) for i in range(first, last + 1)}
-    measured = {i for first, last, _ in find_terms(words, text, "inside", "always_space") for i in range(first, last + 1)}
+    measured = {
+        i
+        for first, last, _ in find_terms(words, text, "inside", "always_space")
+        for i in range(first, last + 1)
+    }
     free = [
-        i not in taken and i not in organs and i not in measured and _is_strange(word, text) for i, word in enumerate(words)
+        i not in taken and i not in organs and i not in measured and _is_strange(word, text)
+        for i, word in enumerate(words)
     ]
     found: list[Unknown] = []
     index = 0
@@ -67,7 +115,11 @@ def find_unknown(words: Sequence[Token], text: str, mentions: Sequence[Mention])
 def _is_strange(word: Token, text: str) -> bool:
     if not word.norm.isalpha() or len(word.norm) < 3:
         return False
-    return word.norm not in _ordinary() and word.lower not in _ordinary() and word.norm not in lexicon().modifiers
+    return (
+        word.norm not in _ordinary()
+        and word.lower not in _ordinary()
+        and word.norm not in lexicon().modifiers
+    )
 
 
 def _joined(words: Sequence[Token], text: str, last: int) -> bool:
@@ -87,7 +139,11 @@ def _judge(
     while start > 0 and words[start - 1].norm in ARTICLES | {"all", "every", "each", "any", "only", "just"}:
         start -= 1
     previous = words[start - 1].norm if start else ""
-    asked = previous in ASKING or (previous in LINKING and bool(anything_known)) or (start == 0 and not anything_known)
+    asked = (
+        previous in ASKING
+        or (previous in LINKING and bool(anything_known))
+        or (start == 0 and not anything_known)
+    )
     listed = start > 0 and (start - 1) in taken and "," in text[words[start - 1].end : words[start].start]
     if not (asked or listed) or not _is_noun(words[last]):
         return None

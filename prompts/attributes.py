@@ -1,0 +1,245 @@
+"""Attribute prompts P0 to P10 for H&E: what a mask itself says about number, size, place, shape and colour.
+
+Source: the attribute prompts of the VLSM benchmark (spec vlsm.md, sections 4, 5 and 8), its photo group carried over to
+H&E: a1 object type, a2 shape, a3 stain colour, a4 size, a5 number, a6 location, a7 a description, a8 region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.prompts.glossary import card_for
+from tissuetalk.prompts.lexicon import load_terms
+from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
+
+Mask = NDArray[np.bool_]
+RGB = NDArray[np.uint8]
+PromptId = Literal["P0", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10"]
+PROMPT_IDS: tuple[PromptId, ...] = ("P0", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10")
+
+SMALLEST_COMPONENT_PX = 36
+SIZE_CUTS = ((0.005, "tiny"), (0.10, "small"), (0.30, "medium"))
+NUMBER_BANDS = ((1, "one"), (4, "few"), (11, "many"))
+COLOR_RGB: Mapping[str, tuple[int, int, int]] = {
+    "purple": (120, 80, 160),
+    "blue": (70, 70, 150),
+    "pink": (225, 160, 190),
+    "red": (200, 60, 70),
+    "white": (240, 240, 240),
+    "brown": (140, 95, 60),
+    "gray": (150, 150, 150),
+}
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What was read off one mask. Empty strings and tuples stand for what could not be told."""
+
+    object_type: str
+    region: str
+    number: str = ""
+    sizes: tuple[str, ...] = ()
+    locations: tuple[str, ...] = ()
+    shape: str = ""
+    color: str = ""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One 8-connected part: area in px, box [x0, y0, x1, y1) and its own pixels inside the box."""
+
+    area_px: int
+    box_xyxy: tuple[int, int, int, int]
+    pixels: Mask
+
+
+def components(mask: Mask, smallest_px: int = SMALLEST_COMPONENT_PX) -> list[Component]:
+    """8-connected parts of at least `smallest_px`, largest first."""
+    labels, count = _label8(mask)
+    rows, columns = np.nonzero(labels)
+    order = np.argsort(labels[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
+    ends = np.cumsum(np.bincount(labels[rows, columns], minlength=count + 1))
+    found = []
+    for value in range(1, count + 1):
+        own = slice(int(ends[value - 1]), int(ends[value]))
+        y, x = rows[own], columns[own]
+        if len(y) < smallest_px:
+            continue
+        y0, y1, x0, x1 = int(y.min()), int(y.max()) + 1, int(x.min()), int(x.max()) + 1
+        found.append(Component(len(y), (x0, y0, x1, y1), labels[y0:y1, x0:x1] == value))
+    return sorted(found, key=lambda part: (-part.area_px, part.box_xyxy))
+
+
+def _label8(mask: Mask) -> tuple[NDArray[np.int32], int]:
+    """Number the 8-connected parts: runs of each row joined to touching runs of the row above."""
+    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), dtype=np.int8)
+    padded[:, 1:-1] = mask
+    steps = np.diff(padded, axis=1)
+    starts, ends = np.argwhere(steps == 1), np.argwhere(steps == -1)
+    parent = list(range(len(starts)))
+
+    def root(run: int) -> int:
+        while parent[run] != run:
+            parent[run] = parent[parent[run]]
+            run = parent[run]
+        return run
+
+    above: list[int] = []
+    current: list[int] = []
+    row = -1
+    for run, (y, x0) in enumerate(starts):
+        if y != row:
+            above = current if y == row + 1 else []
+            current, row = [], int(y)
+        x1 = int(ends[run][1])
+        for other in above:
+            if starts[other][1] <= x1 and x0 <= ends[other][1]:
+                parent[root(run)] = root(other)
+        current.append(run)
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    numbers: dict[int, int] = {}
+    for run, (y, x0) in enumerate(starts):
+        labels[y, x0 : ends[run][1]] = numbers.setdefault(root(run), len(numbers) + 1)
+    return labels, len(numbers)
+
+
+def attributes_of(
+    mask: Mask, label: Label, image: RGB | None = None, *, tganet_size: bool = False
+) -> Attributes:
+    """Number, sizes, locations, shape and colour of a mask.
+
+    image: [H, W, 3] pixels for the stain colour, or None to leave colour out. tganet_size: size from the bounding box
+    instead of the component's own area, as TGANet does.
+    """
+    if mask.ndim != 2 or (image is not None and image.shape[:2] != mask.shape):
+        raise InvalidArgumentError("attributes need a two-dimensional mask and an image of the same size.")
+    parts = components(mask)
+    card = card_for(label)
+    if not parts:
+        return Attributes(card.name, label.region)
+    return Attributes(
+        card.name,
+        label.region,
+        number_word(len(parts)),
+        tuple(
+            name
+            for name in ("tiny", "small", "medium", "large")
+            if name in {_size(p, mask, tganet_size) for p in parts}
+        ),
+        tuple(dict.fromkeys(location_word(p.box_xyxy, mask.shape) for p in parts)),
+        shape_word(parts[0]),
+        "" if image is None else color_word(image[mask].mean(axis=0)),
+    )
+
+
+def number_word(count: int) -> str:
+    """The band a count falls into: one, few (to 4), many (to 11), dozens."""
+    return next((word for limit, word in NUMBER_BANDS if count <= limit), "dozens")
+
+
+def _size(part: Component, mask: Mask, by_box: bool) -> str:
+    x0, y0, x1, y1 = part.box_xyxy
+    area = (x1 - x0) * (y1 - y0) if by_box else part.area_px
+    return size_word(area / mask.size)
+
+
+def size_word(fraction: float) -> str:
+    """tiny below 0.005 of the image, small below 0.10, medium below 0.30, else large."""
+    return next((word for limit, word in SIZE_CUTS if fraction < limit), "large")
+
+
+def location_word(
+    box_xyxy: tuple[int, int, int, int], shape: tuple[int, ...], *, legacy_location: bool = False
+) -> str:
+    """The cell of a 3x3 grid in which the centre of a box lies; `legacy_location` cuts columns at H/3 as released."""
+    height, width = shape[:2]
+    x, y = (box_xyxy[0] + box_xyxy[2]) / 2, (box_xyxy[1] + box_xyxy[3]) / 2
+    span = height if legacy_location else width
+    row = ("top", "", "bottom")[int(y >= height / 3) + int(y >= 2 * height / 3)]
+    column = ("left", "", "right")[int(x >= span / 3) + int(x >= 2 * span / 3)]
+    return " ".join(word for word in (row, column) if word) or "center"
+
+
+def shape_word(part: Component) -> str:
+    """round, oval, elongated, rectangular or irregular, from the moments and the fill of the box."""
+    rows, columns = np.nonzero(part.pixels)
+    if len(rows) < 3:
+        return "round"
+    values = np.linalg.eigvalsh(np.cov(np.stack([rows, columns]).astype(float)) + np.eye(2) / 12)
+    minor, major = float(np.sqrt(values[0])), float(np.sqrt(values[1]))
+    ellipse_fill = part.area_px / (4 * np.pi * minor * major)
+    box_fill = part.area_px / part.pixels.size
+    if box_fill > 0.93:
+        return "rectangular"
+    if ellipse_fill < 0.85:
+        return "irregular"
+    ratio = major / minor
+    return "round" if ratio < 1.25 else "oval" if ratio < 2.5 else "elongated"
+
+
+def color_word(mean_rgb: NDArray[np.float64] | Sequence[float]) -> str:
+    """The nearest of the stain colours."""
+    wanted = np.asarray(mean_rgb, dtype=float)
+    return min(COLOR_RGB, key=lambda name: float(np.abs(wanted - np.asarray(COLOR_RGB[name])).sum()))
+
+
+@lru_cache(maxsize=1)
+def _descriptions() -> dict[str, list[str]]:
+    rows: dict[str, list[str]] = load_terms("descriptions.yaml")
+    return rows
+
+
+def descriptions_of(label: Label) -> tuple[str, ...]:
+    """Five descriptions of an object type (a7), as they follow "which is"."""
+    card = card_for(label)
+    look = card.what_it_looks_like.rstrip(".")
+    look = look[0].lower() + look[1:]
+    name = label.object_type
+    return tuple(
+        text.format(name=name, look=look, what=_lower(card.what_it_is))
+        for text in _descriptions()["which_is"]
+    )
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:].rstrip(".")
+
+
+def attribute_prompt(prompt: PromptId, found: Attributes, label: Label, form: int = 0) -> str:
+    """One of the prompts P0..P10; a missing attribute goes together with its clause.
+
+    form: which of the five descriptions is used in P7 to P9; training draws one at random, evaluation keeps 0.
+    """
+    noun = found.object_type
+    if prompt == "P0":
+        return ""
+    if prompt == "P10":
+        return pathsegmentor_prompt(label)
+    about = f"which is {descriptions_of(label)[form % 5]}"
+    if prompt == "P7":
+        return f"{noun}, {about}"
+    depth = {"P1": 0, "P2": 1, "P3": 2, "P4": 3}.get(prompt, 4)
+    words = [found.shape, found.color, ", ".join(found.sizes), found.number][:depth]
+    head = " ".join([word for word in reversed(words) if word] + [noun])
+    where = f"located in {_listed(found.locations)} of the image" if found.locations else ""
+    if prompt == "P6":
+        return f"{head}, {where}" if where else head
+    if prompt == "P8":
+        return f"{head}, {about}"
+    if prompt == "P9":
+        return f"{head}, {about}, {where}" if where else f"{head}, {about}"
+    return head
+
+
+def _listed(words: Sequence[str]) -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
