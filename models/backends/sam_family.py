@@ -1,0 +1,85 @@
+"""What the box- and point-prompted models have in common: one encoding, prompts a few at a time, masks at full size."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tissuetalk.models.backends.interface import BoxXYXY, PointXY
+from tissuetalk.models.backends.loading import device, to_size
+from tissuetalk.models.characteristics import Mask
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.interface import RGB, ModelCard
+
+AT_ONCE = 16
+"""Prompts decoded together: bounds memory, changes no answer."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Image embeddings with the image's size and where it lies on the model's square input.
+
+    scale_x, scale_y: input pixels per image pixel. used_height, used_width: share of the input that is image.
+    """
+
+    embeddings: Any
+    height: int
+    width: int
+    scale_x: float
+    scale_y: float
+    used_height: float = 1.0
+    used_width: float = 1.0
+
+
+class SamFamily(ABC):
+    """A ``PromptableSegmenter`` in terms of two steps: ``encode`` an image and ``logits`` for prompts."""
+
+    card: ModelCard
+    weights_sha256: str
+    side_px: int
+    takes_points: bool
+
+    @abstractmethod
+    def encode(self, image: RGB) -> Encoded: ...
+
+    @abstractmethod
+    def logits(
+        self, embeddings: Any, *, boxes: torch.Tensor | None = None, points: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """[N, h, w] mask logits over the square input, for [N, 4] boxes or [N, 2] points in input pixels."""
+
+    def from_boxes(self, features: Encoded, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[Mask]:
+        for x0, y0, x1, y1 in boxes_xyxy:
+            if not (x0 < x1 and y0 < y1):
+                raise InvalidArgumentError(
+                    f"box {[x0, y0, x1, y1]} is empty; give [x0, y0, x1, y1] with x0 < x1, y0 < y1"
+                )
+        scale = torch.tensor([features.scale_x, features.scale_y] * 2, device=device())
+        for start in range(0, len(boxes_xyxy), AT_ONCE):
+            chunk = torch.tensor(boxes_xyxy[start : start + AT_ONCE], dtype=torch.float32, device=device())
+            yield from self._masks(features, boxes=chunk * scale)
+
+    def from_points(self, features: Encoded, points_xy: Sequence[PointXY]) -> Iterator[Mask]:
+        if not self.takes_points:
+            raise InvalidArgumentError(
+                f"{self.card.name} was made for boxes only; give boxes or use the model sam2"
+            )
+        scale = torch.tensor([features.scale_x, features.scale_y], device=device())
+        for start in range(0, len(points_xy), AT_ONCE):
+            chunk = torch.tensor(points_xy[start : start + AT_ONCE], dtype=torch.float32, device=device())
+            yield from self._masks(features, points=chunk * scale)
+
+    def segment_boxes(self, image: RGB, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[Mask]:
+        return self.from_boxes(self.encode(image), boxes_xyxy)
+
+    def _masks(self, features: Encoded, **prompts: torch.Tensor) -> Iterator[Mask]:
+        with torch.inference_mode():
+            logits = self.logits(features.embeddings, **prompts)
+        rows = max(1, round(logits.shape[-2] * features.used_height))
+        columns = max(1, round(logits.shape[-1] * features.used_width))
+        for one in logits:
+            yield to_size(one[None, :rows, :columns], features.height, features.width)[0] > 0.0
