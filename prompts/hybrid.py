@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from tissuetalk.models.errors import (
@@ -11,11 +11,14 @@ from tissuetalk.models.errors import (
     NoTargetInWordsError,
     ResourceError,
 )
+from tissuetalk.prompts.gaps import is_known, unread
 from tissuetalk.prompts.llm.engine import LLMEngine
 from tissuetalk.prompts.llm.evidence import Span
 from tissuetalk.prompts.llm.seam import Cancelled, never
 from tissuetalk.prompts.target import Engine, Request, Target
+from tissuetalk.prompts.taxonomy import Label
 
+_UNSURE = "only the language model reads this in the text; ask the user whether it is meant"
 _LOOKED_FOR = ("present", "uncertain")
 
 
@@ -39,6 +42,8 @@ class HybridEngine:
         except NoTargetInWordsError as error:
             return self._asked_alone(text, organ, cancelled, error)
         mentions = [_span(target) for target in ruled.targets if _is_open(target)]
+        if ruled.kind == "report":
+            mentions += unread(text)
         if not mentions:
             return ruled
         try:
@@ -49,7 +54,7 @@ class HybridEngine:
             return _with_notes(ruled, ["the language model could not place what the rules left open"])
         except (ResourceError, BusyError, InvalidArgumentError) as error:
             return _with_notes(ruled, [f"answered by the rules alone: {error}"])
-        return _compared(ruled, said)
+        return _compared(ruled, said, mentions)
 
     def _asked_alone(
         self, text: str, organ: str | None, cancelled: Cancelled, nothing: NoTargetInWordsError
@@ -66,7 +71,7 @@ class HybridEngine:
 
 def _is_open(target: Target) -> bool:
     """Whether the rules left something to decide about an object that is wanted, and know where it stands."""
-    undecided = target.label is None or bool(target.ambiguous)
+    undecided = bool(target.ambiguous) or (target.label is None and not is_known(target.words))
     return (
         undecided and target.assertion in _LOOKED_FOR and target.start is not None and bool(target.evidence)
     )
@@ -77,8 +82,8 @@ def _span(target: Target) -> Span:
     return Span(start, start + len(target.evidence))
 
 
-def _compared(ruled: Request, said: Request) -> Request:
-    """The rules' targets, with gaps filled and disagreements marked; what only the model named is left to ask about."""
+def _compared(ruled: Request, said: Request, mentions: Sequence[Span]) -> Request:
+    """The rules' targets, with gaps filled and disagreements marked; anything else the model named is left to ask."""
     left = list(said.targets)
     merged: list[Target] = []
     for target in ruled.targets:
@@ -87,9 +92,12 @@ def _compared(ruled: Request, said: Request) -> Request:
             merged.append(target)
             continue
         left.remove(match)
-        merged.append(_reconciled(target, match))
-    doubt = "only the language model reads this in the text; ask the user whether it is meant"
-    merged += [replace(other, ambiguous=doubt) for other in left if other.assertion in _LOOKED_FOR]
+        merged.append(_reconciled(target, match, ruled.organ))
+    for other in left:
+        if any(_overlap(_span(other), mention) for mention in mentions):
+            merged.append(other)
+        elif other.assertion in _LOOKED_FOR:
+            merged.append(replace(other, ambiguous=_UNSURE))
     return _with_notes(replace(ruled, targets=tuple(merged)), said.notes)
 
 
@@ -104,10 +112,10 @@ def _overlap(one: Span, other: Span) -> bool:
     return one.start < other.end and other.start < one.end
 
 
-def _reconciled(target: Target, other: Target) -> Target:
+def _reconciled(target: Target, other: Target, organ: str | None) -> Target:
     """A rules' target after the language model spoke about it."""
     if target.label is None and other.label is not None:
-        target = replace(target, label=other.label, reason=f"no label by rules; {other.reason}")
+        target = _placed(target, other, other.label, organ)
     if target.assertion == other.assertion:
         return target
     if (target.assertion in _LOOKED_FOR) == (other.assertion in _LOOKED_FOR):
@@ -115,6 +123,13 @@ def _reconciled(target: Target, other: Target) -> Target:
         return replace(target, assertion="uncertain") if doubtful else target
     doubt = f"the rules read this as {target.assertion}, the language model as {other.assertion}; ask the user which it is"
     return replace(target, ambiguous=doubt)
+
+
+def _placed(target: Target, other: Target, label: str, organ: str | None) -> Target:
+    """With the model's label, unless that would guess an organ the text does not name."""
+    if Label.parse(label).region in (organ, "unspecified"):
+        return replace(target, label=label, reason=f"unknown to the lexicon; {other.reason}")
+    return replace(target, alternatives=(*target.alternatives, label))
 
 
 def _with_notes(request: Request, notes: Iterable[str]) -> Request:

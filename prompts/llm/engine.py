@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import ValidationError
 
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
+from tissuetalk.prompts.glossary import plain_line
 from tissuetalk.prompts.llm.answer import Answer, most_targets, schema_for
 from tissuetalk.prompts.llm.check import Checker, merged
 from tissuetalk.prompts.llm.evidence import Span
@@ -18,6 +19,7 @@ from tissuetalk.prompts.llm.seam import Cancelled, LanguageModel, Turn, never
 from tissuetalk.prompts.llm.tokens import token_counter
 from tissuetalk.prompts.llm.wording import ask_again, ask_for
 from tissuetalk.prompts.organs import organ_of, region_of
+from tissuetalk.prompts.request.places import places_in
 from tissuetalk.prompts.target import Measure, Request, Target
 from tissuetalk.prompts.taxonomy import REGIONS
 from tissuetalk.prompts.words import tokens
@@ -96,10 +98,15 @@ class LLMEngine:
             raise NoTargetInWordsError(
                 " ".join(["the language model found nothing to outline.", *checker.notes])
             )
+        kind = _kind(answers)
+        # Coordinates are read by rules and never from the model; a report's numbers are no coordinates.
+        points, boxes, _ = places_in(text) if kind == "request" else ((), (), ())
         return Request(
-            kind=_kind(answers),
-            targets=merged(targets),
+            kind=kind,
+            targets=tuple(map(_explained, merged(targets)) if kind == "exploratory" else merged(targets)),
             organ=region or _organ(answers),
+            points=points,
+            boxes=boxes,
             measures=_measures(answers),
             notes=(*notes, *checker.notes),
         )
@@ -160,6 +167,10 @@ def _what_is_wrong(error: ValidationError) -> str:
     places = [".".join(map(str, one["loc"])) or "the whole" for one in error.errors(include_input=False)]
     kinds = [one["type"].replace("_", " ") for one in error.errors(include_input=False)]
     return "; ".join(f"{place}: {kind}" for place, kind in list(zip(places, kinds, strict=True))[:5])
+
+
+def _explained(target: Target) -> Target:
+    return replace(target, plain=plain_line(target.label)) if target.label else target
 
 
 def _kind(answers: Sequence[Answer]) -> Literal["report", "request", "exploratory"]:
