@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tissuetalk.models.images import Box
-from tissuetalk.prompts.target import Request, Target
+from tissuetalk.prompts.relations import box_mask, combine, combine_objects, renumbered
+from tissuetalk.prompts.target import RelationOp, Request, Target
 from tissuetalk.tools.engine import Found
 
 SLACK_UM = 3.0
@@ -85,8 +86,8 @@ def _only(maps: Found, mask: NDArray[np.bool_]) -> Found:
     """The pixels of ``mask``; objects keep their pixels in it and are numbered afresh, 1..N."""
     instances = None
     if maps.instances is not None:
-        kept, numbers = np.unique(np.where(mask, maps.instances, 0), return_inverse=True)
-        instances = numbers.reshape(mask.shape).astype(np.int32) + (0 if kept[0] == 0 else 1)
+        cut = np.where(mask, maps.instances, 0).astype(np.int32)
+        instances = renumbered(cut, np.unique(cut[cut > 0]))
     return replace(maps, mask=mask, instances=instances)
 
 
@@ -114,26 +115,17 @@ def _at_points(maps: Found, points: Sequence[tuple[float, float]], region: Box) 
 
 def _in_boxes(maps: Found, boxes: Sequence[tuple[float, float, float, float]], region: Box) -> Found:
     """Objects whose centre lies in a box; of a region, the pixels in the boxes."""
+    x, y = region.x0, region.y0
     inside = np.zeros(maps.mask.shape, bool)
     for x0, y0, x1, y1 in boxes:
-        inside[
-            max(0, round(y0) - region.y0) : max(0, round(y1) - region.y0),
-            max(0, round(x0) - region.x0) : max(0, round(x1) - region.x0),
-        ] = True
-    if maps.instances is None or not maps.instances.any():
+        inside |= box_mask(inside.shape, (x0 - x, y0 - y, x1 - x, y1 - y))
+    if maps.instances is None:
         return _only(maps, maps.mask & inside)
-    numbers = np.arange(1, int(maps.instances.max()) + 1)
-    present = numbers[np.bincount(maps.instances.ravel(), minlength=len(numbers) + 1)[1:] > 0]
-    centres = (
-        np.array(ndimage.center_of_mass(maps.instances > 0, maps.instances, present)).round().astype(int)
-    )
-    return _only(maps, np.isin(maps.instances, present[inside[centres[:, 0], centres[:, 1]]]))
+    instances = combine_objects("inside", maps.instances, inside)
+    return replace(maps, mask=instances > 0, instances=instances)
 
 
-def _related(op: str, subject: Found, reference: Found) -> Found:
-    """Pixel algebra of the PFPs tasks 3-5, 8 and 9 (spec pfps.md, section 3)."""
-    if op == "outside":
-        return _only(subject, subject.mask & ~reference.mask)
-    if op == "union":
-        return replace(subject, mask=subject.mask | reference.mask, instances=None)
-    return _only(subject, subject.mask & reference.mask)
+def _related(op: RelationOp, subject: Found, reference: Found) -> Found:
+    """Pixel algebra of the PFPs tasks 3-5, 8 and 9 (spec pfps.md, section 3): objects on the border are cut."""
+    mask = combine(op, subject.mask, reference.mask)
+    return replace(subject, mask=mask, instances=None) if op == "union" else _only(subject, mask)
