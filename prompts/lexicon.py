@@ -66,6 +66,7 @@ class Hit:
     last: int
 
 
+@lru_cache(maxsize=16)
 def load_terms(name: str) -> Any:
     """One YAML file of `terms/`."""
     text = resources.files("tissuetalk.prompts").joinpath("terms", name).read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tissuetalk.prompts.lexicon import lexicon
+from tissuetalk.prompts.lexicon import lexicon, load_terms
 from tissuetalk.prompts.reading.cues import has_phrase, phrases
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.segments import Segment
@@ -58,13 +58,14 @@ def keep(
     part: Segment,
     heading: Segment | None,
     neighbours: Sequence[Mention],
+    region: str | None,
 ) -> bool:
-    """Whether a mention of a report counts as a finding."""
+    """Whether a mention of a report on the organ `region` counts as a finding."""
     concept = mention.concept
     low = heading.first if heading is not None else part.first
     if not concept.report or (concept.layer and said != "absent"):
         return False
-    if _bare(words, mention, said):
+    if _bare(words, mention, said) or _small_print(words, text, mention):
         return False
     if concept.id in TUMORS and _elsewhere(words, mention, said, part, low):
         return False
@@ -76,6 +77,8 @@ def keep(
         return False
     if concept.id == "smooth_muscle" and words[mention.first].norm in WALLS:
         return said == "absent" and not has_phrase(words, low, part.last, "invading")
+    if concept.weak and _of_another_organ(words, mention, region):
+        return False
     if concept.weak:
         return _is_normal(words, mention, part, neighbours)
     return not _is_marker(words, mention)
@@ -86,6 +89,22 @@ def _bare(words: Sequence[Token], mention: Mention, said: Assertion) -> bool:
     if name in phrases("not_in_report"):
         return True
     return name in phrases("only_denied") and said != "absent"
+
+
+def _small_print(words: Sequence[Token], text: str, mention: Mention) -> bool:
+    """ "pin" is not PIN: an abbreviation counts in capitals only."""
+    name = tuple(word.norm for word in words[mention.core_first : mention.last + 1])
+    return name in phrases("abbreviations") and text[words[mention.last].start].islower()
+
+
+def _of_another_organ(words: Sequence[Token], mention: Mention, region: str | None) -> bool:
+    """Endometrium in a report on the ovary, the adrenal gland in one on the kidney."""
+    names = [word.norm for word in words[max(0, mention.first - 1) : mention.last + 1]]
+    if mention.concept.id == "gland" and any((name,) in phrases("organ_glands") for name in names):
+        return True
+    owners: dict[str, str] = load_terms("cues.yaml")["own_epithelium"]
+    owner = next((owners[name] for name in names[-2:] if name in owners), None)
+    return owner is not None and region is not None and owner != region
 
 
 def _elsewhere(words: Sequence[Token], mention: Mention, said: Assertion, part: Segment, low: int) -> bool:

@@ -108,7 +108,7 @@ def _list_before(words: Sequence[Token], text: str, head: int) -> list[int]:
     index = head - 1
     while index >= 0 and head - index < 14:
         gap = text[words[index].end : words[index + 1].start]
-        if any(mark in gap for mark in ":;()") or "\n\n" in gap:
+        if any(mark in gap for mark in ":;") or "\n\n" in gap:
             break
         if words[index].norm in INVASION_ADJECTIVES:
             places.append(index)
@@ -183,6 +183,8 @@ def spoken(mention: Mention, words: Sequence[Token], text: str) -> str:
         and len(head) > 4
         and head in lexicon().tumor_heads
     )
+    if concept.id in ("lvi", "pni"):
+        return concept.name
     if concept.own_words or built or (plain and len(said) > 4):
         return said
     if concept.id == "tumor" and len(said) > 4 and lexicon().is_tumor_word(words[mention.last].norm):

@@ -81,7 +81,7 @@ def read_report(text: str, organ: str | None) -> Reading:
             if verdict.assertion is None:
                 continue
             said = verdict.assertion
-            if not keep(words, text, mention, said, part, heading, own):
+            if not keep(words, text, mention, said, part, heading, own, region):
                 continue
             findings.append(_finding(words, text, mention, verdict, part, region))
     findings += _tumor_in_vessels(words, text, parts, grouped, region)
@@ -126,7 +126,7 @@ def _decide(
         return Verdict("absent")
     verdict = reader.verdict(mention)
     number = counted(words, text, mention, value.last if part.key and value else part.last)
-    if part.empty_value:
+    if part.empty_value and not _opens_fields(mention):
         return Verdict(None)
     if part.key:
         said = value_verdict(words, text, value)
@@ -141,6 +141,11 @@ def _decide(
     if verdict.assertion is not None and part.section in ("history", "family"):
         return Verdict("historical", verdict.cue)
     return verdict
+
+
+def _opens_fields(mention: Mention) -> bool:
+    """A tumour's full name before a colon heads the fields about it; it is not an empty field itself."""
+    return mention.concept.id == "tumor" and mention.last > mention.first
 
 
 def _is_affirmed(words: Sequence[Token], value: Segment | None) -> bool:

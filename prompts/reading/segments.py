@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tissuetalk.prompts.reading.cues import phrases, section_names
-from tissuetalk.prompts.words import Token
+from tissuetalk.prompts.words import Token, phrase
 
 Section = Literal["body", "history", "family", "addendum", "gross", "order"]
 
@@ -107,7 +107,8 @@ def _cut(words: Sequence[Token], text: str, index: int, inside: frozenset[int]) 
     if BULLET.search(gap):
         return "."
     if "\n" in gap:
-        return "." if gap.count(".") or _is_heading_line(text, after.start) else ""
+        titled = _is_title_line(text, before.start) or _is_title_line(text, after.start)
+        return "." if gap.count(".") or titled or _is_heading_line(text, after.start) else ""
     if "." in gap or ("[" in gap or "]" in gap):
         return "." if "." not in gap or _ends(before, after, text) else ""
     return ""
@@ -116,6 +117,13 @@ def _cut(words: Sequence[Token], text: str, index: int, inside: frozenset[int]) 
 def _is_heading_line(text: str, start: int) -> bool:
     line = text[start : start + 80].split("\n", 1)[0]
     return ":" in line
+
+
+def _is_title_line(text: str, place: int) -> bool:
+    """Whether the line around a place is nothing but the name of a section."""
+    low, high = text.rfind("\n", 0, place) + 1, text.find("\n", place)
+    line = text[low : high if high >= 0 else len(text)].strip()
+    return 0 < len(line) < 48 and phrase(line) in section_names()
 
 
 def _ends(before: Token, after: Token, text: str) -> bool:
