@@ -338,3 +338,20 @@ def test_boxes_widen_fractions_and_clip() -> None:
     assert (Box(5, 6, 9, 16).width, Box(5, 6, 9, 16).height) == (4, 10)
     with pytest.raises(InvalidArgumentError):
         Box(60, 0, 70, 5).clipped_to(50, 60)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 33), (640, 480)])
+@pytest.mark.parametrize(
+    "options",
+    [{"restart_marker_rows": 1}, {"progressive": True}, {"subsampling": 0, "quality": 100}, {"quality": 5}],
+    ids=lambda options: "-".join(options),
+)
+def test_every_whole_jpeg_equals_pillow(
+    tmp_path: Path, size: tuple[int, int], options: dict[str, object]
+) -> None:
+    path = tmp_path / "noise.jpg"
+    Image.effect_noise(size, 60).convert("RGB").save(path, **options)
+    with path.open("ab") as stream:
+        stream.write(b"\xff\xd8 what cameras append")
+    with Image.open(path) as truth:
+        assert np.array_equal(pixels_of(path), np.asarray(truth))

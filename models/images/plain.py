@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from io import BytesIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,10 @@ _PLUGINS = {
     "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
 }
 _EXIF_ORIENTATION = 274
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
+_OTHER_JPEG_FRAMES = frozenset({0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)})
+"""Progressive, lossless and arithmetic JPEG: their decoders need the end marker."""
+_MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 class PlainReader:
@@ -60,7 +66,7 @@ def open_plain(file: CheckedFile, kind: str, limits: Limits) -> PlainReader:
         f"{file.name} is a damaged or truncated {kind} file; get a fresh copy or save it again"
     )
     try:
-        with file.view() as stream, opener(stream) as image:
+        with _stream(file, kind) as stream, opener(stream) as image:
             require_decodable(image.size, file.name, limits)
             if kind == "PNG":
                 _verify_checksums(opener, file)
@@ -82,6 +88,32 @@ def require_decodable(size: tuple[int, int], name: str, limits: Limits) -> None:
             f"{name} has {width} by {height} pixels and must be decoded as a whole; the limit is "
             f"{limits.decoded_pixels} pixels: crop it, or save it as a tiled pyramidal TIFF"
         )
+
+
+def _stream(file: CheckedFile, kind: str) -> BinaryIO:
+    """The file; a baseline JPEG without its end marker.
+
+    At the marker libjpeg paints whatever is missing grey and calls the image complete. Without it, it asks for
+    more data, and Pillow reports the truncation. A few zero bytes serve the decoder's look-ahead.
+    """
+    if kind != "JPEG":
+        return file.view()
+    content = file.read_at(0, file.size_bytes)
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF:
+        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker in _OTHER_JPEG_FRAMES:
+            return file.view()
+        at += 2 + length
+        if marker == _START_OF_SCAN:
+            end = _MARKER_AFTER_SCAN.search(content, at)
+            if end is not None and end.group() == _END_OF_IMAGE:
+                return BytesIO(content[: end.start()] + bytes(16))
+            break
+    return file.view()
 
 
 def _verify_checksums(opener: Callable[..., Any], file: CheckedFile) -> None:

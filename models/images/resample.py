@@ -41,7 +41,7 @@ def resample(pixels: RGB, *, x: tuple[float, float], y: tuple[float, float], wid
 @lru_cache(maxsize=64)
 def _weights(start: float, step: float, count: int, length: int) -> Any:
     """Sparse [count, length] matrix whose rows sum to 1."""
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]  # SciPy ships no types
+    from scipy.sparse import csr_matrix
 
     index, weight = _area(start, step, count) if step >= 1 else _bilinear(start, step, count)
     row = np.repeat(np.arange(count), index.shape[1])

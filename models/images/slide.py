@@ -117,11 +117,12 @@ def open_mirax(file: CheckedFile, limits: Limits) -> SlideReader:
 def open_dicom(file: CheckedFile, limits: Limits) -> SlideReader:
     """A DICOM whole slide; its other levels are the files of the same series in the same folder."""
     path = _require_path(file)
-    for entry in os.scandir(path.parent):
-        if entry.is_symlink() and Path(os.path.realpath(entry)).parent != path.parent:
-            raise OutsideRootsError(
-                f"the folder of {file.name} holds links to other folders; a DICOM slide needs its files as such"
-            )
+    with os.scandir(path.parent) as entries:
+        links = [Path(entry.path) for entry in entries if entry.is_symlink()]
+    if any(Path(os.path.realpath(link)).parent != path.parent for link in links):
+        raise OutsideRootsError(
+            f"the folder of {file.name} holds links to other folders; a DICOM slide needs its files as such"
+        )
     if vendor_of(str(path)) != "dicom":
         raise UnreadableImageError(f"{file.name} is not a whole-slide DICOM image; give a slide or a tile")
     return _open(str(path), file, limits, parts=None)
