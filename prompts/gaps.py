@@ -9,7 +9,8 @@ from tissuetalk.prompts.llm.evidence import Span
 
 _ENDINGS = "oma|osis|itis|plasia|blast|cyte|phage|iasis|phil|thelial|thelium"
 _NOUNS = "body|inclusion|granule|crystal|globule|nest|infiltrate|rosette|deposit"
-_OBJECT = re.compile(rf"[a-z]{{3,}}(?:{_ENDINGS})|{_NOUNS}")
+_OBJECT = re.compile(rf"[a-z]{{3,}}(?:{_ENDINGS})")
+_NOUN = re.compile(_NOUNS)
 _NO_OBJECT = frozenset({"diagnosis", "prognosis", "anastomosis"})
 
 
@@ -19,12 +20,12 @@ def unread(text: str) -> tuple[Span, ...]:
     known = {index for hit in lexicon().find(words, text) for index in range(hit.first, hit.last + 1)}
     gaps = []
     for index, word in enumerate(words):
-        if index in known or word.norm in _NO_OBJECT or not _OBJECT.fullmatch(word.norm):
+        if index in known or word.norm in _NO_OBJECT:
             continue
-        with_adjective = (
-            index > 0 and index - 1 not in known and text[words[index - 1].end : word.start] == " "
-        )
-        gaps.append(Span(words[index - 1].start if with_adjective else word.start, word.end))
+        if _OBJECT.fullmatch(word.norm):
+            gaps.append(Span(word.start, word.end))
+        elif _NOUN.fullmatch(word.norm) and index > 0 and text[words[index - 1].end : word.start] == " ":
+            gaps.append(Span(words[index - 1].start, word.end))
     return tuple(gaps)
 
 
