@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 
 from tissuetalk.models.errors import TissuetalkError
-from tissuetalk.models.images import Limits
+from tissuetalk.models.images import Box, Limits
 from tissuetalk.tools.roots import Roots
 
 DATA = Path(__file__).parent / "data" / "images"
@@ -387,7 +387,7 @@ def test_random_damage_is_a_refusal_or_an_image_never_a_crash(root: Path) -> Non
     for kind in ("png", "jpg", "webp", "bmp", "tif"):
         small.save(root / f"small.{kind}")
         contents[kind] = (root / f"small.{kind}").read_bytes()
-    for round_ in range(240):
+    for round_ in range(120):
         kind = list(contents)[round_ % len(contents)]
         damaged = bytearray(contents[kind])
         for at in rng.integers(0, min(len(damaged), 20_000), 6):
@@ -395,6 +395,7 @@ def test_random_damage_is_a_refusal_or_an_image_never_a_crash(root: Path) -> Non
         (root / f"damaged.{kind}").write_bytes(damaged)
         try:
             with Roots([root]).open(f"damaged.{kind}") as image:
-                assert image.overview(64).shape[2] == 3
+                part = Box(0, 0, 500, 400).clipped_to(image.width, image.height)
+                assert image.read_region(part, width=32, height=32).shape == (32, 32, 3)
         except TissuetalkError as error:
             assert error.code in {"unreadable_image", "image_too_large"}
