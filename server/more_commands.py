@@ -107,11 +107,14 @@ def train(recipe: Annotated[Path, typer.Argument(help="A recipe file; examples i
 
 def export(
     result_dir: Annotated[Path, typer.Argument(help="Folder written by segment.")],
-    format: Annotated[str, typer.Option(help="geojson or csv.")],
-    out: Annotated[Path, typer.Option(help="File to write.")],
+    format: Annotated[
+        str, typer.Option(help="geojson, csv, parquet, ome-zarr, dicom-seg, dicom-ann or coco.")
+    ],
+    out: Annotated[Path, typer.Option(help="New file to write; a new folder for ome-zarr.")],
+    json_: JSON = False,
 ) -> None:
     """The result in a format other software opens."""
     from tissuetalk.tools.folders import export_path
 
-    export_path(result_dir, format, out)
-    print(out)
+    written = export_path(result_dir, format, out)
+    print(json.dumps({"format": format, "out": str(written)}) if json_ else written)

@@ -12,7 +12,9 @@ from PIL import Image
 from tissuetalk.models.errors import ImageChangedError, InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools import drawing, engine, explain, measure
+from tissuetalk.tools.export import FORMATS, export
 from tissuetalk.tools.order import Asked, Order, understand
+from tissuetalk.tools.overlay import disputed_overlay
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import (
     Answer,
@@ -77,23 +79,41 @@ class Desk:
         )
 
     def explain(
-        self, result_id: str, question: str | None = None, classifier: str | None = None
+        self,
+        result_id: str,
+        question: str | None = None,
+        classifier: str | None = None,
+        *,
+        stop: engine.Stop = lambda: False,
     ) -> Answer[ExplainResult]:
         if classifier is not None:
             raise InvalidArgumentError("no diagnosis classifier is installed here; leave classifier out.")
         with self.bench.workspace.reading(result_id) as stored:
             folder = ResultFolder(stored.folder)
-            result = explain.explain_folder(folder, question)
+            explained = explain.explain_folder(
+                folder,
+                question,
+                open_image=self._opener(folder),
+                load_model=self.bench.model,
+                features=self.bench.features,
+                stop=stop,
+            )
+            result = explained.result
             shown = result.model_copy(
                 update={"overlay": result.overlay and address(result_id, result.overlay)}
             )
             text = explain.as_text(shown)
-            picture = None
-            if "grounding" in result.kinds:
-                overlay = Image.open(folder.path / "overlay.png")
-                budget = drawing.picture_budget(text, len(shown.model_dump_json()))
-                picture = drawing.as_jpeg_within(overlay, budget)
-        return Answer(shown, text, picture)
+            budget = drawing.picture_budget(text, len(shown.model_dump_json()))
+            picture = self._evidence_picture(folder, explained)
+            jpeg = None if picture is None else drawing.as_jpeg_within(picture, budget)
+        return Answer(shown, text, jpeg)
+
+    def _evidence_picture(self, folder: ResultFolder, explained: explain.Explained) -> Image.Image | None:
+        """Where wordings disagree, if that was asked; else the overlay where it is the evidence."""
+        if explained.rephrased:
+            with self._opener(folder)() as source:
+                return disputed_overlay(folder, source, explained.rephrased)
+        return Image.open(folder.path / "overlay.png") if "grounding" in explained.result.kinds else None
 
     def view(
         self,
@@ -212,16 +232,16 @@ class Desk:
         return _listing("results", f"{len(found)} result(s) in the workspace, newest first.", results=found)
 
     def _save(self, result_id: str, format: str | None, folder: str | None) -> LibraryResult:
-        if format not in (None, "folder", "geojson"):
-            raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose folder or geojson.")
+        if format not in (None, "folder", *FORMATS):
+            choice = ", ".join(("folder", *FORMATS))
+            raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {choice}.")
         if folder is None:
             raise InvalidArgumentError("pass folder: where to save, a new folder inside an allowed root.")
         target = self.bench.new_folder(folder)
         with self.bench.workspace.reading(result_id) as stored:
             result = ResultFolder(stored.folder)
-            if format == "geojson":
-                target.mkdir(parents=True)
-                (target / "objects.geojson").write_text(result.all_geojson(), "utf-8")
+            if format is not None and format != "folder":
+                export(result, format, target / FORMATS[format].file_name, self._opener(result))
             else:
                 for mask in result.result().masks:
                     result.geojson(mask.mask_id)

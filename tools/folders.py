@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tissuetalk.models.errors import ImageChangedError, InvalidArgumentError, UnknownImageError
+from tissuetalk.models import registry
+from tissuetalk.models.errors import ImageChangedError, UnknownImageError
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.tools import measure
+from tissuetalk.tools import explain, measure
+from tissuetalk.tools.export import export
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import MeasureResult
+from tissuetalk.tools.results import ExplainResult, MeasureResult
 
 
 def measure_path(path: Path, metrics: Sequence[str] | None) -> MeasureResult:
@@ -20,11 +22,19 @@ def measure_path(path: Path, metrics: Sequence[str] | None) -> MeasureResult:
     )
 
 
+def explain_path(path: Path, question: str | None) -> ExplainResult:
+    """Evidence for a folder written by ``tissuetalk segment``. Raises UnknownResultError and explain's errors."""
+    folder = ResultFolder.existing(path)
+    return explain.explain_folder(
+        folder, question, open_image=lambda: _image_of(folder), load_model=registry.load
+    ).result
+
+
 def _image_of(folder: ResultFolder) -> ImageSource:
     """The image the result was made from, wherever the request said it lies; its content is checked."""
     path = Path(folder.request()["image"])
     if not path.is_file():
-        raise UnknownImageError(f"the image {path} is gone; put it back to measure staining or texture.")
+        raise UnknownImageError(f"the image {path} is gone; put it back: this needs its pixels.")
     source = open_image(path, name=path.name)
     if source.image_id != folder.result().image.image_id:
         source.close()
@@ -32,26 +42,7 @@ def _image_of(folder: ResultFolder) -> ImageSource:
     return source
 
 
-def export_path(path: Path, format: str, out: Path) -> None:
-    """Write the result in another format. Raises InvalidArgumentError for an unknown one."""
+def export_path(path: Path, format: str, out: Path) -> Path:
+    """Write the result of a folder in another format. Raises UnknownResultError and export's errors."""
     folder = ResultFolder.existing(path)
-    if out.exists():
-        raise InvalidArgumentError(f"{out} exists; choose a new file.")
-    if format == "geojson":
-        out.write_text(folder.all_geojson(), "utf-8")
-    elif format == "csv":
-        out.write_text(_all_tables(folder), "utf-8")
-    else:
-        raise InvalidArgumentError(f"cannot export {format!r} yet; choose geojson or csv.")
-
-
-def _all_tables(folder: ResultFolder) -> str:
-    """The tables of all masks under one header, with the mask in front."""
-    lines: list[str] = []
-    for mask in folder.result().masks:
-        header, *rows = measure.write_table(folder, mask, lambda: _image_of(folder)).splitlines()
-        if not lines:
-            lines.append(f"mask_id,name,{header}")
-        name = measure.name_of(mask).replace('"', "'")
-        lines += [f'{mask.mask_id},"{name}",{row}' for row in rows]
-    return "\n".join(lines) + "\n"
+    return export(folder, format, out, lambda: _image_of(folder))

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ def features(
 ) -> list[dict[str, Any]]:
     """One GeoJSON feature per object, or per connected part of a region, in full-resolution pixels of the source.
 
-    A polygon runs along pixel edges, so its area is that of the pixels (corners of slanted edges are cut).
+    A polygon runs along pixel edges: drawn again, it gives the same pixels.
     """
     labels = instances if instances is not None else ndimage.label(mask, np.ones((3, 3)))[0]
     shapes = list(polygons(labels.astype(np.int32), origin_xy))
@@ -36,7 +35,7 @@ def features(
     return [
         {
             "type": "Feature",
-            "geometry": json.loads(shapely.to_geojson(shapely.transform(shape, _rounded))),
+            "geometry": json.loads(shapely.to_geojson(shape)),
             "properties": {
                 "objectType": kind,
                 "classification": {"name": name, "color": rgb},
@@ -50,41 +49,25 @@ def features(
 
 
 def polygons(labels: NDArray[np.int32], origin_xy: tuple[int, int]) -> Iterator[tuple[int, shapely.Geometry]]:
-    """(label, polygon with holes) of every label, in ascending order."""
+    """(label, polygon with holes) of every label, in ascending order.
+
+    Outlines run along pixel edges, so an area is a pixel count and no two objects overlap. Pixels that meet only at
+    a corner are separate parts of one MultiPolygon.
+    """
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         if not place:  # SciPy gives None for a number that no pixel has
             continue
-        crop = np.pad((labels[place] == number).astype(np.uint8), 1)
-        offset = (origin_xy[0] + place[1].start - 1 + 0.5, origin_xy[1] + place[0].start - 1 + 0.5)
-        yield number, _polygon(crop, offset)
+        rows, columns = place
+        yield (
+            number,
+            _outline(labels[place] == number, origin_xy[0] + columns.start, origin_xy[1] + rows.start),
+        )
 
 
-def _rounded(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A hundredth of a pixel is finer than any outline and keeps the files small."""
-    return xy.round(2)
-
-
-def _polygon(crop: NDArray[np.uint8], offset: tuple[float, float]) -> shapely.Geometry:
-    """OpenCV traces pixel centres; half a pixel of buffer puts the line on the pixel edges, holes included."""
-    contours, hierarchy = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    outer: list[shapely.Geometry] = []
-    holes: list[shapely.Geometry] = []
-    for contour, (_, _, _, parent) in zip(contours, hierarchy[0], strict=True):
-        points = contour[:, 0, :].astype(float) + offset
-        if parent < 0:
-            outer.append(_solid(points))
-        elif len(points) >= 3:
-            holes.append(shapely.Polygon(points).buffer(-0.5, join_style="mitre"))
-    return shapely.union_all(outer).difference(shapely.union_all(holes))
-
-
-def _solid(points: NDArray[np.float64]) -> shapely.Geometry:
-    if len(points) == 1:
-        pixel: shapely.Geometry = shapely.box(*(points[0] - 0.5), *(points[0] + 0.5))
-        return pixel
-    line: shapely.Geometry = (
-        shapely.Polygon(points).buffer(0) if len(points) >= 3 else shapely.LineString(points)
-    )
-    whole = shapely.union(line, shapely.LineString([*points, points[0]]))
-    solid: shapely.Geometry = whole.buffer(0.5, join_style="mitre", cap_style="square")
-    return solid
+def _outline(pixels: NDArray[np.bool_], x0: int, y0: int) -> shapely.Geometry:
+    """The union of one rectangle per run of pixels in a row."""
+    steps = np.diff(np.pad(pixels.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    y, start = np.nonzero(steps == 1)
+    _, stop = np.nonzero(steps == -1)
+    whole: shapely.Geometry = shapely.union_all(shapely.box(start + x0, y + y0, stop + x0, y + 1 + y0))
+    return whole

@@ -1,0 +1,152 @@
+"""What both DICOM exports share: the slide they refer to, the maker, the codes."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tissuetalk.tools.export.content import Content, Layer, library
+
+NOMINAL_MPP = 1.0
+"""Stands in for an unknown scale, because the standard has no slide without one; the export says so."""
+TILE_PX = 512
+LONGEST_TEXT = 64
+"""Characters of a DICOM long string (LO)."""
+_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+
+
+def slide_of(content: Content) -> Any:
+    """Attributes of the VL Whole Slide Microscopy Image the masks lie on, without pixels.
+
+    For a DICOM slide its own; otherwise made up from the content's hash: the same image always has the same UIDs.
+    No patient is named, and nothing is said about specimen, stain or scanner, which nobody has told us.
+    """
+    with content.open_image() as source:
+        own = None if source.path is None else _own_header(source.path, source.width, source.height)
+        return _described(content, source.sha256) if own is None else own
+
+
+def _own_header(path: Path, width: int, height: int) -> Any | None:
+    """The header of the full-resolution level of a DICOM slide; its levels are files of one folder."""
+    pydicom = library("pydicom")
+    if not library("pydicom.misc").is_dicom(path):
+        return None
+    opened = pydicom.dcmread(path, stop_before_pixels=True)
+    for header in _series(pydicom, path, opened):
+        size = (header.get("TotalPixelMatrixColumns"), header.get("TotalPixelMatrixRows"))
+        if header.SOPClassUID == _SLIDE and size == (width, height):
+            return header
+    return None
+
+
+def _series(pydicom: Any, path: Path, opened: Any) -> Iterator[Any]:
+    yield opened
+    for beside in sorted(path.parent.glob("*.dcm")):
+        if beside != path and library("pydicom.misc").is_dicom(beside):
+            header = pydicom.dcmread(beside, stop_before_pixels=True)
+            if header.get("SeriesInstanceUID") == opened.get("SeriesInstanceUID"):
+                yield header
+
+
+def _described(content: Content, sha256: str) -> Any:
+    """A header that says no more than is known."""
+    hd, dataset = library("highdicom"), library("pydicom.dataset")
+    image = content.result.image
+    header = dataset.Dataset()
+    header.SOPClassUID = _SLIDE
+    for name in ("Study", "Series", "SOP"):
+        setattr(header, f"{name}InstanceUID", _uid(sha256, name))
+    header.FrameOfReferenceUID = _uid(sha256, "FrameOfReference")
+    header.PositionReferenceIndicator = "UNKNOWN"
+    header.Modality = "SM"
+    for empty in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"):
+        setattr(header, empty, "")
+    for empty in ("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"):
+        setattr(header, empty, "")
+    header.PatientIdentityRemoved = "YES"
+    header.DeidentificationMethod = "made from pixels alone; no identifier was read"
+    header.ImageType = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
+    header.Rows = header.Columns = TILE_PX
+    header.TotalPixelMatrixColumns, header.TotalPixelMatrixRows = image.width, image.height
+    header.TotalPixelMatrixFocalPlanes = header.NumberOfOpticalPaths = 1
+    header.NumberOfFrames = math.ceil(image.width / TILE_PX) * math.ceil(image.height / TILE_PX)
+    header.DimensionOrganizationType = "TILED_FULL"
+    header.SamplesPerPixel = 3
+    header.PhotometricInterpretation = "RGB"
+    header.BitsAllocated = header.BitsStored = 8
+    header.ImageOrientationSlide = [0.0, -1.0, 0.0, -1.0, 0.0, 0.0]
+    origin = dataset.Dataset()
+    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0.0
+    header.TotalPixelMatrixOriginSequence = [origin]
+    spacing_mm = (content.mpp or NOMINAL_MPP) / 1000.0
+    shared = dataset.Dataset()
+    shared.PixelMeasuresSequence = hd.PixelMeasuresSequence(
+        pixel_spacing=(spacing_mm, spacing_mm), slice_thickness=spacing_mm
+    )
+    header.SharedFunctionalGroupsSequence = [shared]
+    header.ContainerIdentifier = image.image_id[:LONGEST_TEXT]
+    return header
+
+
+def _uid(sha256: str, name: str) -> str:
+    """A UID of the 2.25 form that anybody derives again from the same image."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'tissuetalk/{sha256}/{name}').int}"
+
+
+def maker(content: Content) -> dict[str, Any]:
+    """Arguments both kinds of object take: new UIDs, who made it, and what a reader must know first."""
+    hd = library("highdicom")
+    scale = "" if content.mpp is not None else "; scale unknown, spacing is nominal"
+    return {
+        "series_instance_uid": hd.UID(),
+        "sop_instance_uid": hd.UID(),
+        "series_number": 1,
+        "instance_number": 1,
+        "manufacturer": "tissuetalk",
+        "manufacturer_model_name": "tissuetalk",
+        "software_versions": version("tissuetalk"),
+        "device_serial_number": "none",
+        "content_description": f"research use only{scale}",
+        "series_description": f"tissuetalk{scale}",
+    }
+
+
+def algorithm(layer: Layer) -> Any:
+    """Which model made the mask, with its weights."""
+    hd, codes = library("highdicom"), library("pydicom.sr.codedict").codes
+    origin = layer.record.provenance
+    return hd.AlgorithmIdentificationSequence(
+        name=origin.model[:LONGEST_TEXT],
+        family=codes.cid7162.ArtificialIntelligence,
+        version=origin.version,
+        parameters={"weights_sha256": origin.weights_sha256, "prompt": origin.prompt},
+    )
+
+
+def property_codes(layer: Layer) -> tuple[Any, Any]:
+    """(category, type): SNOMED for nuclei and cells; other things by our own code, never by a guessed diagnosis."""
+    codes = library("pydicom.sr.codedict").codes
+    concept = library("highdicom.sr.coding").CodedConcept
+    words = f"{layer.record.label or ''} {layer.record.target}".lower()
+    if "nucle" in words:
+        return codes.cid7150.AnatomicalStructure, codes.cid8135.Nucleus
+    if "cell" in words:
+        return codes.cid7150.AnatomicalStructure, codes.cid8135.Cell
+    own = concept(layer.record.target[:16], "99TISSUETALK", layer.name[:LONGEST_TEXT])
+    return codes.cid7150.Tissue, own
+
+
+def is_guided(layer: Layer) -> bool:
+    """Whether a person pointed at what to segment."""
+    return bool(layer.record.provenance.points or layer.record.provenance.boxes)
+
+
+def colour_of(layer: Layer) -> Any:
+    """The overlay's colour, in the colour space of DICOM."""
+    colour = layer.record.colour
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return library("highdicom.color").CIELabColor.from_rgb(red, green, blue)

@@ -1,0 +1,27 @@
+"""CSV: the tables of all masks under one header, with the mask in front of every row."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from tissuetalk.models.object_table import object_table
+from tissuetalk.tools.export.content import Content
+
+
+def write(content: Content, out: Path) -> None:
+    """Columns as ``RULES`` of the object table says; ``_um`` columns only where the scale is known."""
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["mask_id", "name", *columns(content)])
+        for layer in content.layers:
+            _, *rows = csv.reader(layer.table().splitlines())
+            writer.writerows([layer.record.mask_id, layer.name, *row] for row in rows)
+
+
+def columns(content: Content) -> list[str]:
+    """Names of the numbers every object has, whether or not there is one."""
+    nothing = object_table(np.zeros((1, 1), np.int32), np.zeros((1, 1, 3), np.uint8), content.mpp)
+    return list(nothing)
