@@ -56,7 +56,7 @@ class LiteMedsam(nn.Module):
 
         decoder = SamMaskDecoderConfig()
         decoder._attn_implementation = "sdpa"
-        self.image_encoder = TinyVit()
+        self.image_encoder: nn.Module = TinyVit()
         self.prompt_encoder = SamPromptEncoder(
             SamConfig(prompt_encoder_config={"image_size": SIDE_PX, "patch_size": STRIDE_PX})
         )

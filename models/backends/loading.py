@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.interface import RGB
@@ -33,7 +34,7 @@ def from_folder(kind: Any, folder: Path, name: str, **options: Any) -> Any:
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelUnavailableError(
             f"{name}: cannot load {folder} ({_first_line(error)}); {_AGAIN}"
         ) from error
