@@ -30,11 +30,13 @@ class Prompt:
     label: canonical ``region-structure-object``, or None when the taxonomy has no such object.
     words: what was said, verbatim or as resolved; a loosely fitting label never hides it.
     text:  the sentence a text-prompted model is given.
+    verbatim: the model reads ``text`` as it stands; otherwise it may fall back on ``words`` where the two differ.
     """
 
     label: str | None
     words: str
     text: str
+    verbatim: bool = False
 
 
 @dataclass(frozen=True)

@@ -174,10 +174,9 @@ def explain(
     json_: JSON = False,
 ) -> None:
     """Evidence for a result: which words led to which mask, and what they mean."""
-    from tissuetalk.tools.explain import explain_folder
-    from tissuetalk.tools.result_folder import ResultFolder
+    from tissuetalk.tools.folders import explain_path
 
-    result = explain_folder(ResultFolder.existing(result_dir), " ".join(question or ()) or None)
+    result = explain_path(result_dir, " ".join(question or ()) or None)
     if json_:
         as_json(result)
     else:

@@ -12,6 +12,7 @@ from PIL import Image
 from tissuetalk.models.errors import ImageChangedError, InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools import drawing, engine, explain, measure
+from tissuetalk.tools.explain import Explained
 from tissuetalk.tools.export import FORMATS, export
 from tissuetalk.tools.order import Asked, Order, understand
 from tissuetalk.tools.overlay import disputed_overlay
@@ -108,7 +109,7 @@ class Desk:
             jpeg = None if picture is None else drawing.as_jpeg_within(picture, budget)
         return Answer(shown, text, jpeg)
 
-    def _evidence_picture(self, folder: ResultFolder, explained: explain.Explained) -> Image.Image | None:
+    def _evidence_picture(self, folder: ResultFolder, explained: Explained) -> Image.Image | None:
         """Where wordings disagree, if that was asked; else the overlay where it is the evidence."""
         if explained.rephrased:
             with self._opener(folder)() as source:
@@ -232,7 +233,8 @@ class Desk:
         return _listing("results", f"{len(found)} result(s) in the workspace, newest first.", results=found)
 
     def _save(self, result_id: str, format: str | None, folder: str | None) -> LibraryResult:
-        if format not in (None, "folder", *FORMATS):
+        format = format or "folder"
+        if format not in ("folder", *FORMATS):
             choice = ", ".join(("folder", *FORMATS))
             raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {choice}.")
         if folder is None:
@@ -240,7 +242,7 @@ class Desk:
         target = self.bench.new_folder(folder)
         with self.bench.workspace.reading(result_id) as stored:
             result = ResultFolder(stored.folder)
-            if format is not None and format != "folder":
+            if format != "folder":
                 export(result, format, target / FORMATS[format].file_name, self._opener(result))
             else:
                 for mask in result.result().masks:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from tissuetalk.models.errors import UnknownLabelError
+from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError
+from tissuetalk.models.interface import Segmenter
 from tissuetalk.prompts.glossary import GlossaryCard, card_for, card_for_words
-from tissuetalk.tools.measure import name_of
+from tissuetalk.tools.engine import Stop
+from tissuetalk.tools.features import FeatureCache
+from tissuetalk.tools.measure import OpenImage, name_of
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import (
-    Answer,
     Evidence,
     ExplainResult,
     Mask,
@@ -19,14 +22,19 @@ from tissuetalk.tools.results import (
     NotSegmented,
     SegmentResult,
 )
+from tissuetalk.tools.stability import Rephrased, rephrase
 
 NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
 MOST_LINES = 10
-Kind = Literal["grounding", "meaning", "provenance"]
+Kind = Literal["grounding", "meaning", "reliability", "provenance"]
 
 _ASKS: dict[Kind, re.Pattern[str]] = {
     "meaning": re.compile(
         r"\b(what (is|are|does)|mean|meaning|look like|looks like|define|definition|confus\w+|why does it matter)\b",
+        re.IGNORECASE,
+    ),
+    "reliability": re.compile(
+        r"\b(sure|certain|uncertain\w*|confiden\w+|trust|reliab\w+|stab\w+|robust\w*|re-?phras\w+|wording|agree\w*)\b",
         re.IGNORECASE,
     ),
     "provenance": re.compile(
@@ -44,19 +52,57 @@ _DIAGNOSIS = re.compile(
 )
 
 
-def explain_folder(folder: ResultFolder, question: str | None) -> ExplainResult:
-    """Evidence for a stored result; the question, or its absence, chooses the kinds."""
+@dataclass(frozen=True)
+class Explained:
+    """The answer, and for a question about reliability what each mask looked like in other words."""
+
+    result: ExplainResult
+    rephrased: list[Rephrased]
+
+
+def explain_folder(
+    folder: ResultFolder,
+    question: str | None,
+    *,
+    open_image: OpenImage,
+    load_model: Callable[[str], Segmenter],
+    features: FeatureCache | None = None,
+    stop: Stop = lambda: False,
+) -> Explained:
+    """Evidence for a stored result; the question, or its absence, chooses the kinds.
+
+    Only a question about reliability looks at the image again. Raises ImageChangedError, CancelledError and
+    InvalidArgumentError when the model has changed since.
+    """
     result = folder.result()
     kinds = kinds_of(question)
-    return ExplainResult(
+    rephrased: list[Rephrased] = []
+    if "reliability" in kinds and any(mask.found for mask in result.masks):
+        with open_image() as source:
+            for mask in result.masks:
+                if mask.found:
+                    model = _same_model(mask, load_model)
+                    rephrased.append(rephrase(mask, model, source, features=features, stop=stop))
+    answer = ExplainResult(
         result_id=result.result_id,
         kinds=kinds,
         evidence=_evidence(result) if "grounding" in kinds else [],
         meanings=_meanings(result) if "meaning" in kinds else [],
+        stability=[each.answer for each in rephrased],
         provenance=[mask.provenance for mask in result.masks] if "provenance" in kinds else [],
         overlay=result.overlay,
         notice=_notice(question),
     )
+    return Explained(answer, rephrased)
+
+
+def _same_model(mask: Mask, load_model: Callable[[str], Segmenter]) -> Segmenter:
+    model = load_model(mask.provenance.model)
+    if model.weights_sha256 != mask.provenance.weights_sha256:
+        raise InvalidArgumentError(
+            f"{model.card.name} has other weights now than when this result was made; segment again, then ask."
+        )
+    return model
 
 
 def kinds_of(question: str | None) -> list[Kind]:
@@ -135,6 +181,7 @@ def _card(label: str | None, words: str) -> GlossaryCard | None:
 def as_text(result: ExplainResult) -> str:
     """At most ten lines: evidence first, then meaning, then how it was made."""
     lines = [f"{item.number or '-'}. {item.statement}" for item in result.evidence]
+    lines += [item.statement for item in result.stability]
     lines += [f"{meaning.name}: {meaning.what} {meaning.looks_like}" for meaning in result.meanings]
     lines += [
         f"{record.words!r}: {record.model} ({record.weights_sha256[:12]}) at {record.model_mpp:g} µm/px, "
@@ -149,7 +196,3 @@ def _shortened(lines: Sequence[str]) -> list[str]:
     if len(lines) <= room:
         return list(lines)
     return [*lines[: room - 1], f"… and {len(lines) - room + 1} more in the structured answer."]
-
-
-def answer(result: ExplainResult, picture: bytes | None) -> Answer[ExplainResult]:
-    return Answer(result, as_text(result), picture)

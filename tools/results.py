@@ -195,13 +195,35 @@ class Meaning(Closed):
     confused_with: str
 
 
+class Wording(Closed):
+    """One other way to say the target, and how far its mask agrees with the stored one."""
+
+    quality: Literal["low", "medium", "high"]
+    sentence: str
+    dice: float
+
+
+class Stability(Closed):
+    """How much a mask depends on how it was asked for."""
+
+    mask_id: str
+    name: str
+    reliability: float | None = Field(
+        description="Mean pairwise Dice over the wordings; null if wording plays no part"
+    )
+    wordings: list[Wording]
+    disputed_fraction: float | None = Field(description="Share of the region that only some wordings mark")
+    statement: str
+
+
 class ExplainResult(Closed):
     """Answer of ``explain``."""
 
     result_id: str
-    kinds: list[Literal["grounding", "meaning", "provenance"]]
+    kinds: list[Literal["grounding", "meaning", "reliability", "provenance"]]
     evidence: list[Evidence]
     meanings: list[Meaning]
+    stability: list[Stability]
     provenance: list[Provenance]
     overlay: str | None
     notice: str

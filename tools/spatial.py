@@ -118,7 +118,7 @@ def _in_boxes(maps: Found, boxes: Sequence[tuple[float, float, float, float]], r
     x, y = region.x0, region.y0
     inside = np.zeros(maps.mask.shape, bool)
     for x0, y0, x1, y1 in boxes:
-        inside |= box_mask(inside.shape, (x0 - x, y0 - y, x1 - x, y1 - y))
+        inside |= box_mask((region.height, region.width), (x0 - x, y0 - y, x1 - x, y1 - y))
     if maps.instances is None:
         return _only(maps, maps.mask & inside)
     instances = combine_objects("inside", maps.instances, inside)

@@ -59,6 +59,7 @@ class ImageSource:
     stain: None = None
 
     def __init__(self, *, reader: Reader, file: CheckedFile, limits: Limits) -> None:
+        self._overviews: dict[int, RGB] = {}
         self._reader = reader
         self._file = file
         self._limits = limits
@@ -138,7 +139,12 @@ class ImageSource:
         return self.read_region(box, width=width, height=height)
 
     def overview(self, max_side: int = 1024) -> RGB:
-        """All of the image, its longest side at most ``max_side`` pixels."""
+        """All of the image, its longest side at most ``max_side`` pixels; read once, then remembered."""
+        if max_side not in self._overviews:
+            self._overviews[max_side] = self._overview(max_side)
+        return self._overviews[max_side].copy()
+
+    def _overview(self, max_side: int) -> RGB:
         return self.read_scaled(self.box, min(1.0, max_side / max(self.width, self.height)))
 
     def verify_unchanged(self) -> None:
