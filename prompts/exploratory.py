@@ -32,11 +32,19 @@ def open_question(words: Sequence[Token], text: str, wanted: Sequence[Mention]) 
     strong, weak = _phrases(words, text, wanted, "strong"), _phrases(words, text, wanted, "everything")
     if strong and not wanted:
         return "everything"
+    if strong and _limited(words, strong[0][1]):
+        return ""
     if strong and not any(
         mention.first > strong[0][1] and _near(words, text, strong[0][1], mention) for mention in wanted
     ):
         return "everything"
     return "everything" if weak and not wanted else ""
+
+
+def _limited(words: Sequence[Token], last: int) -> bool:
+    """ "everything that is ...", "everything else", "everything apart from": not the whole organ."""
+    after = [word.norm for word in words[last + 1 : last + 3]]
+    return bool(after) and after[0] in ("else", "that", "which", "but", "except", "apart", "other", "excluding", "outside")
 
 
 def _phrases(

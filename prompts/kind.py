@@ -8,50 +8,62 @@ from typing import Literal
 Kind = Literal["report", "request", "exploratory"]
 
 STATING = re.compile(
-    r"\b(?:identified|is seen|are seen|not seen|present|absent|noted|shows?|demonstrates?|reveals?|consistent with|compatible with|negative for|"
-    r"positive for|diagnosis|specimen|microscop\w+|gross description|history|no evidence|unremarkable|biops(?:y|ies)(?=[^.?]{0,40}:)|(?:resection|excision)(?=\s*:)|features?|favou?rs?|lack(?:s|ing)?|"
-    r"excision\.|resection\.|sections show|sections of|cannot be excluded|suggestive|suspicious|is found|are found|contains?|margins?|invasion|addendum|"
-    r"synoptic|histologic|infiltrating|previously|received|submitted|no (?:malignancy|tumou?r|carcinoma|dysplasia|necrosis|granulomas?|melanoma|residual|definite|invasive|gland)|"
-    r"differential|invoice|statement of account|remit|dermatitis|gastritis|colitis)\b"
+    r"\b(?:identified|(?:is|are|was|were) (?:seen|found|noted|present|absent|observed|lined|composed|involved|free)|not seen|present|absent|noted|"
+    r"shows?|showed|demonstrates?|reveals?|consistent with|compatible with|negative for|positive for|diagnosis|specimen|microscop\w+|"
+    r"gross description|history|no evidence|unremarkable|gleason|involving|biops(?:y|ies)(?=[^.?]{0,40}:)|(?:resection|excision|ectomy)(?=\s*[:.])|features?|"
+    r"favou?rs?|lack(?:s|ing)?|sections? (?:show|of)|cannot be|suggestive|suspicious for|contains?|margins?|invasion|addendum|synoptic|"
+    r"histologic|infiltrating|previously|received|submitted|no \w+ \w* ?(?:is|are|seen|present)|there (?:is|are)|neither|free of|questionable|nil|"
+    r"no (?:malignancy|tumou?r|carcinoma|dysplasia|necrosis|granulomas?|melanoma|residual|definite|invasive|gland|lymphovascular|perineural|vascular)|"
+    r"differential|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"
 )
-ASKING = re.compile(
-    r"\b(?:please|pls|plz|segment\w*|segmant|outline|delineate|highlight|annotate|count|measure|i need|i want|i'd like|can you|could you|would you|show me|"
-    r"how many|how far|how much|how big|how large|mask|merge|combine|compare|tell me|give me|find|mark|pick out|trace|colou?r|ratio|percent\w*|%|density|per mm|"
-    r"point out|teach me|explain|separate|overlap|only|minus|union|where|what|which|calculate|compute|quantify|select|clicked|box|vs|report its|want|label|detect|locate|"
-    r"(?<!to )(?<!cannot )exclude|excluding|proportion|fraction|do not|don't|area|size|diameter|not needed|not required|pixel|list|overview|show)\b|\?"
+HEADING = re.compile(r"(?:^|[.\n])\s*(?:\(?[A-Z0-9]{1,2}[.):]+\s*)?[A-Z][A-Za-z'/ ,()-]{2,60}:(?!\d)")
+IMPERATIVE = (
+    r"segment|segmant|segmnt|outline|mark|highlight|count|measure|show|find|delineate|trace|mask|merge|combine|compare|tell|give|pick|colou?r|separate|"
+    r"calculate|compute|quantify|select|label|detect|locate|list|annotate|contour|exclude|identify|extract|draw|map|isolate|join|unite|"
+    r"circle|point out|do not|don't|leave|skip|ignore|omit|explain|teach|walk|describe|get|help|estimate|determine|visuali[sz]e"
 )
-QUESTION = re.compile(
-    r"\?|^\W*(?:hi\W+|hello\W+|hey\W+|so\W+|ok\W+|and\W+)?(?:what|where|which|who|why|how come|is|are|was|has|have|does|do you|can you see|could this|am i|tell me about|explain|teach|"
-    r"help me understand|i know nothing|i don't understand|walk me|describe|show me everything|give me an overview|list the different|guide me|point out)\b",
+WISH = re.compile(
+    rf"(?:^|[.!?:;,\u2013\n-]\s*)(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please|pls|plz|i need|i want|i'd like|we need|"
+    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|to segment|not needed|not required)\b|\?(?=\s|$)",
     re.IGNORECASE,
 )
-HEADING = re.compile(r"(?:^|[.\n])\s*(?:\(?[A-Z0-9]{1,2}[.):]+\s*)?[A-Z][A-Za-z/ ,()-]{2,60}:(?!\d)")
+HINT = re.compile(
+    r"\b(?:ratio|percent\w*|density|per mm|masks?|overlap|minus|union|only|vs|areas?|diameter|pixels?|box|roi|clicked|proportion|fraction|count|"
+    r"outside|excluding|distance|intensity|size|shape|circularity|not the|where|what|which|select\w*|find|slide|image)\b|%|\(\d+\s?,\s?\d+\)"
+)
+QUESTION = re.compile(
+    r"\?(?=\s|$)|^\W*(?:hi\W+|hello\W+|hey\W+|so\W+|ok\W+|and\W+)?(?:what|where|which|who|why|how come|is|are|was|has|have|does|do you|can you see|could this|am i|tell me about|"
+    r"explain|teach|help me understand|i know nothing|i don't understand|walk me|describe|show me (?:everything|where|what)|give me an overview|list the different|guide me|point out)\b",
+    re.IGNORECASE,
+)
 ORDER = re.compile(
-    r"\[[^\]]*\]|\"[^\"]*\"|system message[^.]*\.|ignore (?:all |the |any )?(?:previous|prior|above)[^.]*\.",
+    r"\[[^\]]*\]|\"[^\"]*\"|\u201c[^\u201d]*\u201d|system message[^.]*\.|(?:ignore|disregard) (?:all |the |any )?(?:of )?(?:the )?(?:previous|prior|above)[^.]*\.",
     re.IGNORECASE,
 )
 PRECISE = re.compile(
-    r"\d+\s*,\s*\d+|\bmask\b|\bsegment|\bcount\b|\bper mm|\bhow (?:many|far)\b|\bratio\b|\bpercent|\bdiameter\b|\bbox\b",
-    re.IGNORECASE,
+    r"\d+\s*,\s*\d+|\bmasks?\b|\bsegment|\bcount\b|\bper mm|\bhow (?:many|far)\b|\bratio\b|\bpercent|\bdiameter\b|\bbox\b", re.IGNORECASE
 )
 LONG_WORDS = 55
+SHORT_WORDS = 12
 
 
 def kind_of(text: str) -> Kind:
-    """Decide by what the words do: stating and headings against asking and question marks."""
+    """Decide by what the words do: stating and headings against wishes and question marks."""
     plain = ORDER.sub(" ", text)
     low = plain.lower()
     length = len(low.split())
-    stated = len(STATING.findall(low))
+    stated, wished, hinted = (len(pattern.findall(low)) for pattern in (STATING, WISH, HINT))
     headings = len(HEADING.findall(plain))
     stated += headings if stated or headings > 1 else 0
-    asked = len(ASKING.findall(low))
-    if length > LONG_WORDS and stated + 1 >= asked:
+    if length > LONG_WORDS * 3 or (length > LONG_WORDS and stated + 1 >= wished):
         return "report"
-    if stated >= 2 and stated > asked:
-        return "report"
-    if stated == 1 and asked == 0:
-        return "report"
-    if length > LONG_WORDS * 3:
+    if wished:
+        is_report = stated >= wished + 2
+    elif hinted:
+        is_report = stated > hinted
+    else:
+        sentences = len(re.findall(r"[.;](?:\s|$)", plain))
+        is_report = stated > 0 or length > SHORT_WORDS * 2 or (sentences > 1 and length > SHORT_WORDS)
+    if is_report:
         return "report"
     return "exploratory" if QUESTION.search(plain) and not PRECISE.search(plain) else "request"

@@ -135,11 +135,13 @@ def singular(word: str) -> str:
 
 
 _OCR = re.compile(r"(?<=[^\W\d_]{2})[015$](?=[^\W\d_]{2})|(?<=[^\W\d_]{3})[015$](?=[^\W\d_])")
+_SIGN = re.compile(r"(: ?)(\(-\)|\(\+\))")
 _OCR_LETTERS = {"0": "o", "1": "i", "5": "s", "$": "s"}
 
 
 def unscan(text: str) -> str:
-    """Digits that a scanner read for letters inside a word, put right; every offset stays."""
+    """Digits that a scanner read for letters inside a word, and signs for words, put right; every offset stays."""
+    text = _SIGN.sub(lambda match: match.group(1) + ("neg" if match.group(2) == "(-)" else "pos"), text)
     return _OCR.sub(lambda match: _OCR_LETTERS[match.group()], text)
 
 

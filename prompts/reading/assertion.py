@@ -15,7 +15,7 @@ from tissuetalk.prompts.reading.segments import Segment
 from tissuetalk.prompts.target import Assertion
 from tissuetalk.prompts.words import Token
 
-FORWARD = {"pre_absent": 28, "pre_uncertain": 12, "pre_historical": 10}
+FORWARD = {"pre_absent": 28, "pre_uncertain": 12, "pre_historical": 14}
 BACKWARD = {"post_absent": 22, "post_uncertain": 14, "post_historical": 12}
 SAYS: dict[str, Assertion] = {
     "pre_absent": "absent",
@@ -25,6 +25,7 @@ SAYS: dict[str, Assertion] = {
     "pre_historical": "historical",
     "post_historical": "historical",
 }
+CONTRAST = frozenset({"but", "however", "now", "although", "currently"})
 ZERO_WORDS = frozenset({"0", "zero", "none", "nil"})
 COUNTED = frozenset({"mitosis", "lymphocyte", "neutrophil", "eosinophil", "plasma_cell", "necrosis", "tumor"})
 SCORE_WORDS = frozenset({"score", "tubule", "grade", "nottingham"})
@@ -74,7 +75,7 @@ class SegmentReader:
                 return None
             distance = mention.core_first - cue.last
             aside = ")" in self._text_between(cue.last, mention.core_first).split("(", 1)[0]
-            blocked = distance > FORWARD[kind] or aside or self._blocked_forward(cue, mention)
+            blocked = distance > FORWARD[kind] or aside or self._blocked_forward(cue, kind, mention)
             return None if blocked else distance
         if cue.first <= mention.last:
             return None
@@ -90,8 +91,10 @@ class SegmentReader:
     def _between(self, first: int, last: int) -> list[Cue]:
         return [cue for cue in self.cues if first < cue.first and cue.last < last]
 
-    def _blocked_forward(self, cue: Cue, mention: Mention) -> bool:
+    def _blocked_forward(self, cue: Cue, kind: str, mention: Mention) -> bool:
         between = self._between(cue.last, mention.core_first)
+        if kind == "pre_historical" and cue.first <= self.segment.first + 1:
+            return any(self.words[other.first].norm in CONTRAST for other in between)
         if any("stop" in other.kinds for other in between):
             return True
         if any("verbs" in other.kinds and self._new_statement(other, mention) for other in between):
@@ -127,7 +130,9 @@ class SegmentReader:
         after = next((other for other in self.cues if other.first > mention.last), None)
         if after is None or after.first - mention.last > 3 or "positive" not in after.kinds:
             return False
-        later_or = any(word.norm in ("or", "nor") for word in self.words[cue.last + 1 : mention.core_first])
+        if any(mention.last < other.first < after.first for other in self.mentions):
+            return False
+        later_or = any(word.norm in ("or", "nor") for word in self.words[cue.last + 1 : after.first])
         return not later_or and self.words[after.first].norm in ("is", "are", "was", "were", "present")
 
     def _blocked_backward(self, cue: Cue, mention: Mention) -> bool:

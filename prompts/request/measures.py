@@ -17,8 +17,8 @@ _FRACTION = (
     r"\bcoverage\b|\bhow much .{0,30}(?:occupied|taken up|covered|consists of)\b|\barea ratio\b"
 )
 _AREA = (
-    r"(?<!any )(?<!this )(?<!that )(?<!in the )(?<!within the )(?<!an )\bareas?\b(?<!areas(?= of ))(?! (?:of interest|at|around|near|inside|within|between|where|under|in the))|\bmm\s?(?:2|\u00b2)|\bhow (?:big|large) (?:is|are) the (?:tumou?r|necro|region|lesion|area|metasta|carcinoma|infarct)|\bsurface area\b|\bextent of\b|"
-    r"\bsquare (?:mm|millimet|micro|um)|\bhow much (?:area|space|tissue|tumou?r|necrosis|fat|stroma)\b"
+    r"(?<!any )(?<!this )(?<!that )(?<!in the )(?<!within the )(?<!an )\barea\b(?! (?:of interest|at|around|near|inside|within|between|where|under|in the))|\bmm\s?(?:2|\u00b2)|\bhow (?:big|large) (?:is|are) the (?:tumou?r|necro|region|lesion|area|metasta|carcinoma|infarct)|\bsurface area\b|\bextent of\b|"
+    r"\b(?:measure|report|compute|calculate|give|quantify|compare|total|respective|both|their|its|the|mean|tell me|sum of)[^.;]{0,24}\bareas\b(?! (?:of (?:interest|haem|hem|necro)|where|with|that))|\bareas (?:in|of) (?:mm|each|both|all|the)|\bsquare (?:mm|millimet|micro|um)|\bhow much (?:area|space|tissue|tumou?r|necrosis|fat|stroma)\b"
 )
 _SIZE = (
     r"\bsizes?\b|\bdiameters?\b|\bhow (?:big|large|small|wide|long)\b|\bnuclear areas?\b|\bcell areas?\b|\bareas? of (?:each|every|individual|single)\b|\blengths?\b|\bwidths? of\b|\bmean area\b|\baverage area\b|"

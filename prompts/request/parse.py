@@ -56,7 +56,7 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     if opened:
         named = [n for n in _names(words, text, parts, mentions, region, quoted) if n.assertion == "absent"]
         named += [_Named(target, None, "present") for target in survey(words, text, region, opened)]
-        relation = None
+        relation, measures = None, ()
     named += [_Named(_target(words, text, m, region, "absent", None), m, "absent") for m in ordered]
     targets = _unique(named)
     targets = _related(targets, named, relation, words, points, boxes, offsets)

@@ -186,7 +186,7 @@ def _is_case(words: Sequence[Token], text: str, mention: Mention, mentions: Sequ
     """A tumour named only to say what the slide is: "HCC case", "it's an IDC of the breast", "RCC: vessels and blood"."""
     if len(mentions) < 2:
         return False
-    if _pointed_at(words, mention):
+    if _pointed_at(words, text, mention):
         return True
     if mention.concept.id not in TUMORS:
         return False
@@ -215,11 +215,14 @@ def _is_case(words: Sequence[Token], text: str, mention: Mention, mentions: Sequ
     return not left & verbs and left <= spare and _set_apart(text, words, low, high)
 
 
-def _pointed_at(words: Sequence[Token], mention: Mention) -> bool:
+def _pointed_at(words: Sequence[Token], text: str, mention: Mention) -> bool:
     """ "in this breast tumour": where the picture is from."""
     before = [word.norm for word in words[max(0, mention.first - 4) : mention.first]]
     places = [i for i, norm in enumerate(before) if norm in ("this", "my", "our", "her", "his", "these")]
-    return bool(places) and places[-1] > 0 and before[places[-1] - 1] in ("in", "of", "from", "on")
+    if not places or places[-1] == 0 or before[places[-1] - 1] not in ("in", "of", "from", "on"):
+        return False
+    start = words[mention.first - len(before) + places[-1]].end
+    return not any(mark in text[start : words[mention.first].start] for mark in PARTS)
 
 
 def _stretch(words: Sequence[Token], text: str, mention: Mention) -> tuple[int, int]:

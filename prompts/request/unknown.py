@@ -40,6 +40,7 @@ ASKING = frozenset(
         "where",
     ]
 )
+STRUCTURES = frozenset({"border", "membrane", "layer", "wall", "edge", "rim", "lining", "surface", "structure"})
 LINKING = frozenset({"and", "or"})
 
 
@@ -104,6 +105,8 @@ def find_unknown(words: Sequence[Token], text: str, mentions: Sequence[Mention])
             continue
         last = index
         while last + 1 < len(words) and free[last + 1] and _joined(words, text, last):
+            last += 1
+        while last + 1 < len(words) and words[last + 1].norm in STRUCTURES and _joined(words, text, last):
             last += 1
         unknown = _judge(words, text, index, last, taken, bool(mentions))
         if unknown is not None:
