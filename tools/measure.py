@@ -305,7 +305,7 @@ def write_table(folder: ResultFolder, mask: Mask, open_image: OpenImage) -> str:
     measured = Subject(folder, mask, mpp, open_image).stained_table
     table = {name: column + shift[name] if name in shift else column for name, column in measured.items()}
     buffer = io.StringIO()
-    writer = csv.writer(buffer)
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table)
     writer.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
     write_whole(path, buffer.getvalue())

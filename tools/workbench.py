@@ -18,6 +18,8 @@ from tissuetalk.tools.roots import Roots
 from tissuetalk.tools.workspace import Workspace
 
 MAX_UPLOAD_BYTES = 512 * 2**20
+LONGEST_FOLDER_BYTES = 250
+"""One name of a path may have 255 on any file system in use."""
 
 
 class Workbench:
@@ -80,12 +82,16 @@ class Workbench:
         return source
 
     def new_folder(self, name: str) -> Path:
-        """A folder that does not exist yet, inside a root. Raises InvalidArgumentError for any other place."""
+        """A folder that is missing or empty, inside a root. Raises InvalidArgumentError for any other place."""
+        if not name.isprintable() or len(name.encode()) > LONGEST_FOLDER_BYTES:
+            raise InvalidArgumentError("the folder's name is too long or not plain text; give a short one.")
         asked = (self.roots.paths[0] / name).resolve()
         if not any(asked.is_relative_to(root) and asked != root for root in self.roots.paths):
             raise InvalidArgumentError(
                 f"{name[:200]!r} is not inside an allowed folder; give a new folder below one."
             )
+        if asked.exists() and (not asked.is_dir() or any(asked.iterdir())):
+            raise InvalidArgumentError(f"{name!r} is in use; nothing is overwritten, give a new folder.")
         return asked
 
     def close(self) -> None:
