@@ -1,0 +1,65 @@
+"""A model that takes its time, at the seam where every model sits; run as a script it is a server that has it.
+
+Each tile takes a moment for as long as the gate, a file, is missing, and is a line in the log, another file: so tests
+see how far the work is and decide when it may end, without a clock.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tissuetalk.models import registry
+from tissuetalk.models.classical.nuclei import ClassicalNuclei
+from tissuetalk.models.interface import RGB, Context
+
+NAME = "slow-nuclei"
+GATE, LOG = "SLOW_MODEL_GATE", "SLOW_MODEL_LOG"
+TILE_S = 0.25
+TILES = 64
+"""Tiles of a 288 x 288 px picture at the model's own scale."""
+SIDE_PX = 288
+
+
+class SlowNuclei(ClassicalNuclei):
+    """The classical baseline on small tiles."""
+
+    card = replace(ClassicalNuclei.card, name=NAME)
+    tile_px = 64
+
+    def encode(self, tile: RGB, context: Context) -> Any:
+        with Path(os.environ[LOG]).open("a") as log:
+            log.write("tile\n")
+        if not Path(os.environ[GATE]).exists():
+            time.sleep(TILE_S)
+        return super().encode(tile, context)
+
+
+ENTRY = registry.Entry(SlowNuclei.card, f"{__name__}:SlowNuclei")
+
+
+def main() -> None:
+    """ROOT WORKSPACE PATIENCE_S WORKERS: serve over stdio."""
+    from tissuetalk.server.lazy import Settings
+    from tissuetalk.server.running import serve_stdio
+
+    root, workspace, patience_s, workers = sys.argv[1:]
+    registry.MODELS[NAME] = replace(ENTRY, load="__main__:SlowNuclei")
+    Path(os.environ[LOG]).with_suffix(".pid").write_text(str(os.getpid()))
+    serve_stdio(
+        Settings(
+            roots=(Path(root),),
+            workspace=Path(workspace),
+            roots_named=True,
+            patience_s=float(patience_s),
+            workers=int(workers),
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

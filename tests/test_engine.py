@@ -1,0 +1,165 @@
+"""Tiles, scales and blending: what comes out must not depend on how the image was cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn import discs, lattice, save
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tissuetalk.models.classical.nuclei import ClassicalNuclei
+from tissuetalk.models.errors import CancelledError, ImageTooLargeError
+from tissuetalk.models.images import Box, ImageSource, open_image
+from tissuetalk.models.interface import Capability, Context, Decoded, Finished, Prompt
+from tissuetalk.tools import engine
+
+NUCLEI = Prompt(None, "nuclei", "nuclei")
+DARK = Prompt(None, "dark", "dark")
+
+
+@dataclass
+class Local:
+    """Judges every pixel by itself: dark or not. Counts how often it was asked."""
+
+    tile_px: int = 64
+    margin_px: int = 2
+    presence: float | None = None
+    weights_sha256: str = "local"
+    encoded: int = 0
+    decoded: int = 0
+
+    def prepare(self, overview: Any) -> Context:
+        return Context({"middle": 128.0})
+
+    def encode(self, tile: Any, context: Context) -> Any:
+        self.encoded += 1
+        return context.values["middle"] - tile.mean(axis=2).astype(np.float32)
+
+    def decode(self, features: Any, prompts: Any) -> list[Decoded]:
+        self.decoded += 1
+        sign = {"dark": 1.0, "bright": -1.0}
+        return [Decoded(features * sign[prompt.words], self.presence) for prompt in prompts]
+
+    def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
+        presence = 1.0 if stitched.presence is None else stitched.presence
+        return Finished(stitched.logits > 0, None, presence)
+
+
+def at(mpp: float) -> Capability:
+    return Capability("dark", mpp, objects=False)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> ImageSource:
+    picture = discs(300, 220, lattice(20))
+    with open_image(save(tmp_path / "discs.png", picture), name="discs.png") as opened:
+        yield opened
+
+
+def whole(source: ImageSource) -> Box:
+    return Box.whole(source.width, source.height)
+
+
+sizes = st.integers(1, 900)
+
+
+@given(width=sizes, height=sizes, side=st.integers(8, 200), share=st.floats(0, 0.49))
+@settings(deadline=None, max_examples=200)
+def test_tiles_cover_the_region_and_neighbours_overlap(
+    width: int, height: int, side: int, share: float
+) -> None:
+    overlap = int(side * share)
+    tiles = list(engine.plan_tiles(width, height, side, overlap))
+    covered = np.zeros((height, width), bool)
+    for tile in tiles:
+        assert tile.x >= 0 and tile.x + tile.width <= width and tile.y >= 0 and tile.y + tile.height <= height
+        assert (tile.width, tile.height) == (min(side, width), min(side, height))
+        covered[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = True
+    assert covered.all()
+    for starts, length in (({tile.x for tile in tiles}, width), ({tile.y for tile in tiles}, height)):
+        ordered = sorted(starts)
+        for first, second in zip(ordered, ordered[1:], strict=False):
+            assert first + min(side, length) - second >= overlap
+
+
+@pytest.mark.parametrize("tile_px", [32, 50, 64, 300, 1024])
+@pytest.mark.parametrize("margin_px", [1, 8])
+def test_a_local_model_gives_the_same_mask_for_every_tile_size(
+    source: ImageSource, tile_px: int, margin_px: int
+) -> None:
+    model = Local(tile_px=tile_px, margin_px=margin_px)
+    (found,) = engine.look_for(model, source, whole(source), 0.5, [(DARK, at(0.5))])
+    pixels = source.read_region(whole(source), width=source.width, height=source.height)
+    assert np.array_equal(found.mask, pixels.mean(axis=2) < 128)
+
+
+def test_the_baseline_counts_the_same_nuclei_for_every_tile_size(source: ImageSource) -> None:
+    masks = []
+    for tile_px in (80, 128, 1024):
+        model = ClassicalNuclei()
+        model.tile_px = tile_px
+        (found,) = engine.look_for(
+            model, source, whole(source), 0.5, [(NUCLEI, Capability("nuclei", 0.5, objects=True))]
+        )
+        assert found.instances is not None and len(np.unique(found.instances)) == 20 + 1
+        masks.append(found.mask)
+    for mask in masks:
+        assert (mask & masks[-1]).sum() / (mask | masks[-1]).sum() > 0.98
+
+
+def test_every_tile_is_encoded_once_however_many_prompts_share_it(source: ImageSource) -> None:
+    model = Local(tile_px=100)
+    bright = replace(DARK, words="bright")
+    dark, light = engine.look_for(model, source, whole(source), 0.5, [(DARK, at(0.5)), (bright, at(0.5))])
+    tiles = len(list(engine.plan_tiles(source.width, source.height, 100, 2 * model.margin_px)))
+    assert model.encoded == model.decoded == tiles == 12
+    assert not (dark.mask & light.mask).any() and (dark.mask | light.mask).all()
+
+
+def test_prompts_of_two_scales_come_back_in_the_order_asked(source: ImageSource) -> None:
+    bright = replace(DARK, words="bright")
+    asked = [(DARK, at(1.0)), (bright, at(0.5)), (DARK, at(0.5))]
+    coarse, light, fine = engine.look_for(Local(), source, whole(source), 0.5, asked)
+    assert [coarse.model_mpp, light.model_mpp, fine.model_mpp] == [1.0, 0.5, 0.5]
+    assert not (light.mask & fine.mask).any()
+    assert coarse.mask.shape == fine.mask.shape
+    assert abs(int(coarse.mask.sum()) / int(fine.mask.sum()) - 1) < 0.2
+
+
+def test_a_region_is_answered_in_its_own_pixels(source: ImageSource) -> None:
+    everything = engine.look_for(Local(), source, whole(source), 0.5, [(DARK, at(0.5))])[0]
+    part = engine.look_for(Local(), source, Box(25, 40, 125, 110), 0.5, [(DARK, at(0.5))])[0]
+    assert np.array_equal(part.mask, everything.mask[40:110, 25:125])
+
+
+def test_a_target_the_model_does_not_believe_in_is_not_painted(source: ImageSource) -> None:
+    (found,) = engine.look_for(Local(presence=0.49), source, whole(source), 0.5, [(DARK, at(0.5))])
+    assert not found.mask.any() and found.weak_px > 0
+    (found,) = engine.look_for(Local(presence=0.5), source, whole(source), 0.5, [(DARK, at(0.5))])
+    assert found.mask.any() and found.weak_px == 0
+
+
+def test_progress_grows_to_one_and_never_falls(source: ImageSource) -> None:
+    said: list[float] = []
+    asked = [(DARK, at(0.5)), (DARK, at(1.0))]
+    engine.look_for(Local(), source, whole(source), 0.5, asked, progress=lambda done, what: said.append(done))
+    assert said == sorted(said) and said[-1] == pytest.approx(1.0) and len(said) > 10
+
+
+def test_a_stop_ends_the_work_before_the_next_tile(source: ImageSource) -> None:
+    model = Local(tile_px=32)
+    with pytest.raises(CancelledError):
+        engine.look_for(model, source, whole(source), 0.5, [(DARK, at(0.5))], stop=lambda: model.encoded == 3)
+    assert model.encoded == 3
+
+
+def test_a_region_too_large_to_hold_is_refused_before_any_work(source: ImageSource) -> None:
+    model = Local()
+    with pytest.raises(ImageTooLargeError, match="region"):
+        engine.look_for(model, source, whole(source), 50.0, [(DARK, at(0.05))])
+    assert model.encoded == 0

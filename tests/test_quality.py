@@ -1,0 +1,63 @@
+"""Warnings before anyone trusts a mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from drawn import STROMA, discs, lattice, rectangles
+from PIL import Image
+
+from tissuetalk.tools import quality
+
+SKIN = Path(__file__).parent / "data" / "images" / "skin_crop_256x160.png"
+
+
+def codes(view: np.ndarray) -> list[str]:
+    return [warning.code for warning in quality.picture_warnings(view)]
+
+
+def test_real_tissue_is_not_warned_about() -> None:
+    assert codes(np.asarray(Image.open(SKIN).convert("RGB"))) == []
+
+
+def test_drawn_nuclei_on_stroma_look_like_histology() -> None:
+    assert codes(discs(260, 260, lattice(36), background=STROMA)) == []
+
+
+def test_empty_glass_is_not_histology() -> None:
+    assert codes(np.full((200, 200, 3), 255, np.uint8)) == ["not_histology"]
+
+
+def test_green_leaves_are_not_histology() -> None:
+    leaves = np.random.default_rng(1).integers((20, 80, 10), (90, 200, 60), (300, 300, 3)).astype(np.uint8)
+    assert "not_histology" in codes(leaves)
+
+
+def test_fluorescence_is_not_histology() -> None:
+    dark = np.zeros((300, 300, 3), np.uint8)
+    dark[100:200, 100:200] = (120, 30, 220)
+    assert "not_histology" in codes(dark)
+
+
+def test_tissue_out_of_focus_is_blurred() -> None:
+    sharp = discs(260, 260, lattice(36), background=STROMA)
+    assert "blurred" in codes(cv2.GaussianBlur(sharp, (0, 0), 12))
+
+
+def test_a_mask_that_is_everything_is_implausible() -> None:
+    everything = np.ones((100, 100), bool)
+    assert [each.code for each in quality.mask_warnings("nuclei", everything, None)] == [
+        "implausible_coverage"
+    ]
+    assert quality.mask_warnings("nuclei", rectangles((100, 100), [(0, 0, 100, 50)]) > 0, None) == []
+
+
+def test_objects_cut_by_the_border_are_counted() -> None:
+    boxes = [(0, 0, 10, 10), (90, 0, 100, 10), (40, 95, 50, 100), (50, 50, 60, 60)]
+    labels = rectangles((100, 100), boxes)
+    (warning,) = quality.mask_warnings("nuclei", labels > 0, labels)
+    assert warning.code == "touches_border" and warning.message.startswith("3 of 4 nuclei")
+    inside = rectangles((100, 100), [(10, 10, 20, 20), (50, 50, 60, 60)])
+    assert quality.mask_warnings("nuclei", inside > 0, inside) == []

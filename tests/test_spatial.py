@@ -1,0 +1,129 @@
+"""Points, boxes and relations, on drawn objects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drawn import rectangles
+
+from tissuetalk.models.images import Box
+from tissuetalk.prompts.target import Relation, Request, Target
+from tissuetalk.tools import spatial
+from tissuetalk.tools.engine import Found
+
+REGION = Box(1000, 500, 1100, 580)
+"""Deliberately not at the origin: points and boxes are pixels of the source image."""
+NUCLEI = Target(None, "nuclei", evidence="nuclei")
+GLAND = Target("colon-tissue-gland", "gland", evidence="glands")
+
+
+def found(labels: np.ndarray, *, objects: bool = True, mpp: float = 0.5) -> Found:
+    return Found(labels > 0, labels if objects else None, 0.9, mpp, mpp)
+
+
+def four_objects() -> Found:
+    """10 x 10 px each: top left, top right, bottom left, bottom right."""
+    return found(
+        rectangles((80, 100), [(10, 10, 20, 20), (60, 10, 70, 20), (10, 50, 20, 60), (60, 50, 70, 60)])
+    )
+
+
+def apply(request: Request, targets: list[Target], maps: list[Found]) -> list[Found]:
+    return spatial.apply(request, targets, maps, REGION)
+
+
+def only(**places: object) -> Request:
+    return Request("request", **places)
+
+
+def test_a_point_chooses_the_object_under_it() -> None:
+    (chosen,) = apply(only(points=((1065.0, 515.0),)), [NUCLEI], [four_objects()])
+    assert np.array_equal(chosen.mask, rectangles((80, 100), [(60, 10, 70, 20)]) > 0)
+    assert np.array_equal(np.unique(chosen.instances), [0, 1])
+
+
+def test_a_point_just_beside_an_object_means_the_nearest_one() -> None:
+    reach_px = spatial.SLACK_UM / 0.5
+    (near,) = apply(only(points=((1019.0 + reach_px, 515.0),)), [NUCLEI], [four_objects()])
+    assert near.mask.sum() == 100 and near.mask[15, 15]
+    (far,) = apply(only(points=((1019.0 + reach_px + 2, 515.0),)), [NUCLEI], [four_objects()])
+    assert not far.mask.any()
+
+
+def test_several_points_choose_several_objects() -> None:
+    points = ((1012.0, 512.0), (1013.0, 513.0), (1065.0, 555.0))
+    (chosen,) = apply(only(points=points), [NUCLEI], [four_objects()])
+    assert len(np.unique(chosen.instances)) - 1 == 2
+
+
+def test_a_point_on_a_region_chooses_the_connected_part() -> None:
+    parts = found(rectangles((80, 100), [(0, 0, 30, 30), (50, 0, 90, 40)]), objects=False)
+    (chosen,) = apply(only(points=((1060.0, 520.0),)), [GLAND], [parts])
+    assert chosen.mask.sum() == 40 * 40 and chosen.instances is None
+
+
+def test_a_box_keeps_objects_whose_centre_lies_in_it_whole() -> None:
+    (chosen,) = apply(only(boxes=((1000.0, 500.0, 1016.0, 580.0),)), [NUCLEI], [four_objects()])
+    assert chosen.mask.sum() == 200 and chosen.mask[:, 16:20].any()
+    (none,) = apply(only(boxes=((1000.0, 500.0, 1012.0, 580.0),)), [NUCLEI], [four_objects()])
+    assert not none.mask.any()
+
+
+def test_a_box_cuts_a_region() -> None:
+    everything = found(np.ones((80, 100), np.int32), objects=False)
+    (chosen,) = apply(only(boxes=((990.0, 490.0, 1010.0, 520.0),)), [GLAND], [everything])
+    assert chosen.mask.sum() == 10 * 20 and chosen.mask[:20, :10].all()
+
+
+@pytest.mark.parametrize(
+    ("op", "area_px"), [("inside", 60), ("outside", 340), ("union", 1340), ("intersection", 60)]
+)
+def test_a_relation_is_pixel_algebra_and_its_subject_is_the_target_that_carries_it(
+    op: str, area_px: int
+) -> None:
+    gland = found(
+        rectangles((80, 100), [(14, 0, 44, 30)]), objects=False
+    )  # 900 px, 60 of them in one nucleus
+    if op == "union":
+        gland = found(rectangles((80, 100), [(14, 0, 44, 30), (0, 70, 5, 78)]), objects=False)
+        area_px = 400 + 900 - 60 + 40
+    related = Target(None, "nuclei", relation=Relation(op, "glands"))
+    subject, reference = apply(only(), [related, GLAND], [four_objects(), gland])
+    assert subject.mask.sum() == area_px
+    assert np.array_equal(reference.mask, gland.mask)
+
+
+def test_objects_after_a_relation_are_numbered_without_gaps() -> None:
+    gland = found(rectangles((80, 100), [(50, 0, 100, 80)]), objects=False)
+    related = Target(None, "nuclei", relation=Relation("inside", "gland"))
+    subject, _ = apply(only(), [related, GLAND], [four_objects(), gland])
+    assert np.unique(subject.instances).tolist() == [0, 1, 2]
+
+
+def test_a_point_on_the_reference_picks_the_reference_object() -> None:
+    """“Nuclei inside this gland”, with a point on the gland."""
+    glands = found(rectangles((80, 100), [(0, 0, 30, 30), (50, 0, 80, 30)]))
+    related = Target(None, "nuclei", relation=Relation("inside", "colon-tissue-gland"))
+    subject, reference = apply(only(points=((1055.0, 505.0),)), [related, GLAND], [four_objects(), glands])
+    assert subject.mask.sum() == 100 and subject.mask[15, 65]
+    assert reference.mask.sum() == 900
+
+
+def test_a_missing_reference_is_added_to_the_plan_once() -> None:
+    inside = Target(None, "nuclei", evidence="nuclei", relation=Relation("inside", "gland"))
+    planned = spatial.plan([inside, Target(None, "lymphocytes", relation=Relation("outside", "gland"))])
+    assert [target.words for target in planned] == ["nuclei", "lymphocytes", "gland"]
+    assert planned[2].relation is None
+    assert spatial.plan([inside, GLAND]) == [inside, GLAND]
+
+
+def test_a_reference_that_is_a_label_keeps_its_label() -> None:
+    planned = spatial.plan([Target(None, "nuclei", relation=Relation("inside", "colon-tissue-gland"))])
+    assert planned[1].label == "colon-tissue-gland" and planned[1].words == "gland"
+
+
+def test_selected_needs_no_reference() -> None:
+    picked = Target(None, "nuclei", relation=Relation("selected", "point"))
+    assert spatial.plan([picked]) == [picked]
+    (chosen,) = apply(only(points=((1065.0, 515.0),)), [picked], [four_objects()])
+    assert chosen.mask.sum() == 100
