@@ -53,6 +53,11 @@ class LanguageSettings:
     def require_server(self) -> None:
         """Raises ModelUnavailableError unless a server and a model are named."""
         parts = urlsplit(self.url)
+        if parts.username or parts.password or parts.query:
+            raise ModelUnavailableError(
+                "TISSUETALK_LLM_URL holds a name, password or query, which would be shown in messages; "
+                "put the key in TISSUETALK_LLM_API_KEY instead"
+            )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ModelUnavailableError(
                 "no language model is set up: let TISSUETALK_LLM_URL be the address of an OpenAI-compatible server, "

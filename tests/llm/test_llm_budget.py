@@ -37,8 +37,8 @@ def test_passages_are_the_text_without_gaps_and_none_is_too_long(text, room):
 
 
 @pytest.mark.parametrize("unit", ["A" * 50 + " ", "\n", "A: ", "x", ". "])
-def test_a_megabyte_of_anything_is_cut(unit):
-    text = unit * (1_000_000 // len(unit))
+def test_a_long_text_of_anything_is_cut(unit):
+    text = unit * (200_000 // len(unit))
     assert "".join(cut(text, 4000)) == text
 
 

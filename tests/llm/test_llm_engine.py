@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tissuetalk.models.errors import (
     CancelledError,
@@ -271,3 +273,31 @@ def test_cancelling_stops_before_the_next_passage():
     with pytest.raises(CancelledError):
         engine.translate(LONG, organ="breast", cancelled=lambda: len(model.asked) == 1)
     assert len(model.asked) == 1
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.text(max_size=90), st.sampled_from(REPORT.split())
+)
+ODD_FINDING = st.fixed_dictionaries(
+    {
+        "evidence": st.one_of(ODD, st.integers(0, len(REPORT)).map(lambda start: REPORT[start : start + 40])),
+        "words": ODD,
+        "label": st.one_of(ODD, st.sampled_from([str(label) for label in LABELS])),
+        "assertion": st.sampled_from(["present", "absent", "uncertain", "historical"]),
+    },
+    optional={
+        "relation": st.fixed_dictionaries({"op": st.sampled_from(["inside", "selected"]), "reference": ODD})
+    },
+)
+
+
+@given(st.lists(ODD_FINDING, max_size=4), st.one_of(ODD, st.sampled_from(["breast", "colon"])))
+def test_whatever_the_model_says_targets_are_canonical_and_verbatim_or_it_is_refused(findings, organ):
+    said = {"kind": "report", "organ": organ, "targets": findings}
+    try:
+        request, _ = translated(said, said)
+    except (ModelUnavailableError, NoTargetInWordsError):
+        return
+    for target in request.targets:
+        assert target.label is None or is_label(target.label)
+        assert target.words and REPORT[target.start :].startswith(target.evidence)

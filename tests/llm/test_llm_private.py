@@ -60,6 +60,6 @@ def test_offsets_never_move(text):
 
 
 @pytest.mark.parametrize("unit", ["Dr. Ann ", "1-", "a@", "may 1, ", "Patient: ", "A1234", "x"])
-def test_a_megabyte_of_anything_is_masked(unit):
-    text = unit * (1_000_000 // len(unit))
+def test_a_long_text_of_anything_is_masked(unit):
+    text = unit * (200_000 // len(unit))
     assert len(masked(text)) == len(text)

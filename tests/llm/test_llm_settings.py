@@ -1,7 +1,10 @@
 """Settings come from the environment, are checked, and cost nothing until a language model is wanted."""
 
+import re
 import subprocess
 import sys
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from openai_server import Scripted, openai_server
@@ -49,6 +52,13 @@ def test_a_server_without_a_key_gets_no_key_of_other_software(monkeypatch):
 def test_without_a_usable_address_the_variable_is_named(url):
     with pytest.raises(ModelUnavailableError, match="TISSUETALK_LLM_URL"):
         make_engine("llm", LanguageSettings(url=url, model="served"))
+
+
+@pytest.mark.parametrize("url", ["http://ann:sesame@127.0.0.1/v1", "http://127.0.0.1/v1?key=sesame"])
+def test_an_address_that_holds_a_secret_is_refused_without_showing_it(url):
+    with pytest.raises(ModelUnavailableError, match="TISSUETALK_LLM_API_KEY") as caught:
+        make_engine("llm", LanguageSettings(url=url, model="served"))
+    assert "sesame" not in str(caught.value)
 
 
 def test_without_a_model_the_variable_is_named():
@@ -103,3 +113,14 @@ def test_a_redirect_is_not_followed_to_another_host():
                 "necrosis"
             )
         assert elsewhere.asked == []
+
+
+def test_the_documentation_names_every_variable_with_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "language-models.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `TISSUETALK_LLM_(\w+)` \|[^|]*\| ([^|]*) \|$", page, re.MULTILINE))
+    written = {name.lower(): default.strip() for name, default in rows.items()}
+    expected = {one.name: one.default for one in fields(LanguageSettings)}
+    expected = {
+        name: f"{value:g}" if isinstance(value, int | float) else value for name, value in expected.items()
+    }
+    assert written == expected | {"url": "none", "model": "none", "api_key": "empty"}
