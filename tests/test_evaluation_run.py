@@ -129,6 +129,8 @@ def test_report_shows_scores_failures_and_trivial_answers(manifest: Path, tmp_pa
     assert "painting everything" in text
     assert "| c.png | gland | unknown_label |" in text
     assert "Something was painted in 1 of 1." in text
+    assert "![dice.svg](dice.svg)" in text
+    ElementTree.fromstring((tmp_path / "out" / "dice.svg").read_text())
 
 
 def test_given_words_are_asked_of_every_image_and_pick_the_class(manifest: Path, tmp_path: Path) -> None:

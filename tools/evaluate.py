@@ -32,7 +32,7 @@ from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError, Work
 from tissuetalk.models.evaluation.annotations import SCORED_KINDS, Annotation, read_annotations
 from tissuetalk.models.evaluation.bootstrap import bootstrap
 from tissuetalk.models.evaluation.oracles import boxes_as_mask, instance_boxes
-from tissuetalk.models.evaluation.report import report
+from tissuetalk.models.evaluation.report import plots, report
 from tissuetalk.models.evaluation.scores import dice, mask_scores, object_scores
 from tissuetalk.prompts.organs import region_of
 from tissuetalk.tools.results import Closed
@@ -138,7 +138,7 @@ def evaluate(
     segment_image: SegmentImage,
     progress: Callable[[float, str], None] = lambda done, what: None,
 ) -> Summary:
-    """Score every annotated image of a manifest and write ``scores.csv``, ``summary.json`` and ``report.md``.
+    """Score every annotated image of a manifest and write ``scores.csv``, ``summary.json``, ``report.md`` and its plots.
 
     ``words`` asks the same for every image; without them each class is asked for by its own name and organ.
     Raises InvalidArgumentError when the manifest has nothing to score, WorkspaceUnwritableError for ``out``.
@@ -170,7 +170,10 @@ def evaluate(
     summary = summarise(rows, manifest=manifest, model=model, words=words, skipped=skipped, seconds=seconds)
     with _writing_to(out):
         (out / "summary.json").write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (out / "report.md").write_text(report([asdict(row) for row in rows], model=model), encoding="utf-8")
+        cells = [asdict(row) for row in rows]
+        (out / "report.md").write_text(report(cells, model=model), encoding="utf-8")
+        for name, svg in plots(cells).items():
+            (out / name).write_text(svg, encoding="utf-8")
     progress(1.0, "done")
     return summary
 

@@ -54,7 +54,7 @@ class LiteMedsam(nn.Module):
         from transformers import SamConfig, SamMaskDecoderConfig
         from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
-        decoder = SamMaskDecoderConfig()
+        decoder = SamMaskDecoderConfig(layer_norm_eps=1e-5)
         decoder._attn_implementation = "sdpa"
         self.image_encoder: nn.Module = TinyVit()
         self.prompt_encoder = SamPromptEncoder(

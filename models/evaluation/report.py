@@ -37,11 +37,22 @@ def report(rows: Rows, *, model: str) -> str:
         parts += ["## Images without the target", f"Something was painted in {painted} of {len(absent)}."]
     if len(present) >= FEWEST_FOR_TRENDS:
         parts += ["## Trends of Dice", *(_trend(present, trend) for trend in trends.AXES)]
+    if present:
+        parts += ["## Plots", *(f"![{name}]({name})" for name in plots(rows))]
     failed = [row for row in rows if row["error"]]
     if failed:
         lines = [[str(row["file"]), str(row["mask_class"]), str(row["error"])] for row in failed]
         parts += ["## Not scored", table(["file", "target", "code"], lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def plots(rows: Rows) -> dict[str, str]:
+    """SVG texts by file name: Dice per target, and trends when there are enough images for them."""
+    present = [row for row in rows if row["dice"] is not None and row["target_present"]]
+    drawn = {"dice.svg": scores_svg(present)} if present else {}
+    if len(present) >= FEWEST_FOR_TRENDS:
+        drawn |= {f"trend-{trend}.svg": trend_svg(present, trend) for trend in trends.AXES}
+    return drawn
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -71,9 +82,8 @@ def trend_svg(rows: Rows, trend: Trend) -> str:
 
 def scores_svg(rows: Rows) -> str:
     """Plot of mean Dice and interval per class."""
-    present = [row for row in rows if row["dice"] is not None and row["target_present"]]
     return intervals_svg(
-        "Dice per target", {name: _mean(members, "dice") for name, members in _classes(present)}
+        "Dice per target", {name: _mean(members, "dice") for name, members in _classes(rows)}
     )
 
 
