@@ -33,7 +33,9 @@ def drawn_again(shapes: dict[int, shapely.Geometry], shape: tuple[int, int]) -> 
     return labels
 
 
-@given(seed=st.integers(0, 10**6), share=st.sampled_from([0.2, 0.5, 0.8]), blur=st.sampled_from([0.0, 0.7, 1.5]))
+@given(
+    seed=st.integers(0, 10**6), share=st.sampled_from([0.2, 0.5, 0.8]), blur=st.sampled_from([0.0, 0.7, 1.5])
+)
 @settings(deadline=None, max_examples=25)
 def test_outlines_of_any_mask_draw_the_same_pixels_again(seed: int, share: float, blur: float) -> None:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((30, 40)), blur)
@@ -59,7 +61,9 @@ def test_geojson_gives_the_masks_back(tmp_path: Path) -> None:
     ]
     stroma = drawn_again({1: shapely.unary_union(parts)}, in_image(ragged()).shape)
     assert np.array_equal(stroma > 0, in_image(ragged()))
-    assert collection["tissuetalk"]["mpp"] == 0.25 and "Research use only" in collection["tissuetalk"]["notice"]
+    assert (
+        collection["tissuetalk"]["mpp"] == 0.25 and "Research use only" in collection["tissuetalk"]["notice"]
+    )
 
 
 def test_a_name_that_ends_in_gz_is_packed(tmp_path: Path) -> None:
@@ -86,7 +90,9 @@ def test_csv_has_one_row_per_object(tmp_path: Path) -> None:
 
 def test_parquet_is_queried_with_duckdb(tmp_path: Path) -> None:
     path = exported(tmp_path, "parquet", "objects.parquet")
-    counted = duckdb.sql(f"select mask_id, count(*), sum(area_px) from '{path}' group by 1 order by 1").fetchall()
+    counted = duckdb.sql(
+        f"select mask_id, count(*), sum(area_px) from '{path}' group by 1 order by 1"
+    ).fetchall()
     assert counted == [(NUCLEI, 6, (touching() > 0).sum()), (STROMA, 1, ragged().sum())]
     ((stain, model),) = duckdb.sql(f"select avg(mean_hematoxylin_od), min(model) from '{path}'").fetchall()
     assert stain is not None and model == "drawn"
@@ -113,7 +119,9 @@ def test_parquet_has_no_micrometres_without_a_scale(tmp_path: Path) -> None:
 
 def test_nothing_found_is_a_valid_file_without_objects(tmp_path: Path) -> None:
     folder, opener = nothing_found(tmp_path)
-    assert geojson.loads(export(folder, "geojson", tmp_path / "a.geojson", opener).read_text())["features"] == []
+    assert (
+        geojson.loads(export(folder, "geojson", tmp_path / "a.geojson", opener).read_text())["features"] == []
+    )
     header, *rows = export(folder, "csv", tmp_path / "a.csv", opener).read_text().splitlines()
     assert header.startswith("mask_id,name,id,") and rows == []
     path = export(folder, "parquet", tmp_path / "a.parquet", opener)

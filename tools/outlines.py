@@ -11,6 +11,8 @@ import shapely
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tissuetalk.tools.tracing import trace
+
 MANY = 200
 """From this many objects on QuPath is better served with detections than with annotations."""
 
@@ -54,20 +56,4 @@ def polygons(labels: NDArray[np.int32], origin_xy: tuple[int, int]) -> Iterator[
     Outlines run along pixel edges, so an area is a pixel count and no two objects overlap. Pixels that meet only at
     a corner are separate parts of one MultiPolygon.
     """
-    for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        if not place:  # SciPy gives None for a number that no pixel has
-            continue
-        rows, columns = place
-        yield (
-            number,
-            _outline(labels[place] == number, origin_xy[0] + columns.start, origin_xy[1] + rows.start),
-        )
-
-
-def _outline(pixels: NDArray[np.bool_], x0: int, y0: int) -> shapely.Geometry:
-    """The union of one rectangle per run of pixels in a row."""
-    steps = np.diff(np.pad(pixels.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    y, start = np.nonzero(steps == 1)
-    _, stop = np.nonzero(steps == -1)
-    whole: shapely.Geometry = shapely.union_all(shapely.box(start + x0, y + y0, stop + x0, y + 1 + y0))
-    return whole
+    return trace(labels, origin_xy)

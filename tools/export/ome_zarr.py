@@ -28,24 +28,19 @@ def write(content: Content, out: Path) -> None:
     with_image = content.region.width * content.region.height <= MOST_IMAGE_PX
     root.attrs["tissuetalk"] = {**content.about(), "image_included": with_image}
     if with_image:
-        writer.write_multiscale(
-            _image_levels(content),
-            root,
-            name=content.image_name,
-            **_space(content, ("c", "y", "x")),
-            storage_options={"chunks": (3, CHUNK_PX, CHUNK_PX)},
-        )
-        _move(root, content, axes=3)
+        _write_image(content, root, writer)
     for layer in content.layers:
+        pyramid = levels(_smallest_type(layer.labels))
         writer.write_multiscale_labels(
-            levels(_smallest_type(layer.labels)),
+            pyramid,
             root,
             name=layer.record.mask_id,
             label_metadata=_label_metadata(layer, with_image),
-            **_space(content, ("y", "x")),
+            **_axes(content, ("y", "x")),
             storage_options={"chunks": (CHUNK_PX, CHUNK_PX)},
         )
-        _move(root[f"labels/{layer.record.mask_id}"], content, axes=2)
+        shrunk = [(2.0**number, 2.0**number) for number in range(len(pyramid))]
+        _place(root[f"labels/{layer.record.mask_id}"], content, shrunk)
 
 
 def levels(labels: NDArray[Any]) -> list[NDArray[Any]]:
@@ -63,36 +58,52 @@ def _writer() -> Any:
         return library("ome_zarr.writer")
 
 
-def _image_levels(content: Content) -> list[NDArray[np.uint8]]:
-    """[3, H, W] of the region at the sizes of the label levels."""
-    shapes = [level.shape for level in levels(np.empty((content.region.height, content.region.width), bool))]
+def _write_image(content: Content, root: Any, writer: Any) -> None:
+    """The region's pixels at the sizes of the label levels, [3, H, W] each."""
+    region = content.region
+    shapes = [level.shape for level in levels(np.empty((region.height, region.width), bool))]
     with content.open_image() as source:
-        return [
-            np.moveaxis(source.read_region(content.region, width=width, height=height), -1, 0)
+        pyramid = [
+            np.moveaxis(source.read_region(region, width=width, height=height), -1, 0)
             for height, width in shapes
         ]
+    writer.write_multiscale(
+        pyramid,
+        root,
+        name=content.image_name,
+        **_axes(content, ("c", "y", "x")),
+        storage_options={"chunks": (3, CHUNK_PX, CHUNK_PX)},
+    )
+    _place(root, content, [(region.height / height, region.width / width) for height, width in shapes])
 
 
 def _smallest_type(labels: NDArray[np.int32]) -> NDArray[Any]:
     return labels.astype(np.min_scalar_type(int(labels.max(initial=1))))
 
 
-def _space(content: Content, axes: tuple[str, ...]) -> dict[str, Any]:
-    """Axes and pixel size as the writer takes them; without a scale a pixel is 1 and has no unit."""
-    space: dict[str, Any] = {"axes": list(axes)}
-    if content.mpp is not None:
-        space["scale"] = {"y": content.mpp, "x": content.mpp}
-        space["axes_units"] = {"y": "micrometer", "x": "micrometer"}
-    return space
+def _axes(content: Content, names: tuple[str, ...]) -> dict[str, Any]:
+    """Axes as the writer takes them; without a scale a pixel is 1 and has no unit."""
+    if content.mpp is None:
+        return {"axes": list(names)}
+    return {"axes": list(names), "axes_units": {"y": "micrometer", "x": "micrometer"}}
 
 
-def _move(group: Any, content: Content, axes: int) -> None:
-    """Put the region where it lies in the image."""
-    step = content.mpp or 1.0
-    corner = [0.0] * (axes - 2) + [content.region.y0 * step, content.region.x0 * step]
+def _place(group: Any, content: Content, shrunk_yx: list[tuple[float, float]]) -> None:
+    """State where every level lies, given how often it is smaller than the first.
+
+    A pixel covers a block of the first level, so its centre lies half a block in. The writer's own figures leave that
+    half in pixels, whatever the scale.
+    """
+    step, corner_yx = content.mpp or 1.0, (content.region.y0, content.region.x0)
     described = group.attrs["ome"]
-    for dataset in described["multiscales"][0]["datasets"]:
-        dataset["coordinateTransformations"].append({"type": "translation", "translation": corner})
+    scales = described["multiscales"][0]
+    channels = len(scales["axes"]) - 2
+    for dataset, shrunk in zip(scales["datasets"], shrunk_yx, strict=True):
+        middle = [(corner + (by - 1) / 2) * step for corner, by in zip(corner_yx, shrunk, strict=True)]
+        dataset["coordinateTransformations"] = [
+            {"type": "scale", "scale": [1.0] * channels + [by * step for by in shrunk]},
+            {"type": "translation", "translation": [0.0] * channels + middle},
+        ]
     group.attrs["ome"] = described
 
 
