@@ -110,7 +110,8 @@ def _scores(rows: Rows) -> str:
 
 def _orientation(rows: Rows) -> str:
     """Trivial and oracle answers on the same images, then the published prompt efficiency."""
-    mean_count = float(np.mean([row["instance_count"] for row in rows]))
+    counts = [row["instance_count"] if row["n_true"] is None else row["n_true"] for row in rows]
+    mean_count = float(np.mean(counts))
     lines = [
         ["this model, text", "1.0", with_limits(_mean(rows, "dice"))],
         ["painting everything", "0.0", with_limits(_mean(rows, "everything_dice"))],
