@@ -65,7 +65,9 @@ def optics(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixel
         changed = np.asarray(np.clip(noisy, 0, 255), np.uint8)
     if draw[3] < 0.35:
         quality = [int(cv2.IMWRITE_JPEG_QUALITY), int(rng.integers(strength.jpeg, 95))]
-        changed = np.asarray(cv2.imdecode(cv2.imencode(".jpg", changed, quality)[1], cv2.IMREAD_COLOR), np.uint8)
+        changed = np.asarray(
+            cv2.imdecode(cv2.imencode(".jpg", changed, quality)[1], cv2.IMREAD_COLOR), np.uint8
+        )
     return changed
 
 

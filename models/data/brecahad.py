@@ -37,7 +37,11 @@ def brecahad(folder: Path, *, held_out: set[str]) -> Iterator[Example]:
             image = cv2.cvtColor(cv2.imread(str(folder / row["file"])), cv2.COLOR_BGR2RGB)
             pixels = np.asarray(image, np.uint8)
             pseudo = folder / "pseudo_masks" / f"{Path(row['file']).stem}.png"
-            drawn = np.asarray(cv2.imread(str(pseudo), cv2.IMREAD_UNCHANGED), np.int32) if pseudo.is_file() else None
+            drawn = (
+                np.asarray(cv2.imread(str(pseudo), cv2.IMREAD_UNCHANGED), np.int32)
+                if pseudo.is_file()
+                else None
+            )
             instances, kinds = _objects(boxes[row["file"]], drawn, pixels.shape[:2])
             yield Example(
                 folder.name,

@@ -10,7 +10,19 @@ from skimage import data as photographs
 
 from tissuetalk.models.data.example import TARGET_MPP, Example, Pixels
 
-PHOTOGRAPHS = ("astronaut", "coffee", "rocket", "camera", "coins", "page", "text", "moon", "brick", "grass", "gravel")
+PHOTOGRAPHS = (
+    "astronaut",
+    "coffee",
+    "rocket",
+    "camera",
+    "coins",
+    "page",
+    "text",
+    "moon",
+    "brick",
+    "grass",
+    "gravel",
+)
 """Free pictures that scikit-image ships; its cat is kept back for tests."""
 
 
@@ -48,4 +60,6 @@ def counterexamples(seed: int = 0) -> Iterator[Example]:
     images += [(f"fluorescence-{k}", _fluorescence(rng)) for k in range(14)]
     images += [(f"flat-{k}", _flat(rng)) for k in range(12)]
     for name, image in images:
-        yield Example("counter-examples", name, name, False, image, 0.5, False, {}, tuple(TARGET_MPP), tissue=False)
+        yield Example(
+            "counter-examples", name, name, False, image, 0.5, False, {}, tuple(TARGET_MPP), tissue=False
+        )

@@ -33,12 +33,14 @@ class Labelled:
     """One target on one image.
 
     label: [H, W] codes. distance: [H, W] 0..255, how deep inside its object a pixel lies (255 at the core), or None for a
-    region. present: whether the target is in the image, or None to read it off the label map.
+    region. present: whether the target is in the image, or None to read it off the label map. objects: [H, W] object
+    numbers where the annotation parts touching objects, else None.
     """
 
     label: Pixels
     distance: Pixels | None = None
     present: bool | None = None
+    objects: NDArray[np.uint16] | None = None
 
 
 @dataclass(frozen=True)

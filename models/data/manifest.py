@@ -45,12 +45,16 @@ def read_manifest(path: Path) -> list[Record]:
     """
     path = path / "manifest.csv" if path.is_dir() else path
     if not path.is_file():
-        raise InvalidArgumentError(f"there is no manifest at {path}; give a manifest.csv or the folder that holds one.")
+        raise InvalidArgumentError(
+            f"there is no manifest at {path}; give a manifest.csv or the folder that holds one."
+        )
     with path.open(encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines)
         missing = REQUIRED_COLUMNS - set(rows.fieldnames or ())
         if missing:
-            raise InvalidArgumentError(f"{path} lacks the columns {', '.join(sorted(missing))}; add them to the header.")
+            raise InvalidArgumentError(
+                f"{path} lacks the columns {', '.join(sorted(missing))}; add them to the header."
+            )
         return [
             Record(
                 image=path.parent / row["file"],

@@ -34,11 +34,13 @@ def core_distance(instances: Instances) -> Pixels:
     count = int(instances.max())
     if count == 0:
         return np.zeros(instances.shape, np.uint8)
-    deepest = np.concatenate([[1.0], np.maximum(ndimage.maximum(distance, instances, np.arange(1, count + 1)), 1.0)])
+    deepest = np.concatenate(
+        [[1.0], np.maximum(ndimage.maximum(distance, instances, np.arange(1, count + 1)), 1.0)]
+    )
     return np.asarray(np.clip(distance / deepest[instances], 0, 1) * 255, np.uint8)
 
 
-def from_instances(instances: Instances) -> Labelled:
-    """Every object outlined: all else is background."""
+def from_instances(instances: Instances, *, parted: bool = False) -> Labelled:
+    """Every object outlined: all else is background. parted: the annotation itself parts touching objects."""
     label = np.where(instances > 0, FOREGROUND, BACKGROUND).astype(np.uint8)
-    return Labelled(label, core_distance(instances))
+    return Labelled(label, core_distance(instances), objects=instances.astype(np.uint16) if parted else None)

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tissuetalk.models.data.brecahad import brecahad
-from tissuetalk.models.data.example import BACKGROUND, FOREGROUND, TARGET_MPP, UNKNOWN, Example, Labelled, Pixels
+from tissuetalk.models.data.example import (
+    BACKGROUND,
+    FOREGROUND,
+    TARGET_MPP,
+    UNKNOWN,
+    Example,
+    Labelled,
+    Pixels,
+)
 from tissuetalk.models.data.manifest import Record, read_manifest
 from tissuetalk.models.data.objects import from_instances, split_touching
 from tissuetalk.models.errors import InvalidArgumentError
@@ -92,7 +100,15 @@ def glands(folder: Path) -> Iterator[Example]:
         elif "Normal" in record.note:
             absent += ("tumour", *TYPED)
         yield Example(
-            folder.name, record.image.name, record.group, held_out, read_rgb(record.image), EBHI_MPP, True, targets, absent
+            folder.name,
+            record.image.name,
+            record.group,
+            held_out,
+            read_rgb(record.image),
+            EBHI_MPP,
+            True,
+            targets,
+            absent,
         )
 
 
@@ -109,7 +125,7 @@ def _nuclei(folder: Path, *, absent: tuple[str, ...], mpp: float | None = None) 
             read_rgb(record.image),
             scale,
             mpp is None,
-            {"nuclei": from_instances(instances)},
+            {"nuclei": from_instances(instances, parted=record.kind == "instance")},
             absent,
         )
 
@@ -141,12 +157,20 @@ def puma(folder: Path) -> Iterator[Example]:
     for held_out, part in ((False, np.s_[:, :cut]), (True, np.s_[:, cut:])):
         inside = instances[part]
         targets = {
-            "nuclei": from_instances(inside),
+            "nuclei": from_instances(inside, parted=True),
             "tumour nuclei": from_instances(np.where(tumour[part], inside, 0)),
             "non-tumour nuclei": from_instances(np.where(tumour[part], 0, inside)),
         }
         yield Example(
-            folder.name, record.image.name, record.group, held_out, image[part], 0.23, True, targets, ("glomerulus", "gland")
+            folder.name,
+            record.image.name,
+            record.group,
+            held_out,
+            image[part],
+            0.23,
+            True,
+            targets,
+            ("glomerulus", "gland"),
         )
 
 
@@ -156,7 +180,10 @@ def tumour_regions(folder: Path) -> Iterator[Example]:
     default = {"camelyon-node-tumour": 1.0}.get(folder.name)
     for record, held_out in _each(folder):
         scale = default or record.mpp or TARGET_MPP["tumour"]
-        image, label = read_rgb(record.image), np.where(read_mask(record) > 0, FOREGROUND, BACKGROUND).astype(np.uint8)
+        image, label = (
+            read_rgb(record.image),
+            np.where(read_mask(record) > 0, FOREGROUND, BACKGROUND).astype(np.uint8),
+        )
         if (shrink := scale / REGION_STORE_MPP) < 1:
             size = (round(image.shape[1] * shrink), round(image.shape[0] * shrink))
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -227,7 +254,15 @@ def patches(folder: Path) -> Iterator[Example]:
         unknown = np.full(image.shape[:2], UNKNOWN, np.uint8)
         targets = {target: Labelled(unknown, present=True) for target in present}
         yield Example(
-            folder.name, record.image.name, record.group, held_out, image, scale, record.mpp is not None, targets, absent
+            folder.name,
+            record.image.name,
+            record.group,
+            held_out,
+            image,
+            scale,
+            record.mpp is not None,
+            targets,
+            absent,
         )
 
 

@@ -121,7 +121,9 @@ class TransformerPixelDecoder(nn.Module):
             for channels in inside[:-1]
         )
         self.outputs = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(groups, width), nn.ReLU())
+            nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(groups, width), nn.ReLU()
+            )
             for _ in inside
         )
         self.mask_features = nn.Conv2d(width, width, 3, padding=1)
@@ -137,7 +139,9 @@ class TransformerPixelDecoder(nn.Module):
         levels = [x]
         for index in (2, 1, 0):
             lateral: Tensor = self.adapters[index](maps[index])
-            x = self.outputs[index](lateral + functional.interpolate(x, size=lateral.shape[-2:], mode="nearest"))
+            x = self.outputs[index](
+                lateral + functional.interpolate(x, size=lateral.shape[-2:], mode="nearest")
+            )
             levels.append(x)
         return BaseFeatures(tuple(levels[:3]), self.mask_features(x))
 
@@ -195,7 +199,9 @@ class PathSegmentor(nn.Module):
         features: BaseFeatures = self.pixel_decoder(self.image_encoder(normalise(tiles)))
         return features
 
-    def answers(self, features: BaseFeatures, tokens: Tensor, padding: Tensor) -> tuple[list[QueryAnswers], Tensor]:
+    def answers(
+        self, features: BaseFeatures, tokens: Tensor, padding: Tensor
+    ) -> tuple[list[QueryAnswers], Tensor]:
         """Every prediction step, and the sentence vectors. tokens, padding: [B, L], one sentence a tile."""
         text, sentence = self.text_encoder(tokens, padding)
         return self.joint(features.levels, features.pixels, text, padding), sentence
@@ -206,7 +212,11 @@ class PathSegmentor(nn.Module):
         similarity = cosine(steps[-1].classes, sentence)
         best = similarity.topk(2, dim=1)
         rows = torch.arange(len(sentence), device=sentence.device)
-        return Selection(steps[-1].masks[rows, best.indices[:, 0]], best.values[:, 0], best.values[:, 0] - best.values[:, 1])
+        return Selection(
+            steps[-1].masks[rows, best.indices[:, 0]],
+            best.values[:, 0],
+            best.values[:, 0] - best.values[:, 1],
+        )
 
 
 def cosine(classes: Tensor, sentence: Tensor) -> Tensor:
@@ -223,6 +233,10 @@ def build_base(config: BaseConfig | None = None) -> PathSegmentor:
         text_encoder=BertTower(config),
         pixel_decoder=TransformerPixelDecoder(config, encoder.widths),
         joint=JointInteraction(
-            width=config.width, queries=config.queries, layers=config.layers, heads=config.heads, hidden=config.hidden
+            width=config.width,
+            queries=config.queries,
+            layers=config.layers,
+            heads=config.heads,
+            hidden=config.hidden,
         ),
     )

@@ -40,7 +40,9 @@ RULES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 """Published key prefix to ours, first match wins; ``N-1`` in a result is reckoned out."""
 
-SKIPPED = re.compile(r"mask_sptial_embed|spatial_|pn_indicator|lang_encoder\.lang_encoder\.|criterion|\.attn_mask")
+SKIPPED = re.compile(
+    r"mask_sptial_embed|spatial_|pn_indicator|lang_encoder\.lang_encoder\.|criterion|\.attn_mask"
+)
 """Click prompts and the CLIP-style tower, which the base preset with its BERT tower does not have."""
 
 
@@ -59,7 +61,9 @@ def rename(key: str) -> str | None:
     """Our name of a published key, or None when no rule knows it."""
     for pattern, ours in RULES:
         if re.match(pattern, key):
-            return re.sub(r"(\d)-1", lambda found: str(int(found.group(1)) - 1), re.sub(pattern, ours, key, count=1))
+            return re.sub(
+                r"(\d)-1", lambda found: str(int(found.group(1)) - 1), re.sub(pattern, ours, key, count=1)
+            )
     return None
 
 
@@ -69,7 +73,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises ModelUnavailableError when it is missing, corrupt, or holds more than tensors.
     """
     if not path.is_file():
-        raise ModelUnavailableError(f"there is no checkpoint at {path}; give the path of a .safetensors or .pt file.")
+        raise ModelUnavailableError(
+            f"there is no checkpoint at {path}; give the path of a .safetensors or .pt file."
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -105,6 +111,8 @@ def load_published(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadRepor
             own[name].copy_(value)
             loaded.append(name)
     if not loaded:
-        raise ModelUnavailableError("no tensor of this file belongs to PathSegmentor; name a BiomedParse-style checkpoint.")
+        raise ModelUnavailableError(
+            "no tensor of this file belongs to PathSegmentor; name a BiomedParse-style checkpoint."
+        )
     missing = tuple(sorted(set(own) - set(loaded)))
     return LoadReport(tuple(loaded), missing, tuple(unexpected), tuple(mismatched), tuple(skipped))

@@ -33,7 +33,9 @@ class CrossAttentionLayer(nn.Module):
         self.multihead_attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, queries: Tensor, place: Tensor, keys: Tensor, values: Tensor, blocked: Tensor) -> Tensor:
+    def forward(
+        self, queries: Tensor, place: Tensor, keys: Tensor, values: Tensor, blocked: Tensor
+    ) -> Tensor:
         seen, _ = self.multihead_attn(queries + place, keys, values, attn_mask=blocked, need_weights=False)
         out: Tensor = self.norm(queries + seen)
         return out
@@ -156,7 +158,9 @@ class JointInteraction(nn.Module):
 
     def _blocked(self, masks: Tensor, level: Tensor) -> Tensor:
         """[B * heads, N, h*w], True where a query may not look; a query blocked everywhere may look everywhere."""
-        small = functional.interpolate(masks.detach(), size=level.shape[-2:], mode="bilinear", align_corners=False)
+        small = functional.interpolate(
+            masks.detach(), size=level.shape[-2:], mode="bilinear", align_corners=False
+        )
         blocked = small.flatten(2).sigmoid() < 0.5
         blocked = blocked & ~blocked.all(-1, keepdim=True)
         return blocked.repeat_interleave(self.heads, dim=0)

@@ -17,6 +17,9 @@ from torch.nn import functional
 from tissuetalk.models.pathsegmentor.image_encoder import ConvPyramid, normalise
 from tissuetalk.models.pathsegmentor.pixel_decoder import ConvPixelDecoder
 
+WINDOW_PX = 256
+"""Presence and scale are judged in windows of about this side, the size of a training crop."""
+
 
 @dataclass(frozen=True)
 class MiniConfig:
@@ -33,7 +36,7 @@ class MiniConfig:
 
 @dataclass(frozen=True)
 class Features:
-    """What is known about tiles before anybody asks. pixels: [B, C, H/2, W/2]; pooled: [B, D] summary."""
+    """What is known about tiles before anybody asks. pixels: [B, C, H/2, W/2]; pooled: [B, W, D], a summary of each window."""
 
     pixels: Tensor
     pooled: Tensor
@@ -41,7 +44,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Answers at stride 2. mask, distance: [B, P, H/2, W/2] logits; presence: [B, P] logits."""
+    """Answers at stride 2. mask, distance: [B, P, H/2, W/2] logits; presence: [B, P] logits, of the window that says it loudest."""
 
     mask: Tensor
     distance: Tensor
@@ -76,24 +79,26 @@ class TextQueries(nn.Module):
         flat = features.pixels.flatten(2)
         first = self.first(words).view(batch, prompts * self.queries, self.pixels + 1)
         read = torch.baddbmm(first[..., -1:], first[..., :-1] * self.pixels**-0.5, flat.to(first.dtype))
-        read = functional.relu(read).view(batch * prompts, self.queries, height * width)
+        read = functional.leaky_relu(read, 0.1).view(batch * prompts, self.queries, height * width)
         second = self.second(words).view(batch * prompts, 2, self.queries + 1)
         maps = torch.baddbmm(second[..., -1:], second[..., :-1], read.to(second.dtype))
         maps = maps.view(batch, prompts, 2, height, width)
-        image = self.image(features.pooled)[:, None].expand(-1, prompts, -1)
-        presence = self.presence(torch.cat([words * image, words], dim=-1))[..., 0]
+        image = self.image(features.pooled)[:, :, None]
+        asked = words[:, None].expand(-1, image.shape[1], -1, -1)
+        presence = self.presence(torch.cat([asked * image, asked], dim=-1))[..., 0].amax(1)
         return Prediction(maps[:, :, 0], maps[:, :, 1], presence)
 
 
 class MiniPathSegmentor(nn.Module):
-    """Encode a tile once, then answer any number of sentences about it."""
+    """Encode a tile once, then answer any number of sentences about it.
+
+    presence_calibration: slope and offset that turn a presence logit into one whose sigmoid is a probability.
+    """
 
     def __init__(self, config: MiniConfig | None = None) -> None:
         super().__init__()
         self.config = config or MiniConfig()
-        self.image_encoder = ConvPyramid(
-            widths=self.config.encoder_widths, depths=self.config.encoder_depths
-        )
+        self.image_encoder = ConvPyramid(widths=self.config.encoder_widths, depths=self.config.encoder_depths)
         self.pixel_decoder = ConvPixelDecoder(
             inside=self.config.encoder_widths, widths=self.config.decoder_widths
         )
@@ -106,17 +111,21 @@ class MiniPathSegmentor(nn.Module):
             queries=self.config.queries,
             pooled=pooled,
         )
-        self.image_head = nn.Sequential(nn.LayerNorm(pooled), nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, 2))
+        self.presence_calibration = (1.0, 0.0)
+        self.image_head = nn.Sequential(
+            nn.LayerNorm(pooled), nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, 2)
+        )
 
     def encode_image(self, tiles: Tensor) -> Features:
         """[B, 3, H, W] pixels 0..255, H and W multiples of 32."""
         maps = self.image_encoder(normalise(tiles).contiguous(memory_format=torch.channels_last))
+        windows = tuple(max(1, round(side / WINDOW_PX)) for side in tiles.shape[-2:])
         pooled = [
-            statistic
+            pool(deep, windows).flatten(2).transpose(1, 2)
             for deep in (level.float() for level in maps[-3:])
-            for statistic in (deep.mean((2, 3)), deep.amax((2, 3)))
+            for pool in (functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d)
         ]
-        return Features(self.pixel_decoder(maps), torch.cat(pooled, dim=1))
+        return Features(self.pixel_decoder(maps), torch.cat(pooled, dim=2))
 
     def decode(self, features: Features, text: Tensor) -> Prediction:
         prediction: Prediction = self.prompt_head(features, text)
@@ -124,7 +133,7 @@ class MiniPathSegmentor(nn.Module):
 
     def describe_image(self, features: Features) -> tuple[Tensor, Tensor]:
         """[B] log2 of the µm per pixel the tile seems to have, and [B] logit that it is stained tissue at all."""
-        scale, tissue = self.image_head(features.pooled).unbind(-1)
+        scale, tissue = self.image_head(features.pooled).mean(1).unbind(-1)
         return scale, tissue
 
     def forward(self, tiles: Tensor, text: Tensor) -> Prediction:

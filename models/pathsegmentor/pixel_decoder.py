@@ -19,7 +19,9 @@ class ConvPixelDecoder(nn.Module):
     def __init__(self, *, inside: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
         self.deepest = ConvNormAct(inside[-1], widths[-1], kernel=1)
-        self.laterals = nn.ModuleList(ConvNormAct(i, w, kernel=1) for i, w in zip(inside[:-1], widths[:-1], strict=True))
+        self.laterals = nn.ModuleList(
+            ConvNormAct(i, w, kernel=1) for i, w in zip(inside[:-1], widths[:-1], strict=True)
+        )
         self.narrows = nn.ModuleList(
             ConvNormAct(above, w, kernel=1) for above, w in zip(widths[1:], widths[:-1], strict=True)
         )

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from torch import Tensor
 
 from tissuetalk.models.data.example import OBJECT_TARGETS, TARGET_MPP
@@ -62,6 +63,12 @@ class MiniSegmenter:
         """``tissue``: probability that the picture is stained tissue at all."""
         return Context({"tissue": self._describe(overview)[1]})
 
+    def _presence(self, stitched: Decoded) -> float:
+        """Calibrated on held-out images; without a presence logit, the strongest mask pixel has to do."""
+        logit = float(stitched.logits.max()) if stitched.presence is None else stitched.presence
+        slope, offset = self.model.presence_calibration
+        return float(1 / (1 + np.exp(-(slope * logit + offset))))
+
     def _describe(self, overview: RGB) -> tuple[float, float]:
         """(log2 of µm per pixel, probability of stained tissue), from up to five crops at the overview's own scale."""
         scales, tissues = zip(*(self._describe_crop(crop) for crop in _crops(overview)), strict=True)
@@ -75,6 +82,23 @@ class MiniSegmenter:
     def encode(self, tile: RGB, context: Context) -> TileFeatures:
         with torch.inference_mode():
             return TileFeatures(self.model.encode_image(_padded(tile)), tile.shape[0], tile.shape[1])
+
+    def pack(self, features: TileFeatures) -> bytes:
+        """Half precision, for the feature cache."""
+        kept = features.features
+        size = torch.tensor([features.height, features.width])
+        return save(
+            {
+                "pixels": kept.pixels.half().contiguous(),
+                "pooled": kept.pooled.half().contiguous(),
+                "size": size,
+            }
+        )
+
+    def unpack(self, stored: bytes) -> TileFeatures:
+        kept = load(stored)
+        height, width = (int(side) for side in kept["size"])
+        return TileFeatures(Features(kept["pixels"].float(), kept["pooled"].float()), height, width)
 
     def decode(self, features: TileFeatures, prompts: Sequence[Prompt]) -> list[Decoded]:
         return [self._decode_one(features, prompt) for prompt in prompts]
@@ -90,10 +114,8 @@ class MiniSegmenter:
 
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
         target = target_of(prompt) or "tumour"
-        presence = presence_probability(target, stitched)
+        presence = self._presence(stitched)
         mask = tidy(stitched.logits > 0, target)
-        if presence < 0.5:
-            mask = np.zeros_like(mask)
         instances = None
         if target in OBJECT_TARGETS and stitched.object_maps is not None:
             instances = split_objects(mask, stitched.object_maps[0], target)
@@ -101,20 +123,19 @@ class MiniSegmenter:
         return Finished(mask, instances, presence)
 
 
-def presence_probability(target: str, stitched: Decoded) -> float:
-    """Probability that the target is in the image at all, from the presence head."""
-    logit = stitched.presence if stitched.presence is not None else float(stitched.logits.max())
-    return float(1 / (1 + np.exp(-logit)))
-
-
 def _crops(overview: RGB) -> list[RGB]:
     height, width = overview.shape[:2]
     if max(height, width) <= OVERVIEW_PX:
         return [overview]
     side = min(OVERVIEW_PX, height, width)
-    tops, lefts = sorted({0, (height - side) // 2, height - side}), sorted({0, (width - side) // 2, width - side})
+    tops, lefts = (
+        sorted({0, (height - side) // 2, height - side}),
+        sorted({0, (width - side) // 2, width - side}),
+    )
     corners = [(top, left) for top in tops for left in lefts]
-    return [overview[top : top + side, left : left + side] for top, left in corners[:: max(1, len(corners) // 4)]]
+    return [
+        overview[top : top + side, left : left + side] for top, left in corners[:: max(1, len(corners) // 4)]
+    ]
 
 
 def _padded(tile: RGB) -> Tensor:

@@ -41,17 +41,23 @@ class MiniLMSentences:
 
     def __init__(self, folder: Path | None = None) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         folder = folder or minilm_folder()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._tower: Any = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+        self._tower: Any = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True
+        ).eval()
         self._lock = threading.Lock()
         self._remember = lru_cache(maxsize=4096)(self._embed)
 
     def __call__(self, sentences: Sequence[str]) -> Tensor:
         """[P, 384], one row per sentence."""
         with self._lock:
-            return torch.stack([self._remember(" ".join(sentence.casefold().split())) for sentence in sentences])
+            return torch.stack(
+                [self._remember(" ".join(sentence.casefold().split())) for sentence in sentences]
+            )
 
     def _embed(self, sentence: str) -> Tensor:
         return self.embed_many([sentence])[0]

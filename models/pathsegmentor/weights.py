@@ -27,8 +27,10 @@ def save_mini(model: MiniPathSegmentor, path: Path, *, note: Mapping[str, str] |
         if not name.endswith("num_batches_tracked")
     }
     header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), **(note or {})}
+    header["presence"] = json.dumps(model.presence_calibration)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata=header)
+    partial.chmod(0o644)
     partial.replace(path)
 
 
@@ -38,7 +40,9 @@ def load_mini(path: Path) -> MiniPathSegmentor:
     Raises ModelUnavailableError when the file is missing, corrupt, or holds another model's weights.
     """
     if not path.is_file():
-        raise ModelUnavailableError(f"the weight file {path} is missing; reinstall the package or train it from its recipe.")
+        raise ModelUnavailableError(
+            f"the weight file {path} is missing; reinstall the package or train it from its recipe."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -53,8 +57,12 @@ def load_mini(path: Path) -> MiniPathSegmentor:
             "name a file that `tissuetalk train` wrote."
         )
     try:
-        sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header["config"]).items()}
+        sizes = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header["config"]).items()
+        }
         model = MiniPathSegmentor(MiniConfig(**sizes))
+        slope, offset = json.loads(header.get("presence", "[1, 0]"))
+        model.presence_calibration = (float(slope), float(offset))
         absent, foreign = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelUnavailableError(f"{path.name} does not fit the mini PathSegmentor: {error}") from error

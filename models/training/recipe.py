@@ -33,6 +33,8 @@ class Recipe:
     batch: int = 12
     crop_px: int = 256
     learning_rate: float = 1.5e-3
+    head_rate: float = 1.0
+    """Factor on the learning rate of the prompt head."""
     weight_decay: float = 0.03
     warm_up_steps: int = 100
     clip_norm: float = 5.0
@@ -47,6 +49,8 @@ class Recipe:
     """lambda of the quality-guided group loss; 0 turns it off."""
     consistency: float = 0.1
     """beta of the stop-gradient consistency loss; 0 turns it off."""
+    absent_weight: float = 1.0
+    """Factor on the mask loss of a target that is not there; presence is learned in full."""
     distance_weight: float = 1.0
     presence_weight: float = 0.2
     image_weight: float = 0.05
@@ -73,7 +77,9 @@ def read_recipe(path: Path) -> Recipe:
         raise InvalidArgumentError(f"{path.name} is not a list of keys and values.")
     known = {entry.name for entry in fields(Recipe)}
     if unknown := set(values) - known:
-        raise InvalidArgumentError(f"{path.name} has unknown keys {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}.")
+        raise InvalidArgumentError(
+            f"{path.name} has unknown keys {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}."
+        )
     if missing := {"name", "data_root", "mix"} - set(values):
         raise InvalidArgumentError(f"{path.name} lacks {', '.join(sorted(missing))}.")
     for entry in values["mix"]:

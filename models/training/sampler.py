@@ -69,7 +69,10 @@ class Sampler:
     """
 
     def __init__(
-        self, examples: Sequence[Example], recipe: Recipe, sentences: dict[str, dict[str, NDArray[np.float32]]]
+        self,
+        examples: Sequence[Example],
+        recipe: Recipe,
+        sentences: dict[str, dict[str, NDArray[np.float32]]],
     ) -> None:
         self.recipe, self.sentences, self.strength = recipe, sentences, Strength()
         self.pools: list[list[Example]] = []
@@ -77,8 +80,12 @@ class Sampler:
         shares: list[float] = []
         for entry, share in recipe.mix.items():
             dataset, _, target = entry.partition("/")
-            pool = [example for example in examples if example.dataset == dataset and target in example.targets]
-            pool += [e for e in examples if e.dataset == dataset and target in e.absent and target not in e.targets]
+            pool = [
+                example for example in examples if example.dataset == dataset and target in example.targets
+            ]
+            pool += [
+                e for e in examples if e.dataset == dataset and target in e.absent and target not in e.targets
+            ]
             if pool:
                 self.pools.append(pool)
                 self.targets.append(target)
@@ -103,12 +110,18 @@ class Sampler:
         example, target = self._choose(rng)
         side = self.recipe.crop_px
         zoom = float(np.exp(rng.uniform(-self.recipe.zoom, self.recipe.zoom)))
-        matrix = affine(self._centre(example, target, rng), example.mpp / TARGET_MPP[target] * zoom, side, rng)
+        matrix = affine(
+            self._centre(example, target, rng), example.mpp / TARGET_MPP[target] * zoom, side, rng
+        )
         image = colours(warp(example.image, matrix, side, smooth=True), rng, self.strength)
         main = self._answer(example, target, matrix)
-        others = [name for name in (*example.targets, *example.absent) if name != target and name in self.sentences]
+        others = [
+            name for name in (*example.targets, *example.absent) if name != target and name in self.sentences
+        ]
         other = str(rng.choice(others)) if others else target
-        questions = [(target, main)] * self.recipe.group_size + [(other, self._answer(example, other, matrix))]
+        questions = [(target, main)] * self.recipe.group_size + [
+            (other, self._answer(example, other, matrix))
+        ]
         text = self._text([name for name, _ in questions], rng)
         answers = [answer for _, answer in questions]
         presence = [answer.presence for answer in answers]
@@ -133,7 +146,9 @@ class Sampler:
         if key not in self._centres:
             label = example.targets.get(target)
             rows, columns = np.nonzero(label.label[::4, ::4] == FOREGROUND) if label is not None else ((), ())
-            self._centres[key] = np.stack([np.asarray(columns), np.asarray(rows)], axis=1).astype(np.int64) * 4
+            self._centres[key] = (
+                np.stack([np.asarray(columns), np.asarray(rows)], axis=1).astype(np.int64) * 4
+            )
         seen = self._centres[key]
         rare = target in ("mitosis", "non-tumour nuclei")
         if len(seen) and rng.random() < (0.85 if rare else 0.4):
@@ -154,7 +169,13 @@ class Sampler:
         distance = np.zeros_like(mask)
         if labelled.distance is not None:
             distance = _shrink(warp(labelled.distance, matrix, side, smooth=True).astype(np.float32)) / 255
-        return Answer(mask, known, distance, labelled.distance is not None and target in OBJECT_TARGETS, _presence(labelled, label))
+        return Answer(
+            mask,
+            known,
+            distance,
+            labelled.distance is not None and target in OBJECT_TARGETS,
+            _presence(labelled, label),
+        )
 
     def _text(self, names: Sequence[str], rng: np.random.Generator) -> NDArray[np.float32]:
         levels = rng.permutation(len(LEVELS))

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,9 @@ def sentence_vectors(recipe: Recipe) -> dict[str, dict[str, NDArray[np.float32]]
         for level in LEVELS:
             texts = [wording.text for wording in bank if wording.level == level]
             chosen = rng.permutation(len(texts))[:SENTENCES_PER_LEVEL]
-            rows = [tower.embed_many([texts[i] for i in chosen[k : k + 64]]) for k in range(0, len(chosen), 64)]
+            rows = [
+                tower.embed_many([texts[i] for i in chosen[k : k + 64]]) for k in range(0, len(chosen), 64)
+            ]
             vectors[target][level] = torch.cat(rows).numpy()
     return vectors
 
@@ -85,7 +86,9 @@ class Run:
         self.model = start.to(memory_format=torch.channels_last)
         self.averaged = MiniPathSegmentor(self.model.config)
         self.averaged.load_state_dict(self.model.state_dict())
-        self.optimiser = torch.optim.AdamW(_parameter_groups(self.model, recipe), lr=recipe.learning_rate, fused=True)
+        self.optimiser = torch.optim.AdamW(
+            _parameter_groups(self.model, recipe), lr=recipe.learning_rate, fused=True
+        )
         self.step, self.seconds = 0, 0.0
         if (checkpoint := out / "checkpoint.pt").is_file():
             state = torch.load(checkpoint, weights_only=True)
@@ -138,9 +141,11 @@ class Run:
 
     def _update(self, batch: Batch) -> dict[str, float]:
         warm = min(1.0, (self.step + 1) / max(1, self.recipe.warm_up_steps))
-        rate = self.recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.progress())))
+        rate = (
+            self.recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.progress())))
+        )
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.model.train()
         loss, parts = objective(self.model, batch, self.recipe)
         self.optimiser.zero_grad(set_to_none=True)
@@ -149,14 +154,20 @@ class Run:
         self.optimiser.step()
         decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for kept, new in zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True):
+            for kept, new in zip(
+                self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True
+            ):
                 if kept.is_floating_point():
                     kept.lerp_(new, 1 - decay)
         return {"loss": float(loss.detach()), "rate": rate, **parts}
 
     def _log(self, sums: Mapping[str, float]) -> None:
         path = self.out / "log.csv"
-        row = {"step": self.step, "seconds": round(self.seconds, 1), **{k: round(v, 6) for k, v in sums.items()}}
+        row = {
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            **{k: round(v, 6) for k, v in sums.items()},
+        }
         fresh = not path.is_file()
         with path.open("a", encoding="utf-8", newline="") as lines:
             writer = csv.DictWriter(lines, row.keys())
@@ -166,10 +177,13 @@ class Run:
 
 
 def _parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """No decay on norms and biases."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """No decay on norms and biases; the prompt head may learn at its own rate."""
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        factor = recipe.head_rate if name.startswith("prompt_head.") else 1.0
+        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    return [{"params": p, "weight_decay": decay, "factor": factor} for (factor, decay), p in groups.items()]
 
 
 def objective(model: MiniPathSegmentor, batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
@@ -180,7 +194,11 @@ def objective(model: MiniPathSegmentor, batch: Batch, recipe: Recipe) -> tuple[T
         scale, tissue = model.describe_image(features.__class__(features.pixels, features.pooled.detach()))
     mask, distance, presence = answer.mask.float(), answer.distance.float(), answer.presence.float()
     segment = masked_bce(mask, batch.mask, batch.mask_known) + masked_dice(mask, batch.mask, batch.mask_known)
-    presence_loss = torch.nn.functional.binary_cross_entropy_with_logits(presence, batch.presence, reduction="none")
+    gone = batch.presence_known * (1 - batch.presence)
+    segment = segment * (1 - gone * (1 - recipe.absent_weight))
+    presence_loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        presence, batch.presence, reduction="none"
+    )
     presence_loss = presence_loss * batch.presence_known
     segment = segment + recipe.presence_weight * presence_loss
     k = recipe.group_size
@@ -188,8 +206,12 @@ def objective(model: MiniPathSegmentor, batch: Batch, recipe: Recipe) -> tuple[T
     grouped = (weights * segment[:, :k]).sum(1)
     close = consistency(mask[:, :k].clamp(-12, 12))
     core = masked_bce(distance, batch.distance, batch.distance_known)
-    image = torch.nn.functional.smooth_l1_loss(scale.float(), batch.scale, reduction="none") * batch.scale_known
-    image = image + torch.nn.functional.binary_cross_entropy_with_logits(tissue.float(), batch.tissue, reduction="none")
+    image = (
+        torch.nn.functional.smooth_l1_loss(scale.float(), batch.scale, reduction="none") * batch.scale_known
+    )
+    image = image + torch.nn.functional.binary_cross_entropy_with_logits(
+        tissue.float(), batch.tissue, reduction="none"
+    )
     total = (
         grouped.mean()
         + 0.5 * segment[:, k:].mean()
@@ -223,7 +245,9 @@ def draw_curves(log: Path, picture: Path) -> None:
         heights = 200 - 170 * (values - low) / max(high - low, 1e-9)
         points = np.stack([np.linspace(10, 410, len(values)), heights], axis=1).astype(np.int32)
         cv2.polylines(panel, [points], False, (160, 60, 20), 1, cv2.LINE_AA)
-        cv2.putText(panel, f"{name}: {low:.4g} to {high:.4g}", (10, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1)
+        cv2.putText(
+            panel, f"{name}: {low:.4g} to {high:.4g}", (10, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1
+        )
         panels.append(panel)
     panels += [np.full_like(panels[0], 255)] * (-len(panels) % 3)
     cv2.imwrite(str(picture), np.vstack([np.hstack(panels[k : k + 3]) for k in range(0, len(panels), 3)]))

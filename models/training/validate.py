@@ -1,4 +1,4 @@
-"""Score a weight file on the groups it never saw: ``python -m tissuetalk.models.training.validate WEIGHTS DATA OUT``.
+"""Score a weight file on the groups it never saw (``python -m tissuetalk.models.training.report`` writes it all down).
 
 Goes through the same Segmenter as every user, one image at a time at the target's own scale, and compares at the scale
 the annotation has.
@@ -6,8 +6,6 @@ the annotation has.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,9 +51,13 @@ def evaluation_only(root: Path) -> Iterator[Example]:
         folder = root / "eval-only-nc" / dataset
         for record in read_manifest(folder) if folder.is_dir() else ():
             mask = read_mask(record)
-            instances = mask if record.kind == "instance" else np.asarray(ndimage.label(mask > 0)[0], np.int32)
-            labelled = {target: from_instances(instances)}
-            yield Example(dataset, record.image.name, record.group, True, read_rgb(record.image), mpp, True, labelled)
+            instances = (
+                mask if record.kind == "instance" else np.asarray(ndimage.label(mask > 0)[0], np.int32)
+            )
+            labelled = {target: from_instances(instances, parted=record.kind == "instance")}
+            yield Example(
+                dataset, record.image.name, record.group, True, read_rgb(record.image), mpp, True, labelled
+            )
 
 
 def ask(target: str, words: str | None = None) -> Prompt:
@@ -67,7 +69,9 @@ def ask(target: str, words: str | None = None) -> Prompt:
 class Viewer:
     """One image at one target's scale, encoded once."""
 
-    def __init__(self, model: MiniSegmenter, example: Example, target: str, *, mpp: float | None = None) -> None:
+    def __init__(
+        self, model: MiniSegmenter, example: Example, target: str, *, mpp: float | None = None
+    ) -> None:
         self.model, self.shape = model, example.image.shape[:2]
         zoom = (mpp or example.mpp) / TARGET_MPP[target]
         way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
@@ -100,7 +104,9 @@ def panoptic_quality(found: NDArray[np.int64], truth: NDArray[np.int64]) -> floa
     return float(2 * iou[iou > 0.5].sum() / count) if count else 1.0
 
 
-def score(model: MiniSegmenter, example: Example, target: str, labelled: Labelled, viewer: Viewer | None = None) -> Score:
+def score(
+    model: MiniSegmenter, example: Example, target: str, labelled: Labelled, viewer: Viewer | None = None
+) -> Score:
     """One prompt on one image."""
     viewer = viewer or Viewer(model, example, target)
     answer = viewer.answer(ask(target))
@@ -110,7 +116,9 @@ def score(model: MiniSegmenter, example: Example, target: str, labelled: Labelle
     overlap = int((mask & truth).sum())
     quality = None
     if target in OBJECT_TARGETS and answer.instances is not None and labelled.distance is not None:
-        truths = np.asarray(ndimage.label(truth)[0] if example.dataset != "kumar-multiorgan" else _objects(labelled), np.int64)
+        truths = np.asarray(
+            ndimage.label(truth)[0] if labelled.objects is None else labelled.objects, np.int64
+        )
         quality = panoptic_quality(viewer.at_image_size(answer.instances).astype(np.int64), truths)
     return Score(
         example.dataset,
@@ -124,29 +132,21 @@ def score(model: MiniSegmenter, example: Example, target: str, labelled: Labelle
     )
 
 
-def _objects(labelled: Labelled) -> NDArray[np.int64]:
-    """Objects of a label map whose core distance is zero on every object's outline."""
-    assert labelled.distance is not None
-    cores, count = ndimage.label(labelled.distance > 0)
-    grown = cv2.dilate(cores.astype(np.float32), np.ones((3, 3), np.uint8)) * (labelled.label == FOREGROUND)
-    return np.asarray(np.where(cores > 0, cores, grown) if count else cores, np.int64)
-
-
 def held_out(root: Path) -> list[Example]:
     """Every held-out example of every set, and the sets for evaluation only."""
     own = [example for dataset in SOURCES if (root / dataset).is_dir() for example in load(root, dataset)]
     return [example for example in own if example.held_out] + list(evaluation_only(root))
 
 
-def validate(weights: Path, root: Path) -> list[Score]:
+def validate(model: MiniSegmenter, examples: list[Example]) -> list[Score]:
     """Scores of every held-out image for every target that is annotated on it."""
-    model = MiniSegmenter(weights)
     scores: list[Score] = []
-    for example in held_out(root):
+    for example in examples:
         for target, labelled in example.targets.items():
-            if float((labelled.label != UNKNOWN).mean()) >= LEAST_KNOWN or example.dataset == "brecahad-typed-nuclei":
-                if labelled.present is None:
-                    scores.append(score(model, example, target, labelled))
+            known = float((labelled.label != UNKNOWN).mean())
+            partial = example.dataset == "brecahad-typed-nuclei"
+            if labelled.present is None and (partial or known >= LEAST_KNOWN):
+                scores.append(score(model, example, target, labelled))
     return scores
 
 
@@ -158,12 +158,17 @@ def bootstrap(values: NDArray[np.float64], *, resamples: int = 1000, seed: int =
     return float(low), float(high)
 
 
-def spread(model: MiniSegmenter, examples: list[Example], target: str, *, each_level: int = 3) -> dict[str, float]:
+def spread(
+    model: MiniSegmenter, examples: list[Example], target: str, *, each_level: int = 3
+) -> dict[str, float]:
     """How far unseen wordings move Dice: per-level means and the standard deviation over all of them."""
     bank = wordings(target, part="test")
     rng = np.random.default_rng(3)
     asked = {
-        level: [str(text) for text in rng.choice([w.text for w in bank if w.level == level], each_level, replace=False)]
+        level: [
+            str(text)
+            for text in rng.choice([w.text for w in bank if w.level == level], each_level, replace=False)
+        ]
         for level in LEVELS
     }
     values: dict[str, list[float]] = defaultdict(list)
@@ -198,15 +203,3 @@ def summary(scores: list[Score]) -> dict[str, dict[str, Any]]:
             "pq": round(float(np.mean(qualities)), 4) if qualities else None,
         }
     return table
-
-
-def main() -> None:
-    weights, root, out = (Path(argument) for argument in sys.argv[1:4])
-    table = summary(validate(weights, root))
-    out.write_text(json.dumps(table, indent=1), encoding="utf-8")
-    for name, row in table.items():
-        print(f"{name:45} n={row['images']:<4} dice {row['dice']:.3f} {row['dice_95']} p {row['precision']:.2f} r {row['recall']:.2f} pq {row['pq']}")
-
-
-if __name__ == "__main__":
-    main()

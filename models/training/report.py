@@ -1,0 +1,155 @@
+"""Calibrate presence and write a weight file's scores beside it.
+
+``python -m tissuetalk.models.training.report WEIGHTS DATA OUT_FOLDER``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+from scipy.optimize import minimize
+
+from tissuetalk.models.data.example import FOREGROUND, UNKNOWN, Example
+from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter
+from tissuetalk.models.pathsegmentor.splitting import tidy
+from tissuetalk.models.pathsegmentor.weights import save_mini
+from tissuetalk.models.training.validate import Viewer, ask, held_out, spread, summary, validate
+
+SPREAD_SETS = {
+    "ebhi-seg-glands": "gland",
+    "dsb2018-histology": "nuclei",
+    "tnbc-nuclei": "nuclei",
+    "ocdc-oral-tumour": "tumour",
+}
+SPREAD_IMAGES = 8
+BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One image asked for one target whose presence is known. logit: uncalibrated; painted: any mask at all."""
+
+    target: str
+    present: bool
+    logit: float
+    painted: bool
+
+
+def sightings(model: MiniSegmenter, examples: list[Example]) -> list[Sighting]:
+    """Every held-out image asked for everything that is known to be in it or not."""
+    seen = []
+    for example in examples:
+        asked = dict.fromkeys(example.absent, False)
+        for target, labelled in example.targets.items():
+            share = float((labelled.label == FOREGROUND).mean())
+            if labelled.present is not None or share > 0.005 or not (labelled.label == UNKNOWN).any():
+                asked[target] = bool(labelled.present) or share > 0
+        for target, present in asked.items():
+            viewer = Viewer(model, example, target)
+            decoded = model.decode(viewer.features, [ask(target)])[0]
+            logit = decoded.presence if decoded.presence is not None else 0.0
+            seen.append(Sighting(target, present, logit, bool(tidy(decoded.logits > 0, target).any())))
+    return seen
+
+
+def calibrate(seen: list[Sighting]) -> tuple[float, float]:
+    """Slope and offset of the logistic curve through (logit, present), present and absent weighing the same."""
+    logits = np.array([entry.logit for entry in seen])
+    there = np.array([entry.present for entry in seen])
+    share = np.where(there, 0.5 / max(1, there.sum()), 0.5 / max(1, (~there).sum()))
+
+    def cost(line: NDArray[np.float64]) -> float:
+        margin = (line[0] * logits + line[1]) * np.where(there, 1, -1)
+        return float((share * np.logaddexp(0, -margin)).sum() + 1e-4 * (line[0] - 1) ** 2)
+
+    slope, offset = minimize(cost, np.array([1.0, 0.0])).x
+    return round(float(slope), 4), round(float(offset), 4)
+
+
+def curve(seen: list[Sighting], calibration: tuple[float, float]) -> dict[str, Any]:
+    """Reliability of presence: how often the target was there, for each range of the stated probability."""
+    slope, offset = calibration
+    stated = 1 / (1 + np.exp(-(slope * np.array([entry.logit for entry in seen]) + offset)))
+    there: NDArray[np.bool_] = np.array([entry.present for entry in seen])
+    painted = np.array([entry.painted for entry in seen]) & (stated >= 0.5)
+    rows = []
+    for low, high in pairwise(BINS):
+        inside = (stated >= low) & ((stated < high) | (high == 1.0))
+        rows.append(
+            {
+                "stated": [low, high],
+                "images": int(inside.sum()),
+                "there": round(float(there[inside].mean()), 3) if inside.any() else None,
+            }
+        )
+    return {
+        "slope_offset": list(calibration),
+        "pairs": len(seen),
+        "false_masks_when_absent": round(float(painted[~there].mean()), 4),
+        "missed_when_present": round(float((stated[there] < 0.5).mean()), 4),
+        "by_target": {
+            target: {
+                "absent": int(sum(1 for entry in seen if entry.target == target and not entry.present)),
+                "false_masks": int(
+                    sum(
+                        1
+                        for entry, shown in zip(seen, painted, strict=True)
+                        if entry.target == target and not entry.present and shown
+                    )
+                ),
+                "present": int(sum(1 for entry in seen if entry.target == target and entry.present)),
+                "missed": int(
+                    sum(
+                        1
+                        for entry, p in zip(seen, stated, strict=True)
+                        if entry.target == target and entry.present and p < 0.5
+                    )
+                ),
+            }
+            for target in sorted({entry.target for entry in seen})
+        },
+        "reliability": rows,
+    }
+
+
+def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-mini") -> dict[str, Any]:
+    """Scores, wording spread and calibration of a weight file; writes calibrated weights and ``NAME.json`` to ``folder``."""
+    model = MiniSegmenter(weights)
+    examples = held_out(root)
+    own = [example for example in examples if example.dataset not in ("glas", "kumar-multiorgan")]
+    seen = sightings(model, own)
+    model.model.presence_calibration = calibrate(seen)
+    scores = [score for example in track(examples, "scoring") for score in validate(model, [example])]
+    table = summary(scores)
+    by_set: dict[str, list[Example]] = defaultdict(list)
+    for example in own:
+        if SPREAD_SETS.get(example.dataset) in example.targets:
+            by_set[example.dataset].append(example)
+    wording = {
+        f"{dataset}/{SPREAD_SETS[dataset]}": spread(model, found[:SPREAD_IMAGES], SPREAD_SETS[dataset])
+        for dataset, found in by_set.items()
+    }
+    result = {
+        "command": "python -m tissuetalk.models.training.report WEIGHTS DATA models/weights",
+        "summary": {key: f"Dice {row['dice']:.3f} (n={row['images']})" for key, row in table.items()},
+        "held_out": table,
+        "wording": wording,
+        "presence": curve(seen, model.model.presence_calibration),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_mini(model.model, folder / f"{name}.safetensors", note={"recipe": "mini.yaml"})
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+if __name__ == "__main__":
+    print(json.dumps(report(*(Path(argument) for argument in sys.argv[1:4])), indent=1))

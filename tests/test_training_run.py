@@ -1,0 +1,150 @@
+"""The smoke recipe proves the whole path: read, crop, train, be killed, go on, save, load."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tissuetalk.models.data.example import UNKNOWN, Example, Labelled
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
+from tissuetalk.models.pathsegmentor.weights import load_mini
+from tissuetalk.models.training.recipe import Recipe, read_recipe
+from tissuetalk.models.training.sampler import Sampler
+from tissuetalk.models.training.train import objective, train
+
+RECIPES = Path(__file__).parent.parent / "models" / "recipes"
+TINY = MiniConfig((8, 8, 16, 16, 16), (0, 0, 1, 0, 0), (8, 8, 8, 8, 8), hidden=16, queries=4)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid(path: Path) -> None:
+    assert read_recipe(path).steps > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lerning_rate": 1}, "unknown keys lerning_rate"),
+        ({"mix": {"glas/gland": 1}}, "not data set/target"),
+        ({"name": None}, "lacks"),
+    ],
+)
+def test_wrong_recipes_are_refused_with_the_key(tmp_path: Path, change: dict[str, object], told: str) -> None:
+    values = yaml.safe_load((RECIPES / "smoke.yaml").read_text()) | change
+    values = {key: value for key, value in values.items() if value is not None}
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(InvalidArgumentError, match=told):
+        read_recipe(path)
+    with pytest.raises(InvalidArgumentError, match="no recipe"):
+        read_recipe(tmp_path / "none.yaml")
+
+
+def _recipe(**changes: object) -> Recipe:
+    values: dict[str, object] = {
+        "name": "t",
+        "data_root": Path(),
+        "mix": {"tnbc-nuclei/nuclei": 1.0},
+        "batch": 3,
+        "crop_px": 64,
+    }
+    return Recipe(**(values | changes))  # type: ignore[arg-type]
+
+
+def _sampler(recipe: Recipe, *examples: Example) -> Sampler:
+    rng = np.random.default_rng(0)
+    bank = {level: rng.normal(size=(4, 384)).astype(np.float32) for level in ("low", "medium", "high")}
+    return Sampler(examples, recipe, {"nuclei": bank, "glomerulus": bank})
+
+
+def _example(label_code: int) -> Example:
+    image = np.random.default_rng(1).integers(0, 255, (100, 100, 3), dtype=np.uint8)
+    label = np.full((100, 100), label_code, np.uint8)
+    return Example(
+        "tnbc-nuclei", "a", "g", False, image, 0.25, True, {"nuclei": Labelled(label)}, ("glomerulus",)
+    )
+
+
+def test_a_step_is_the_same_batch_whenever_it_is_drawn() -> None:
+    sampler = _sampler(_recipe(), _example(255))
+    first, again, other = sampler.batch(5), sampler.batch(5), sampler.batch(6)
+    assert torch.equal(first.tiles, again.tiles)
+    assert torch.equal(first.text, again.text)
+    assert not torch.equal(first.tiles, other.tiles)
+
+
+def test_unknown_pixels_are_neither_background_nor_evidence_of_absence() -> None:
+    batch = _sampler(_recipe(), _example(UNKNOWN)).batch(0)
+    assert (batch.mask_known[:, :2] == 0).all()
+    assert (batch.presence_known[:, :2] == 0).all()
+    assert (batch.mask_known[:, 2] == 1).all()
+    assert (batch.presence_known[:, 2] == 1).all()
+    assert (batch.presence[:, 2] == 0).all()
+
+
+def test_the_image_is_encoded_once_for_all_sentences_of_a_group() -> None:
+    recipe = _recipe(group_size=3)
+    model = MiniPathSegmentor(TINY)
+    calls: list[int] = []
+    model.image_encoder.register_forward_hook(lambda *_: calls.append(1))
+    loss, parts = objective(model, _sampler(recipe, _example(255)).batch(0), recipe)
+    assert len(calls) == 1
+    assert torch.isfinite(loss)
+    assert parts["consistency"] > 0
+
+
+def test_consistency_brings_two_synonyms_together() -> None:
+    def difference(beta: float) -> float:
+        torch.manual_seed(0)
+        recipe = _recipe(consistency=beta, text_noise=0.0)
+        sampler, model = _sampler(recipe, _example(255), _example(0)), MiniPathSegmentor(TINY)
+        optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+        for step in range(15):
+            loss, _ = objective(model, sampler.batch(step), recipe)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        model.eval()
+        batch = sampler.batch(99)
+        with torch.inference_mode():
+            mask = model(batch.tiles, batch.text).mask
+        return float((mask[:, 0] - mask[:, 1]).abs().mean())
+
+    assert difference(5.0) < difference(0.0)
+
+
+def test_a_killed_run_goes_on_and_ends_in_weights_that_load(tmp_path: Path) -> None:
+    values = yaml.safe_load((RECIPES / "smoke.yaml").read_text())
+    values |= {
+        "data_root": str((RECIPES / values["data_root"]).resolve()),
+        "checkpoint_seconds": 0,
+        "steps": 40,
+        "crop_px": 64,
+    }
+    values |= {"threads": 1}
+    path, out = tmp_path / "smoke.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(values))
+    code = "import sys; from pathlib import Path; from tissuetalk.models.training.train import train; train(Path(sys.argv[1]), out=Path(sys.argv[2]))"
+    process = subprocess.Popen([sys.executable, "-c", code, str(path), str(out)], stdout=subprocess.DEVNULL)
+    while not (out / "log.csv").is_file() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < reached < 40
+    weights = train(path, out=out)
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 40
+    with (out / "log.csv").open() as lines:
+        assert [row["step"] for row in csv.DictReader(lines)][-1] == "40"
+    assert (out / "curves.png").stat().st_size > 0
+    assert load_mini(weights).config.queries == 4
