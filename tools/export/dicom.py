@@ -26,11 +26,11 @@ def slide_of(content: Content) -> Any:
     No patient is named, and nothing is said about specimen, stain or scanner, which nobody has told us.
     """
     with content.open_image() as source:
-        own = None if source.path is None else _own_header(source.path, source.width, source.height)
+        own = None if source.path is None else own_header(source.path, source.width, source.height)
         return _described(content, source.sha256) if own is None else own
 
 
-def _own_header(path: Path, width: int, height: int) -> Any | None:
+def own_header(path: Path, width: int, height: int) -> Any | None:
     """The header of the full-resolution level of a DICOM slide; its levels are files of one folder."""
     pydicom = library("pydicom")
     if not library("pydicom.misc").is_dicom(path):

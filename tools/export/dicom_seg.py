@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.tools.export import dicom
@@ -23,7 +24,7 @@ def write(content: Content, out: Path) -> None:
         raise InvalidArgumentError(
             "this result has no masks, and a DICOM segmentation needs one; segment again."
         )
-    masks = np.stack([layer.mask for layer in content.layers], axis=-1)[np.newaxis]
+    masks = np.stack([_matrix(layer) for layer in content.layers], axis=-1)[np.newaxis]
     slide = dicom.slide_of(content)
     segmentation = hd.seg.Segmentation(
         source_images=[slide],
@@ -41,6 +42,17 @@ def write(content: Content, out: Path) -> None:
     )
     segmentation.ImageComments = json.dumps(content.about())
     segmentation.save_as(out)
+
+
+def _matrix(layer: Layer) -> NDArray[np.bool_]:
+    """The mask of the region; one that begins at the slide's first pixel is widened to the slide.
+
+    highdicom takes a pixel matrix with the slide's own origin for the slide's, and wants all of it.
+    """
+    region, image = layer.content.region, layer.content.result.image
+    if (region.x0, region.y0) != (0, 0):
+        return layer.mask
+    return np.pad(layer.mask, ((0, image.height - region.y1), (0, image.width - region.x1)))
 
 
 def _segment(number: int, layer: Layer) -> Any:
