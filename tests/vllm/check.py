@@ -140,7 +140,7 @@ def cancelling(port: int) -> None:
     else:
         require(False, "cancelling had no effect")
     while _running(port) > 0:
-        require(time.monotonic() < give_up + 20, "vLLM still generates 20 s after the ask was cancelled")
+        require(time.monotonic() < give_up + 60, "vLLM still generates a minute after the ask was cancelled")
         time.sleep(0.2)
     print(f"test-vllm: cancelled within {waited:.1f} s, and vLLM is idle", flush=True)
 

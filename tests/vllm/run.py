@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -97,6 +98,8 @@ def start(port: int, log: Path) -> subprocess.Popen[bytes]:
 
 
 def main() -> None:
+    # Ended from outside it stops vLLM too, instead of leaving it behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     set_up_environment()
     set_up_model()
     log = CACHE / "server.log"
