@@ -44,7 +44,17 @@ def open_question(words: Sequence[Token], text: str, wanted: Sequence[Mention]) 
 def _limited(words: Sequence[Token], last: int) -> bool:
     """ "everything that is ...", "everything else", "everything apart from": not the whole organ."""
     after = [word.norm for word in words[last + 1 : last + 3]]
-    return bool(after) and after[0] in ("else", "that", "which", "but", "except", "apart", "other", "excluding", "outside")
+    return bool(after) and after[0] in (
+        "else",
+        "that",
+        "which",
+        "but",
+        "except",
+        "apart",
+        "other",
+        "excluding",
+        "outside",
+    )
 
 
 def _phrases(

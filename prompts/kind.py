@@ -16,14 +16,16 @@ STATING = re.compile(
     r"no (?:malignancy|tumou?r|carcinoma|dysplasia|necrosis|granulomas?|melanoma|residual|definite|invasive|gland|lymphovascular|perineural|vascular)|"
     r"differential|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"
 )
-HEADING = re.compile(r"(?:^|[.\n])\s*(?:\(?[A-Z0-9]{1,2}[.):]+\s*)?[A-Z][A-Za-z'/ ,()-]{2,60}:(?!\d)")
+HEADING = re.compile(
+    r"(?:^|[.\n])\s{0,3}(?:\(?[A-Z0-9]{1,2}[.):]{1,2}\s{0,2})?[A-Z][A-Za-z'/ ,()-]{2,60}:(?!\d)"
+)
 IMPERATIVE = (
     r"segment|segmant|segmnt|outline|mark|highlight|count|measure|show|find|delineate|trace|mask|merge|combine|compare|tell|give|pick|colou?r|separate|"
     r"calculate|compute|quantify|select|label|detect|locate|list|annotate|contour|exclude|identify|extract|draw|map|isolate|join|unite|"
     r"circle|point out|do not|don't|leave|skip|ignore|omit|explain|teach|walk|describe|get|help|estimate|determine|visuali[sz]e"
 )
 WISH = re.compile(
-    rf"(?:^|[.!?:;,\u2013\n-]\s*)(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please|pls|plz|i need|i want|i'd like|we need|"
+    rf"(?:^|[.!?:;,\u2013\n-]\s{{0,3}})(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please|pls|plz|i need|i want|i'd like|we need|"
     r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|to segment|not needed|not required)\b|\?(?=\s|$)",
     re.IGNORECASE,
 )
@@ -37,18 +39,22 @@ QUESTION = re.compile(
     re.IGNORECASE,
 )
 ORDER = re.compile(
-    r"\[[^\]]*\]|\"[^\"]*\"|\u201c[^\u201d]*\u201d|system message[^.]*\.|(?:ignore|disregard) (?:all |the |any )?(?:of )?(?:the )?(?:previous|prior|above)[^.]*\.",
+    r"\[[^\]]{0,600}\]|\"[^\"]{0,600}\"|\u201c[^\u201d]{0,600}\u201d|system message[^.]{0,300}\.|(?:ignore|disregard) (?:all |the |any )?(?:of )?(?:the )?(?:previous|prior|above)[^.]{0,300}\.",
     re.IGNORECASE,
 )
 PRECISE = re.compile(
-    r"\d+\s*,\s*\d+|\bmasks?\b|\bsegment|\bcount\b|\bper mm|\bhow (?:many|far)\b|\bratio\b|\bpercent|\bdiameter\b|\bbox\b", re.IGNORECASE
+    r"\d+\s*,\s*\d+|\bmasks?\b|\bsegment|\bcount\b|\bper mm|\bhow (?:many|far)\b|\bratio\b|\bpercent|\bdiameter\b|\bbox\b",
+    re.IGNORECASE,
 )
 LONG_WORDS = 55
+LONG_CHARACTERS = 4_000
 SHORT_WORDS = 12
 
 
 def kind_of(text: str) -> Kind:
     """Decide by what the words do: stating and headings against wishes and question marks."""
+    if len(text) > LONG_CHARACTERS:
+        return "report"
     plain = ORDER.sub(" ", text)
     low = plain.lower()
     length = len(low.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tissuetalk.models.errors import UnknownLabelError
 from tissuetalk.prompts.taxonomy import (
     LABELS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tissuetalk.prompts.rules import rules_engine
 from tissuetalk.prompts.taxonomy import REGIONS, labels_of
 
@@ -38,7 +39,10 @@ def test_cell_types_are_cells_only() -> None:
     ("text", "expected"),
     [
         ("what are the purple dots in the breast?", "breast-nuclei-nuclei"),
-        ("what is the stringy pink stuff in this lung picture?", "lung-tissue-tumor associated stroma tissue"),
+        (
+            "what is the stringy pink stuff in this lung picture?",
+            "lung-tissue-tumor associated stroma tissue",
+        ),
         ("what are those white bubbles? it's breast", "breast-tissue-fat"),
         ("what are the little red donuts?", "unspecified-cell-red blood cells"),
         ("is my liver inflamed?", "liver-nuclei-inflammatory"),

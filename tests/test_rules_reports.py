@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tissuetalk.prompts.rules import rules_engine
 from tissuetalk.prompts.target import Target
 
@@ -62,14 +63,21 @@ def test_doubted_in_many_words(statement: str) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["Consistent with carcinoma.", "Focal carcinoma is seen.", "Residual carcinoma.", "Carcinoma is not only superficial."],
+    [
+        "Consistent with carcinoma.",
+        "Focal carcinoma is seen.",
+        "Residual carcinoma.",
+        "Carcinoma is not only superficial.",
+    ],
 )
 def test_stated_although_a_word_of_denial_or_doubt_is_near(statement: str) -> None:
     assert said(f"Stomach, biopsy: {statement}")["stomach-nuclei-neoplastic"] == "present"
 
 
 def test_a_denial_covers_its_list_up_to_but() -> None:
-    found = said("Colon, biopsy: No dysplasia, granulomas or malignancy is seen, but neutrophils are present.")
+    found = said(
+        "Colon, biopsy: No dysplasia, granulomas or malignancy is seen, but neutrophils are present."
+    )
     assert found["dysplasia"] == found["granulomas"] == found["colon-tissue-malignant lesion"] == "absent"
     assert found["colon-nuclei-neutrophil"] == "present"
 
@@ -81,7 +89,9 @@ def test_with_and_without_denies_nothing_behind_it() -> None:
 
 
 def test_shared_heads_are_told_apart() -> None:
-    found = said("Prostate, resection: adenocarcinoma. No vascular, lymphatic or perineural invasion is identified.")
+    found = said(
+        "Prostate, resection: adenocarcinoma. No vascular, lymphatic or perineural invasion is identified."
+    )
     assert found[LVI] == found["perineural invasion"] == "absent"
     assert "lymphatic vessel" not in found
 
@@ -105,7 +115,9 @@ def test_a_count_says_whether_there_are_any(score: str, expected: str) -> None:
 
 
 def test_a_mitotic_score_of_one_says_nothing() -> None:
-    assert "breast-nuclei-mitotic figure" not in said("Breast: carcinoma is present. Score 6 (tubules 3, nuclei 2, mitoses 1).")
+    assert "breast-nuclei-mitotic figure" not in said(
+        "Breast: carcinoma is present. Score 6 (tubules 3, nuclei 2, mitoses 1)."
+    )
 
 
 def test_history_and_family_are_historical() -> None:
@@ -180,7 +192,9 @@ def test_identifiers_are_not_echoed() -> None:
 
 
 def test_a_given_organ_decides() -> None:
-    assert "thyroid-nuclei-neoplastic" in said("Sections show papillary carcinoma. Necrosis is absent.", organ="thyroid gland")
+    assert "thyroid-nuclei-neoplastic" in said(
+        "Sections show papillary carcinoma. Necrosis is absent.", organ="thyroid gland"
+    )
 
 
 def test_choices_come_with_alternatives_and_a_reason() -> None:

@@ -61,12 +61,13 @@ def placed(concept: Concept, region: str | None, assertion: Assertion, tumor_pre
 
 def _after_addenda(findings: Sequence[Finding]) -> list[Finding]:
     """A later addendum, or a comment that withdraws, replaces what was said of the same object before."""
-    kept: list[Finding] = []
+    held: dict[str, list[Finding]] = {}
     for finding in findings:
-        if finding.replaces:
-            kept = [other for other in kept if other.replaces or other.concept_id != finding.concept_id]
-        kept.append(finding)
-    return kept
+        own = held.setdefault(finding.concept_id, [])
+        if finding.replaces and own and not own[-1].replaces:
+            own.clear()
+        own.append(finding)
+    return sorted((finding for own in held.values() for finding in own), key=lambda finding: finding.start)
 
 
 def _target(finding: Finding, place: Placement, reading: Reading, text: str) -> Target:

@@ -15,6 +15,9 @@ from tissuetalk.prompts.words import Token, phrase
 
 Section = Literal["body", "history", "family", "addendum", "gross", "order"]
 
+LONGEST_ORDER = 2_000
+LONGEST_SEGMENT = 150
+"""Tokens after which a segment is cut even without punctuation, so that the work stays in proportion to the text."""
 OPEN_WORDS = frozenset(
     [
         "a",
@@ -86,6 +89,8 @@ def segments(words: Sequence[Token], text: str, inside: frozenset[int]) -> list[
     start = 0
     for index in range(1, len(words) + 1):
         mark = "." if index == len(words) else _cut(words, text, index, inside)
+        if not mark and index - start >= LONGEST_SEGMENT and index not in inside:
+            mark = "."
         if mark:
             cuts.append((start, index - 1, mark))
             start = index
@@ -184,9 +189,9 @@ def order_spans(words: Sequence[Token], text: str) -> list[tuple[int, int]]:
     norms = [word.norm for word in words]
     spans: list[tuple[int, int]] = []
     for index, word in enumerate(words):
-        if not any(tuple(norms[index : index + size]) in wanted for size in range(2, 6)):
-            continue
         if spans and spans[-1][0] <= word.start < spans[-1][1]:
+            continue
+        if not any(tuple(norms[index : index + size]) in wanted for size in range(2, 6)):
             continue
         spans.append(_around(text, word.start))
     return spans
@@ -203,8 +208,8 @@ def _around(text: str, start: int) -> tuple[int, int]:
         ("(", ")"),
     ):
         low = text.rfind(opening, max(0, start - 300), start + 1)
-        high = text.find(closing, start)
+        high = text.find(closing, start, start + LONGEST_ORDER)
         if low >= 0 and high >= 0 and closing not in text[low + 1 : start]:
             return low, high + 1
-    ending = re.compile(r"[.!?](?=\s+[A-Z]|\s*$)|\n").search(text, start)
-    return start, ending.end() if ending else len(text)
+    ending = re.compile(r"[.!?](?=\s+[A-Z]|\s*$)|\n").search(text, start, start + LONGEST_ORDER)
+    return start, ending.end() if ending else min(len(text), start + LONGEST_ORDER)

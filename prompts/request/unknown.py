@@ -40,7 +40,10 @@ ASKING = frozenset(
         "where",
     ]
 )
-STRUCTURES = frozenset({"border", "membrane", "layer", "wall", "edge", "rim", "lining", "surface", "structure"})
+STRUCTURES = frozenset(
+    {"border", "membrane", "layer", "wall", "edge", "rim", "lining", "surface", "structure"}
+)
+LONGEST_NAME = 5
 LINKING = frozenset({"and", "or"})
 
 
@@ -116,7 +119,7 @@ def find_unknown(words: Sequence[Token], text: str, mentions: Sequence[Mention])
 
 
 def _is_strange(word: Token, text: str) -> bool:
-    if not word.norm.isalpha() or len(word.norm) < 3:
+    if not (word.norm.isalpha() and word.norm.isascii()) or len(word.norm) < 3:
         return False
     return (
         word.norm not in _ordinary()
@@ -145,7 +148,7 @@ def _judge(
     asked = (
         previous in ASKING
         or (previous in LINKING and bool(anything_known))
-        or (start == 0 and not anything_known)
+        or (start == 0 and not anything_known and len(words) <= LONGEST_NAME)
     )
     listed = start > 0 and (start - 1) in taken and "," in text[words[start - 1].end : words[start].start]
     if not (asked or listed) or not _is_noun(words[last]):
