@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from skimage import data as photographs
 
-from tissuetalk.models.data.example import FOREGROUND, Example
+from tissuetalk.models.data.example import Example
 from tissuetalk.models.data.sources import load
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.interface import Context, Prompt
@@ -39,7 +39,7 @@ def test_the_shipped_weights_are_small_and_fit_the_network() -> None:
     assert why_not() is None
     network = load_mini().model
     assert sum(parameter.numel() for parameter in network.parameters()) <= 10_000_000
-    assert CARD.targets and len(CARD.targets) == len(CARD.mpp)
+    assert len(CARD.targets) == len(CARD.mpp) > 0
     assert CARD.metrics
 
 
@@ -145,9 +145,3 @@ def test_wrong_weight_files_are_refused_with_a_clear_message(tmp_path: Path, dam
         save_file({"a": torch.ones(1)}, path, metadata=header)
     with pytest.raises(ModelUnavailableError, match=r"w\.safetensors"):
         load_weights(path)
-    assert (_ := tmp_path.exists())
-
-
-def test_the_default_is_exactly_one_file() -> None:
-    assert FOREGROUND == 255
-    assert load_mini().weights_sha256 == load_mini().weights_sha256 != ""

@@ -28,7 +28,7 @@ def depth_of(*discs: np.ndarray) -> np.ndarray:
 def test_touching_objects_come_apart_and_keep_their_area(target: str) -> None:
     size = {"nuclei": 14.5, "gland": 40.5}[target]
     shape = (int(5 * size), int(6 * size))
-    left, right = disc(shape, 2 * size, 2.4 * size, size), disc(shape, 3.8 * size, 2.4 * size, size)
+    left, right = disc(shape, 2 * size, 2.4 * size, size), disc(shape, 3.95 * size, 2.4 * size, size)
     instances = split_objects(left | right, depth_of(left, right), target)
     assert instances.max() == 2
     assert ((instances > 0) == (left | right)).all()

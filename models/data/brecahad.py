@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skimage.color import rgb2hed
 
 from tissuetalk.models.data.example import BACKGROUND, FOREGROUND, UNKNOWN, Example, Labelled, Pixels
+from tissuetalk.models.data.manifest import read_rgb
 from tissuetalk.models.data.objects import core_distance
 
 NUCLEI = ("tumor_nuclei", "non_tumor_nuclei", "mitosis", "apoptosis")
@@ -34,8 +35,7 @@ def brecahad(folder: Path, *, held_out: set[str]) -> Iterator[Example]:
             boxes[row["file"]].append((row["type"].lower(), values))
     with (folder / "manifest.csv").open(encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
-            image = cv2.cvtColor(cv2.imread(str(folder / row["file"])), cv2.COLOR_BGR2RGB)
-            pixels = np.asarray(image, np.uint8)
+            pixels = read_rgb(folder / row["file"])
             pseudo = folder / "pseudo_masks" / f"{Path(row['file']).stem}.png"
             drawn = (
                 np.asarray(cv2.imread(str(pseudo), cv2.IMREAD_UNCHANGED), np.int32)

@@ -36,8 +36,8 @@ def _fluorescence(rng: np.random.Generator, side: int = 512) -> Pixels:
             axes = tuple(int(v) for v in rng.integers(5, 22, 2))
             brightness = float(rng.uniform(60, 255))
             cv2.ellipse(plane, centre, axes, float(rng.uniform(0, 180)), 0, 360, (brightness,), -1)
-        plane = cv2.GaussianBlur(plane, (0, 0), float(rng.uniform(1, 4)))
-        image += plane[..., None] * rng.dirichlet((0.5, 0.5, 0.5)).astype(np.float32) * 1.6
+        soft = cv2.GaussianBlur(plane, (0, 0), float(rng.uniform(1, 4)))
+        image += soft[..., None] * rng.dirichlet((0.5, 0.5, 0.5)).astype(np.float32) * 1.6
     return np.asarray(np.clip(image + rng.normal(4, 3, image.shape), 0, 255), np.uint8)
 
 

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.data.example import Pixels
 from tissuetalk.models.errors import InvalidArgumentError
 
 MaskKind = Literal["instance", "binary", "class-index", "boxes", "class-label", "none"]
@@ -69,3 +74,19 @@ def read_manifest(path: Path) -> list[Record]:
             )
             for row in rows
         ]
+
+
+def read_rgb(path: Path) -> Pixels:
+    """[H, W, 3] RGB of an annotated image."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InvalidArgumentError(f"cannot read the image {path}; check the manifest.")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_mask(record: Record) -> NDArray[np.int32]:
+    """[H, W] values of the mask as stored."""
+    mask = cv2.imread(str(record.mask), cv2.IMREAD_UNCHANGED)
+    if mask is None:
+        raise InvalidArgumentError(f"cannot read the mask {record.mask}; check the manifest.")
+    return np.asarray(mask, np.int32)

@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from tissuetalk.models.data.brecahad import brecahad
@@ -27,9 +26,8 @@ from tissuetalk.models.data.example import (
     UNKNOWN,
     Example,
     Labelled,
-    Pixels,
 )
-from tissuetalk.models.data.manifest import Record, read_manifest
+from tissuetalk.models.data.manifest import Record, read_manifest, read_mask, read_rgb
 from tissuetalk.models.data.objects import from_instances, split_touching
 from tissuetalk.models.errors import InvalidArgumentError
 
@@ -42,22 +40,6 @@ REGION_STORE_MPP = 0.8
 """Regions are kept a little finer than they are read, so that enlarging them stays sharp."""
 
 TYPED = ("tumour nuclei", "non-tumour nuclei", "mitosis")
-
-
-def read_rgb(path: Path) -> Pixels:
-    """[H, W, 3] RGB of an annotated image."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InvalidArgumentError(f"cannot read the image {path}; check the manifest.")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def read_mask(record: Record) -> NDArray[np.int32]:
-    """[H, W] values of the mask as stored."""
-    mask = cv2.imread(str(record.mask), cv2.IMREAD_UNCHANGED)
-    if mask is None:
-        raise InvalidArgumentError(f"cannot read the mask {record.mask}; check the manifest.")
-    return np.asarray(mask, np.int32)
 
 
 @lru_cache(maxsize=1)

@@ -116,12 +116,17 @@ class MiniPathSegmentor(nn.Module):
             nn.LayerNorm(pooled), nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, 2)
         )
 
+    def in_channels_last(self) -> MiniPathSegmentor:
+        """Lay the weights out as a CPU's convolutions like them."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, missing in torch's stubs
+        return self
+
     def encode_image(self, tiles: Tensor) -> Features:
         """[B, 3, H, W] pixels 0..255, H and W multiples of 32."""
         maps = self.image_encoder(normalise(tiles).contiguous(memory_format=torch.channels_last))
-        windows = tuple(max(1, round(side / WINDOW_PX)) for side in tiles.shape[-2:])
+        down, across = (max(1, round(side / WINDOW_PX)) for side in tiles.shape[-2:])
         pooled = [
-            pool(deep, windows).flatten(2).transpose(1, 2)
+            pool(deep, (down, across)).flatten(2).transpose(1, 2)
             for deep in (level.float() for level in maps[-3:])
             for pool in (functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d)
         ]

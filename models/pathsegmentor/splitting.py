@@ -35,8 +35,8 @@ RULES: Mapping[str, Rule] = {
     "tumour nuclei": Rule(100, 80),
     "non-tumour nuclei": Rule(80, 60),
     "mitosis": Rule(100, 80),
-    "gland": Rule(150, 400, 2.0, core=0.45),
-    "glomerulus": Rule(300, 2000, 4.0, core=0.45),
+    "gland": Rule(150, 400, 6.0, core=0.45),
+    "glomerulus": Rule(300, 2000, 6.0, core=0.3),
     "tumour": Rule(200, 100),
 }
 """Chosen on training images of DSB, PUMA and EBHI."""
@@ -67,7 +67,7 @@ def split_objects(
     rule = RULES[target]
     height, width = mask.shape
     size = ((width + 1) // 2, (height + 1) // 2)
-    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    small = np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
     predicted = 1 / (1 + np.exp(-cv2.resize(depth_logits, size, interpolation=cv2.INTER_AREA)))
     own = np.minimum(cv2.distanceTransform(small, cv2.DIST_L2, 3) / (rule.deep_px / 2), 1)
     depth = cv2.GaussianBlur(((predicted + own) / 2).astype(np.float32), (0, 0), rule.smooth_px / 2)

@@ -43,7 +43,7 @@ class MiniLMSentences:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers ships it untyped
         folder = folder or minilm_folder()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._tower: Any = AutoModel.from_pretrained(

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -57,7 +57,7 @@ def load_mini(path: Path) -> MiniPathSegmentor:
             "name a file that `tissuetalk train` wrote."
         )
     try:
-        sizes = {
+        sizes: dict[str, Any] = {
             key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header["config"]).items()
         }
         model = MiniPathSegmentor(MiniConfig(**sizes))
@@ -72,7 +72,7 @@ def load_mini(path: Path) -> MiniPathSegmentor:
             f"{path.name} does not fit the mini PathSegmentor: missing {absent[:5]}, unexpected {foreign[:5]}; "
             "name a file that `tissuetalk train` wrote with this version."
         )
-    return model.eval().to(memory_format=torch.channels_last)
+    return model.eval().in_channels_last()
 
 
 def sha256(path: Path) -> str:

@@ -54,6 +54,8 @@ class Recipe:
     distance_weight: float = 1.0
     presence_weight: float = 0.2
     image_weight: float = 0.05
+    image_batches: int = 130
+    """Batches on whose features the image head is refitted at the end."""
     counter_share: float = 0.03
     """Share of crops that are no tissue at all."""
     text_noise: float = 0.01

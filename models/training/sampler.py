@@ -166,9 +166,10 @@ class Sampler:
         label = warp(labelled.label, matrix, side, smooth=False)
         mask = _shrink((label == FOREGROUND).astype(np.float32))
         known = (_shrink((label == UNKNOWN).astype(np.float32)) == 0).astype(np.float32)
-        distance = np.zeros_like(mask)
+        distance: NDArray[np.float32] = np.zeros_like(mask)
         if labelled.distance is not None:
-            distance = _shrink(warp(labelled.distance, matrix, side, smooth=True).astype(np.float32)) / 255
+            depth = warp(labelled.distance, matrix, side, smooth=True).astype(np.float32)
+            distance = _shrink(depth) / np.float32(255)
         return Answer(
             mask,
             known,

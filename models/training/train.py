@@ -23,6 +23,7 @@ from tissuetalk.models.data.wordings import LEVELS, wordings
 from tissuetalk.models.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.pathsegmentor.text_encoder import MiniLMSentences
 from tissuetalk.models.pathsegmentor.weights import load_mini, save_mini
+from tissuetalk.models.training.image_head import fit_image_head
 from tissuetalk.models.training.losses import consistency, group_weights, masked_bce, masked_dice
 from tissuetalk.models.training.recipe import Recipe, read_recipe
 from tissuetalk.models.training.sampler import Batch, Sampler
@@ -46,6 +47,7 @@ def train(recipe_path: Path, *, out: Path | None = None) -> Path:
     sampler = Sampler(_examples(recipe), recipe, sentence_vectors(recipe))
     run = Run(recipe, out)
     run.go(sampler)
+    fit_image_head(run.averaged, sampler, batches=recipe.image_batches)
     weights = out / f"{recipe.name}.safetensors"
     save_mini(run.averaged, weights, note={"recipe": recipe_path.name, "steps": str(run.step)})
     draw_curves(out / "log.csv", out / "curves.png")
@@ -83,7 +85,7 @@ class Run:
         self.recipe, self.out = recipe, out
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.model.items()}
         start = load_mini(recipe.start_from) if recipe.start_from else MiniPathSegmentor(MiniConfig(**sizes))
-        self.model = start.to(memory_format=torch.channels_last)
+        self.model = start.in_channels_last()
         self.averaged = MiniPathSegmentor(self.model.config)
         self.averaged.load_state_dict(self.model.state_dict())
         self.optimiser = torch.optim.AdamW(
@@ -105,7 +107,8 @@ class Run:
     def go(self, sampler: Sampler) -> None:
         """Train until the recipe is done, saving on the way."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        saved, sums = time.monotonic(), {}
+        saved = time.monotonic()
+        sums: dict[str, float] = {}
         with Progress(*columns) as bar, ThreadPoolExecutor(1) as loader:
             task = bar.add_task(self.recipe.name, total=self.recipe.steps, completed=self.step)
             coming = loader.submit(sampler.batch, self.step)

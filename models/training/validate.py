@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tissuetalk.models.data.example import FOREGROUND, OBJECT_TARGETS, TARGET_MPP, UNKNOWN, Example, Labelled
-from tissuetalk.models.data.manifest import read_manifest
+from tissuetalk.models.data.manifest import read_manifest, read_mask, read_rgb
 from tissuetalk.models.data.objects import from_instances
-from tissuetalk.models.data.sources import SOURCES, load, read_mask, read_rgb
+from tissuetalk.models.data.sources import SOURCES, load
 from tissuetalk.models.data.wordings import LEVELS, wordings
 from tissuetalk.models.interface import Context, Decoded, Finished, Prompt
 from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter, TileFeatures
@@ -180,7 +180,9 @@ def spread(
                 answer = viewer.answer(ask(target, text))
                 values[text].append(dice(viewer.at_image_size(answer.mask) > 0, truth))
     means = {text: float(np.mean(each)) for text, each in values.items()}
-    levels = {level: float(np.mean([means[text] for text in texts])) for level, texts in asked.items()}
+    levels: dict[str, float] = {
+        str(level): float(np.mean([means[text] for text in texts])) for level, texts in asked.items()
+    }
     return {**levels, "std": float(np.std(list(means.values())))}
 
 
