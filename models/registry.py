@@ -8,11 +8,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 
+from tissuetalk.models.backends.cards import ORIGINS, availability
 from tissuetalk.models.classical.card import CARD as CLASSICAL_NUCLEI
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.interface import ModelCard, Segmenter
+from tissuetalk.models.pathsegmentor.card import CARD as MINI
+from tissuetalk.models.pathsegmentor.card import why_not as why_no_mini
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,14 @@ class Entry:
 
 
 MODELS: dict[str, Entry] = {
+    MINI.name: Entry(MINI, "tissuetalk.models.pathsegmentor.segmenter:load_mini", why_no_mini),
     CLASSICAL_NUCLEI.name: Entry(CLASSICAL_NUCLEI, "tissuetalk.models.classical.nuclei:ClassicalNuclei"),
+    **{
+        name: Entry(origin.card, origin.loader, partial(availability, name))
+        for name, origin in ORIGINS.items()
+    },
 }
-DEFAULT_MODEL = CLASSICAL_NUCLEI.name
+DEFAULT_MODEL = MINI.name
 
 _loaded: dict[str, Segmenter] = {}
 _loading = threading.Lock()
@@ -46,6 +55,11 @@ def load(name: str | None = None) -> Segmenter:
     entry = MODELS.get(name)
     if entry is None:
         raise ModelUnavailableError(f"no model is called {name!r}; choose one of: {', '.join(MODELS)}.")
+    if entry.card.prompts == "boxes and points":
+        raise ModelUnavailableError(
+            f"{name} is told where to look, not what to look for; ask a model that reads words: "
+            f"{', '.join(n for n, e in MODELS.items() if e.card.prompts != 'boxes and points')}."
+        )
     if (missing := entry.why_not()) is not None:
         raise ModelUnavailableError(f"{name} cannot be used here: {missing}")
     with _loading:

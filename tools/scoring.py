@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from tissuetalk.models import registry
 from tissuetalk.models.errors import UnknownLabelError
 from tissuetalk.models.images import open_image
 from tissuetalk.prompts.engines import make_engine
+from tissuetalk.tools.engine import Found
 from tissuetalk.tools.evaluate import Summary, evaluate
 from tissuetalk.tools.looking import look
 from tissuetalk.tools.scale import region_of, scale_of
@@ -39,7 +40,7 @@ def evaluate_manifest(
         if not looked.found:
             reasons = "; ".join(item.reason for item in looked.refused)
             raise UnknownLabelError(f"{words!r} cannot be asked of {loaded.card.name}: {reasons}.")
-        return looked.found[0].mask, looked.found[0].instances
+        return together(looked.found)
 
     return evaluate(
         manifest,
@@ -49,3 +50,10 @@ def evaluate_manifest(
         segment_image=segment_image,
         progress=progress,
     )
+
+
+def together(found: Sequence[Found]) -> tuple[NDArray[np.bool_], NDArray[np.int32] | None]:
+    """Everything the words led to, as one mask; objects stay apart where only one target has them."""
+    if len(found) == 1:
+        return found[0].mask, found[0].instances
+    return np.any([each.mask for each in found], axis=0), None
