@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_tiles_cover_the_region_and_neighbours_overlap(
     assert covered.all()
     for starts, length in (({tile.x for tile in tiles}, width), ({tile.y for tile in tiles}, height)):
         ordered = sorted(starts)
-        for first, second in zip(ordered, ordered[1:], strict=False):
+        for first, second in pairwise(ordered):
             assert first + min(side, length) - second >= overlap
 
 

@@ -16,7 +16,7 @@ import anyio
 import httpx2
 import pytest
 from conftest import Place
-from conversation import call, converse, read
+from conversation import call, converse, read, segmented
 from drawn import disc_image
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -102,15 +102,13 @@ async def test_32_callers_at_once_each_get_their_own_image(served: Served) -> No
     said: dict[int, tuple[int, str]] = {}
 
     async def ask(client: Client, count: int) -> None:
-        answer = await call(
+        content = await segmented(
             client,
-            "segment",
             image=f"{count:02}.png",
             targets=[{"words": "nuclei"}],
             mpp=0.5,
             model="classical-nuclei",
         )
-        content = answer.structured_content
         rows = (await read(client, content["masks"][0]["resources"]["table"])).decode().splitlines()
         measured = await call(client, "measure", result_id=content["result_id"], metrics=["count"])
         assert len(rows) - 1 == measured.structured_content["measurements"][0]["value"] == count

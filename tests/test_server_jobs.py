@@ -12,7 +12,7 @@ import anyio
 import pytest
 import slow_model as slow
 from conftest import Place, SlowModel
-from conversation import call, converse, text_of
+from conversation import call, converse, text_of, wait_for
 from drawn import disc_image, discs, lattice, save
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -88,15 +88,6 @@ async def test_work_that_exceeds_patience_goes_on_as_a_job(images: Place, slow_m
         assert measured.structured_content["measurements"][0]["value"] == NUCLEI
         late = await call(client, "job", job_id=answer["job_id"], action="cancel")
         assert late.structured_content["state"] == "done"
-
-
-async def wait_for(client: Client, job_id: str):
-    """Waits as an assistant does: as often as it takes."""
-    with anyio.fail_after(120):
-        while True:
-            answer = await call(client, "job", job_id=job_id, action="wait")
-            if answer.structured_content["state"] not in ("queued", "running"):
-                return answer
 
 
 async def test_a_cancelled_job_stops_and_leaves_nothing(

@@ -1,0 +1,26 @@
+"""`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from benchmarks.figure import table, write
+
+NAMES = ("overhead", "connecting", "memory")
+
+
+def main(names: list[str]) -> int:
+    missed = False
+    for name in names or NAMES:
+        figures = import_module(f"benchmarks.{name}").measure()
+        write(name, figures)
+        print(table(figures), flush=True)
+        missed |= not all(each.met for each in figures)
+    return int(missed)
+
+
+if __name__ == "__main__":
+    if unknown := set(sys.argv[1:]) - set(NAMES):
+        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
+    sys.exit(main(sys.argv[1:]))
