@@ -13,7 +13,7 @@ STATING = re.compile(
     r"gross description|history|no evidence|unremarkable|gleason|involving|biops(?:y|ies)(?=[^.?]{0,40}:)|(?:resection|excision|ectomy)(?=\s*[:.])|features?|"
     r"favou?rs?|lack(?:s|ing)?|sections? (?:show|of)|cannot be|suggestive|suspicious for|contains?|margins?|invasion|addendum|synoptic|"
     r"histologic|infiltrating|previously|received|submitted|no \w+ \w* ?(?:is|are|seen|present)|there (?:is|are)|neither|free of|questionable|nil|"
-    r"no (?:malignancy|tumou?r|carcinoma|dysplasia|necrosis|granulomas?|melanoma|residual|definite|invasive|gland|lymphovascular|perineural|vascular)|"
+    r"no (?:hyperplasia|atypia|metastas\w+|malignancy|tumou?r|carcinoma|dysplasia|necrosis|granulomas?|melanoma|residual|definite|invasive|gland|lymphovascular|perineural|vascular)|"
     r"differential|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"
 )
 HEADING = re.compile(

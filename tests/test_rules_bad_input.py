@@ -43,7 +43,7 @@ def test_a_text_of_a_megabyte_is_refused_with_the_limit() -> None:
     [
         "DIAGNOSIS:\nCOMMENT:\nGROSS:",
         "\x00\x01\x02\xff",
-        "Это не отчёт о микроскопии.",
+        "\u042d\u0442\u043e \u043d\u0435 \u043e\u0442\u0447\u0451\u0442.",
         "組織標本です。",
         "Invoice 12. Payment is due.",
     ],

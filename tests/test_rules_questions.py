@@ -58,3 +58,10 @@ def test_a_question_about_one_thing_has_that_thing_only(text: str, expected: str
 def test_without_an_organ_purple_dots_are_nuclei() -> None:
     target = rules_engine().translate("what are the purple dots?").targets[0]
     assert (target.label, target.words) == (None, "nuclei")
+
+
+def test_everything_but_one_thing_leaves_that_thing_out() -> None:
+    request = rules_engine().translate("show me everything except the fat in this breast section")
+    found = {target.label: target.assertion for target in request.targets}
+    assert found["breast-tissue-fat"] == "absent"
+    assert found["breast-tissue-tumor"] == "present" and len(found) > 5

@@ -50,13 +50,17 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     parts = roles_of(words, text, mentions)
     cells = any(p.mention.concept.kind == "cells" for p in parts if p.role == "wanted")
     measures = measures_in(_without(text, quoted), single_objects=cells)
-    relation, parts = find_relation(words, text, parts, measures)
     opened = open_question(words, text, [part.mention for part in parts if part.role == "wanted"])
+    relation: Found | None = None
+    if not opened:
+        relation, parts = find_relation(words, text, parts, measures)
     named = _names(words, text, parts, mentions, region, quoted) if not opened else []
     if opened:
         named = [n for n in _names(words, text, parts, mentions, region, quoted) if n.assertion == "absent"]
-        named += [_Named(target, None, "present") for target in survey(words, text, region, opened)]
-        relation, measures = None, ()
+        left_out = {_key(one.target) for one in named}
+        shown = [target for target in survey(words, text, region, opened) if _key(target) not in left_out]
+        named += [_Named(target, None, "present") for target in shown]
+        measures = ()
     named += [_Named(_target(words, text, m, region, "absent", None), m, "absent") for m in ordered]
     targets = _unique(named)
     targets = _related(targets, named, relation, words, points, boxes, offsets)

@@ -57,7 +57,9 @@ def _subtraction(
         regions = part.mention.concept.kind != CELLS and subject.concept.kind != CELLS
         broad = subject.concept.broad and part.mention.concept.kind != CELLS
         by_area = bool(AREA_MEASURES & set(measures)) and part.mention.concept.kind != CELLS
-        soft = said[0] in ("without", "ignoring", "leaving", "leave", "omitting", "less") and not by_area
+        soft = (
+            said[0] in ("without", "ignoring", "leaving", "leave", "omitting", "less", "but") and not by_area
+        )
         if spatial or (able and not soft and (regions or broad or by_area)):
             parts[number] = replace(part, role="wanted")
             return ("outside", subject, part.mention), parts
@@ -119,6 +121,9 @@ def _link(words: Sequence[Token], text: str, last: int, other: Mention) -> Relat
     if not found or len(part) - 1 - found[-1][1] > 3:
         return None
     if last >= 0 and found[-1][2] == "inside" and "," in gap and part[0].norm in ("and", "or"):
+        return None
+    behind = part[found[-1][1] + 1].norm if found[-1][1] + 1 < len(part) else ""
+    if behind[:1].isdigit():
         return None
     return "outside" if found[-1][2] == "always_space" else "inside"
 
