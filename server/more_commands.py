@@ -98,10 +98,10 @@ def evaluate(
 
 def train(recipe: Annotated[Path, typer.Argument(help="A recipe file; examples in models/recipes.")]) -> None:
     """Train a model from a recipe; start again to go on where it stopped."""
-    from tissuetalk.models.training.train import train as run
-
     if not recipe.is_file():
         raise InvalidArgumentError(f"no recipe at {recipe}; examples lie in models/recipes.")
+    from tissuetalk.models.training.train import train as run
+
     print(run(recipe, out=None))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,9 +83,8 @@ def _words() -> Finding:
 
 
 def _disk() -> Finding:
-    writable: Callable[[], object] = tempfile.TemporaryFile
     try:
-        writable()
+        tempfile.TemporaryFile().close()
     except OSError as error:
         return Finding(
             part="temporary files", state="broken", what=f"{error}; set TMPDIR to a writable folder"
