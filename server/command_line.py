@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -136,8 +137,11 @@ def segment_to_folder(asked: Asked, out: Path, reader: str, *, quiet: bool) -> S
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")
-    with tempfile.TemporaryDirectory(prefix="tissuetalk-") as scratch, image_progress(quiet) as progress:
-        bench = _bench(Path(asked.image).parent, Path(scratch), reader)
+    with (
+        tempfile.TemporaryDirectory(prefix="tissuetalk-") as scratch,
+        closing(_bench(Path(asked.image).parent, Path(scratch), reader)) as bench,
+        image_progress(quiet) as progress,
+    ):
         result = run(bench, understand(bench, asked), progress=progress)
         return write_command_line_result(bench, result.result_id, out)
 

@@ -171,9 +171,9 @@ def _ramp(tile: Tile, width: int, height: int, overlap: int) -> NDArray[np.float
     def profile(start: int, length: int, total: int) -> NDArray[np.float32]:
         weight = np.ones(length, np.float32)
         slope = (np.arange(overlap, dtype=np.float32) + 0.5) / max(overlap, 1)
-        if start > 0:
+        if overlap and start > 0:
             weight[:overlap] = np.minimum(weight[:overlap], slope[:length])
-        if start + length < total:
+        if overlap and start + length < total:
             weight[-overlap:] = np.minimum(weight[-overlap:], slope[::-1][-length:])
         return weight
 
