@@ -24,6 +24,9 @@ TARGET_MPP: Mapping[str, float] = {
 }
 """µm per pixel at which each target is looked for."""
 
+OFFERED_TARGETS = ("nuclei", "gland", "tumour", "glomerulus")
+"""Targets whose held-out scores allow them to be offered; the others are trained, measured and refused."""
+
 OBJECT_TARGETS = frozenset(TARGET_MPP) - {"tumour"}
 """Targets that come back as separate objects."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tissuetalk.models.data.example import OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.interface import ModelCard
 
 NAME = "tissuetalk-mini"
@@ -22,17 +23,17 @@ def _metrics() -> dict[str, str]:
 
 CARD = ModelCard(
     name=NAME,
-    summary="Text-prompted segmentation of nuclei, colon glands, tumour, glomeruli and breast tumour nuclei or mitoses.",
+    summary="Text-prompted segmentation of nuclei, colon glands, tumour and glomeruli.",
     licence="Apache-2.0 (trained on CC0-1.0 and CC-BY-4.0 images)",
     research_only=True,
-    targets=("nuclei", "gland", "tumour", "glomerulus", "tumour nuclei", "non-tumour nuclei", "mitosis"),
-    mpp=(0.25, 1.2, 1.0, 2.0, 0.25, 0.25, 0.25),
+    targets=OFFERED_TARGETS,
+    mpp=tuple(TARGET_MPP[target] for target in OFFERED_TARGETS),
     prompts="text",
     source="trained by this project: models/recipes/mini.yaml",
     metrics=_metrics(),
     limits=(
         "Tumour was learned from a handful of cases of breast, lymph node, mouth and colon; glomeruli from PAS-stained "
-        "biopsies of one set; typed nuclei from three breast cases with partial labels. Research use only."
+        "biopsies of one set. Types of nuclei and mitoses were trained but scored too low, and are refused. Research use only."
     ),
 )
 

@@ -25,6 +25,8 @@ from tissuetalk.models.pathsegmentor.weights import sha256
 STRIDE = 32
 OVERVIEW_PX = 448
 """Side of the view from which scale and kind of picture are judged."""
+LEAST_TISSUE = 0.4
+"""Below this probability of being stained tissue nothing in a picture is likelier than that."""
 
 
 class TileFeatures:
@@ -115,6 +117,9 @@ class MiniSegmenter:
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
         target = target_of(prompt) or "tumour"
         presence = self._presence(stitched)
+        tissue = float(context.values.get("tissue", 1.0))
+        if tissue < LEAST_TISSUE:
+            presence = min(presence, tissue)
         mask = tidy(stitched.logits > 0, target)
         instances = None
         if target in OBJECT_TARGETS and stitched.object_maps is not None:

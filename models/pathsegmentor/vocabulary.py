@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from rapidfuzz import fuzz, process
 
+from tissuetalk.models.data.example import OFFERED_TARGETS
 from tissuetalk.models.interface import Prompt
 
 LABELS: Mapping[str, str] = {
@@ -415,7 +416,12 @@ def target_of_words(text: str) -> str | None:
 
 
 def target_of(prompt: Prompt) -> str | None:
-    """The trained target a prompt means, or None."""
+    """The offered target a prompt means, or None. Typed nuclei are understood, and refused: they scored too low."""
+    meant = _meant(prompt)
+    return meant if meant in OFFERED_TARGETS else None
+
+
+def _meant(prompt: Prompt) -> str | None:
     if prompt.label is not None and _only_repeats(prompt.words, prompt.label):
         return LABELS.get(prompt.label)
     found = target_of_words(prompt.words)
@@ -457,5 +463,6 @@ def nearest_targets(prompt: Prompt, limit: int = 3) -> list[str]:
             for _, score, _ in process.extract(asked, sorted(phrases), scorer=fuzz.token_set_ratio, limit=3)
         )
         for target, phrases in _PHRASES.items()
+        if target in OFFERED_TARGETS
     }
     return sorted(best, key=lambda target: -best[target])[:limit]

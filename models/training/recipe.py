@@ -58,6 +58,8 @@ class Recipe:
     """Batches on whose features the image head is refitted at the end."""
     counter_share: float = 0.03
     """Share of crops that are no tissue at all."""
+    sentences: int = 400
+    """Largest number of sentences of the bank that are used for each target and level."""
     text_noise: float = 0.01
     """Gaussian noise on each component of a sentence vector of length 1."""
     full_data: bool = False

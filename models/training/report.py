@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from scipy.optimize import minimize
 
-from tissuetalk.models.data.example import FOREGROUND, UNKNOWN, Example
+from tissuetalk.models.data.example import FOREGROUND, OFFERED_TARGETS, UNKNOWN, Example
 from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.pathsegmentor.splitting import tidy
 from tissuetalk.models.pathsegmentor.weights import save_mini
@@ -54,6 +54,8 @@ def sightings(model: MiniSegmenter, examples: list[Example]) -> list[Sighting]:
             if labelled.present is not None or share > 0.005 or not (labelled.label == UNKNOWN).any():
                 asked[target] = bool(labelled.present) or share > 0
         for target, present in asked.items():
+            if target not in OFFERED_TARGETS:
+                continue
             viewer = Viewer(model, example, target)
             decoded = model.decode(viewer.features, [ask(target)])[0]
             logit = decoded.presence if decoded.presence is not None else 0.0
@@ -139,6 +141,7 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
         for dataset, found in by_set.items()
     }
     result = {
+        "sightings": [[entry.target, entry.present, round(entry.logit, 3), entry.painted] for entry in seen],
         "command": "python -m tissuetalk.models.training.report WEIGHTS DATA models/weights",
         "summary": {key: f"Dice {row['dice']:.3f} (n={row['images']})" for key, row in table.items()},
         "held_out": table,

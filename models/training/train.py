@@ -29,7 +29,6 @@ from tissuetalk.models.training.recipe import Recipe, read_recipe
 from tissuetalk.models.training.sampler import Batch, Sampler
 
 RUNS = Path("runs")
-SENTENCES_PER_LEVEL = 400
 LOG_EVERY = 20
 
 
@@ -70,7 +69,7 @@ def sentence_vectors(recipe: Recipe) -> dict[str, dict[str, NDArray[np.float32]]
         vectors[target] = {}
         for level in LEVELS:
             texts = [wording.text for wording in bank if wording.level == level]
-            chosen = rng.permutation(len(texts))[:SENTENCES_PER_LEVEL]
+            chosen = rng.permutation(len(texts))[: recipe.sentences]
             rows = [
                 tower.embed_many([texts[i] for i in chosen[k : k + 64]]) for k in range(0, len(chosen), 64)
             ]

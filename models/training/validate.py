@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tissuetalk.models.data.example import FOREGROUND, OBJECT_TARGETS, TARGET_MPP, UNKNOWN, Example, Labelled
+from tissuetalk.models.data.example import (
+    FOREGROUND,
+    OBJECT_TARGETS,
+    OFFERED_TARGETS,
+    TARGET_MPP,
+    UNKNOWN,
+    Example,
+    Labelled,
+)
 from tissuetalk.models.data.manifest import read_manifest, read_mask, read_rgb
 from tissuetalk.models.data.objects import from_instances
 from tissuetalk.models.data.sources import SOURCES, load
@@ -143,6 +151,8 @@ def validate(model: MiniSegmenter, examples: list[Example]) -> list[Score]:
     scores: list[Score] = []
     for example in examples:
         for target, labelled in example.targets.items():
+            if target not in OFFERED_TARGETS:
+                continue
             known = float((labelled.label != UNKNOWN).mean())
             partial = example.dataset == "brecahad-typed-nuclei"
             if labelled.present is None and (partial or known >= LEAST_KNOWN):
