@@ -39,6 +39,8 @@ boxes, else ellipses), OCDC, AIDPATH glomeruli, CRC-VAL-HE-7K and BreakHis patch
 (CC-BY-3.0), DSB 2018, PUMA, BCSS, CAMELYON (CC0-1.0); photographs that scikit-image ships as counter-examples. Never: LC25000,
 GlaS, Kumar, WSSS4LUAD. The split is stored in `models/data/holdout.yaml`.
 
+![Learning curves of the second part](tissuetalk-mini-curves.png)
+
 **Recipes.** `models/recipes/mini_first.yaml` (stopped after 3,128 steps, its mix changed once on the way, at about step 1,600), then
 `models/recipes/mini.yaml`; together about 70 minutes on two CPU cores.
 
