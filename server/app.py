@@ -217,7 +217,10 @@ def _add_library(server: MCPServer, lazy: LazyDesk, background: Background) -> N
         ctx: Context,
         result_id: Annotated[str | None, Field(description="Which result to save or delete")] = None,
         format: Annotated[
-            str | None, Field(description="For save: folder (default, everything), geojson, csv, parquet, ome-zarr, dicom-seg, dicom-ann or coco")
+            str | None,
+            Field(
+                description="For save: folder (default, everything), geojson, csv, parquet, ome-zarr, dicom-seg, dicom-ann or coco"
+            ),
         ] = None,
         folder: Annotated[
             str | None, Field(description="For save: a new folder inside an allowed folder")

@@ -74,15 +74,18 @@ class LazyDesk:
     @asynccontextmanager
     async def lifespan(self, server: Any) -> AsyncIterator[None]:
         """Stops running work when the server goes; finished results are on disk already."""
+        resuming = threading.Thread(target=self._resume, name="resume jobs", daemon=True)
         if has_unfinished_jobs(self.settings.workspace):
-            threading.Thread(target=self._resume, name="resume jobs", daemon=True).start()
+            resuming.start()
         try:
             yield None
         finally:
+            if resuming.ident is not None:
+                resuming.join()
             if self._queue is not None:
                 self._queue.close()
             if self._desk is not None:
-                self._desk.bench.close()
+                self._desk.close()
 
 
 def has_unfinished_jobs(workspace: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ class Desk:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self.jobs = JobStore(bench.workspace)
+        self.followers: set[threading.Thread] = set()
+
+    def close(self) -> None:
+        """Let the threads that follow jobs write their last word, then give the workspace back."""
+        for thread in list(self.followers):
+            thread.join()
+        self.bench.close()
 
     def understand(self, asked: Asked) -> Order:
         return understand(self.bench, asked)

@@ -25,7 +25,7 @@ def hand_over(desk: Desk, order: Order, task: Task[Answer[SegmentResult]]) -> An
     """Turn running work into a job and say so. The answer has no masks yet."""
     job_id = desk.jobs.create("segment", order.as_json(), OWNER)
     desk.jobs.claim(job_id)
-    _follow(desk.jobs, job_id, task)
+    _follow(desk.jobs, desk.followers, job_id, task)
     with desk.bench.open(order.image) as source:
         info = image_info(source, region_of(source, order.region), None)
     result = SegmentAnswer(
@@ -43,7 +43,9 @@ def hand_over(desk: Desk, order: Order, task: Task[Answer[SegmentResult]]) -> An
     return Answer(result, text)
 
 
-def _follow(jobs: JobStore, job_id: str, task: Task[Answer[SegmentResult]]) -> None:
+def _follow(
+    jobs: JobStore, followers: set[threading.Thread], job_id: str, task: Task[Answer[SegmentResult]]
+) -> None:
     """Writes progress, listens for a cancel, records the end. The thread ends with the work."""
 
     def watch() -> None:
@@ -54,12 +56,15 @@ def _follow(jobs: JobStore, job_id: str, task: Task[Answer[SegmentResult]]) -> N
                 task.stop()
             time.sleep(LOOK_EVERY_S)
         _record_end(jobs, job_id, task)
+        followers.discard(threading.current_thread())
 
-    threading.Thread(target=watch, name=f"follow {job_id}", daemon=True).start()
+    thread = threading.Thread(target=watch, name=f"follow {job_id}", daemon=True)
+    followers.add(thread)
+    thread.start()
 
 
 def _record_end(jobs: JobStore, job_id: str, task: Task[Answer[SegmentResult]]) -> None:
-    error = task.future.exception()
+    error = CancelledError() if task.future.cancelled() else task.future.exception()
     if error is None:
         jobs.finish(job_id, {"result_id": task.future.result().result.result_id})
     elif isinstance(error, CancelledError) and jobs.cancel_requested(job_id):
@@ -77,7 +82,7 @@ def resume(desk: Desk, queue: WorkQueue) -> list[str]:
     taken = []
     for row in desk.jobs.unfinished():
         if desk.jobs.claim(row.job_id):
-            _follow(desk.jobs, row.job_id, queue.submit(_again(desk, row)))
+            _follow(desk.jobs, desk.followers, row.job_id, queue.submit(_again(desk, row)))
             taken.append(row.job_id)
     return taken
 
