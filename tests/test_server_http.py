@@ -166,7 +166,8 @@ def test_an_upload_that_says_it_is_too_large_is_refused_unread(served: Served) -
     )
     with socket.create_connection((host, int(port)), timeout=120) as connection:
         connection.sendall(request.encode())
-        answer = connection.recv(65536).decode()
+        with connection.makefile("rb") as stream:
+            answer = stream.read().decode()
     assert answer.startswith("HTTP/1.1 413") and "image_too_large" in answer
 
 
