@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
 
@@ -82,17 +81,16 @@ def split_objects(
 
 def _centres(depth: NDArray[np.float32], small: NDArray[np.uint8], rule: Rule) -> NDArray[np.int32]:
     """[h, w] numbered seeds; every connected part of the mask has at least one."""
-    _, parts = cv2.connectedComponents(small, connectivity=4)
     if rule.core is None:
-        peaks = peak_local_max(depth, min_distance=rule.apart_px // 2, labels=parts, exclude_border=False)
-        centres = np.zeros(parts.shape, np.int32)
-        centres[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-        return centres
-    count, cores = cv2.connectedComponents(
-        ((depth > rule.core) & (small > 0)).astype(np.uint8), connectivity=4
-    )
-    cored = np.bincount(parts.ravel(), weights=(cores > 0).ravel()) > 0
-    return np.asarray(np.where((small > 0) & ~cored[parts], parts + count, cores), np.int32)
+        reach = 2 * (rule.apart_px // 2) + 1
+        highest = cv2.dilate(depth, np.ones((reach, reach), np.uint8))
+        seeds = (depth >= highest) & (small > 0)
+    else:
+        seeds = (depth > rule.core) & (small > 0)
+    _, parts = cv2.connectedComponents(small, connectivity=4)
+    count, centres = cv2.connectedComponents(seeds.astype(np.uint8), connectivity=8)
+    seeded = np.bincount(parts.ravel(), weights=seeds.ravel()) > 0
+    return np.asarray(np.where((small > 0) & ~seeded[parts], parts + count, centres), np.int32)
 
 
 def _claim_rim(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -103,11 +101,13 @@ def _claim_rim(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> NDArray[np
 
 def _numbered(labels: NDArray[np.int32], smallest_px: int) -> NDArray[np.int32]:
     """Numbers 1..N in reading order of their first pixel, small objects dropped."""
-    areas = np.bincount(labels.ravel())
-    areas[0] = 0
     flat = labels.ravel()
-    seen, first = np.unique(flat, return_index=True)
-    order = [int(label) for _, label in sorted(zip(first, seen, strict=True)) if areas[label] >= smallest_px]
+    areas = np.bincount(flat)
+    areas[0] = 0
+    first = np.zeros(len(areas), np.int64)
+    first[flat[::-1]] = np.arange(len(flat) - 1, -1, -1)
+    kept = np.flatnonzero(areas >= smallest_px)
+    order = kept[np.argsort(first[kept])]
     numbers = np.zeros(len(areas), np.int32)
     numbers[order] = np.arange(1, len(order) + 1)
     return np.asarray(numbers[flat].reshape(labels.shape), np.int32)
