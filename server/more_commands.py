@@ -14,8 +14,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
 DEMO_WORDS = (
-    "Invasive ductal carcinoma of the breast. Tumour nuclei are enlarged; all nuclei are to be counted. "
-    "No lymphovascular invasion is seen."
+    "Colon biopsy: crowded adenomatous glands with low-grade dysplasia. No invasive carcinoma is seen."
 )
 
 
@@ -39,8 +38,8 @@ def demo(
     marker = out / ".tissuetalk-demo"
     if marker.is_file():
         shutil.rmtree(out)
-    with resources.as_file(resources.files("tissuetalk.models").joinpath("samples", "tnbc.jpg")) as image:
-        asked = Asked(image=str(image), words=DEMO_WORDS, mpp=0.25)
+    with resources.as_file(resources.files("tissuetalk.models").joinpath("samples", "colon.jpg")) as image:
+        asked = Asked(image=str(image), words=DEMO_WORDS)
         if not json_:
             print(f"image: {image}\nwords: {DEMO_WORDS}\n")
         result = segment_to_folder(asked, out, "rules", quiet=json_)
