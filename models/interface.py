@@ -122,8 +122,11 @@ class Segmenter(Protocol):
         """The targets this model does know that are closest to the prompt, best first."""
         ...
 
-    def assume_mpp(self, overview: RGB) -> float:
-        """A scale (µm/px at full resolution) to go on with when nobody knows it."""
+    def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
+        """µm per full-resolution pixel to go on with when nobody knows it.
+
+        reduction: full-resolution pixels per pixel of the overview.
+        """
         ...
 
     def prepare(self, overview: RGB) -> Context:

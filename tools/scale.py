@@ -36,7 +36,8 @@ def scale_of(source: ImageSource, given: float | None, model: Segmenter) -> Scal
         return Scale(given, "given")
     if source.mpp is not None:
         return Scale(source.mpp, "file")
-    return Scale(model.assume_mpp(source.overview()), "assumed")
+    overview = source.overview()
+    return Scale(model.assume_mpp(overview, source.width / overview.shape[1]), "assumed")
 
 
 def region_of(source: ImageSource, region: Sequence[float] | None) -> Box:

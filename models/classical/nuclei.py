@@ -64,7 +64,7 @@ class ClassicalNuclei:
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return ["nuclei"][:limit]
 
-    def assume_mpp(self, overview: RGB) -> float:
+    def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return MPP
 
     def prepare(self, overview: RGB) -> Context:

@@ -57,9 +57,9 @@ class MiniSegmenter:
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return nearest_targets(prompt, limit)
 
-    def assume_mpp(self, overview: RGB) -> float:
-        """The scale the pixels of ``overview`` seem to have, learned from tissue of known scale; 0.2 to 2.5 µm/px."""
-        return float(np.clip(2.0 ** self._describe(overview)[0], 0.2, 2.5))
+    def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
+        """What the pixels of ``overview`` seem to span, learned from tissue of known scale (0.2 to 2.5 µm), per source pixel."""
+        return float(np.clip(2.0 ** self._describe(overview)[0], 0.2, 2.5)) / reduction
 
     def prepare(self, overview: RGB) -> Context:
         """``tissue``: probability that the picture is stained tissue at all."""
