@@ -13,7 +13,9 @@ from tissuetalk.models.errors import (
     NoTargetInWordsError,
 )
 from tissuetalk.prompts.llm import LLMEngine, Reply, ScriptedModel
-from tissuetalk.prompts.llm.engine import Budget
+from tissuetalk.prompts.llm.engine import _REPAIR_TOKENS, Budget
+from tissuetalk.prompts.llm.tokens import token_counter
+from tissuetalk.prompts.llm.wording import ask_for
 from tissuetalk.prompts.target import Relation
 from tissuetalk.prompts.taxonomy import LABELS, is_label
 
@@ -210,6 +212,14 @@ LONG = "\n".join(
 )
 
 
+def room_for_one_section() -> Budget:
+    """A context that holds one section of LONG and never two, however tokens are counted on this machine."""
+    count = token_counter().count
+    instructions = sum(count(turn.text) for turn in ask_for("", "breast")) + _REPAIR_TOKENS
+    longest = max(count(section) for section in LONG.splitlines(keepends=True))
+    return Budget(context=instructions + 400 + longest + 40, answer=400)
+
+
 def test_a_long_report_is_read_section_by_section_and_merged():
     sections = [
         answer(finding("Prior melanoma", None, "historical", "melanoma"), organ=None),
@@ -222,7 +232,7 @@ def test_a_long_report_is_read_section_by_section_and_merged():
         ),
     ]
     model = ScriptedModel(sections)
-    request = LLMEngine(model, Budget(context=2800, answer=400)).translate(LONG, organ="breast")
+    request = LLMEngine(model, room_for_one_section()).translate(LONG, organ="breast")
     asked = [turns[1].text.split(" begin\n")[1] for turns in model.asked]
     assert [text.split(":")[0] for text in asked] == [
         "CLINICAL HISTORY",
@@ -242,7 +252,7 @@ def test_a_quote_from_another_section_does_not_count():
         answer(),
     ]
     model = ScriptedModel(sections)
-    request = LLMEngine(model, Budget(context=2800, answer=400)).translate(LONG, organ="breast")
+    request = LLMEngine(model, room_for_one_section()).translate(LONG, organ="breast")
     assert [target.evidence for target in request.targets] == ["There is necrosis"]
 
 
@@ -269,7 +279,7 @@ def test_a_text_without_words_is_not_sent(text):
 
 def test_cancelling_stops_before_the_next_passage():
     model = ScriptedModel([answer(finding("Prior melanoma", None)), answer(), answer()])
-    engine = LLMEngine(model, Budget(context=2800, answer=400))
+    engine = LLMEngine(model, room_for_one_section())
     with pytest.raises(CancelledError):
         engine.translate(LONG, organ="breast", cancelled=lambda: len(model.asked) == 1)
     assert len(model.asked) == 1
