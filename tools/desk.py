@@ -335,7 +335,8 @@ def segment_text(result: SegmentResult) -> str:
     for mask in result.masks:
         number += mask.found
         mark = f"{number}." if mask.found else "-"
-        lines.append(f"{mark} {measure.name_of(mask)} [{mask.mask_id}]: {mask.verdict}")
+        read_as = f" ({mask.label})" if mask.label else ""
+        lines.append(f"{mark} {measure.name_of(mask)}{read_as} [{mask.mask_id}]: {mask.verdict}")
     for item in result.not_segmented:
         nearest = f" Known: {', '.join(item.nearest)}." if item.nearest else ""
         lines.append(f"not segmented ({item.code}): {item.free_form or item.label} — {item.reason}.{nearest}")

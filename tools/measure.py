@@ -251,7 +251,8 @@ def _measured(mask: Mask, value: Value) -> Measured:
 
 
 def name_of(mask: Mask) -> str:
-    return mask.free_form or mask.label or mask.target
+    """What a reader calls it; a canonical label can be looser than what was looked for."""
+    return mask.free_form or mask.target
 
 
 def _ratios(subjects: Sequence[Subject]) -> list[Measured]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.tools import drawing
+from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask
 from tissuetalk.tools.stability import Rephrased
@@ -53,7 +54,7 @@ def layers_in(folder: ResultFolder, masks: Sequence[Mask], box: Box) -> list[dra
         labels = folder.instances(mask.mask_id)
         if labels is None:
             labels = folder.mask(mask.mask_id).astype(np.int32)
-        name = mask.free_form or mask.label or mask.target
+        name = name_of(mask)
         caption = name if mask.count is None else f"{name} ({mask.count})"
         layers.append(drawing.Layer(_placed(labels, mask.provenance.region, box), mask.colour, caption))
     return layers

@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.data.wordings import Wording as Rephrasing
+from tissuetalk.models.data.wordings import rephrasings
 from tissuetalk.models.evaluation.scores import dice
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Capability, Prompt, Segmenter
-from tissuetalk.prompts.prompt_sets import group_sentences
 from tissuetalk.tools import engine
 from tissuetalk.tools.features import FeatureCache
+from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.results import Mask, Stability, Wording
-
-Quality = Literal["low", "medium", "high"]
-QUALITIES: tuple[Quality, ...] = ("low", "medium", "high")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def rephrase(
 
     Points, boxes and relations are left out: the whole target is compared. Raises CancelledError.
     """
-    name = mask.free_form or mask.label or mask.target
+    name = name_of(mask)
     said = Prompt(mask.label, mask.free_form or mask.evidence, mask.prompt)
     capability = model.capability(said)
     if model.card.prompts != "text" or capability is None:
@@ -61,9 +59,9 @@ def rephrase(
             ),
             None,
         )
-    sentences = [group_sentences("T2", quality, "test", capability.target)[0] for quality in QUALITIES]
-    found = _ask(said, sentences, capability, mask, model, source, features, stop)
-    return _compared(mask.mask_id, name, sentences, found)
+    others = rephrasings(capability.target)
+    found = _ask(said, [other.text for other in others], capability, mask, model, source, features, stop)
+    return _compared(mask.mask_id, name, others, found)
 
 
 def _ask(
@@ -92,14 +90,14 @@ def _ask(
 
 
 def _compared(
-    mask_id: str, name: str, sentences: Sequence[str], masks: Sequence[NDArray[np.bool_]]
+    mask_id: str, name: str, others: Sequence[Rephrasing], masks: Sequence[NDArray[np.bool_]]
 ) -> Rephrased:
     agreement: NDArray[np.float32] = np.asarray(np.mean(masks, axis=0, dtype=np.float32))
     reliability = float(np.mean([dice(one, other) for one, other in combinations(masks, 2)]))
     disputed = float(((agreement > 0) & (agreement < 1)).mean())
     wordings = [
-        Wording(quality=quality, sentence=sentence, dice=dice(masks[0], other))
-        for quality, sentence, other in zip(QUALITIES, sentences, masks[1:], strict=True)
+        Wording(quality=other.level, sentence=other.text, dice=dice(masks[0], seen))
+        for other, seen in zip(others, masks[1:], strict=True)
     ]
     statement = (
         f"{name}: {len(masks)} wordings agree with a mean Dice of {reliability:.3f}; "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools import drawing
+from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.overlay import layers_in
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Answer, ViewResult
@@ -45,9 +46,7 @@ def view_source(
         px_per_picture_px=shrink,
         um_per_picture_px=None if scale is None else shrink * scale.mpp,
     )
-    shown = "".join(
-        f"\n{number}. {mask.free_form or mask.label}" for number, mask in enumerate(masks, start=1)
-    )
+    shown = "".join(f"\n{number}. {name_of(mask)}" for number, mask in enumerate(masks, start=1))
     text = (
         f"{result.image.image_id}: region {box.as_list()} of {source.width} x {source.height} px; one picture pixel is "
         f"{shrink:.3g} image pixels"

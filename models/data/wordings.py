@@ -50,3 +50,13 @@ def wordings(target: str, *, part: Literal["train", "test"] = "train") -> tuple[
                     text = template.format(name=name, organ=organ, structure=bank["structures"][target])
                     found.setdefault(text, Wording(target, level, text))
     return tuple(found.values())
+
+
+def rephrasings(name: str) -> tuple[Wording, ...]:
+    """One untrained sentence per level for anything that has a name."""
+    bank = _bank()
+    structure = bank["structures"].get(name, "tissue")
+    return tuple(
+        Wording(name, level, bank["test"][level][0].format(name=name, structure=structure, organ="tissue"))
+        for level in LEVELS
+    )
