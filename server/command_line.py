@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -218,5 +217,4 @@ def numbers(text: str, count: int, option: str) -> list[float]:
     return values
 
 
-Command = Callable[..., None]
 more_commands.add_to(app)

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from tissuetalk.models.errors import ImageChangedError, InvalidArgumentError
+from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools import drawing, engine, explain, measure
 from tissuetalk.tools.explain import Explained
@@ -209,12 +209,10 @@ class Desk:
 
     def _opener(self, folder: ResultFolder) -> Callable[[], ImageSource]:
         """Opens the image a result was made from; the content decides, not the name."""
-        result, request = folder.result(), folder.request()
 
         def opened() -> ImageSource:
-            source = self.bench.open(request["image"])
-            check_same_image(source, result)
-            return source
+            source = self.bench.open(folder.request()["image"])
+            return folder.require_same_image(source)
 
         return opened
 
@@ -262,13 +260,6 @@ class Desk:
     def _delete(self, result_id: str) -> LibraryResult:
         self.bench.workspace.delete(result_id)
         return _listing("delete", f"{result_id} is gone for good.")
-
-
-def check_same_image(source: ImageSource, result: SegmentResult) -> None:
-    """Raises ImageChangedError when the file is no longer the one that was segmented."""
-    if source.image_id != result.image.image_id:
-        source.close()
-        raise ImageChangedError("the image has changed since it was segmented; segment it again.")
 
 
 def _needed(result_id: str | None) -> str:

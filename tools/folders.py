@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tissuetalk.models import registry
-from tissuetalk.models.errors import ImageChangedError, UnknownImageError
+from tissuetalk.models.errors import UnknownImageError
 from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.tools import explain, measure
 from tissuetalk.tools.export import export
@@ -35,11 +35,7 @@ def _image_of(folder: ResultFolder) -> ImageSource:
     path = Path(folder.request()["image"])
     if not path.is_file():
         raise UnknownImageError(f"the image {path} is gone; put it back: this needs its pixels.")
-    source = open_image(path, name=path.name)
-    if source.image_id != folder.result().image.image_id:
-        source.close()
-        raise ImageChangedError(f"{path} has changed since it was segmented; segment it again.")
-    return source
+    return folder.require_same_image(open_image(path, name=path.name))
 
 
 def export_path(path: Path, format: str, out: Path) -> Path:

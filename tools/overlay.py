@@ -37,8 +37,8 @@ def disputed_overlay(
     width, height = drawing.picture_size(region)
     layers = layers_in(folder, [mask for mask in result.masks if mask.found], region)
     for each in rephrased:
-        if each.agreement is not None:
-            disputed = (each.agreement > 0) & (each.agreement < 1)
+        if each.uncertainty is not None:
+            disputed = each.uncertainty > 0
             layers.append(
                 drawing.Layer(disputed.astype(np.int32), DISPUTED, f"{each.answer.name}: wordings differ")
             )

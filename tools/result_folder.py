@@ -20,7 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from tissuetalk.models.errors import ImageTooLargeError, UnknownMaskError, UnknownResultError
+from tissuetalk.models.errors import (
+    ImageChangedError,
+    ImageTooLargeError,
+    UnknownMaskError,
+    UnknownResultError,
+)
+from tissuetalk.models.images import ImageSource
 from tissuetalk.tools import outlines
 from tissuetalk.tools.results import Mask, MaskResources, SegmentResult
 
@@ -61,6 +67,13 @@ class ResultFolder:
             raise UnknownResultError(
                 f"the result in {self.path.name} was written by another version or is damaged; segment again."
             ) from error
+
+    def require_same_image(self, source: ImageSource) -> ImageSource:
+        """The source, if it holds what was segmented; otherwise it is closed. Raises ImageChangedError."""
+        if source.image_id != self.result().image.image_id:
+            source.close()
+            raise ImageChangedError(f"{source.name} has changed since it was segmented; segment it again.")
+        return source
 
     def write_mask(
         self, mask_id: str, mask: NDArray[np.bool_], instances: NDArray[np.int32] | None

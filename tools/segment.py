@@ -13,17 +13,13 @@ from tissuetalk.prompts.target import Request
 from tissuetalk.tools import drawing, engine, quality
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.looking import look
+from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.order import Order
 from tissuetalk.tools.overlay import overlay_of
 from tissuetalk.tools.records import write_mask_record
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import (
-    ImageInfo,
-    Mask,
-    SegmentResult,
-    Warned,
-)
-from tissuetalk.tools.scale import Scale, region_of, scale_of
+from tissuetalk.tools.results import Mask, SegmentResult, Warned
+from tissuetalk.tools.scale import Scale, image_info, region_of, scale_of
 from tissuetalk.tools.workbench import Workbench
 
 
@@ -87,14 +83,7 @@ def segment_into(
     (folder.path / "overlay.png").write_bytes(drawing.as_png(overlay))
     result = SegmentResult(
         result_id=result_id,
-        image=ImageInfo(
-            image_id=source.image_id,
-            width=source.width,
-            height=source.height,
-            mpp=scale.mpp,
-            mpp_source=scale.source,
-            region=region.as_list(),
-        ),
+        image=image_info(source, region, scale),
         masks=masks,
         not_segmented=looked.refused,
         warnings=warnings,
@@ -121,5 +110,5 @@ def _warnings(
         )
     for mask, maps in zip(masks, placed, strict=True):
         if mask.found:
-            warnings += quality.mask_warnings(mask.free_form or mask.target, maps.mask, maps.instances)
+            warnings += quality.mask_warnings(name_of(mask), maps.mask, maps.instances)
     return warnings

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.data.wordings import Wording as Rephrasing
 from tissuetalk.models.data.wordings import rephrasings
-from tissuetalk.models.evaluation.scores import dice
+from tissuetalk.models.evaluation.robustness import agreement
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Capability, Prompt, Segmenter
 from tissuetalk.tools import engine
@@ -25,10 +24,10 @@ from tissuetalk.tools.results import Mask, Stability, Wording
 
 @dataclass(frozen=True)
 class Rephrased:
-    """The answer for one mask, and [H, W] the share of wordings that mark each pixel (None when wording plays no part)."""
+    """The answer for one mask, and [H, W] where the wordings split, 0 to 1 (None when wording plays no part)."""
 
     answer: Stability
-    agreement: NDArray[np.float32] | None
+    uncertainty: NDArray[np.float32] | None
 
 
 def rephrase(
@@ -92,25 +91,24 @@ def _ask(
 def _compared(
     mask_id: str, name: str, others: Sequence[Rephrasing], masks: Sequence[NDArray[np.bool_]]
 ) -> Rephrased:
-    agreement: NDArray[np.float32] = np.asarray(np.mean(masks, axis=0, dtype=np.float32))
-    reliability = float(np.mean([dice(one, other) for one, other in combinations(masks, 2)]))
-    disputed = float(((agreement > 0) & (agreement < 1)).mean())
+    compared = agreement(masks)
+    disputed = float((compared.uncertainty > 0).mean())
     wordings = [
-        Wording(quality=other.level, sentence=other.text, dice=dice(masks[0], seen))
-        for other, seen in zip(others, masks[1:], strict=True)
+        Wording(quality=other.level, sentence=other.text, dice=float(with_stored))
+        for other, with_stored in zip(others, compared.pairwise_dice[0, 1:], strict=True)
     ]
     statement = (
-        f"{name}: {len(masks)} wordings agree with a mean Dice of {reliability:.3f}; "
+        f"{name}: {len(masks)} wordings agree with a mean Dice of {compared.mean:.3f}; "
         f"{disputed:.2%} of the region is marked by some of them only."
     )
     return Rephrased(
         Stability(
             mask_id=mask_id,
             name=name,
-            reliability=round(reliability, 4),
+            reliability=round(compared.mean, 4),
             wordings=wordings,
             disputed_fraction=round(disputed, 5),
             statement=statement,
         ),
-        agreement,
+        compared.uncertainty,
     )

@@ -28,7 +28,6 @@ EXTENTS = frozenset(
     }
 )
 WALLS = frozenset({"muscularis", "myometrium", "detrusor", "muscular"})
-GLANDS = frozenset({"gland", "epithelium"})
 ABNORMAL = frozenset(
     {"malignant", "anastomosing", "irregular", "fused", "abnormal", "complex", "cancerization"}
 )

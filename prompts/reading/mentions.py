@@ -43,7 +43,6 @@ INVASION_ADJECTIVES = frozenset(
         "artery",
     ]
 )
-TISSUE_ADJECTIVES = ("in situ", "ductal carcinoma in situ")
 
 
 @dataclass(frozen=True, slots=True)

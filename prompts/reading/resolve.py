@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tissuetalk.prompts.lexicon import Concept, Placement, lexicon
 from tissuetalk.prompts.reading.mentions import spoken
@@ -93,8 +93,3 @@ def quote(text: str, start: int, end: int, name_start: int, name_end: int) -> tu
     if end - start <= LONGEST_EVIDENCE and not IDENTIFIER.search(text, start, end):
         return text[start:end], start
     return text[name_start:name_end], name_start
-
-
-def labels_in(targets: Iterable[Target]) -> set[str]:
-    """The labels that occur among targets."""
-    return {target.label for target in targets if target.label}
