@@ -36,7 +36,7 @@ def test_levels_show_the_same_picture(tmp_path: Path) -> None:
         fine = slide.read_region(Box(x, y, x + 256, y + 256), width=256, height=256).astype(float)
         coarse = slide._reader.read(1, Box(x // 4, y // 4, x // 4 + 64, y // 4 + 64)).astype(float)
     averaged = fine.reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
-    assert np.corrcoef(averaged.mean(axis=2).ravel(), coarse.mean(axis=2).ravel())[0, 1] > 0.98
+    assert np.corrcoef(averaged.mean(axis=2).ravel(), coarse.mean(axis=2).ravel())[0, 1] > 0.95
 
 
 def test_the_same_drawing_is_the_same_file_and_a_slide_may_keep_its_scale_to_itself(tmp_path: Path) -> None:
