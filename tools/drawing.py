@@ -69,12 +69,12 @@ def draw(
     thickness = 2 if max(width, height) > 600 else 1
     for layer in layers:
         outline = _outline(layer.labels, width, height, thickness)
-        canvas[outline] = np.array(_rgb(layer.colour), np.uint8)
+        canvas[outline] = np.array(rgb(layer.colour), np.uint8)
     picture = Image.fromarray(canvas)
     if grid:
         _grid(picture, box)
     if mpp is not None:
-        _scale_bar(picture, mpp * box.width / width)
+        scale_bar(picture, mpp * box.width / width)
     return _with_legend(picture, layers) if layers else picture
 
 
@@ -86,35 +86,38 @@ def _outline(labels: NDArray[np.int32], width: int, height: int, thickness: int)
     return np.asarray(edge, bool)
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
+def rgb(colour: str) -> tuple[int, int, int]:
+    """#rrggbb as three numbers."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 @lru_cache(maxsize=4)
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font: the same everywhere, without µ and ²."""
     return ImageFont.load_default(size_px)
 
 
-def _scale_bar(picture: Image.Image, um_per_px: float) -> None:
+def scale_bar(picture: Image.Image, um_per_px: float) -> None:
     """A bar of a round length, about a fifth of the width, bottom left. Pillow's own font has no µ."""
-    length_um = _round_length(um_per_px * picture.width / 5)
+    length_um = round_length(um_per_px * picture.width / 5)
     length_px = length_um / um_per_px
     text = f"{length_um:g} um" if length_um < 1000 else f"{length_um / 1000:g} mm"
     brush = ImageDraw.Draw(picture)
     x, y = 12, picture.height - 16
     brush.rectangle((x - 6, y - 24, x + max(length_px, 70) + 6, y + 10), fill=(255, 255, 255))
     brush.rectangle((x, y, x + length_px, y + 4), fill=(0, 0, 0))
-    brush.text((x, y - 20), text, fill=(0, 0, 0), font=_font(15))
+    brush.text((x, y - 20), text, fill=(0, 0, 0), font=font(15))
 
 
-def _round_length(about: float) -> float:
+def round_length(about: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above ``about``."""
     power = 10.0 ** np.floor(np.log10(about))
     return float(max(step * power for step in (1, 2, 5) if step * power <= about))
 
 
 def _grid(picture: Image.Image, box: Box) -> None:
     """Lines labelled in full-resolution pixels of the source, so that a point can be named."""
-    step = _round_length(max(box.width, box.height) / 5)
+    step = round_length(max(box.width, box.height) / 5)
     brush = ImageDraw.Draw(picture)
     for axis, (start, stop, size) in enumerate(
         [(box.x0, box.x1, picture.width), (box.y0, box.y1, picture.height)]
@@ -125,8 +128,8 @@ def _grid(picture: Image.Image, box: Box) -> None:
             brush.line(line, fill=(20, 20, 20), width=1)
             place = (at + 3, 2) if axis == 0 else (2, at + 2)
             caption = f"{'xy'[axis]} {value:g}"
-            brush.rectangle(brush.textbbox(place, caption, font=_font(13)), fill=(255, 255, 255))
-            brush.text(place, caption, fill=(0, 0, 0), font=_font(13))
+            brush.rectangle(brush.textbbox(place, caption, font=font(13)), fill=(255, 255, 255))
+            brush.text(place, caption, fill=(0, 0, 0), font=font(13))
 
 
 def _with_legend(picture: Image.Image, layers: Sequence[Layer]) -> Image.Image:
@@ -136,8 +139,8 @@ def _with_legend(picture: Image.Image, layers: Sequence[Layer]) -> Image.Image:
     brush = ImageDraw.Draw(whole)
     for number, layer in enumerate(layers):
         y = picture.height + 6 + number * line_px
-        brush.rectangle((8, y, 28, y + 16), fill=(110, 60, 120), outline=_rgb(layer.colour), width=4)
-        brush.text((36, y), f"{number + 1}  {layer.caption}", fill=(0, 0, 0), font=_font(15))
+        brush.rectangle((8, y, 28, y + 16), fill=(110, 60, 120), outline=rgb(layer.colour), width=4)
+        brush.text((36, y), f"{number + 1}  {layer.caption}", fill=(0, 0, 0), font=font(15))
     return whole
 
 
