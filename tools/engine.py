@@ -39,6 +39,7 @@ class Found:
 
     mask: [H, W] bool. instances: [H, W] int32 (0 background, 1..N) or None. presence: 0..1.
     Below PRESENT nothing is painted and ``weak_px`` counts what would have been.
+    expected_dice: overlap to expect if the model's own pixel probabilities were right, 2 sum(p m) / sum(p + m).
     source_mpp: µm per pixel of these arrays. model_mpp: µm per pixel the model worked at.
     """
 
@@ -48,6 +49,7 @@ class Found:
     source_mpp: float
     model_mpp: float
     weak_px: int = 0
+    expected_dice: float | None = None
 
 
 @dataclass(frozen=True)
@@ -222,8 +224,9 @@ def _at_full_resolution(
     """Objects are decided at the model's scale; outlines are drawn where the smoothly enlarged logits cross zero."""
     finished = model.finish(maps, prompt, context)
     size = (region.width, region.height)
+    expected = _expected_dice(maps.logits, finished.mask)
     if maps.logits.shape == (region.height, region.width):
-        return _gated(finished.mask, finished.instances, finished.presence, mpp, model_mpp)
+        return _gated(finished.mask, finished.instances, finished.presence, mpp, model_mpp, expected)
     outline = cv2.resize(maps.logits, size, interpolation=cv2.INTER_LINEAR) > 0
     kept = cv2.dilate(finished.mask.astype(np.uint8), np.ones((3, 3), np.uint8))
     filled = (finished.mask & (maps.logits <= 0)).astype(np.uint8)
@@ -232,7 +235,14 @@ def _at_full_resolution(
     instances = None
     if finished.instances is not None:
         instances = np.where(mask, _enlarge_labels(finished.instances, size), 0)
-    return _gated(mask, instances, finished.presence, mpp, model_mpp)
+    return _gated(mask, instances, finished.presence, mpp, model_mpp, expected)
+
+
+def _expected_dice(logits: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    """Every other pixel is enough."""
+    painted = mask[::2, ::2]
+    share = 1 / (1 + np.exp(-np.clip(logits[::2, ::2], -30, 30)))
+    return float(2 * share[painted].sum() / max(1e-6, float(share.sum()) + painted.sum()))
 
 
 def _gated(
@@ -241,9 +251,10 @@ def _gated(
     presence: float,
     mpp: float,
     model_mpp: float,
+    expected_dice: float,
 ) -> Found:
     if presence >= PRESENT:
-        return Found(mask, instances, presence, mpp, model_mpp)
+        return Found(mask, instances, presence, mpp, model_mpp, expected_dice=expected_dice)
     nothing = None if instances is None else np.zeros_like(instances)
     return Found(np.zeros_like(mask), nothing, presence, mpp, model_mpp, weak_px=int(mask.sum()))
 
