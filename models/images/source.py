@@ -104,13 +104,22 @@ class ImageSource:
         Shrinking averages all that is covered, enlarging is bilinear. What lies outside the image is white.
         Raises InvalidArgumentError for an absurd output size, UnreadableImageError where the file is damaged.
         """
+        step_x, step_y = box.width / max(width, 1), box.height / max(height, 1)
+        return self.read_grid((box.x0, step_x), (box.y0, step_y), width=width, height=height)
+
+    def read_grid(self, x: tuple[float, float], y: tuple[float, float], *, width: int, height: int) -> RGB:
+        """[height, width, 3] on a grid that need not start on a whole pixel, so that neighbours join exactly.
+
+        x, y: (start, step) in full-resolution pixels: output pixel i covers ``start + i * step`` to
+        ``start + (i + 1) * step``. Otherwise like ``read_region``.
+        """
         if width < 1 or height < 1 or width * height > self._limits.output_pixels:
             raise InvalidArgumentError(
                 f"a region of {width} by {height} px cannot be read; ask for 1 to {self._limits.output_pixels} px"
             )
-        step_x, step_y = box.width / width, box.height / height
-        first_x, last_x = _outputs_inside(box.x0, step_x, width, self.width)
-        first_y, last_y = _outputs_inside(box.y0, step_y, height, self.height)
+        (start_x, step_x), (start_y, step_y) = x, y
+        first_x, last_x = _outputs_inside(start_x, step_x, width, self.width)
+        first_y, last_y = _outputs_inside(start_y, step_y, height, self.height)
         everything = (first_x, last_x, first_y, last_y) == (0, width, 0, height)
         out = (
             np.empty((height, width, 3), np.uint8)
@@ -126,8 +135,8 @@ class ImageSource:
                 right = min(left + columns, last_x)
                 out[top:bottom, left:right] = self._block(
                     index,
-                    x=((box.x0 + left * step_x) / down_x, step_x / down_x, right - left),
-                    y=((box.y0 + top * step_y) / down_y, step_y / down_y, bottom - top),
+                    x=((start_x + left * step_x) / down_x, step_x / down_x, right - left),
+                    y=((start_y + top * step_y) / down_y, step_y / down_y, bottom - top),
                 )
         return out
 
