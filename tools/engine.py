@@ -41,6 +41,7 @@ class Found:
     Below PRESENT nothing is painted and ``weak_px`` counts what would have been.
     expected_dice: overlap to expect if the model's own pixel probabilities were right, 2 sum(p m) / sum(p + m).
     source_mpp: µm per pixel of these arrays. model_mpp: µm per pixel the model worked at.
+    note: what a reader must know about this answer, in a few words; empty mostly.
     """
 
     mask: NDArray[np.bool_]
@@ -49,6 +50,7 @@ class Found:
     source_mpp: float
     model_mpp: float
     weak_px: int = 0
+    note: str = ""
     expected_dice: float | None = None
 
 

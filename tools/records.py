@@ -59,7 +59,7 @@ def write_mask_record(
         count=count,
         bbox=_bounding_box(mask, region),
         relation=relation,
-        verdict=_verdict(found, maps.weak_px, count, share, area_um2, maps.presence, target),
+        verdict=_verdict(found, maps, count, share, area_um2, target),
         plain=target.plain,
         alternatives=list(target.alternatives),
         colour=drawing.colour_of(number),
@@ -99,21 +99,20 @@ def _bounding_box(mask: NDArray[np.bool_], region: Box) -> list[int] | None:
 
 def _verdict(
     found: bool,
-    weak_px: int,
+    maps: engine.Found,
     count: int | None,
     share: float,
     area_um2: float | None,
-    presence: float,
     target: Target,
 ) -> str:
     if not found:
-        weak = f" ({weak_px} px of weak signal are not shown)" if weak_px else ""
-        return f"looked for, not found; presence {presence:.2f}{weak}"
+        weak = f" ({maps.weak_px} px of weak signal are not shown)" if maps.weak_px else ""
+        return f"looked for, not found; {maps.note or f'presence {maps.presence:.2f}'}{weak}"
     parts = [] if count is None else [f"{count} object{'' if count == 1 else 's'}"]
     parts.append(f"{share:.1%} of the region")
     if area_um2 is not None:
         parts.append(f"{area_um2 / 1e6:.4g} mm²" if area_um2 >= 1e4 else f"{area_um2:.4g} µm²")
-    parts.append(f"presence {presence:.2f}")
+    parts.append(maps.note or f"presence {maps.presence:.2f}")
     if target.assertion == "uncertain":
         parts.append("the words are not sure of it")
     return "found: " + ", ".join(parts)
