@@ -68,8 +68,8 @@ def draw(
     height, width = canvas.shape[:2]
     thickness = 2 if max(width, height) > 600 else 1
     for layer in layers:
-        outline = _outline(layer.labels, width, height, thickness)
-        canvas[outline] = np.array(rgb(layer.colour), np.uint8)
+        edge = outline(layer.labels, width, height, thickness)
+        canvas[edge] = np.array(rgb(layer.colour), np.uint8)
     picture = Image.fromarray(canvas)
     if grid:
         _grid(picture, box)
@@ -78,7 +78,7 @@ def draw(
     return _with_legend(picture, layers) if layers else picture
 
 
-def _outline(labels: NDArray[np.int32], width: int, height: int, thickness: int) -> NDArray[np.bool_]:
+def outline(labels: NDArray[np.int32], width: int, height: int, thickness: int) -> NDArray[np.bool_]:
     """Pixels where the label changes, at the picture's size; touching objects keep a line between them."""
     shown = cv2.resize(labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     kernel = np.ones((thickness + 1, thickness + 1), np.uint8)
