@@ -1,4 +1,8 @@
-"""What an object is, in plain words: one card per object type of the taxonomy (`terms/glossary.yaml`)."""
+"""What an object is, in plain words.
+
+One card per object type of the taxonomy (`terms/glossary.yaml`) and one per object that is only asked for in words
+(`terms/glossary_words.yaml`, by the id of its concept). Each names where a reviewer can check it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ class GlossaryCard:
     what_it_looks_like: str
     why_it_matters: str
     confused_with: str
+    reference: str
 
     def __str__(self) -> str:
         return (
@@ -28,12 +33,29 @@ class GlossaryCard:
         )
 
 
+def _read(name: str) -> dict[str, GlossaryCard]:
+    works = load_terms("references.yaml")
+    return {
+        str(kind): GlossaryCard(
+            row["name"],
+            row["what"],
+            row["look"],
+            row["why"],
+            row["confused"],
+            "; ".join(works[code] for code in row["ref"].split()),
+        )
+        for kind, row in load_terms(name).items()
+    }
+
+
 @lru_cache(maxsize=1)
 def _cards() -> dict[str, GlossaryCard]:
-    return {
-        str(kind): GlossaryCard(row["name"], row["what"], row["look"], row["why"], row["confused"])
-        for kind, row in load_terms("glossary.yaml").items()
-    }
+    return _read("glossary.yaml")
+
+
+@lru_cache(maxsize=1)
+def _word_cards() -> dict[str, GlossaryCard]:
+    return _read("glossary_words.yaml")
 
 
 def card_for(label: Label | str) -> GlossaryCard:
@@ -47,20 +69,31 @@ def cards() -> dict[str, GlossaryCard]:
     return dict(_cards())
 
 
+def card_for_concept(concept_id: str) -> GlossaryCard | None:
+    """The card of a concept of the lexicon: its own, or that of the first label it can be placed at."""
+    if (own := _word_cards().get(concept_id)) is not None:
+        return own
+    concept = lexicon().concepts[concept_id]
+    for region in ("breast", "colon", "lung", *(name for name in concept.labels if name not in "*?"), None):
+        place = lexicon().place(concept, region)
+        if place.label is not None:
+            return card_for(place.label)
+    return None
+
+
 def card_for_words(words: str) -> GlossaryCard:
     """The card for an object as somebody names it ("TILs", "fat"), through the lexicon.
 
     Raises:
-        UnknownLabelError: nothing in the words is in the taxonomy; the message names the nearest labels.
+        UnknownLabelError: nothing in the words is known; the message names the nearest labels.
     """
     node = lexicon().tree
     for word in phrase(words):
         node = node.get(word, {})
     concept = node.get("")
-    for region in ("breast", "colon", "lung", None):
-        place = lexicon().place(concept, region) if concept is not None else None
-        if place is not None and place.label is not None:
-            return card_for(place.label)
+    card = None if concept is None else card_for_concept(concept.id)
+    if card is not None:
+        return card
     near = ", ".join(str(label) for label in nearest_labels(words, 3))
     raise UnknownLabelError(f"no glossary card for {words[:60]!r}; nearest labels: {near}.")
 
