@@ -4,70 +4,32 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tissuetalk.models import characteristics
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.images import Box, ImageSource
-from tissuetalk.models.object_table import RULES, Table, object_table
+from tissuetalk.models.object_table import RULES
 from tissuetalk.tools.result_folder import ResultFolder, write_whole
 from tissuetalk.tools.results import Answer, Mask, Measured, MeasureResult, SegmentResult, Warned
+from tissuetalk.tools.slides.measures import PLACE_METRICS, SLIDE_DEFAULT, place_rows, slide_rows
+from tissuetalk.tools.slides.ordinary import OrdinaryPlace
+from tissuetalk.tools.slides.stored import StoredSlide, is_slide
+from tissuetalk.tools.subject import Subject
+from tissuetalk.tools.values import OpenImage, Value, mean, measured, name_of, statistics
 
-OpenImage = Callable[[], ImageSource]
-"""Opens the image a result was made from, checked to be unchanged; called only by metrics that need pixels."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """One number of one mask before it is given an id. ``value`` is None where there is nothing to measure."""
-
-    metric: str
-    value: float | None
-    unit: str
-    rule: str
-
-
-class Subject:
-    """One mask with what metrics need of it, computed when first asked for."""
-
-    def __init__(self, folder: ResultFolder, mask: Mask, mpp: float | None, open_image: OpenImage) -> None:
-        self.folder, self.record, self.mpp = folder, mask, mpp
-        self._open_image = open_image
-
-    @cached_property
-    def mask(self) -> NDArray[np.bool_]:
-        return self.folder.mask(self.record.mask_id)
-
-    @cached_property
-    def instances(self) -> NDArray[np.int32] | None:
-        return self.folder.instances(self.record.mask_id)
-
-    @cached_property
-    def table(self) -> Table:
-        """Geometry of every object; empty for a region without objects."""
-        objects = self.instances
-        return object_table(np.zeros_like(self.mask, np.int32) if objects is None else objects, mpp=self.mpp)
-
-    @cached_property
-    def stained_table(self) -> Table:
-        """Geometry, staining and texture of every object; for a region, the region as one object."""
-        x0, y0, x1, y1 = self.record.provenance.region
-        box = Box(x0, y0, x1, y1)
-        with self._open_image() as source:
-            rgb = source.read_region(box, width=box.width, height=box.height)
-        objects = self.mask.astype(np.int32) if self.instances is None else self.instances
-        return object_table(objects, rgb, self.mpp)
-
-    def length(self, column: str) -> tuple[NDArray[np.float64], str]:
-        """A ``_px`` column in µm where the scale is known."""
-        name, unit = (f"{column[:-2]}um", "µm") if self.mpp is not None else (column, "px")
-        return self.table[name], unit
+__all__ = [
+    "ALL",
+    "BY_DEFAULT",
+    "METRICS",
+    "OpenImage",
+    "answer",
+    "as_text",
+    "measure_folder",
+    "name_of",
+    "write_table",
+]
 
 
 def _area(subject: Subject) -> Iterator[Value]:
@@ -109,25 +71,25 @@ def _size(subject: Subject) -> Iterator[Value]:
     area, unit = (
         (subject.table["area_um2"], "µm²") if subject.mpp is not None else (subject.table["area_px"], "px")
     )
-    yield from _statistics("size", area, unit, "area of each object")
+    yield from statistics("size", area, unit, "area of each object")
     diameter, length_unit = subject.length("equivalent_diameter_px")
-    yield Value("size.mean_diameter", _mean(diameter), length_unit, RULES["equivalent_diameter_px"])
+    yield Value("size.mean_diameter", mean(diameter), length_unit, RULES["equivalent_diameter_px"])
 
 
 def _shape(subject: Subject) -> Iterator[Value]:
     for column in ("circularity", "solidity", "eccentricity"):
-        yield Value(f"shape.mean_{column}", _mean(subject.table[column]), "", RULES[column])
+        yield Value(f"shape.mean_{column}", mean(subject.table[column]), "", RULES[column])
 
 
 def _distance(subject: Subject) -> Iterator[Value]:
     gaps, unit = subject.length("nearest_neighbour_px")
-    yield from _statistics("distance", gaps[~np.isnan(gaps)], unit, RULES["nearest_neighbour_px"])
+    yield from statistics("distance", gaps[~np.isnan(gaps)], unit, RULES["nearest_neighbour_px"])
 
 
 def _intensity(subject: Subject) -> Iterator[Value]:
     units = {"mean_intensity": "0..255", "mean_hematoxylin_od": "OD", "mean_eosin_od": "OD"}
     for column, unit in units.items():
-        yield Value(f"intensity.{column}", _mean(subject.stained_table[column]), unit, RULES[column])
+        yield Value(f"intensity.{column}", mean(subject.stained_table[column]), unit, RULES[column])
 
 
 def _texture(subject: Subject) -> Iterator[Value]:
@@ -135,7 +97,7 @@ def _texture(subject: Subject) -> Iterator[Value]:
         unit = "bit" if column.endswith("bits") else ""
         yield Value(
             f"texture.{column.removeprefix('texture_')}",
-            _mean(subject.stained_table[column]),
+            mean(subject.stained_table[column]),
             unit,
             RULES[column],
         )
@@ -185,7 +147,7 @@ METRICS: dict[str, Callable[[Subject], Iterator[Value]]] = {
 }
 """One function per metric; definitions of the last four: spec pathsegmentor.md section 10."""
 BETWEEN_MASKS = "ratio"
-ALL = (*METRICS, BETWEEN_MASKS)
+ALL = (*METRICS, BETWEEN_MASKS, *PLACE_METRICS)
 BY_DEFAULT = tuple(name for name in METRICS if name not in ("intensity", "texture", "distance"))
 
 
@@ -198,10 +160,13 @@ def measure_folder(
 ) -> MeasureResult:
     """The asked metrics of the asked masks (default: all masks, everything that needs no pixels).
 
-    Raises InvalidArgumentError for an unknown metric, UnknownMaskError, and ImageChangedError when pixels are needed
-    and the image is no longer the one that was segmented.
+    A slide answers from its object files and label pyramids. Raises InvalidArgumentError for an unknown metric and for
+    one that cannot be computed here, UnknownMaskError, and ImageChangedError when pixels are needed and the image is no
+    longer the one that was segmented.
     """
-    wanted = _checked(metrics)
+    if is_slide(folder.path):
+        return _measure_slide(folder, metrics, mask_ids, open_image)
+    wanted = _checked(metrics, BY_DEFAULT)
     result = folder.result()
     mpp = result.image.mpp if result.image.mpp_source in ("file", "given") else None
     subjects = [Subject(folder, mask, mpp, open_image) for mask in folder.chosen(list(mask_ids or ()))]
@@ -209,25 +174,47 @@ def measure_folder(
     for subject in subjects:
         for name in wanted:
             values = METRICS[name](subject) if name in METRICS else ()
-            rows += [_measured(subject.record, value) for value in values]
+            rows += [measured(subject.record, value) for value in values]
+    masks = [subject.record for subject in subjects]
     if BETWEEN_MASKS in wanted:
-        rows += _ratios(subjects)
+        rows += _ratios(masks)
+    with_objects = [subject.record for subject in subjects if subject.instances is not None]
+    place = OrdinaryPlace(result.image, subjects, open_image)
+    drawn, pictures = place_rows(place, result, wanted, folder.path)
+    return _answered(result, rows + drawn, with_objects, pictures)
+
+
+def _measure_slide(
+    folder: ResultFolder, metrics: Sequence[str] | None, mask_ids: Sequence[str] | None, open_image: OpenImage
+) -> MeasureResult:
+    wanted = _checked(metrics, SLIDE_DEFAULT)
+    with StoredSlide(folder, open_image, mask_ids or ()) as slide:
+        rows = slide_rows(slide, wanted)
+        if BETWEEN_MASKS in wanted:
+            rows += _ratios([layer.record for layer in slide.layers])
+        drawn, pictures = place_rows(slide, slide.result, wanted, folder.path)
+        known = {(row.mask_id, row.metric) for row in rows}
+        rows += [row for row in drawn if (row.mask_id, row.metric) not in known]
+        with_objects = [layer.record for layer in slide.layers if layer.has_objects]
+        return _answered(slide.result, rows, with_objects, pictures)
+
+
+def _answered(
+    result: SegmentResult, rows: list[Measured], with_objects: Sequence[Mask], pictures: dict[str, str]
+) -> MeasureResult:
     return MeasureResult(
         result_id=result.result_id,
         image=result.image,
         measurements=rows,
-        tables={
-            each.record.mask_id: each.record.resources.table
-            for each in subjects
-            if each.instances is not None
-        },
+        tables={mask.mask_id: mask.resources.table for mask in with_objects},
+        pictures=pictures,
         warnings=_warnings(result),
     )
 
 
-def _checked(metrics: Sequence[str] | None) -> Sequence[str]:
+def _checked(metrics: Sequence[str] | None, by_default: Sequence[str]) -> Sequence[str]:
     if not metrics:
-        return BY_DEFAULT
+        return by_default
     unknown = [name for name in metrics if name not in ALL]
     if unknown:
         raise InvalidArgumentError(f"unknown metric {unknown[0][:60]!r}; choose from: {', '.join(ALL)}.")
@@ -238,41 +225,24 @@ def _warnings(result: SegmentResult) -> list[Warned]:
     return [warning for warning in result.warnings if warning.code != "language"]
 
 
-def _measured(mask: Mask, value: Value) -> Measured:
-    number = None if value.value is None or math.isnan(value.value) else float(value.value)
-    return Measured(
-        mask_id=mask.mask_id,
-        name=name_of(mask),
-        metric=value.metric,
-        value=number,
-        unit=value.unit,
-        rule=value.rule,
-    )
-
-
-def name_of(mask: Mask) -> str:
-    """What a reader calls it; a canonical label can be looser than what was looked for."""
-    return mask.free_form or mask.target
-
-
-def _ratios(subjects: Sequence[Subject]) -> list[Measured]:
+def _ratios(masks: Sequence[Mask]) -> list[Measured]:
     """Every pair of masks in the order they were asked for; None where the second is empty."""
-    if len(subjects) < 2:
+    if len(masks) < 2:
         raise InvalidArgumentError(
             "ratio needs two masks; segment both targets in one call, then ask for their ratio."
         )
     rows = []
-    for number, first in enumerate(subjects):
-        for second in subjects[number + 1 :]:
-            pair = f"{name_of(first.record)} : {name_of(second.record)}"
-            parts: list[tuple[str, float, float]] = [("area", first.record.area_px, second.record.area_px)]
-            if first.record.count is not None and second.record.count is not None:
-                parts.append(("count", first.record.count, second.record.count))
+    for number, first in enumerate(masks):
+        for second in masks[number + 1 :]:
+            pair = f"{name_of(first)} : {name_of(second)}"
+            parts: list[tuple[str, float, float]] = [("area", first.area_px, second.area_px)]
+            if first.count is not None and second.count is not None:
+                parts.append(("count", first.count, second.count))
             for of, above, below in parts:
                 value = above / below if below else None
                 rows.append(
                     Measured(
-                        mask_id=first.record.mask_id,
+                        mask_id=first.mask_id,
                         name=pair,
                         metric=f"ratio.{of}",
                         value=value,
@@ -281,17 +251,6 @@ def _ratios(subjects: Sequence[Subject]) -> list[Measured]:
                     )
                 )
     return rows
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    return float(np.mean(values)) if len(values) else None
-
-
-def _statistics(metric: str, values: NDArray[np.float64], unit: str, rule: str) -> Iterator[Value]:
-    for name, function in (("mean", np.mean), ("median", np.median), ("sd", np.std)):
-        yield Value(
-            f"{metric}.{name}", float(function(values)) if len(values) else None, unit, f"{name} of: {rule}"
-        )
 
 
 def write_table(folder: ResultFolder, mask: Mask, open_image: OpenImage) -> str:
@@ -303,8 +262,8 @@ def write_table(folder: ResultFolder, mask: Mask, open_image: OpenImage) -> str:
     mpp = result.image.mpp if result.image.mpp_source in ("file", "given") else None
     x0, y0 = result.image.region[:2]
     shift = {"centroid_x": x0, "bbox_x0": x0, "bbox_x1": x0, "centroid_y": y0, "bbox_y0": y0, "bbox_y1": y0}
-    measured = Subject(folder, mask, mpp, open_image).stained_table
-    table = {name: column + shift[name] if name in shift else column for name, column in measured.items()}
+    stained = Subject(folder, mask, mpp, open_image).stained_table
+    table = {name: column + shift[name] if name in shift else column for name, column in stained.items()}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table)

@@ -171,6 +171,9 @@ class MeasureResult(Closed):
     image: ImageInfo
     measurements: list[Measured]
     tables: dict[str, str] = Field(description="Per-object table of each mask that has objects, by mask_id")
+    pictures: dict[str, str] = Field(
+        default_factory=dict, description="Drawn measures (heat maps, histograms, hotspots) by title"
+    )
     warnings: list[Warned]
 
 

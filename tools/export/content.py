@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,15 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.images import Box
 from tissuetalk.tools import measure, outlines
 from tissuetalk.tools.explain import NOTICE
+from tissuetalk.tools.libraries import library
 from tissuetalk.tools.measure import OpenImage
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask
 
-
-def library(name: str) -> Any:
-    """A module of an optional library. Raises ModelUnavailableError with the command that installs it."""
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        package = (error.name or name).partition(".")[0].replace("_", "-")
-        raise ModelUnavailableError(
-            f"this format needs {package}, which is not installed; run: pip install 'tissuetalk[export]'"
-        ) from error
+__all__ = ["Content", "Layer", "library"]
 
 
 class Layer:
