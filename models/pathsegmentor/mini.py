@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tissuetalk.models.pathsegmentor.image_encoder import ConvPyramid, normalise
+from tissuetalk.models.pathsegmentor.lite_encoder import LitePyramid
 from tissuetalk.models.pathsegmentor.pixel_decoder import ConvPixelDecoder
+from tissuetalk.models.pathsegmentor.presence import Calibration
 
 WINDOW_PX = 256
 """Presence and scale are judged in windows of about this side, the size of a training crop."""
@@ -23,8 +25,12 @@ WINDOW_PX = 256
 
 @dataclass(frozen=True)
 class MiniConfig:
-    """Sizes of the mini preset; stored in the weight file's header."""
+    """Sizes of the mini preset; stored in the weight file's header.
 
+    encoder: ``conv``, with the given widths and depths, or a size of ``lite_encoder.py``, which has its own.
+    """
+
+    encoder: str = "conv"
     encoder_widths: tuple[int, ...] = (32, 64, 128, 224, 320)
     encoder_depths: tuple[int, ...] = (0, 1, 2, 3, 2)
     decoder_widths: tuple[int, ...] = (48, 64, 96, 128, 192)
@@ -92,17 +98,21 @@ class TextQueries(nn.Module):
 class MiniPathSegmentor(nn.Module):
     """Encode a tile once, then answer any number of sentences about it.
 
-    presence_calibration: slope and offset that turn a presence logit into one whose sigmoid is a probability.
+    presence_calibration: turns what was seen into the probability that the target is there.
     """
 
     def __init__(self, config: MiniConfig | None = None) -> None:
         super().__init__()
         self.config = config or MiniConfig()
-        self.image_encoder = ConvPyramid(widths=self.config.encoder_widths, depths=self.config.encoder_depths)
-        self.pixel_decoder = ConvPixelDecoder(
-            inside=self.config.encoder_widths, widths=self.config.decoder_widths
+        self.image_encoder = (
+            ConvPyramid(widths=self.config.encoder_widths, depths=self.config.encoder_depths)
+            if self.config.encoder == "conv"
+            else LitePyramid(self.config.encoder)
         )
-        deep: Sequence[int] = self.config.encoder_widths[-3:]
+        self.pixel_decoder = ConvPixelDecoder(
+            inside=self.image_encoder.widths, widths=self.config.decoder_widths
+        )
+        deep: Sequence[int] = self.image_encoder.widths[-3:]
         pooled = 2 * sum(deep)
         self.prompt_head = TextQueries(
             text_width=self.config.text_width,
@@ -111,7 +121,7 @@ class MiniPathSegmentor(nn.Module):
             queries=self.config.queries,
             pooled=pooled,
         )
-        self.presence_calibration = (1.0, 0.0)
+        self.presence_calibration = Calibration()
         self.image_head = nn.Sequential(
             nn.LayerNorm(pooled), nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, 2)
         )

@@ -16,6 +16,7 @@ from tissuetalk.models.data.example import OBJECT_TARGETS, TARGET_MPP
 from tissuetalk.models.interface import RGB, Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.models.pathsegmentor.card import CARD, WEIGHTS
 from tissuetalk.models.pathsegmentor.mini import Features, MiniPathSegmentor
+from tissuetalk.models.pathsegmentor.presence import evidence_of
 from tissuetalk.models.pathsegmentor.splitting import split_objects, tidy
 from tissuetalk.models.pathsegmentor.text_encoder import MiniLMSentences
 from tissuetalk.models.pathsegmentor.vocabulary import nearest_targets, sentence, target_of
@@ -67,9 +68,7 @@ class MiniSegmenter:
 
     def _presence(self, stitched: Decoded) -> float:
         """Calibrated on held-out images; without a presence logit, the strongest mask pixel has to do."""
-        logit = float(stitched.logits.max()) if stitched.presence is None else stitched.presence
-        slope, offset = self.model.presence_calibration
-        return float(1 / (1 + np.exp(-(slope * logit + offset))))
+        return self.model.presence_calibration.probability(evidence_of(stitched))
 
     def _describe(self, overview: RGB) -> tuple[float, float]:
         """(log2 of µm per pixel, probability of stained tissue), from up to five crops at the overview's own scale."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
+from tissuetalk.models.pathsegmentor.presence import Calibration
 
 FORMAT = "tissuetalk-pathsegmentor-mini-1"
 
@@ -27,7 +28,7 @@ def save_mini(model: MiniPathSegmentor, path: Path, *, note: Mapping[str, str] |
         if not name.endswith("num_batches_tracked")
     }
     header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), **(note or {})}
-    header["presence"] = json.dumps(model.presence_calibration)
+    header["presence"] = json.dumps(asdict(model.presence_calibration))
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata=header)
     partial.chmod(0o644)
@@ -61,8 +62,7 @@ def load_mini(path: Path) -> MiniPathSegmentor:
             key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header["config"]).items()
         }
         model = MiniPathSegmentor(MiniConfig(**sizes))
-        slope, offset = json.loads(header.get("presence", "[1, 0]"))
-        model.presence_calibration = (float(slope), float(offset))
+        model.presence_calibration = Calibration(**json.loads(header.get("presence", "{}")))
         absent, foreign = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelUnavailableError(f"{path.name} does not fit the mini PathSegmentor: {error}") from error

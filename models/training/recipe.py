@@ -35,6 +35,10 @@ class Recipe:
     learning_rate: float = 1.5e-3
     head_rate: float = 1.0
     """Factor on the learning rate of the prompt head."""
+    encoder_rate: float = 1.0
+    """Factor on the learning rate of the image encoder."""
+    imagenet: bool = False
+    """Start the image encoder from ImageNet instead of at random."""
     weight_decay: float = 0.03
     warm_up_steps: int = 100
     clip_norm: float = 5.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
-from scipy.optimize import minimize
 
 from tissuetalk.models.data.example import FOREGROUND, OFFERED_TARGETS, UNKNOWN, Example
+from tissuetalk.models.pathsegmentor.presence import Calibration, calibrate, evidence_of
 from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.pathsegmentor.splitting import tidy
 from tissuetalk.models.pathsegmentor.weights import save_mini
@@ -36,11 +36,11 @@ BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 @dataclass(frozen=True)
 class Sighting:
-    """One image asked for one target whose presence is known. logit: uncalibrated; painted: any mask at all."""
+    """One image asked for one target whose presence is known. evidence: uncalibrated; painted: any mask at all."""
 
     target: str
     present: bool
-    logit: float
+    evidence: tuple[float, float]
     painted: bool
 
 
@@ -58,29 +58,14 @@ def sightings(model: MiniSegmenter, examples: list[Example]) -> list[Sighting]:
                 continue
             viewer = Viewer(model, example, target)
             decoded = model.decode(viewer.features, [ask(target)])[0]
-            logit = decoded.presence if decoded.presence is not None else 0.0
-            seen.append(Sighting(target, present, logit, bool(tidy(decoded.logits > 0, target).any())))
+            painted = bool(tidy(decoded.logits > 0, target).any())
+            seen.append(Sighting(target, present, evidence_of(decoded), painted))
     return seen
 
 
-def calibrate(seen: list[Sighting]) -> tuple[float, float]:
-    """Slope and offset of the logistic curve through (logit, present), present and absent weighing the same."""
-    logits = np.array([entry.logit for entry in seen])
-    there = np.array([entry.present for entry in seen])
-    share = np.where(there, 0.5 / max(1, there.sum()), 0.5 / max(1, (~there).sum()))
-
-    def cost(line: NDArray[np.float64]) -> float:
-        margin = (line[0] * logits + line[1]) * np.where(there, 1, -1)
-        return float((share * np.logaddexp(0, -margin)).sum() + 1e-4 * (line[0] - 1) ** 2)
-
-    slope, offset = minimize(cost, np.array([1.0, 0.0])).x
-    return round(float(slope), 4), round(float(offset), 4)
-
-
-def curve(seen: list[Sighting], calibration: tuple[float, float]) -> dict[str, Any]:
+def curve(seen: list[Sighting], calibration: Calibration) -> dict[str, Any]:
     """Reliability of presence: how often the target was there, for each range of the stated probability."""
-    slope, offset = calibration
-    stated = 1 / (1 + np.exp(-(slope * np.array([entry.logit for entry in seen]) + offset)))
+    stated = np.array([calibration.probability(entry.evidence) for entry in seen])
     there: NDArray[np.bool_] = np.array([entry.present for entry in seen])
     painted = np.array([entry.painted for entry in seen]) & (stated >= 0.5)
     rows = []
@@ -94,7 +79,7 @@ def curve(seen: list[Sighting], calibration: tuple[float, float]) -> dict[str, A
             }
         )
     return {
-        "slope_offset": list(calibration),
+        "calibration": asdict(calibration),
         "pairs": len(seen),
         "false_masks_when_absent": round(float(painted[~there].mean()), 4),
         "missed_when_present": round(float((stated[there] < 0.5).mean()), 4),
@@ -129,7 +114,9 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
     examples = held_out(root)
     own = [example for example in examples if example.dataset not in ("glas", "kumar-multiorgan")]
     seen = sightings(model, own)
-    model.model.presence_calibration = calibrate(seen)
+    model.model.presence_calibration = calibrate(
+        [entry.evidence for entry in seen], [entry.present for entry in seen]
+    )
     scores = [score for example in track(examples, "scoring") for score in validate(model, [example])]
     table = summary(scores)
     by_set: dict[str, list[Example]] = defaultdict(list)
@@ -141,7 +128,10 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
         for dataset, found in by_set.items()
     }
     result = {
-        "sightings": [[entry.target, entry.present, round(entry.logit, 3), entry.painted] for entry in seen],
+        "sightings": [
+            [entry.target, entry.present, *(round(value, 3) for value in entry.evidence), entry.painted]
+            for entry in seen
+        ],
         "command": "python -m tissuetalk.models.training.report WEIGHTS DATA models/weights",
         "summary": {key: f"Dice {row['dice']:.3f} (n={row['images']})" for key, row in table.items()},
         "held_out": table,

@@ -20,6 +20,7 @@ from tissuetalk.models.data.counterexamples import counterexamples
 from tissuetalk.models.data.example import Example
 from tissuetalk.models.data.sources import load
 from tissuetalk.models.data.wordings import LEVELS, wordings
+from tissuetalk.models.pathsegmentor.lite_encoder import imagenet_weights
 from tissuetalk.models.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.pathsegmentor.text_encoder import MiniLMSentences
 from tissuetalk.models.pathsegmentor.weights import load_mini, save_mini
@@ -84,6 +85,8 @@ class Run:
         self.recipe, self.out = recipe, out
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.model.items()}
         start = load_mini(recipe.start_from) if recipe.start_from else MiniPathSegmentor(MiniConfig(**sizes))
+        if recipe.imagenet:
+            start.image_encoder.load_state_dict(imagenet_weights(start.config.encoder))
         self.model = start.in_channels_last()
         self.averaged = MiniPathSegmentor(self.model.config)
         self.averaged.load_state_dict(self.model.state_dict())
@@ -179,10 +182,11 @@ class Run:
 
 
 def _parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """No decay on norms and biases; the prompt head may learn at its own rate."""
+    """No decay on norms and biases; the prompt head and the image encoder may learn at their own rates."""
+    factors = {"prompt_head": recipe.head_rate, "image_encoder": recipe.encoder_rate}
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        factor = recipe.head_rate if name.startswith("prompt_head.") else 1.0
+        factor = factors.get(name.partition(".")[0], 1.0)
         decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
     return [{"params": p, "weight_decay": decay, "factor": factor} for (factor, decay), p in groups.items()]
