@@ -1,4 +1,4 @@
-"""Commands around the main job: demo, doctor, translate, evaluate, train, export."""
+"""Commands around the main job: demo, doctor, translate, train, export."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.server import evaluation_commands
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
 DEMO_WORDS = (
@@ -20,8 +21,9 @@ DEMO_WORDS = (
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands; nothing heavy is imported before one of them runs."""
-    for command in (demo, doctor, translate, evaluate, train, export):
+    for command in (demo, doctor, translate, train, export):
         app.command()(command)
+    evaluation_commands.add_to(app)
 
 
 def demo(
@@ -75,24 +77,6 @@ def translate(
     from tissuetalk.prompts.translate import translate_items
 
     translate_items(in_, out, make_engine(reader))
-
-
-def evaluate(
-    manifest: Annotated[Path, typer.Argument(help="Annotated images; see the data format in docs.")],
-    out: Annotated[Path, typer.Option(help="Folder for scores.csv and summary.json.")],
-    model: Annotated[str | None, typer.Option(help="See `tissuetalk models`.")] = None,
-    words: Annotated[str | None, typer.Option(help="What to ask for; default: the annotated class.")] = None,
-    json_: JSON = False,
-) -> None:
-    """Score a model on annotated images."""
-    from tissuetalk.server.printing import as_json
-    from tissuetalk.tools.scoring import evaluate_manifest
-
-    summary = evaluate_manifest(manifest, out, model=model, words=words)
-    if json_:
-        as_json(summary)
-    else:
-        print((out / "summary.json").read_text("utf-8"))
 
 
 def train(recipe: Annotated[Path, typer.Argument(help="A recipe file; examples in models/recipes.")]) -> None:

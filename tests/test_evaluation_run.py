@@ -17,7 +17,8 @@ from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError, Wo
 from tissuetalk.models.evaluation.annotations import class_name, indexed_classes
 from tissuetalk.models.evaluation.bootstrap import Interval
 from tissuetalk.models.evaluation.plots import intervals_svg
-from tissuetalk.models.evaluation.report import scores_svg, table, trend_svg
+from tissuetalk.models.evaluation.report import scores_svg, trend_svg
+from tissuetalk.models.evaluation.tables import table
 from tissuetalk.tools.evaluate import Summary, default_words, evaluate
 
 HEADER = "file,mask,mask_kind,mask_class,group,organ,mpp_um\n"

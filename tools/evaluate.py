@@ -31,10 +31,12 @@ from tissuetalk.models.data.manifest import Record, read_manifest
 from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError, WorkspaceUnwritableError
 from tissuetalk.models.evaluation.annotations import SCORED_KINDS, Annotation, read_annotations
 from tissuetalk.models.evaluation.bootstrap import bootstrap
+from tissuetalk.models.evaluation.levels import levels_csv, members
 from tissuetalk.models.evaluation.oracles import boxes_as_mask, instance_boxes
-from tissuetalk.models.evaluation.report import plots, report
+from tissuetalk.models.evaluation.report import plots, report, trends_csv
 from tissuetalk.models.evaluation.scores import dice, mask_scores, object_scores
 from tissuetalk.prompts.organs import region_of
+from tissuetalk.prompts.taxonomy import is_label
 from tissuetalk.tools.results import Closed
 
 METRICS: Final = ("dice", "iou", "precision", "recall", "pq", "aji", "f1")
@@ -50,13 +52,26 @@ class SegmentImage(Protocol):
     def __call__(self, image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]: ...
 
 
+class Probe(Protocol):
+    """A further question about every scored image and target, with tables of its own."""
+
+    def look(self, record: Record, row: Row, target: Annotation) -> None:
+        """Ask about one image and target. Raises a TissuetalkError when it cannot be asked."""
+        ...
+
+    def write(self, out: Path) -> str:
+        """Write the probe's tables and plots to ``out``; returns its part of ``report.md``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of ``scores.csv``; empty cells do not apply or could not be computed.
 
     target_present: whether the annotation has any pixel. objects_from: ``model``, or ``components`` when the model
     gave no objects. everything_dice: what painting the whole image scores. boxes_dice: what painting the true box of
-    every object scores. irregularity to instance_dispersion: of the annotation.
+    every object scores. irregularity to instance_dispersion: of the annotation. source: data set. label: canonical
+    label that was asked for, if there is one.
     """
 
     file: str
@@ -84,6 +99,8 @@ class Row:
     instance_count: int | None = None
     instance_dispersion: float | None = None
     seconds: float | None = None
+    source: str = ""
+    label: str = ""
 
 
 class Mean(Closed):
@@ -136,11 +153,14 @@ def evaluate(
     model: str,
     words: str | None,
     segment_image: SegmentImage,
+    label_of: Callable[[str], str] = lambda words: "",
+    probes: Sequence[Probe] = (),
     progress: Callable[[float, str], None] = lambda done, what: None,
 ) -> Summary:
     """Score every annotated image of a manifest and write ``scores.csv``, ``summary.json``, ``report.md`` and its plots.
 
-    ``words`` asks the same for every image; without them each class is asked for by its own name and organ.
+    ``words`` asks the same for every image; without them each class is asked for by its own name and organ, or by its
+    canonical label where the manifest gives one. ``label_of``: canonical label that words lead to, "" for none.
     Raises InvalidArgumentError when the manifest has nothing to score, WorkspaceUnwritableError for ``out``.
     """
     manifest = manifest / "manifest.csv" if manifest.is_dir() else manifest
@@ -161,7 +181,7 @@ def evaluate(
         writer.writeheader()
         for done, record in enumerate(scored):
             progress(done / len(scored), record.image.name)
-            for row in _rows(record, manifest.parent, words, segment_image):
+            for row in _rows(record, manifest.parent, words, segment_image, label_of, probes):
                 rows.append(row)
                 with _writing_to(out):
                     writer.writerow(_cells(row))
@@ -170,12 +190,19 @@ def evaluate(
     summary = summarise(rows, manifest=manifest, model=model, words=words, skipped=skipped, seconds=seconds)
     with _writing_to(out):
         (out / "summary.json").write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        cells = [asdict(row) for row in rows]
-        (out / "report.md").write_text(report(cells, model=model), encoding="utf-8")
-        for name, svg in plots(cells).items():
-            (out / name).write_text(svg, encoding="utf-8")
+        _write_report(out, rows, model, probes)
     progress(1.0, "done")
     return summary
+
+
+def _write_report(out: Path, rows: Sequence[Row], model: str, probes: Sequence[Probe]) -> None:
+    cells = [asdict(row) for row in rows]
+    texts = {"levels.csv": levels_csv(members(cells)), "trends.csv": trends_csv(cells), **plots(cells)}
+    for name, text in texts.items():
+        if text:
+            (out / name).write_text(text, encoding="utf-8")
+    parts = [report(cells, model=model), *(probe.write(out) for probe in probes)]
+    (out / "report.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
 
 
 @contextmanager
@@ -189,24 +216,37 @@ def _writing_to(out: Path) -> Iterator[None]:
 
 
 def default_words(name: str, organ: str) -> str:
-    """What to ask for when nobody said it: the class by its own name, in its organ when that is a known one."""
+    """What to ask for when nobody said it: a canonical label as it is, any other class by its name and known organ."""
+    if is_label(name):
+        return name
     region = region_of(re.sub(r"\([^)]*\)", "", organ))
     return f"{name} in {region}" if region else name
 
 
-def _rows(record: Record, folder: Path, words: str | None, segment_image: SegmentImage) -> Iterator[Row]:
+def _rows(
+    record: Record,
+    folder: Path,
+    words: str | None,
+    segment_image: SegmentImage,
+    label_of: Callable[[str], str],
+    probes: Sequence[Probe],
+) -> Iterator[Row]:
     inside = record.image.is_relative_to(folder)
     file = str(record.image.relative_to(folder) if inside else record.image)
+    row = Row(
+        file, record.mask_class, record.group, words or "", source=record.source or folder.resolve().name
+    )
     try:
         targets = _asked_for(read_annotations(record), words, record)
     except TissuetalkError as error:
-        yield Row(file, record.mask_class, record.group, words or "", error=error.code)
+        yield replace(row, error=error.code)
         return
     for target in targets:
         asked = words or default_words(target.name, record.organ)
-        row = Row(file, target.name, record.group, asked)
+        row = replace(row, mask_class=target.name, words=asked, label="")
         started = time.monotonic()
         try:
+            row = replace(row, label=label_of(asked))
             mask, instances = segment_image(record.image, asked, record.mpp)
             if mask.shape != target.mask.shape:
                 raise InvalidArgumentError(
@@ -216,7 +256,10 @@ def _rows(record: Record, folder: Path, words: str | None, segment_image: Segmen
         except TissuetalkError as error:
             yield replace(row, error=error.code)
             continue
-        yield _scored(row, target, mask, instances, time.monotonic() - started)
+        scored = _scored(row, target, mask, instances, time.monotonic() - started)
+        for probe in probes:
+            probe.look(record, scored, target)
+        yield scored
 
 
 def _asked_for(targets: list[Annotation], words: str | None, record: Record) -> list[Annotation]:

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tissuetalk.models import registry
-from tissuetalk.models.errors import UnknownLabelError
-from tissuetalk.models.images import open_image
-from tissuetalk.prompts.engines import make_engine
-from tissuetalk.tools.engine import Found
-from tissuetalk.tools.evaluate import Summary, evaluate
-from tissuetalk.tools.looking import look
-from tissuetalk.tools.scale import region_of, scale_of
+from tissuetalk.tools.evaluate import Probe, Summary, evaluate
+from tissuetalk.tools.evaluating.asking import Asking
+from tissuetalk.tools.evaluating.boxes import BoxProbe, load_box_model
+from tissuetalk.tools.evaluating.rewording import WordingProbe
 
 
 def evaluate_manifest(
@@ -24,36 +18,28 @@ def evaluate_manifest(
     *,
     model: str | None,
     words: str | None,
+    wordings: int = 0,
+    box_models: Sequence[str] = (),
     progress: Callable[[float, str], None] = lambda done, what: None,
 ) -> Summary:
-    """Score a model on a manifest; the words go through the rules engine as they would in segment."""
-    loaded, engine = registry.load(model), make_engine("rules")
+    """Score a model on a manifest; the words go through the rules engine as they would in segment.
 
-    asked_words = words
-
-    def segment_image(
-        image: Path, words: str, mpp: float | None
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int32] | None]:
-        request = engine.translate(words)
-        with open_image(image, name=image.name) as source:
-            looked = look(source, loaded, request, region_of(source, None), scale_of(source, mpp, loaded))
-        if not looked.found:
-            reasons = "; ".join(item.reason for item in looked.refused)
-            raise UnknownLabelError(f"{words!r} cannot be asked of {loaded.card.name}: {reasons}.")
-        return together(looked.found)
-
+    wordings: further sentences of each quality level to ask (prompt_groups.md, section 7); 0 asks none.
+    box_models: models to prompt with boxes from the annotation for comparison.
+    """
+    asking = Asking(registry.load(model))
+    probes: list[Probe] = []
+    if wordings:
+        probes.append(WordingProbe(asking, each_level=wordings))
+    if box_models:
+        probes.append(BoxProbe({name: load_box_model(name) for name in box_models}))
     return evaluate(
         manifest,
         out,
-        model=loaded.card.name,
-        words=asked_words,
-        segment_image=segment_image,
+        model=asking.model.card.name,
+        words=words,
+        segment_image=asking.segment_image,
+        label_of=asking.label_of,
+        probes=probes,
         progress=progress,
     )
-
-
-def together(found: Sequence[Found]) -> tuple[NDArray[np.bool_], NDArray[np.int32] | None]:
-    """Everything the words led to, as one mask; objects stay apart where only one target has them."""
-    if len(found) == 1:
-        return found[0].mask, found[0].instances
-    return np.any([each.mask for each in found], axis=0), None

@@ -35,6 +35,8 @@ class Record:
     stain: str
     mpp: float | None
     note: str
+    source: str = ""
+    """Data set it comes from, where a manifest holds several."""
 
 
 def microns_per_pixel(text: str) -> float | None:
@@ -71,6 +73,7 @@ def read_manifest(path: Path) -> list[Record]:
                 stain=row.get("stain") or "",
                 mpp=microns_per_pixel(row["mpp_um"]),
                 note=row.get("note") or "",
+                source=row.get("source") or "",
             )
             for row in rows
         ]

@@ -7,10 +7,12 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, Literal
 
+import numpy as np
 import yaml
 
 Level = Literal["low", "medium", "high"]
 LEVELS: tuple[Level, ...] = ("low", "medium", "high")
+TEST_DRAW_SEED = 2026
 
 
 @dataclass(frozen=True)
@@ -60,3 +62,18 @@ def rephrasings(name: str) -> tuple[Wording, ...]:
         Wording(name, level, bank["test"][level][0].format(name=name, structure=structure, organ="tissue"))
         for level in LEVELS
     )
+
+
+def unseen_sentences(target: str, each_level: int) -> list[Wording]:
+    """Up to ``each_level`` untrained sentences of each level, the same ones every time.
+
+    Anything the bank has no sentences for gets one per level.
+    """
+    if target not in targets():
+        return list(rephrasings(target))
+    rng = np.random.default_rng(TEST_DRAW_SEED)
+    chosen: list[Wording] = []
+    for level in LEVELS:
+        pool = [wording for wording in wordings(target, part="test") if wording.level == level]
+        chosen += [pool[index] for index in sorted(rng.permutation(len(pool))[:each_level].tolist())]
+    return chosen

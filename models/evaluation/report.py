@@ -7,15 +7,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from tissuetalk.models.evaluation import trends
+from tissuetalk.models.evaluation import levels, trends
 from tissuetalk.models.evaluation.bootstrap import Interval, bootstrap
 from tissuetalk.models.evaluation.oracles import PUBLISHED_EFFICIENCY
 from tissuetalk.models.evaluation.plots import Series, curves_svg, intervals_svg
+from tissuetalk.models.evaluation.tables import csv_text, table, with_limits
 from tissuetalk.models.evaluation.trends import Trend
 
 Rows = Sequence[Mapping[str, Any]]
 METRICS: Final = ("dice", "precision", "recall", "pq", "aji", "f1")
 FEWEST_FOR_TRENDS: Final = 8
+PUBLISHED_NAMES: Final = ("MedSAM", "PathSegmentor")
 
 
 def report(rows: Rows, *, model: str) -> str:
@@ -36,7 +38,10 @@ def report(rows: Rows, *, model: str) -> str:
         painted = sum(bool(row["predicted_px"]) for row in absent)
         parts += ["## Images without the target", f"Something was painted in {painted} of {len(absent)}."]
     if len(present) >= FEWEST_FOR_TRENDS:
-        parts += ["## Trends of Dice", *(_trend(present, trend) for trend in trends.AXES)]
+        parts += ["## Trends of Dice", *(_trend(present, trend) for trend in trends.AXES), _extremes(present)]
+    found = levels.members(rows)
+    if found:
+        parts += ["## Levels of the label system", levels.levels_markdown(found)]
     if present:
         parts += ["## Plots", *(f"![{name}]({name})" for name in plots(rows))]
     failed = [row for row in rows if row["error"]]
@@ -52,32 +57,38 @@ def plots(rows: Rows) -> dict[str, str]:
     drawn = {"dice.svg": scores_svg(present)} if present else {}
     if len(present) >= FEWEST_FOR_TRENDS:
         drawn |= {f"trend-{trend}.svg": trend_svg(present, trend) for trend in trends.AXES}
-    return drawn
-
-
-def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; ``|`` inside a cell is escaped."""
-    written = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in written)
-
-
-def with_limits(interval: Interval) -> str:
-    """``0.812 [0.790, 0.833]``, or only the mean where there is no interval."""
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.3f}"
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    return drawn | levels.level_plots(levels.members(rows))
 
 
 def trend_svg(rows: Rows, trend: Trend) -> str:
-    """Plot of binned Dice over one characteristic, with both published curves over the same range."""
+    """Plot of binned Dice over one characteristic, our own fit, and both published curves over the same range."""
     bins = _bins(rows, trend)
     x = np.linspace(max(bins[0].x, 1e-3), max(bins[-1].x, bins[0].x + 1e-3), 60)
-    published = [
+    fit = trends.fit(bins, trend)
+    drawn = [Series("this model", [b.x for b in bins], [b.dice for b in bins], line=False, dots=True)]
+    if fit is not None:
+        drawn.append(Series(f"fit: {fit}", x.tolist(), fit.at(x).tolist()))
+    drawn += [
         Series(f"{name}, published", x.tolist(), curve(x).tolist())
         for name, curve in trends.PUBLISHED[trend].items()
     ]
-    ours = Series("this model", [b.x for b in bins], [b.dice for b in bins], line=False, dots=True)
-    return curves_svg(f"Dice and {trend}", trends.AXES[trend], "Dice", [ours, *published])
+    return curves_svg(f"Dice and {trend}", trends.AXES[trend], "Dice", drawn)
+
+
+def trends_csv(rows: Rows) -> str:
+    """Binned Dice over shape, size and density; empty below the fewest images that show a trend."""
+    present = [row for row in rows if row["dice"] is not None and row["target_present"]]
+    if len(present) < FEWEST_FOR_TRENDS:
+        return ""
+    return csv_text(
+        ["trend", "low", "high", "x", "n", "dice", *(f"{name}_published_fit" for name in PUBLISHED_NAMES)],
+        (
+            [trend, one.low, one.high, one.x, one.n, one.dice]
+            + [trends.published_at(trend, name, one.x) for name in PUBLISHED_NAMES]
+            for trend in trends.AXES
+            for one in _bins(present, trend)
+        ),
+    )
 
 
 def scores_svg(rows: Rows) -> str:
@@ -134,17 +145,28 @@ def _bins(rows: Rows, trend: Trend) -> list[trends.Bin]:
 
 
 def _trend(rows: Rows, trend: Trend) -> str:
-    published = trends.PUBLISHED[trend]
+    bins = _bins(rows, trend)
+    lines = [
+        [f"{one.low:g} to {one.high:g}", str(one.n), f"{one.dice:.3f}"]
+        + [f"{trends.published_at(trend, name, one.x):.3f}" for name in PUBLISHED_NAMES]
+        for one in bins
+    ]
+    header = [trends.AXES[trend], "n", "Dice", *(f"{name}, published fit" for name in PUBLISHED_NAMES)]
+    fit = trends.fit(bins, trend)
+    said = f"Fit to this model: `{fit}`." if fit else "Too few bins for a fit."
+    return f"### {trend}\n\n{said}\n\n{table(header, lines)}"
+
+
+def _extremes(rows: Rows) -> str:
+    """The two hardest corners the paper reports: very irregular masks, and very small objects."""
     lines = []
-    for one in _bins(rows, trend):
-        x = np.array([max(one.x, 1e-3)])
-        lines.append(
-            [
-                f"{one.low:g} to {one.high:g}",
-                str(one.n),
-                f"{one.dice:.3f}",
-                *(f"{min(max(float(curve(x)[0]), 0.0), 1.0):.3f}" for curve in published.values()),
-            ]
-        )
-    header = [trends.AXES[trend], "n", "Dice", *(f"{name}, published fit" for name in published)]
-    return f"### {trend}\n\n{table(header, lines)}"
+    for name, (key, low, high), figures in (
+        ("irregularity 0.95 and more", ("irregularity", 0.95, 1.01), (0.282, 0.790)),
+        ("instance ratio below 0.05", ("instance_ratio", 0.0, 0.05), (0.159, 0.531)),
+    ):
+        here = [row for row in rows if low <= float(row[key]) < high]
+        ours = with_limits(_mean(here, "dice")) if here else ""
+        lines.append([name, str(len(here)), ours, *(f"{figure:.3f}" for figure in figures)])
+    return table(
+        ["images with", "n", "Dice", "MedSAM union box, published", "PathSegmentor, published"], lines
+    )

@@ -82,6 +82,12 @@ class Line:
     slope: float
     intercept: float
 
+    def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.slope * x + self.intercept
+
+    def __str__(self) -> str:
+        return f"{self.slope:.4g} x {self.intercept:+.4g}"
+
 
 def fit_line(bins: list[Bin]) -> Line:
     """The published form for shape and density. Needs at least two bins."""
@@ -99,6 +105,12 @@ class Saturation:
     rate: float
     ceiling: float
 
+    def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(self.ceiling - self.drop * np.exp(-self.rate * x))
+
+    def __str__(self) -> str:
+        return f"{self.ceiling:.4g} {-self.drop:+.4g} exp(-{self.rate:.4g} x)"
+
 
 def fit_saturation(bins: list[Bin]) -> Saturation:
     """Least squares from the published PathSegmentor values as a start. Needs at least four bins."""
@@ -112,3 +124,16 @@ def fit_saturation(bins: list[Bin]) -> Saturation:
     found = optimize.least_squares(misfit, [0.48, 17.2893, 0.9586], bounds=([-1, 0, 0], [1, 200, 1]))
     drop, rate, ceiling = found.x.tolist()
     return Saturation(drop, rate, ceiling)
+
+
+def fit(bins: list[Bin], trend: Trend) -> Line | Saturation | None:
+    """The published form for this trend, fitted; None where there are too few bins for it."""
+    if trend == "size":
+        return fit_saturation(bins) if len(bins) >= 4 else None
+    return fit_line(bins) if len(bins) >= 2 else None
+
+
+def published_at(trend: Trend, method: str, x: float) -> float:
+    """A published fit at one value, kept within 0..1 (the density fit of MedSAM has a pole at 0)."""
+    value = PUBLISHED[trend][method](np.array([max(x, 1e-3)]))
+    return float(np.clip(value[0], 0.0, 1.0))

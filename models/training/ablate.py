@@ -1,0 +1,185 @@
+"""Train one recipe for every group size K and consistency weight beta, and see how far wordings move the masks (E8)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tissuetalk.models.data.example import FOREGROUND, OFFERED_TARGETS, Example
+from tissuetalk.models.data.sources import load
+from tissuetalk.models.data.wordings import unseen_sentences
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.evaluation.plots import Series, curves_svg
+from tissuetalk.models.evaluation.robustness import Wording, robustness
+from tissuetalk.models.evaluation.tables import csv_text, table
+from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter
+from tissuetalk.models.training.recipe import Recipe, read_recipe
+from tissuetalk.models.training.train import train
+from tissuetalk.models.training.validate import Viewer, ask, dice
+
+PUBLISHED: Final = (
+    ("full, K = 3, beta 0.1", 79.42, 62.01),
+    ("without group and consistency loss", 78.45, 48.98),
+    ("without consistency loss", 77.72, 54.30),
+    ("consistency over all pairs", 77.38, 51.97),
+    ("beta 0.05", 78.50, 61.36),
+    ("beta 0.2", 78.06, 60.86),
+    ("K = 2", 78.10, 61.52),
+    ("K = 4", 79.92, 61.24),
+    ("K = 5", 79.11, 60.75),
+    ("K = 6", 78.41, 60.14),
+)
+"""Dice in percent on PanNuke, all nuclei and one class (arXiv 2603.06384)."""
+
+
+@dataclass(frozen=True)
+class CellScore:
+    """One trained cell. dice: mean over everything asked; low to high: per quality level.
+
+    spread: mean over images of the standard deviation over their sentences. n: image-target pairs.
+    """
+
+    k: int
+    beta: float
+    dice: float
+    low: float
+    medium: float
+    high: float
+    spread: float
+    worst_spread: float
+    n: int
+
+
+def ablate(
+    recipe_path: Path,
+    out: Path,
+    *,
+    group_sizes: Sequence[int],
+    betas: Sequence[float],
+    images: int = 8,
+    each_level: int = 3,
+) -> list[CellScore]:
+    """Train and score every cell; cells that are done are not done again, a half-trained one is continued.
+
+    images: how many of each set and target to score, held-out ones where there are any. Writes a folder per cell and
+    ``ablation.csv``, ``ablation.md`` and ``ablation.svg``. Raises InvalidArgumentError for impossible K or beta.
+    """
+    if not group_sizes or min(group_sizes) < 1 or not betas or min(betas) < 0:
+        raise InvalidArgumentError(
+            "give K of at least 1 and beta of at least 0, for example --k 1,2 --beta 0,0.1."
+        )
+    recipe = read_recipe(recipe_path)
+    asked, held_out = _images(recipe, images)
+    scores = []
+    for k in group_sizes:
+        for beta in betas if k > 1 else betas[:1]:  # one sentence has nothing to be consistent with
+            cell = out / f"k{k}-beta{beta:g}"
+            scores.append(_cell(recipe_path, recipe, cell, k, beta, asked, each_level))
+            write(scores, out, recipe.name, held_out=held_out)
+    return scores
+
+
+def _cell(
+    recipe_path: Path,
+    recipe: Recipe,
+    cell: Path,
+    k: int,
+    beta: float,
+    asked: Sequence[tuple[Example, str]],
+    each_level: int,
+) -> CellScore:
+    done = cell / "score.json"
+    if done.is_file():
+        return CellScore(**json.loads(done.read_text(encoding="utf-8")))
+    cell.mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = yaml.safe_load(recipe_path.read_text(encoding="utf-8"))
+    values |= {"group_size": k, "consistency": beta if k > 1 else 0.0, "data_root": str(recipe.data_root)}
+    if recipe.start_from is not None:
+        values["start_from"] = str(recipe.start_from)
+    (cell / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    weights = train(cell / "recipe.yaml", out=cell)
+    said = _ask_all(MiniSegmenter(weights), asked, each_level)
+    found = robustness(said)
+    score = CellScore(
+        k,
+        beta if k > 1 else 0.0,
+        sum(one.dice for one in said) / len(said),
+        *(found.by_quality[level].mean for level in ("low", "medium", "high")),
+        found.spread,
+        found.worst_spread,
+        len({one.item for one in said}),
+    )
+    done.write_text(json.dumps(asdict(score), indent=1) + "\n", encoding="utf-8")
+    return score
+
+
+def _images(recipe: Recipe, most: int) -> tuple[list[tuple[Example, str]], bool]:
+    """Up to ``most`` images for each entry of the mix, and whether all of them are held out from training."""
+    chosen: list[tuple[Example, str]] = []
+    for entry in recipe.mix:
+        dataset, _, target = entry.partition("/")
+        able = [
+            example
+            for example in load(recipe.data_root, dataset)
+            if target in OFFERED_TARGETS
+            and target in example.targets
+            and (example.targets[target].label == FOREGROUND).any()
+        ]
+        unseen = [example for example in able if example.held_out]
+        chosen += [(example, target) for example in (unseen or able)[:most]]
+    if not chosen:
+        raise InvalidArgumentError(
+            "the recipe's sets show none of the offered targets; nothing could be scored."
+        )
+    return chosen, all(example.held_out for example, _ in chosen)
+
+
+def _ask_all(model: MiniSegmenter, asked: Sequence[tuple[Example, str]], each_level: int) -> list[Wording]:
+    said = []
+    for example, target in asked:
+        viewer = Viewer(model, example, target)
+        truth = example.targets[target].label == FOREGROUND
+        for sentence in unseen_sentences(target, each_level):
+            mask = viewer.at_image_size(viewer.answer(ask(target, sentence.text)).mask) > 0
+            item = f"{example.dataset}/{example.name} {target}"
+            said.append(Wording(item, sentence.text, sentence.level, dice(mask, truth)))
+    return said
+
+
+def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) -> None:
+    """The table so far, as CSV and Markdown, and the spread over beta as a plot."""
+    header = list(CellScore.__dataclass_fields__)
+    rows = [list(asdict(score).values()) for score in scores]
+    (out / "ablation.csv").write_text(csv_text(header, rows), encoding="utf-8")
+    lines = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    published = [[setting, f"{t1:.2f}", f"{t2:.2f}"] for setting, t1, t2 in PUBLISHED]
+    where = (
+        "held-out images" if held_out else "images that were partly trained on (the sets hold too few groups)"
+    )
+    text = [
+        f"# K and beta of {name}",
+        f"Dice over sentences never trained on, {where}. spread: standard deviation over the sentences of one image.",
+        table(header, lines),
+        "![ablation.svg](ablation.svg)",
+        "## Published, Dice in percent on PanNuke (arXiv 2603.06384)",
+        table(["setting", "all nuclei", "one class"], published),
+    ]
+    (out / "ablation.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    sizes = sorted({score.k for score in scores})
+    series = [
+        Series(
+            f"K = {k}, {what}",
+            [s.beta for s in scores if s.k == k],
+            [getattr(s, what) for s in scores if s.k == k],
+            dots=True,
+        )
+        for k in sizes
+        for what in ("dice", "spread")
+    ]
+    svg = curves_svg("Dice and spread over wordings", "beta", "Dice; standard deviation", series)
+    (out / "ablation.svg").write_text(svg, encoding="utf-8")
