@@ -87,9 +87,9 @@ def serve(
 
 @app.command()
 def segment(
-    image: Annotated[Path, typer.Argument(help="H&E image or slide.")],
+    image: Annotated[str | None, typer.Argument(help="H&E image or slide; not with --cohort.")] = None,
     words: Annotated[list[str] | None, typer.Argument(help="What to segment, in words.")] = None,
-    out: Annotated[Path | None, typer.Option(help="New folder for the result.")] = None,
+    out: Annotated[str | None, typer.Option(help="New folder for the result.")] = None,
     mpp: Annotated[float | None, typer.Option(help="µm per pixel, if the file does not say.")] = None,
     model: Annotated[str | None, typer.Option(help="See `tissuetalk models`.")] = None,
     organ: Annotated[str | None, typer.Option(help="Organ, if the words do not say.")] = None,
@@ -100,16 +100,28 @@ def segment(
     box: Annotated[list[str] | None, typer.Option(help="X0,Y0,X1,Y1 in pixels; repeatable.")] = None,
     region: Annotated[str | None, typer.Option(help="X0,Y0,X1,Y1 in pixels.")] = None,
     reader: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
+    cohort: Annotated[
+        list[str] | None, typer.Option(help="Slides by path, pattern or fsspec address; repeatable.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What does a cohort: local or ray.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; else one here.")] = None,
     json_: JSON = False,
 ) -> None:
-    """Outline what the words name; writes result.json, masks, instances, overlay.png and objects.geojson to --out."""
+    """Outline what the words name; writes result.json, masks, instances, overlay.png and objects.geojson to --out.
+
+    With --cohort, on many slides: a table (cohort.csv, cohort.json) and a result per slide; finished ones are skipped.
+    """
     from tissuetalk.tools.order import Asked
     from tissuetalk.tools.targets import target_from_text
 
     if out is None:
         raise InvalidArgumentError("pass --out DIR: a new folder for the result.")
+    if cohort:
+        image, words = "", [*([image] if image else []), *(words or ())]  # all that is said is words
+    elif image is None:
+        raise InvalidArgumentError("pass an image, or --cohort with slides.")
     asked = Asked(
-        image=str(image.resolve()),
+        image=str(Path(image).resolve()),
         words=" ".join(words or ()) or None,
         targets=[target_from_text(name) for name in target or ()],
         points=[numbers(text, 2, "--point") for text in point or ()],
@@ -119,11 +131,15 @@ def segment(
         mpp=mpp,
         model=model,
     )
-    result = segment_to_folder(asked, out, reader, quiet=json_)
+    if cohort:
+        from tissuetalk.server.cohort_command import segment_cohort
+
+        raise typer.Exit(segment_cohort(cohort, asked, out, reader, engine, ray_address, json=json_))
+    result = segment_to_folder(asked, Path(out), reader, quiet=json_)
     if json_:
         as_json(result)
     else:
-        segment_table(result, out)
+        segment_table(result, Path(out))
 
 
 def segment_to_folder(asked: Asked, out: Path, reader: str, *, quiet: bool) -> SegmentResult:

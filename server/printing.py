@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tissuetalk.tools.doctor import Finding
     from tissuetalk.tools.results import ExplainResult, MeasureResult, SegmentResult
+    from tissuetalk.tools.slides.cohort_table import Cohort
 
 
 def as_json(result: BaseModel) -> None:
@@ -74,6 +75,26 @@ def segment_table(result: SegmentResult, out: Path) -> None:
     console.print(
         f"written to {out}: result.json, masks, instances, objects.geojson, overlay.png", markup=False
     )
+
+
+def cohort_table(cohort: Cohort, out: str) -> None:
+    """A line per slide and target on the terminal, then where everything lies."""
+    console, table = (
+        _console(),
+        _table("slide", "state", "target", "count", "area", "per mm² tissue", "tissue"),
+    )
+    for slide in cohort.slides:
+        state = slide.error.code if slide.error else slide.state
+        tissue = "" if slide.tissue_mm2 is None else f"{slide.tissue_mm2:.3g} mm²"
+        for mask in slide.masks:
+            area = f"{mask.area_px} px" if mask.area_mm2 is None else f"{mask.area_mm2:.3g} mm²"
+            density = "" if mask.density_per_mm2 is None else f"{mask.density_per_mm2:.4g}"
+            count = "" if mask.count is None else str(mask.count)
+            table.add_row(slide.name, state, mask.name, count, area, density, tissue)
+        if not slide.masks:
+            table.add_row(slide.name, state, "; ".join(slide.not_segmented), "", "", "", tissue)
+    console.print(table)
+    console.print(f"written to {out}: cohort.csv, cohort.json, slides/", markup=False)
 
 
 def measure_table(result: MeasureResult, *, as_csv: bool) -> None:
