@@ -33,6 +33,11 @@ class Store(Protocol):
     def cache_put(self, key: str, content: bytes) -> bool: ...
 
 
+SLIDE_MEMORY_BYTES = 256 * 2**20
+SLIDE_SHARE = 0.8
+"""Of the store, for one slide: what comes after that would only push out what came before."""
+
+
 @dataclass(frozen=True)
 class _Kept:
     features: Any
@@ -70,6 +75,23 @@ class FeatureCache:
         self._keep(key, features, 2 * len(packed))
         return features
 
+    def for_slides(self, store_bytes: int) -> FeatureCache:
+        """A cache on the same store for one pass over a slide: little memory, and never more than the store can keep."""
+        store = None if self._store is None else _Sparing(self._store, int(store_bytes * SLIDE_SHARE))
+        return FeatureCache(store, memory_bytes=min(SLIDE_MEMORY_BYTES, self._memory_bytes))
+
+    def holds(self, key: str, model: object) -> bool:
+        """Whether ``get`` will answer without encoding; the features are then in memory."""
+        with self._lock:
+            if key in self._kept:
+                return True
+        if self._store is None or not isinstance(model, Packable):
+            return False
+        if (packed := self._store.cache_get(key)) is None:
+            return False
+        self._keep(key, model.unpack(packed), 2 * len(packed))
+        return key in self._kept
+
     def _keep(self, key: str, features: Any, size_bytes: int) -> None:
         """size_bytes: of the unpacked features."""
         if size_bytes > self._memory_bytes:
@@ -81,3 +103,22 @@ class FeatureCache:
             while self._total_bytes > self._memory_bytes:
                 _, oldest = self._kept.popitem(last=False)
                 self._total_bytes -= oldest.size_bytes
+
+
+class _Sparing:
+    """Stores until a pass has met ``most_bytes``, found or new, and then only reads."""
+
+    def __init__(self, store: Store, most_bytes: int) -> None:
+        self._store, self._left = store, most_bytes
+
+    def cache_get(self, key: str) -> bytes | None:
+        content = self._store.cache_get(key)
+        if content is not None:
+            self._left -= len(content)
+        return content
+
+    def cache_put(self, key: str, content: bytes) -> bool:
+        if self._left < len(content):
+            return False
+        self._left -= len(content)
+        return self._store.cache_put(key, content)

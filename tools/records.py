@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
@@ -13,9 +14,28 @@ from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools import drawing, engine
 from tissuetalk.tools.looking import Wanted
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import Mask, Provenance, RelationInfo
+from tissuetalk.tools.results import Mask, MaskResources, Provenance, RelationInfo
 from tissuetalk.tools.scale import Scale
 from tissuetalk.tools.workspace.ids import new_id
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one target, as its record states it, in full-resolution pixels.
+
+    share: of the region. mask_id and resources: of the files already written.
+    """
+
+    mask_id: str
+    resources: MaskResources
+    area_px: int
+    share: float
+    count: int | None
+    bbox: list[int] | None
+    presence: float
+    model_mpp: float
+    weak_px: int = 0
+    note: str = ""
 
 
 def write_mask_record(
@@ -30,20 +50,43 @@ def write_mask_record(
     scale: Scale,
 ) -> Mask:
     """One mask's files and its record."""
-    target, mask_id = each.target, new_id("msk")
-    mask, instances = maps.mask, maps.instances
-    found = bool(mask.any())
-    area_px = int(mask.sum())
+    mask_id, instances = new_id("msk"), maps.instances
+    area_px = int(maps.mask.sum())
+    outcome = Outcome(
+        mask_id=mask_id,
+        resources=folder.write_mask(mask_id, maps.mask, instances),
+        area_px=area_px,
+        share=area_px / (region.width * region.height),
+        count=None if instances is None else len(np.unique(instances[instances > 0])),
+        bbox=_bounding_box(maps.mask, region),
+        presence=maps.presence,
+        model_mpp=maps.model_mpp,
+        weak_px=maps.weak_px,
+        note=maps.note,
+    )
+    return record_of(outcome, each, number, request, model, source, region, scale)
+
+
+def record_of(
+    outcome: Outcome,
+    each: Wanted,
+    number: int,
+    request: Request,
+    model: Segmenter,
+    source: ImageSource,
+    region: Box,
+    scale: Scale,
+) -> Mask:
+    """The record of one mask whose files are written."""
+    target, found = each.target, outcome.area_px > 0
+    area_um2 = outcome.area_px * scale.mpp**2 if scale.known else None
     relation = (
         None
         if target.relation is None
         else RelationInfo(op=target.relation.op, reference=target.relation.reference)
     )
-    count = None if instances is None else len(np.unique(instances[instances > 0]))
-    area_um2 = area_px * scale.mpp**2 if scale.known else None
-    share = area_px / (region.width * region.height)
     return Mask(
-        mask_id=mask_id,
+        mask_id=outcome.mask_id,
         label=target.label,
         free_form=None if target.label else target.words,
         target=each.capability.target,
@@ -51,19 +94,19 @@ def write_mask_record(
         evidence=target.evidence,
         assertion=target.assertion,
         found=found,
-        presence=round(min(max(maps.presence, 0.0), 1.0), 4),
+        presence=round(min(max(outcome.presence, 0.0), 1.0), 4),
         reliability=None,
-        area_px=area_px,
+        area_px=outcome.area_px,
         area_um2=area_um2,
-        area_fraction=share,
-        count=count,
-        bbox=_bounding_box(mask, region),
+        area_fraction=outcome.share,
+        count=outcome.count,
+        bbox=outcome.bbox,
         relation=relation,
-        verdict=_verdict(found, maps, count, share, area_um2, target),
+        verdict=_verdict(outcome, area_um2, target),
         plain=target.plain,
         alternatives=list(target.alternatives),
         colour=drawing.colour_of(number),
-        resources=folder.write_mask(mask_id, mask, instances),
+        resources=outcome.resources,
         provenance=Provenance(
             words=target.evidence,
             label=target.label,
@@ -72,7 +115,7 @@ def write_mask_record(
             weights_sha256=model.weights_sha256,
             mpp=scale.mpp,
             mpp_source=scale.source,
-            model_mpp=maps.model_mpp,
+            model_mpp=outcome.model_mpp,
             tile_px=model.tile_px,
             margin_px=model.margin_px,
             region=region.as_list(),
@@ -97,22 +140,17 @@ def _bounding_box(mask: NDArray[np.bool_], region: Box) -> list[int] | None:
     ]
 
 
-def _verdict(
-    found: bool,
-    maps: engine.Found,
-    count: int | None,
-    share: float,
-    area_um2: float | None,
-    target: Target,
-) -> str:
-    if not found:
-        weak = f" ({maps.weak_px} px of weak signal are not shown)" if maps.weak_px else ""
-        return f"looked for, not found; {maps.note or f'presence {maps.presence:.2f}'}{weak}"
+def _verdict(outcome: Outcome, area_um2: float | None, target: Target) -> str:
+    sure = outcome.note or f"presence {outcome.presence:.2f}"
+    if not outcome.area_px:
+        weak = f" ({outcome.weak_px} px of weak signal are not shown)" if outcome.weak_px else ""
+        return f"looked for, not found; {sure}{weak}"
+    count = outcome.count
     parts = [] if count is None else [f"{count} object{'' if count == 1 else 's'}"]
-    parts.append(f"{share:.1%} of the region")
+    parts.append(f"{outcome.share:.1%} of the region")
     if area_um2 is not None:
         parts.append(f"{area_um2 / 1e6:.4g} mm²" if area_um2 >= 1e4 else f"{area_um2:.4g} µm²")
-    parts.append(maps.note or f"presence {maps.presence:.2f}")
+    parts.append(sure)
     if target.assertion == "uncertain":
         parts.append("the words are not sure of it")
     return "found: " + ", ".join(parts)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.prompts.target import Request
-from tissuetalk.tools import drawing, engine, quality
+from tissuetalk.tools import drawing, engine, looking, quality
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.looking import look
 from tissuetalk.tools.measure import name_of
@@ -20,6 +20,7 @@ from tissuetalk.tools.records import write_mask_record
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask, SegmentResult, Warned
 from tissuetalk.tools.scale import Scale, image_info, region_of, scale_of
+from tissuetalk.tools.slides.slide_segment import assumed_scale, is_large, segment_slide
 from tissuetalk.tools.workbench import Workbench
 
 
@@ -38,6 +39,11 @@ def segment(
     with bench.open(order.image) as source:
         region = region_of(source, order.region)
         scale = scale_of(source, order.mpp, model)
+        asked, _ = looking._sort(order.request, model, region)
+        if is_large(region, scale.mpp, asked, bench.slides):
+            if scale.source == "assumed":
+                scale = assumed_scale(source, model)
+            return segment_slide(bench, order, source, model, region, scale, progress=progress, stop=stop)
         with bench.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
             folder = ResultFolder(draft.folder)
             folder.write_request(order.as_json())

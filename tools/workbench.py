@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError
@@ -15,7 +16,11 @@ from tissuetalk.prompts.engines import make_engine
 from tissuetalk.prompts.target import Engine
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.roots import Roots
+from tissuetalk.tools.slides.settings import SlideSettings
 from tissuetalk.tools.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.slides.runners import MakeRunner
 
 MAX_UPLOAD_BYTES = 512 * 2**20
 LONGEST_FOLDER_BYTES = 250
@@ -25,20 +30,40 @@ LONGEST_FOLDER_BYTES = 250
 class Workbench:
     """One per process. Holds no state about any image beyond what the workspace keeps on disk."""
 
-    def __init__(self, roots: Roots, workspace: Workspace, *, engine: str = "rules") -> None:
+    def __init__(
+        self,
+        roots: Roots,
+        workspace: Workspace,
+        *,
+        engine: str = "rules",
+        slides: SlideSettings | None = None,
+        runner: MakeRunner | None = None,
+    ) -> None:
         self.roots = roots
+        self.slides = slides or SlideSettings()
+        self.runner = runner
         self.workspace = workspace
         self.features = FeatureCache(workspace)
         self._engine_name = engine
 
     @classmethod
     def at(
-        cls, roots: Sequence[Path], workspace: Path, *, engine: str = "rules", roots_named: bool = False
+        cls,
+        roots: Sequence[Path],
+        workspace: Path,
+        *,
+        engine: str = "rules",
+        roots_named: bool = False,
+        slides: SlideSettings | None = None,
+        runner: MakeRunner | None = None,
     ) -> Workbench:
-        """A workbench over folders; the workspace is made when it is missing. roots_named: the user typed the roots."""
+        """A workbench over folders; the workspace is made when it is missing. roots_named: the user typed the roots.
+
+        slides: when and how regions are worked on block by block. runner: who does the blocks, threads here by default.
+        """
         space = Workspace(workspace)
         allowed = Roots(roots, explicit=roots_named, private=[space.uploads_folder], lookup=space.image_path)
-        return cls(allowed, space, engine=engine)
+        return cls(allowed, space, engine=engine, slides=slides, runner=runner)
 
     @cached_property
     def engine(self) -> Engine:

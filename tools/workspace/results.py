@@ -86,7 +86,14 @@ class Results:
         finally:
             remove(draft.folder)
 
-    def _commit(self, draft: Draft) -> None:
+    def adopt(self, folder: Path, result_id: str, image_id: str, kind: str) -> None:
+        """A folder of the workspace, written elsewhere, becomes a result; on failure it stays where it was.
+
+        Raises WorkspaceFullError when the disk is full or the quota too small.
+        """
+        self._commit(Draft(result_id, folder, image_id, kind), give_back=True)
+
+    def _commit(self, draft: Draft, *, give_back: bool = False) -> None:
         """Files first and flushed, then the name, then the row: readers go by rows, so they see all or nothing."""
         target = self._folder / draft.result_id
         with disk_errors(self._root):
@@ -106,6 +113,8 @@ class Results:
                         size_bytes=size_bytes,
                     ).execute(db)
             except BaseException:  # whatever it was, the row is not there, so the files must not be either
+                if give_back and target.exists():
+                    target.rename(draft.folder)
                 remove(target)
                 raise
             fsync_folder(self._folder)

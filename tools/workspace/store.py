@@ -5,6 +5,7 @@ results/<id>/      finished results, each complete
 images/            uploads, named by the hash of their content
 cache/             features by key, may vanish at any time
 partial/           what is being written, one folder and one locked file per open workspace
+unfinished/        slide runs that can be taken up again, one folder and one lock each
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ class Workspace:
     ) -> None:
         self.folder = folder.expanduser().absolute()
         self.clock = clock
-        cache_bytes = quota_bytes // _CACHE_SHARE
+        self.cache_bytes = cache_bytes = quota_bytes // _CACHE_SHARE
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in ("results", "images", "cache", "partial"):
+            for name in ("results", "images", "cache", "partial", "unfinished"):
                 (self.folder / name).mkdir(exist_ok=True, mode=0o700)
             self.database = Database(self.folder / "workspace.sqlite")
             self.owners = Owners(self.folder / "partial")
@@ -67,6 +68,13 @@ class Workspace:
         Raises WorkspaceFullError, with nothing left behind, when the disk is full or the quota too small.
         """
         return self._results.new(image_id, kind)
+
+    def adopt_result(self, folder: Path, *, result_id: str, image_id: str, kind: str) -> None:
+        """A folder in the workspace that holds a whole result becomes one, in one step; on failure it stays.
+
+        Raises WorkspaceFullError when the disk is full or the quota too small.
+        """
+        self._results.adopt(folder, result_id, image_id, kind)
 
     def result(self, result_id: str) -> StoredResult:
         """A finished result, now the most recently used. Raises UnknownResultError."""

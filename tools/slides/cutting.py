@@ -1,0 +1,142 @@
+"""Which window an object belongs to.
+
+Every window sees more than its core. An object whose sides are all shorter than ``SMALL_PX`` is seen whole by each window
+it reaches, and belongs to the one whose core holds its first pixel in reading order: it is never cut and never counted
+twice. A larger one is cut along the cores into fragments, which are put together again where windows meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tissuetalk.models.images import Box
+from tissuetalk.tools.slides.grid import Window, grown, inside, intersection
+
+SMALL_PX = 128
+"""Objects with a side of at least this are put together from fragments."""
+PAD_PX = 160
+"""How far beyond its core a window looks: an object smaller than SMALL_PX is decided at least 32 px from the edge."""
+STRIP_PX = 8
+"""How far fragments reach beyond the core, so that those of one object are recognised where windows meet."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What one window contributes.
+
+    frame: the working pixels that ``labels`` covers: core and SMALL_PX around it. labels: 1..small are whole objects,
+    small+1..small+large fragments. areas: [small + large] px; of a fragment, those in the core.
+    """
+
+    frame: Box
+    labels: NDArray[np.int32]
+    small: int
+    large: int
+    areas: NDArray[np.int64]
+    anchors: NDArray[np.int64]
+    """[small, 2] x, y of each whole object's first pixel in reading order, in working pixels."""
+    fragments: list[Fragment]
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """The part of a large object in one core. Sums of x and y are over pixels, in working pixels."""
+
+    area: int
+    sum_x: int
+    sum_y: int
+    box: Box
+    on_tissue: bool
+
+
+def view_of(window: Window, region: Box) -> Box:
+    """What a window looks at, in working pixels."""
+    return intersection(grown(window.core, PAD_PX), region) or window.core
+
+
+def frame_of(window: Window, region: Box) -> Box:
+    """What a window writes labels for."""
+    return intersection(grown(window.core, SMALL_PX), region) or window.core
+
+
+def connected(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """[H, W]: the connected parts of a region, touching at corners included."""
+    return np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1], np.int32)
+
+
+def cut(labels: NDArray[np.int32], view: Box, window: Window, region: Box, tissue: NDArray[np.bool_]) -> Cut:
+    """Sort the objects of a view. labels, tissue: [view.height, view.width]."""
+    frame = frame_of(window, region)
+    core_at = inside(window.core, view)
+    boxes = ndimage.find_objects(labels)
+    numbers = np.array([number for number, at in enumerate(boxes, start=1) if at is not None], np.int64)
+    sides = np.array([max(s.stop - s.start for s in boxes[number - 1]) for number in numbers], np.int64)
+    first = _first_pixels(labels, len(boxes))[numbers] if len(numbers) else np.zeros((0, 2), np.int64)
+    in_core = _within(first, core_at)
+    touched = np.unique(labels[tissue]) if tissue.any() else np.zeros(0, np.int32)
+    on_tissue = np.isin(numbers, touched)
+    whole = numbers[(sides < SMALL_PX) & in_core & on_tissue]
+    core_numbers = np.unique(labels[core_at])
+    parts = np.intersect1d(numbers[sides >= SMALL_PX], core_numbers)
+
+    rename = np.zeros(len(boxes) + 1, np.int32)
+    whole = _in_reading_order(whole, numbers, first)
+    rename[whole] = np.arange(1, len(whole) + 1)
+    kept = rename[labels][inside(frame, view)].copy()
+    rename[:] = 0
+    parts = _in_reading_order(parts, numbers, first)
+    rename[parts] = np.arange(len(whole) + 1, len(whole) + len(parts) + 1)
+    strip = intersection(grown(window.core, STRIP_PX), region) or window.core
+    pieces = rename[labels][inside(strip, view)]
+    place = kept[inside(strip, frame)]
+    place[pieces > 0] = pieces[pieces > 0]
+
+    inner = kept[inside(window.core, frame)]
+    fragments = [
+        _fragment(inner == len(whole) + 1 + index, window.core, bool(np.isin(number, touched)))
+        for index, number in enumerate(parts.tolist())
+    ]
+    areas = np.bincount(kept.ravel(), minlength=len(whole) + 1)[1 : len(whole) + 1]
+    areas = np.concatenate([areas, [each.area for each in fragments]]).astype(np.int64)
+    by_number = first[np.searchsorted(numbers, whole)] if len(whole) else np.zeros((0, 2), np.int64)
+    anchors = by_number[:, ::-1] + np.array([view.x0, view.y0])
+    return Cut(frame, kept, len(whole), len(parts), areas, anchors, fragments)
+
+
+def _first_pixels(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """[count + 1, 2] row, column of each label's first pixel in reading order."""
+    flat = labels.ravel()
+    at = np.flatnonzero(flat)[::-1]
+    first = np.zeros(count + 1, np.int64)
+    first[flat[at]] = at
+    return np.stack(np.divmod(first, labels.shape[1]), axis=1)
+
+
+def _within(places: NDArray[np.int64], at: tuple[slice, slice]) -> NDArray[np.bool_]:
+    rows, columns = places[:, 0], places[:, 1]
+    down = (rows >= at[0].start) & (rows < at[0].stop)
+    return np.asarray(down & (columns >= at[1].start) & (columns < at[1].stop), bool)
+
+
+def _in_reading_order(
+    chosen: NDArray[np.int64], numbers: NDArray[np.int64], first: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    places = first[np.searchsorted(numbers, chosen)] if len(chosen) else np.zeros((0, 2), np.int64)
+    return chosen[np.lexsort((places[:, 1], places[:, 0]))]
+
+
+def _fragment(mask: NDArray[np.bool_], core: Box, on_tissue: bool) -> Fragment:
+    rows, columns = np.nonzero(mask)
+    box = Box(
+        core.x0 + int(columns.min()),
+        core.y0 + int(rows.min()),
+        core.x0 + int(columns.max()) + 1,
+        core.y0 + int(rows.max()) + 1,
+    )
+    sum_x, sum_y = int(columns.sum()) + len(rows) * core.x0, int(rows.sum()) + len(rows) * core.y0
+    return Fragment(len(rows), sum_x, sum_y, box, on_tissue)

@@ -1,0 +1,117 @@
+"""Where the tissue is, from a small view of the slide, and a sample of it at the model's scale.
+
+Only blocks that hold tissue are read. Models judge stain and scale from the sample, not from a view of mostly glass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.interface import RGB
+from tissuetalk.tools import quality
+
+VIEW_PX = 2048
+"""Longest side of the view on which tissue is told from glass."""
+LEAST_PX = 12
+"""Parts smaller than this in the view are dust."""
+SAMPLE_PX, SAMPLES = 256, 16
+RULE = (
+    f"mean optical density above {quality.BRIGHT_OD:g} on a view of at most {VIEW_PX} px, "
+    f"parts of at least {LEAST_PX} px of that view"
+)
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """[h, w] bool over the whole slide; ``step_x``, ``step_y``: full-resolution pixels per pixel of it."""
+
+    mask: NDArray[np.bool_]
+    step_x: float
+    step_y: float
+
+    @classmethod
+    def of(cls, source: ImageSource) -> Tissue:
+        """Look at the whole slide. Raises UnreadableImageError where its small levels are damaged."""
+        view = source.overview(VIEW_PX)
+        found = quality.tissue_mask(view)
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
+        large = stats[:, cv2.CC_STAT_AREA] >= LEAST_PX
+        large[0] = False
+        height, width = found.shape
+        return cls(np.asarray(large[parts], bool), source.width / width, source.height / height)
+
+    def within(self, box: Box) -> NDArray[np.bool_]:
+        """The part that a full-resolution box touches; at least one pixel."""
+        height, width = self.mask.shape
+        x0, y0 = min(int(box.x0 / self.step_x), width - 1), min(int(box.y0 / self.step_y), height - 1)
+        x1, y1 = int(np.ceil(box.x1 / self.step_x)), int(np.ceil(box.y1 / self.step_y))
+        return self.mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+
+    def touches(self, box: Box) -> bool:
+        """Whether there is any tissue in a full-resolution box."""
+        return bool(self.within(box).any())
+
+    def picture(self, region: Box) -> NDArray[np.bool_]:
+        """[h, w] over exactly the region, at about the view's scale or finer."""
+        width = max(1, min(region.width, VIEW_PX, round(region.width / self.step_x) or 1))
+        height = max(1, min(region.height, VIEW_PX, round(region.height / self.step_y) or 1))
+        return self.at(
+            region.x0 + (np.arange(width) + 0.5) * region.width / width,
+            region.y0 + (np.arange(height) + 0.5) * region.height / height,
+        )
+
+    def at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """[len(y), len(x)]: whether full-resolution places are tissue."""
+        height, width = self.mask.shape
+        columns = np.clip((x / self.step_x).astype(np.int64), 0, width - 1)
+        rows = np.clip((y / self.step_y).astype(np.int64), 0, height - 1)
+        return self.mask[np.ix_(rows, columns)]
+
+
+def sample(source: ImageSource, tissue: Tissue, step: float, stop: Callable[[], bool] = lambda: False) -> RGB:
+    """A square of up to 16 views of tissue, 256 px each at ``step`` full-resolution pixels a pixel, side by side.
+
+    The same slide and step give the same sample, whatever region is asked about. Without tissue: the slide's overview.
+    """
+    side = SAMPLE_PX * step
+    places = _places(tissue, side)
+    if not places:
+        return source.overview()
+    across = int(np.ceil(np.sqrt(min(len(places), SAMPLES))))
+    out = np.empty((across * SAMPLE_PX, across * SAMPLE_PX, 3), np.uint8)
+    for number in range(across * across):
+        x, y = places[
+            (number * len(places) // (across * across))
+            if len(places) >= across * across
+            else number % len(places)
+        ]
+        row, column = divmod(number, across)
+        out[row * SAMPLE_PX : (row + 1) * SAMPLE_PX, column * SAMPLE_PX : (column + 1) * SAMPLE_PX] = (
+            source.read_grid((x, step), (y, step), width=SAMPLE_PX, height=SAMPLE_PX)
+        )
+    return out
+
+
+def _places(tissue: Tissue, side: float) -> list[tuple[float, float]]:
+    """Corners of squares of ``side`` full-resolution pixels that are mostly tissue, row by row; else the fullest one."""
+    height, width = tissue.mask.shape
+    rows, columns = max(1, round(height * tissue.step_y / side)), max(1, round(width * tissue.step_x / side))
+    rows, columns = min(rows, height), min(columns, width)
+    share = cv2.resize(tissue.mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    if not share.any():
+        return []
+    chosen = np.argwhere(share >= min(0.6, float(share.max())))
+    full_height, full_width = height * tissue.step_y, width * tissue.step_x
+    return [
+        (
+            min(max((column + 0.5) * full_width / columns - side / 2, 0), max(full_width - side, 0)),
+            min(max((row + 0.5) * full_height / rows - side / 2, 0), max(full_height - side, 0)),
+        )
+        for row, column in chosen.tolist()
+    ]

@@ -1,0 +1,204 @@
+"""Objects of one window, decided on the blended maps of all blocks it sees. Pure and idempotent, like a block."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from tissuetalk.models import registry
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.interface import Context, Prompt, Segmenter
+from tissuetalk.tools.outlines import polygons
+from tissuetalk.tools.slides import rows
+from tissuetalk.tools.slides.blocks import opened
+from tissuetalk.tools.slides.cutting import Cut, connected, cut, view_of
+from tissuetalk.tools.slides.grid import Block, Window, inside
+from tissuetalk.tools.slides.maps import BlockMaps, blend, read_maps, write_file
+from tissuetalk.tools.slides.tissue import Tissue
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """What to do, as plain values.
+
+    region: all working pixels of the run. blocks: those whose tiles reach the window's view, files in ``block_folder``.
+    mpp: µm per full-resolution pixel or None. tissue: file of the tissue mask. out: path without ending of what to write.
+    """
+
+    image: str
+    image_name: str
+    image_sha256: str
+    model: str
+    weights_sha256: str
+    prompts: tuple[Prompt, ...]
+    context: Context
+    step: float
+    model_mpp: float
+    mpp: float | None
+    region: Box
+    window: Window
+    blocks: tuple[Block, ...]
+    block_folder: str
+    tissue: str
+    out: str
+
+
+@dataclass(frozen=True)
+class WindowSummary:
+    """What the run needs to know of a window and one prompt, besides its labels and rows."""
+
+    presence: float
+    small: int
+    large: int
+    areas: NDArray[np.int64]
+    fragments: list[dict[str, Any]]
+    seen_px: int
+
+
+def run_window(spec: WindowSpec) -> str:
+    """Do one window in whatever process this is and return the path of its summary, which is written last."""
+    return compute(spec, registry.load(spec.model), opened(spec.image, spec.image_name, spec.image_sha256))
+
+
+def compute(spec: WindowSpec, model: Segmenter, source: ImageSource) -> str:
+    """Blend, finish, cut and write, prompt by prompt."""
+    files = WindowFiles(Path(spec.out))
+    files.out.parent.mkdir(parents=True, exist_ok=True)
+    view = view_of(spec.window, spec.region)
+    tissue = _tissue_in(spec, view)
+
+    @lru_cache(maxsize=len(spec.blocks) if len(spec.prompts) > 1 else 1)
+    def read(block: Block) -> BlockMaps:
+        return read_maps(Path(spec.block_folder) / f"{block.name}.maps")
+
+    summaries = [
+        _one_prompt(spec, index, model, source, view, tissue, read, files)
+        for index in range(len(spec.prompts))
+    ]
+    as_values = [{**asdict(each), "areas": each.areas.tolist()} for each in summaries]
+    write_file(files.summary, json.dumps(as_values).encode())
+    return str(files.summary)
+
+
+@dataclass(frozen=True)
+class WindowFiles:
+    """The files of one window."""
+
+    out: Path
+
+    @property
+    def summary(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.json")
+
+    def labels(self, prompt: int) -> Path:
+        return self.out.with_name(f"{self.out.name}.{prompt}.labels")
+
+    def rows(self, prompt: int) -> Path:
+        """Whole objects."""
+        return self.out.with_name(f"{self.out.name}.{prompt}.parquet")
+
+    def outlines(self, prompt: int) -> Path:
+        """WKB of the fragments, in working pixels."""
+        return self.out.with_name(f"{self.out.name}.{prompt}.wkb")
+
+    def read_summaries(self) -> list[WindowSummary]:
+        stored = json.loads(self.summary.read_bytes())
+        return [WindowSummary(**{**each, "areas": np.array(each["areas"], np.int64)}) for each in stored]
+
+    def read_labels(self, prompt: int, shape: tuple[int, int]) -> NDArray[np.int32]:
+        raw = imagecodecs.zstd_decode(self.labels(prompt).read_bytes())
+        return np.frombuffer(raw, np.int32).reshape(shape)
+
+    def read_outlines(self, prompt: int) -> list[shapely.Geometry]:
+        lines = self.outlines(prompt).read_text("ascii").split()
+        return [shapely.from_wkb(line) for line in lines]
+
+
+def _one_prompt(
+    spec: WindowSpec,
+    index: int,
+    model: Segmenter,
+    source: ImageSource,
+    view: Box,
+    tissue: NDArray[np.bool_],
+    read: Any,
+    files: WindowFiles,
+) -> WindowSummary:
+    blended = blend(view, spec.blocks, read, index)
+    labels = np.zeros((view.height, view.width), np.int32)
+    presence = 0.0
+    if blended is not None:
+        finished = model.finish(blended[0], spec.prompts[index], spec.context)
+        labels = connected(finished.mask) if finished.instances is None else finished.instances
+        presence = float(finished.presence)
+    found = cut(labels, view, spec.window, spec.region, tissue)
+    _write(spec, index, found, source, files)
+    return WindowSummary(
+        presence=presence,
+        small=found.small,
+        large=found.large,
+        areas=found.areas,
+        fragments=[{**asdict(each), "box": each.box.as_list()} for each in found.fragments],
+        seen_px=int(np.count_nonzero(labels[inside(spec.window.core, view)])),
+    )
+
+
+def _write(spec: WindowSpec, index: int, found: Cut, source: ImageSource, files: WindowFiles) -> None:
+    frame, step = found.frame, spec.step
+    write_file(files.labels(index), bytes(imagecodecs.zstd_encode(found.labels.tobytes(), level=1)))
+    core = found.labels[inside(spec.window.core, frame)]
+    pieces = np.where(core > found.small, core - found.small, 0).astype(np.int32)
+    shapes = [shape for _, shape in polygons(pieces, (spec.window.core.x0, spec.window.core.y0))]
+    write_file(
+        files.outlines(index), "\n".join(shapely.to_wkb(shape, hex=True) for shape in shapes).encode("ascii")
+    )
+    whole = np.where(found.labels <= found.small, found.labels, 0).astype(np.int32)
+    if found.small:
+        rgb = source.read_grid(
+            (frame.x0 * step, step), (frame.y0 * step, step), width=frame.width, height=frame.height
+        )
+        columns = rows.columns_of(whole, rgb, frame, spec.region, step, spec.mpp)
+    else:
+        columns = {field.name: np.zeros(0) for field in rows.schema(spec.mpp is not None)}
+    table = rows.as_table(
+        np.arange(1, found.small + 1),
+        _blocks_of(found.anchors, spec),
+        rows.outlines_of(whole, frame, step) if found.small else [],
+        columns,
+        spec.mpp is not None,
+    )
+    rows.write_rows(files.rows(index), table)
+
+
+def _blocks_of(anchors: NDArray[np.int64], spec: WindowSpec) -> list[str]:
+    """The block that holds the first pixel of each object."""
+    side = spec.blocks[0].side
+    return [f"{spec.model_mpp:g}:{x // side}_{y // side}" for x, y in anchors.tolist()]
+
+
+@lru_cache(maxsize=4)
+def load_tissue(path: str) -> Tissue:
+    with np.load(path) as stored:
+        return Tissue(stored["mask"], float(stored["step_x"]), float(stored["step_y"]))
+
+
+def save_tissue(path: Path, tissue: Tissue) -> None:
+    part = path.with_name("part-" + path.name)
+    np.savez(part, mask=tissue.mask, step_x=tissue.step_x, step_y=tissue.step_y)
+    part.replace(path)
+
+
+def _tissue_in(spec: WindowSpec, view: Box) -> NDArray[np.bool_]:
+    x, y = (
+        (start + np.arange(count, dtype=np.float64) + 0.5) * spec.step
+        for start, count in ((view.x0, view.width), (view.y0, view.height))
+    )
+    return load_tissue(spec.tissue).at(x, y)
