@@ -55,11 +55,6 @@ def load(name: str | None = None) -> Segmenter:
     entry = MODELS.get(name)
     if entry is None:
         raise ModelUnavailableError(f"no model is called {name!r}; choose one of: {', '.join(MODELS)}.")
-    if entry.card.prompts == "boxes and points":
-        raise ModelUnavailableError(
-            f"{name} is told where to look, not what to look for; ask a model that reads words: "
-            f"{', '.join(n for n, e in MODELS.items() if e.card.prompts != 'boxes and points')}."
-        )
     if (missing := entry.why_not()) is not None:
         raise ModelUnavailableError(f"{name} cannot be used here: {missing}")
     with _loading:

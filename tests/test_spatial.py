@@ -127,3 +127,67 @@ def test_selected_needs_no_reference() -> None:
     assert spatial.plan([picked]) == [picked]
     (chosen,) = apply(only(points=((1065.0, 515.0),)), [picked], [four_objects()])
     assert chosen.mask.sum() == 100
+
+
+def test_a_point_belongs_to_the_target_whose_words_tie_it_to_it() -> None:
+    """“The gland at (x, y) and all nuclei”."""
+    gland = Target("colon-tissue-gland", "gland", relation=Relation("selected", "point"))
+    glands = found(rectangles((80, 100), [(0, 0, 30, 30), (50, 0, 80, 30)]))
+    request = only(points=((1055.0, 505.0),))
+    chosen, nuclei = apply(request, [gland, NUCLEI], [glands, four_objects()])
+    assert chosen.mask.sum() == 900 and nuclei.mask.sum() == 400
+
+
+def test_a_box_belongs_to_the_target_whose_words_tie_it_to_it() -> None:
+    boxed = Target(None, "nuclei", relation=Relation("selected", "box"))
+    whole = found(np.ones((80, 100), np.int32), objects=False)
+    nuclei, gland = apply(
+        only(boxes=((1000.0, 500.0, 1030.0, 530.0),)), [boxed, GLAND], [four_objects(), whole]
+    )
+    assert nuclei.mask.sum() == 100 and gland.mask.all()
+
+
+def test_a_box_drawn_inside_an_object_means_that_object() -> None:
+    glands = found(rectangles((80, 100), [(0, 0, 40, 40), (60, 0, 100, 40)]))
+    (chosen,) = apply(only(boxes=((1002.0, 502.0, 1012.0, 512.0),)), [GLAND], [glands])
+    assert np.array_equal(chosen.mask, rectangles((80, 100), [(0, 0, 40, 40)]) > 0)
+
+
+def test_a_box_beside_all_centres_that_barely_touches_an_object_chooses_none() -> None:
+    glands = found(rectangles((80, 100), [(0, 0, 40, 40)]))
+    (chosen,) = apply(only(boxes=((1035.0, 500.0, 1060.0, 540.0),)), [GLAND], [glands])
+    assert not chosen.mask.any()
+
+
+def test_several_boxes_choose_the_objects_of_each() -> None:
+    boxes = ((1005.0, 505.0, 1025.0, 525.0), (1055.0, 545.0, 1075.0, 565.0))
+    (chosen,) = apply(only(boxes=boxes), [NUCLEI], [four_objects()])
+    assert np.array_equal(chosen.mask, rectangles((80, 100), [(10, 10, 20, 20), (60, 50, 70, 60)]) > 0)
+    assert np.unique(chosen.instances).tolist() == [0, 1, 2]
+
+
+def test_found_elsewhere_is_not_the_same_as_not_found() -> None:
+    (missed,) = apply(only(points=((1040.0, 540.0),)), [NUCLEI], [four_objects()])
+    assert (
+        not missed.mask.any()
+        and missed.note == "it is in the region (presence 0.90), but not at the points given"
+    )
+    (hit,) = apply(only(points=((1065.0, 515.0),)), [NUCLEI], [four_objects()])
+    assert hit.note == ""
+    nothing = found(np.zeros((80, 100), np.int32))
+    (absent,) = apply(only(points=((1040.0, 540.0),)), [NUCLEI], [nothing])
+    assert absent.note == ""
+
+
+def test_inside_and_outside_one_gland_part_the_nuclei() -> None:
+    """PFPs tasks 8 and 9: the point names the gland, the two answers add up to all nuclei."""
+    glands = found(rectangles((80, 100), [(0, 0, 15, 80), (50, 0, 80, 30)]))
+    parts = []
+    for op in ("inside", "outside"):
+        related = Target(None, "nuclei", relation=Relation(op, "colon-tissue-gland"))
+        nuclei, gland = apply(only(points=((1005.0, 540.0),)), [related, GLAND], [four_objects(), glands])
+        assert gland.mask.sum() == 15 * 80
+        parts.append(nuclei.mask)
+    assert not (parts[0] & parts[1]).any()
+    assert np.array_equal(parts[0] | parts[1], four_objects().mask)
+    assert parts[0].sum() == 2 * 50

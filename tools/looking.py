@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tissuetalk.models.backends.interface import PromptableSegmenter, is_pointed
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Capability, Prompt, Segmenter
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools import engine, spatial, targets
+from tissuetalk.tools import engine, pointing, spatial, targets
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.results import NotSegmented
 from tissuetalk.tools.scale import Scale
@@ -44,15 +45,48 @@ def look(
 ) -> Looked:
     """Masks of everything the request wants and the model knows, with points, relations and boxes applied.
 
-    Raises PointOutsideImageError, ImageTooLargeError and CancelledError.
+    Raises PointOutsideImageError, ImageTooLargeError, CancelledError, and InvalidArgumentError where the model must be
+    told where to look and was not.
     """
     targets.check_inside(request, source.width, source.height)
     asked, refused = _sort(request, model, region)
+    if is_pointed(model):
+        return _at_places(source, model, request, region, scale, asked, refused, features, progress, stop)
     prompts = [(each.prompt, each.capability) for each in asked]
     found = engine.look_for(
         model, source, region, scale.mpp, prompts, features=features, progress=progress, stop=stop
     )
     return Looked(asked, spatial.apply(request, [each.target for each in asked], found, region), refused)
+
+
+def _at_places(
+    source: ImageSource,
+    model: PromptableSegmenter,
+    request: Request,
+    region: Box,
+    scale: Scale,
+    asked: list[Wanted],
+    refused: list[NotSegmented],
+    features: FeatureCache | None,
+    progress: engine.Progress,
+    stop: engine.Stop,
+) -> Looked:
+    """The one target of the request in its boxes and points; of several, nobody could say which place is which."""
+    if not (request.boxes or request.points):
+        raise model.needs_places()
+    if len(asked) != 1:
+        reason = (
+            f"{model.card.name} knows places, not names: ask for one target in one call, with the boxes that hold it, "
+            "or leave model out"
+        )
+        return Looked([], [], [*refused, *(_refusal(each.target, "ambiguous", reason, []) for each in asked)])
+    found = pointing.objects_at(
+        model, source, region, scale.mpp, request, features=features, progress=progress, stop=stop
+    )
+    (only,) = asked
+    return Looked(
+        [replace(only, prompt=replace(only.prompt, text=""))], [found], refused
+    )  # no words were sent
 
 
 def _sort(request: Request, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:

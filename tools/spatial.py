@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tissuetalk.models.images import Box
-from tissuetalk.prompts.relations import box_mask, combine, combine_objects, renumbered
-from tissuetalk.prompts.target import RelationOp, Request, Target
+from tissuetalk.prompts.relations import box_mask, centroids, combine, renumbered
+from tissuetalk.prompts.target import Relation, Request, Target
 from tissuetalk.tools.engine import Found
 
+BoxXYXY = tuple[float, float, float, float]
 SLACK_UM = 3.0
 """How far beside an object a point may lie and still mean it: a pointing hand is not exact to a pixel."""
 
@@ -57,22 +58,32 @@ def reference_of(target: Target, among: Sequence[Target]) -> int | None:
 def apply(request: Request, targets: Sequence[Target], found: Sequence[Found], region: Box) -> list[Found]:
     """Points, then relations, then boxes; nothing here looks at pixels of the image.
 
-    A point on the reference of inside or outside picks the reference's object; any other point picks the target's own.
+    Points and boxes belong to the targets said to be selected by them. If none is, a point on the reference of a
+    relation picks the reference's object, and otherwise points and boxes hold for every target.
     """
-    related = any(target.relation is not None and target.relation.op != "selected" for target in targets)
-    references = {reference_of(target, targets) for target in targets} - {None}
+    references = {at for target in targets if (at := reference_of(target, targets)) is not None}
+    at_points = _selected(targets, "point") or references or set(range(len(targets)))
+    in_boxes = _selected(targets, "box") or set(range(len(targets)))
     chosen = list(found)
     if request.points:
-        for index, maps in enumerate(found):
-            if not related or index in references:
-                chosen[index] = _at_points(maps, request.points, region)
+        for index in at_points:
+            chosen[index] = _at_points(found[index], request.points, region)
     answers: list[Found] = []
-    for target, maps in zip(targets, chosen, strict=True):
+    for index, target in enumerate(targets):
         at = reference_of(target, targets)
-        answers.append(
-            maps if at is None or target.relation is None else _related(target.relation.op, maps, chosen[at])
-        )
-    return [_in_boxes(maps, request.boxes, region) for maps in answers] if request.boxes else answers
+        maps = chosen[index]
+        if at is not None and target.relation is not None:
+            maps = _related(target.relation, maps, chosen[at])
+        if request.boxes and index in in_boxes:
+            maps = _in_boxes(maps, request.boxes, region)
+        answers.append(maps)
+    return answers
+
+
+def _selected(targets: Sequence[Target], by: str) -> set[int]:
+    """Indices of the targets whose words tie them to the points (or boxes)."""
+    wanted = Relation("selected", by)
+    return {index for index, target in enumerate(targets) if target.relation == wanted}
 
 
 def _objects(maps: Found) -> NDArray[np.int32]:
@@ -82,13 +93,19 @@ def _objects(maps: Found) -> NDArray[np.int32]:
     return labels
 
 
-def _only(maps: Found, mask: NDArray[np.bool_]) -> Found:
-    """The pixels of ``mask``; objects keep their pixels in it and are numbered afresh, 1..N."""
+def _only(maps: Found, mask: NDArray[np.bool_], where: str) -> Found:
+    """The pixels of ``mask``; objects keep their pixels in it and are numbered afresh, 1..N.
+
+    where: what to tell a reader when nothing is left of something that was found.
+    """
     instances = None
     if maps.instances is not None:
         cut = np.where(mask, maps.instances, 0).astype(np.int32)
         instances = renumbered(cut, np.unique(cut[cut > 0]))
-    return replace(maps, mask=mask, instances=instances)
+    note = maps.note
+    if maps.mask.any() and not mask.any():
+        note = f"it is in the region (presence {maps.presence:.2f}), but not {where}"
+    return replace(maps, mask=mask, instances=instances, note=note)
 
 
 def _at_points(maps: Found, points: Sequence[tuple[float, float]], region: Box) -> Found:
@@ -110,22 +127,39 @@ def _at_points(maps: Found, points: Sequence[tuple[float, float]], region: Box) 
         if distance.min() <= reach_px:
             best = int(distance.argmin())
             numbers.add(int(near[rows[best], columns[best]]))
-    return _only(maps, np.isin(objects, sorted(numbers)) if numbers else np.zeros(objects.shape, bool))
+    kept = np.isin(objects, sorted(numbers)) if numbers else np.zeros(objects.shape, bool)
+    return _only(maps, kept, "at the points given")
 
 
-def _in_boxes(maps: Found, boxes: Sequence[tuple[float, float, float, float]], region: Box) -> Found:
-    """Objects whose centre lies in a box; of a region, the pixels in the boxes."""
+def _in_boxes(maps: Found, boxes: Sequence[BoxXYXY], region: Box) -> Found:
+    """Whole objects whose centre lies in a box, else the one that fills half of the box; of a region, the pixels."""
     x, y = region.x0, region.y0
-    inside = np.zeros(maps.mask.shape, bool)
-    for x0, y0, x1, y1 in boxes:
-        inside |= box_mask((region.height, region.width), (x0 - x, y0 - y, x1 - x, y1 - y))
+    shape = (region.height, region.width)
+    places = [box_mask(shape, (x0 - x, y0 - y, x1 - x, y1 - y)) for x0, y0, x1, y1 in boxes]
+    where = "in the boxes given"
     if maps.instances is None:
-        return _only(maps, maps.mask & inside)
-    instances = combine_objects("inside", maps.instances, inside)
-    return replace(maps, mask=instances > 0, instances=instances)
+        return _only(maps, maps.mask & np.any(places, axis=0), where)
+    ids, rows, columns = centroids(maps.instances)
+    rows, columns = np.rint(rows).astype(int), np.rint(columns).astype(int)
+    kept: set[int] = set()
+    for place in places:
+        centred = ids[place[rows, columns]]
+        kept.update(centred.tolist() if len(centred) else _filling(maps.instances[place]))
+    return _only(maps, np.isin(maps.instances, sorted(kept)) & maps.mask, where)
 
 
-def _related(op: RelationOp, subject: Found, reference: Found) -> Found:
+def _filling(inside: NDArray[np.int32]) -> list[int]:
+    """The object that covers at least half of the pixels of a box, if there is one."""
+    counts = np.bincount(inside, minlength=1)
+    counts[0] = 0
+    best = int(counts.argmax())
+    return [best] if counts[best] and 2 * counts[best] >= len(inside) else []
+
+
+def _related(relation: Relation, subject: Found, reference: Found) -> Found:
     """Pixel algebra of the PFPs tasks 3-5, 8 and 9 (spec pfps.md, section 3): objects on the border are cut."""
-    mask = combine(op, subject.mask, reference.mask)
-    return replace(subject, mask=mask, instances=None) if op == "union" else _only(subject, mask)
+    mask = combine(relation.op, subject.mask, reference.mask)
+    if relation.op == "union":
+        return replace(subject, mask=mask, instances=None)
+    where = "outside" if relation.op == "outside" else "inside"
+    return _only(subject, mask, f"{where} the {relation.reference.rsplit('-', 1)[-1]}")

@@ -18,7 +18,7 @@ from tissuetalk.models.backends.loading import device, min_max, resized, weights
 from tissuetalk.models.backends.sam_family import Encoded, SamFamily
 from tissuetalk.models.backends.tiny_vit import TinyVit
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.interface import RGB, Context
 
 SIDE_PX: Final = 256
 STRIDE_PX: Final = 4
@@ -98,11 +98,11 @@ class LitemedsamSegmenter(SamFamily):
         self.weights_sha256 = weights_sha256
 
     @torch.inference_mode()
-    def encode(self, image: RGB) -> Encoded:
-        height, width = image.shape[:2]
+    def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
+        height, width = tile.shape[:2]
         scale = SIDE_PX / max(height, width)
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-        pixels = min_max(resized(image, columns, rows))
+        pixels = min_max(resized(tile, columns, rows))
         square = nn.functional.pad(pixels, (0, SIDE_PX - columns, 0, SIDE_PX - rows))
         return Encoded(
             self.model.image_encoder(square),

@@ -10,7 +10,7 @@ import torch
 from tissuetalk.models.backends.cards import MEDSAM, weights_of
 from tissuetalk.models.backends.loading import device, from_folder, min_max, resized, weights_hash
 from tissuetalk.models.backends.sam_family import Encoded, SamFamily
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.interface import RGB, Context
 
 
 class MedsamSegmenter(SamFamily):
@@ -25,9 +25,9 @@ class MedsamSegmenter(SamFamily):
         self.weights_sha256 = weights_sha256
 
     @torch.inference_mode()
-    def encode(self, image: RGB) -> Encoded:
-        height, width = image.shape[:2]
-        pixels = min_max(resized(image, self.side_px, self.side_px))
+    def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
+        height, width = tile.shape[:2]
+        pixels = min_max(resized(tile, self.side_px, self.side_px))
         embeddings = self.model.get_image_embeddings(pixels)
         return Encoded(embeddings, height, width, self.side_px / width, self.side_px / height)
 

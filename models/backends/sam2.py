@@ -18,7 +18,7 @@ from tissuetalk.models.backends.loading import (
     weights_hash,
 )
 from tissuetalk.models.backends.sam_family import Encoded, SamFamily
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.interface import RGB, Context
 
 
 class Sam2Segmenter(SamFamily):
@@ -34,9 +34,9 @@ class Sam2Segmenter(SamFamily):
         self.weights_sha256 = weights_sha256
 
     @torch.inference_mode()
-    def encode(self, image: RGB) -> Encoded:
-        height, width = image.shape[:2]
-        pixels = normalised(resized(image, self.side_px, self.side_px), IMAGENET_MEAN, IMAGENET_STD)
+    def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
+        height, width = tile.shape[:2]
+        pixels = normalised(resized(tile, self.side_px, self.side_px), IMAGENET_MEAN, IMAGENET_STD)
         embeddings = self.model.get_image_embeddings(pixels)
         return Encoded(embeddings, height, width, self.side_px / width, self.side_px / height)
 

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 
 from tissuetalk.models.backends.interface import BoxXYXY, PointXY
 from tissuetalk.models.backends.loading import device, to_size
 from tissuetalk.models.characteristics import Mask
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.interface import RGB, ModelCard
+from tissuetalk.models.interface import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
 
 AT_ONCE = 16
 """Prompts decoded together: bounds memory, changes no answer."""
+ASSUMED_MPP = 0.5
+"""Only what areas are reckoned with when nobody knows the scale: these models work in pixels."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Encoded:
     scale_x, scale_y: input pixels per image pixel. used_height, used_width: share of the input that is image.
     """
 
-    embeddings: Any
+    embeddings: torch.Tensor | list[torch.Tensor]
     height: int
     width: int
     scale_x: float
@@ -43,8 +46,66 @@ class SamFamily(ABC):
     side_px: int
     takes_points: bool
 
+    margin_px = 0
+
+    @property
+    def tile_px(self) -> int:
+        return self.side_px
+
+    def capability(self, prompt: Prompt) -> Capability:
+        """Any words will do: they name what is in the box and change nothing."""
+        return Capability(target=prompt.words, mpp=ASSUMED_MPP, objects=True)
+
+    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
+        return []
+
+    def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
+        return ASSUMED_MPP
+
+    def prepare(self, overview: RGB) -> Context:
+        return Context({})
+
     @abstractmethod
-    def encode(self, image: RGB) -> Encoded: ...
+    def encode(self, tile: RGB, context: Context | None = None) -> Encoded: ...
+
+    def decode(self, features: Any, prompts: Sequence[Prompt]) -> list[Decoded]:
+        raise self.needs_places()
+
+    def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
+        raise self.needs_places()
+
+    def needs_places(self) -> InvalidArgumentError:
+        what = "boxes or points" if self.takes_points else "boxes"
+        other = "" if self.takes_points else "points are for sam2; "
+        return InvalidArgumentError(
+            f"{self.card.name} is told where to look, not what to look for: pass {what}, one around every object "
+            f"(boxes=[[x0, y0, x1, y1], …] or --box X0,Y0,X1,Y1; {other}view with grid=true shows the pixels), "
+            "or leave model out to look for the words."
+        )
+
+    def pack(self, features: Encoded) -> bytes:
+        """Half precision, for the feature cache."""
+        several = isinstance(features.embeddings, list)
+        tensors = features.embeddings if isinstance(features.embeddings, list) else [features.embeddings]
+        kept = {f"{number}": one.half().cpu().contiguous() for number, one in enumerate(tensors)}
+        frame = (features.height, features.width, features.scale_x, features.scale_y)
+        share = (features.used_height, features.used_width, float(several))
+        kept["frame"] = torch.tensor([*frame, *share], dtype=torch.float64)
+        return save(kept)
+
+    def unpack(self, stored: bytes) -> Encoded:
+        kept = load(stored)
+        height, width, scale_x, scale_y, used_height, used_width, several = kept.pop("frame").tolist()
+        tensors = [kept[f"{number}"].float().to(device()) for number in range(len(kept))]
+        return Encoded(
+            tensors if several else tensors[0],
+            int(height),
+            int(width),
+            scale_x,
+            scale_y,
+            used_height,
+            used_width,
+        )
 
     @abstractmethod
     def logits(
