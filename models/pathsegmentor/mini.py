@@ -30,7 +30,6 @@ class MiniConfig:
     encoder: ``conv``, with the given widths and depths, or a size of ``lite_encoder.py``, which has its own.
     """
 
-    encoder: str = "conv"
     encoder_widths: tuple[int, ...] = (32, 64, 128, 224, 320)
     encoder_depths: tuple[int, ...] = (0, 1, 2, 3, 2)
     decoder_widths: tuple[int, ...] = (48, 64, 96, 128, 192)
@@ -38,6 +37,7 @@ class MiniConfig:
     hidden: int = 256
     queries: int = 16
     """Linear read-outs of the pixel features that one text vector writes."""
+    encoder: str = "conv"
 
 
 @dataclass(frozen=True)
