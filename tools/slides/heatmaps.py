@@ -52,7 +52,9 @@ def heat_map(layer: Layer, place: Place) -> HeatMap:
             share += _area_per_cell(
                 piece.values, place, cell_px, (piece.x0, piece.y0), (piece.step_x, piece.step_y)
             )
-        held, figures = share, share / _cell_areas(place, cell_px, share.shape)
+        held = share
+        # a mask pixel goes to the square its middle lies in, so a full square can gain a pixel's width
+        figures = np.minimum(share / _cell_areas(place, cell_px, share.shape), 1.0)
         unit, of = "of the square", "mask area / area of squares"
     figures[(tissue_px == 0) & (held == 0)] = np.nan
     return HeatMap(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -178,24 +179,20 @@ class SlideLayer:
             yield batch[column].astype(np.float64)
 
     @cached_property
-    def levels(self) -> list[Any]:
-        """Arrays [h, w] of the pyramid, finest first; each covers the region exactly."""
+    def levels(self) -> list[Level]:
+        """The pyramid, finest first."""
         zarr = library("zarr")
         try:
             group = zarr.open_group(str(self.zarr_path), mode="r")
-            described = group.attrs["ome"]["multiscales"][0]["datasets"]
-            return [group[each["path"]] for each in described]
-        except (OSError, KeyError, IndexError, ValueError) as error:
+            (described,) = group.attrs["ome"]["multiscales"]
+            unit_px = self.slide.mpp if any("unit" in axis for axis in described["axes"]) else 1.0
+            return [_level(group[each["path"]], each, unit_px or 1.0) for each in described["datasets"]]
+        except (OSError, KeyError, ValueError) as error:
             raise _missing(self) from error
-
-    def step(self, level: int) -> tuple[float, float]:
-        """Full-resolution pixels per pixel of a level, across and down."""
-        height, width = self.levels[level].shape
-        return self.slide.region.width / width, self.slide.region.height / height
 
     def windows(self, level: int = 0) -> Iterator[tuple[int, int, NDArray[Any]]]:
         """(left, top, [h, w] labels) of every piece of a level that has something in it."""
-        array = self.levels[level]
+        array = self.levels[level].array
         height, width = array.shape
         for top in range(0, height, WINDOW_PX):
             for left in range(0, width, WINDOW_PX):
@@ -204,35 +201,55 @@ class SlideLayer:
                     yield left, top, labels
 
     def rasters(self) -> Iterator[Raster]:
-        across, down = self.step(0)
-        x0, y0 = self.slide.region.x0, self.slide.region.y0
+        level = self.levels[0]
         for left, top, labels in self.windows():
-            yield Raster(labels > 0, x0 + left * across, y0 + top * down, across, down)
+            yield level.raster(labels > 0, left, top)
 
     def overview(self, most_px: int) -> Raster:
         """The finest level that is small enough, or the coarsest one."""
-        fitting = [array for array in self.levels if math.prod(array.shape) <= most_px]
-        return Raster.over(np.asarray((fitting or self.levels[-1:])[0][:]) > 0, self.slide.region)
+        fitting = [level for level in self.levels if math.prod(level.array.shape) <= most_px]
+        level = (fitting or self.levels[-1:])[0]
+        return level.raster(np.asarray(level.array[:]) > 0)
 
     def sample(self, box: Box, width: int, height: int) -> NDArray[np.int32]:
         """[height, width] labels of a full-resolution box at the size of a picture, from the level that suits it."""
         wanted = max(box.width / width, box.height / height)
-        level = max(
-            (number for number in range(len(self.levels)) if max(self.step(number)) <= max(wanted, 1e-9)),
-            default=0,
-        )
-        across, down = self.step(level)
-        region, array = self.slide.region, self.levels[level]
-        columns = _nearest(box.x0 - region.x0, box.width / width, width, across)
-        rows = _nearest(box.y0 - region.y0, box.height / height, height, down)
-        inside_x = np.flatnonzero((columns >= 0) & (columns < array.shape[1]))
-        inside_y = np.flatnonzero((rows >= 0) & (rows < array.shape[0]))
+        fitting = [level for level in self.levels if max(level.step_x, level.step_y) <= wanted]
+        level = (fitting or self.levels[:1])[-1]
+        columns = _nearest(box.x0 - level.x0, box.width / width, width, level.step_x)
+        rows = _nearest(box.y0 - level.y0, box.height / height, height, level.step_y)
+        inside_x = np.flatnonzero((columns >= 0) & (columns < level.array.shape[1]))
+        inside_y = np.flatnonzero((rows >= 0) & (rows < level.array.shape[0]))
         picture = np.zeros((height, width), np.int32)
         if inside_x.size and inside_y.size:
             columns, rows = columns[inside_x], rows[inside_y]
-            read = np.asarray(array[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+            read = np.asarray(level.array[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
             picture[np.ix_(inside_y, inside_x)] = read[np.ix_(rows - rows[0], columns - columns[0])]
         return picture
+
+
+@dataclass(frozen=True)
+class Level:
+    """One size of a label pyramid. x0, y0: its corner, step_x, step_y: size of its pixel, in full-resolution pixels."""
+
+    array: Any
+    x0: float
+    y0: float
+    step_x: float
+    step_y: float
+
+    def raster(self, values: NDArray[np.bool_], left: int = 0, top: int = 0) -> Raster:
+        """A piece of this level that starts at a pixel of it."""
+        x0, y0 = self.x0 + left * self.step_x, self.y0 + top * self.step_y
+        return Raster(values, x0, y0, self.step_x, self.step_y)
+
+
+def _level(array: Any, described: dict[str, Any], unit_px: float) -> Level:
+    """Where NGFF says it lies. unit_px: units per full-resolution pixel. Positions there are of pixel middles."""
+    scale, translation = described["coordinateTransformations"]
+    step_y, step_x = (value / unit_px for value in scale["scale"])
+    middle_y, middle_x = (value / unit_px for value in translation["translation"])
+    return Level(array, middle_x + (1 - step_x) / 2, middle_y + (1 - step_y) / 2, step_x, step_y)
 
 
 def _nearest(start: float, step: float, count: int, label_step: float) -> NDArray[np.int64]:
