@@ -1,4 +1,4 @@
-"""Commands that score models: evaluate, compare, zero-shot, ablate."""
+"""Commands that score models: evaluate, compare, zero-shot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JSON = Annotated[bool, typer.Option("--json", help="Print the structured result 
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands; nothing heavy is imported before one of them runs."""
-    for command in (evaluate, compare, zero_shot, ablate):
+    for command in (evaluate, compare, zero_shot):
         app.command()(command)
 
 
@@ -101,34 +101,3 @@ def zero_shot(
         print(json.dumps(rows, indent=1))
     else:
         print((out / "zero_shot.md").read_text("utf-8"))
-
-
-def ablate(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file of the default model.")],
-    out: Annotated[Path, typer.Option(help="Folder for the cells, ablation.csv, .md and .svg.")],
-    k: Annotated[str, typer.Option(help="Sentences per group, with commas.")] = "1,2,3,4",
-    beta: Annotated[
-        str, typer.Option(help="Weights of the consistency loss, with commas.")
-    ] = "0,0.05,0.1,0.2",
-    images: Annotated[int, typer.Option(min=1, help="Held-out images of each set to score.")] = 8,
-    wordings: Annotated[int, typer.Option(min=1, help="Unseen sentences of each quality level.")] = 3,
-) -> None:
-    """Train a recipe for every K and beta and table how far wordings move its masks; start again to go on."""
-    from tissuetalk.models.training.ablate import ablate as run
-
-    run(
-        recipe,
-        out,
-        group_sizes=[int(value) for value in _numbers(k, "--k")],
-        betas=_numbers(beta, "--beta"),
-        images=images,
-        each_level=wordings,
-    )
-    print((out / "ablation.md").read_text("utf-8"))
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InvalidArgumentError(f"{option} {text!r} is not numbers with commas between them.") from None

@@ -1,4 +1,4 @@
-"""Commands around the main job: demo, doctor, translate, train, export."""
+"""Commands around the main job: demo, doctor, translate, export; and the groups of commands in other files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.server import evaluation_commands
+from tissuetalk.server import data_commands, evaluation_commands, training_commands
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
 DEMO_WORDS = (
@@ -21,9 +20,11 @@ DEMO_WORDS = (
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands; nothing heavy is imported before one of them runs."""
-    for command in (demo, doctor, translate, train, export):
+    for command in (demo, doctor, translate, export):
         app.command()(command)
     evaluation_commands.add_to(app)
+    training_commands.add_to(app)
+    data_commands.add_to(app)
 
 
 def demo(
@@ -77,15 +78,6 @@ def translate(
     from tissuetalk.prompts.translate import translate_items
 
     translate_items(in_, out, make_engine(reader))
-
-
-def train(recipe: Annotated[Path, typer.Argument(help="A recipe file; examples in models/recipes.")]) -> None:
-    """Train a model from a recipe; start again to go on where it stopped."""
-    if not recipe.is_file():
-        raise InvalidArgumentError(f"no recipe at {recipe}; examples lie in models/recipes.")
-    from tissuetalk.models.training.train import train as run
-
-    print(run(recipe, out=None))
 
 
 def export(

@@ -37,6 +37,8 @@ class Record:
     note: str
     source: str = ""
     """Data set it comes from, where a manifest holds several."""
+    split: str = ""
+    """``train`` or ``test`` as the manifest says it."""
 
 
 def microns_per_pixel(text: str) -> float | None:
@@ -74,6 +76,7 @@ def read_manifest(path: Path) -> list[Record]:
                 mpp=microns_per_pixel(row["mpp_um"]),
                 note=row.get("note") or "",
                 source=row.get("source") or "",
+                split=row.get("split") or "",
             )
             for row in rows
         ]
