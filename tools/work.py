@@ -24,10 +24,13 @@ class Task(Generic[R]):
         self.done_share = 0.0
         self.doing = "waiting for a free worker"
         self.started_at: float | None = None
+        self._first: tuple[float, float] | None = None
         self._stop = threading.Event()
 
     def report(self, done: float, what: str) -> None:
         self.done_share, self.doing = max(self.done_share, min(done, 1.0)), what
+        if self._first is None and done > 0:
+            self._first = time.monotonic(), done
 
     def stop(self) -> None:
         """Ask the work to end at its next safe point; a task still waiting never starts."""
@@ -37,10 +40,16 @@ class Task(Generic[R]):
         return self._stop.is_set()
 
     def eta_s(self) -> float | None:
-        """Seconds left, extrapolated from what is done; None before there is anything to go by."""
-        if self.started_at is None or self.done_share <= 0.02:
+        """Seconds left at the pace since the first report of progress; None before there is anything to go by.
+
+        Work that goes on where an earlier run stopped begins well above 0: what was done then says nothing of the pace.
+        """
+        if self._first is None:
             return None
-        return (time.monotonic() - self.started_at) * (1 / self.done_share - 1)
+        since, share = self._first
+        if self.done_share - share <= 0.02:
+            return None
+        return (time.monotonic() - since) * (1 - self.done_share) / (self.done_share - share)
 
 
 class WorkQueue:

@@ -35,6 +35,7 @@ class _Todo:
     """What is left. needs[window]: its blocks that are not there yet. used_by[block]: windows that still need it."""
 
     windows: list[tuple[int, Window]] = field(default_factory=list)
+    finished: list[tuple[Layer, Window]] = field(default_factory=list)
     blocks: list[tuple[int, Block]] = field(default_factory=list)
     needs: dict[Key, set[Key]] = field(default_factory=dict)
     used_by: dict[Key, set[Key]] = field(default_factory=dict)
@@ -56,13 +57,15 @@ def drive(
     near: list[tuple[float, float]],
     progress: Progress,
     stop: Stop,
-    on_window: Callable[[int, Window], None] = lambda layer, window: None,
+    on_window: Callable[[Layer, Window, float], None] = lambda layer, window, done: None,
 ) -> None:
     """Every window of the plan, done. near: full-resolution places to begin with.
 
     Raises CancelledError, ImageChangedError and whatever a block or window raised; finished files stay.
     """
     todo = _what_is_left(plan, near)
+    for layer, window in todo.finished:
+        on_window(layer, window, todo.share())
     for layer in plan.layers:
         layer.block_folder.mkdir(parents=True, exist_ok=True)
         layer.window_folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,7 @@ def drive(
             else:
                 todo.done_windows += 1
                 _let_go(plan, todo, number, what)
-                on_window(number, what)
+                on_window(plan.layers[number], what, todo.share())
             progress(todo.share(), f"block {todo.done_blocks} of {todo.all_blocks}")
 
 
@@ -127,6 +130,7 @@ def _what_is_left(plan: Plan, near: list[tuple[float, float]]) -> _Todo:
         for window in sorted(layer.windows, key=lambda each: _distance(layer, each, near)):
             if layer.files(window).summary.exists():
                 todo.done_windows += 1
+                todo.finished.append((layer, window))
                 continue
             todo.windows.append((number, window))
             missing = set[Key]()

@@ -16,6 +16,7 @@ from tissuetalk.tools.looking import Wanted
 from tissuetalk.tools.slides import choosing, objects, painting
 from tissuetalk.tools.slides.choosing import Choice, Mapped
 from tissuetalk.tools.slides.driving import check, drive
+from tissuetalk.tools.slides.first_look import FirstLook
 from tissuetalk.tools.slides.layers import Layer, Plan
 from tissuetalk.tools.slides.runners import Runner
 from tissuetalk.tools.slides.stitching import WindowStore, number, stitch

@@ -24,7 +24,7 @@ from tissuetalk.tools.records import Outcome, record_of
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask, NotSegmented, SegmentResult, Warned
 from tissuetalk.tools.scale import Scale, image_info
-from tissuetalk.tools.slides import choosing, unfinished
+from tissuetalk.tools.slides import choosing, first_look, unfinished
 from tissuetalk.tools.slides.driving import check
 from tissuetalk.tools.slides.layers import Plan, plan_layers
 from tissuetalk.tools.slides.maps import write_file
@@ -105,6 +105,8 @@ def segment_slide(
             )
         )
         files.write_result(result)
+        for name in (first_look.JSON_NAME, first_look.PICTURE_NAME):
+            remove(folder / name)
         remove(folder / "slide" / "work")
         bench.workspace.adopt_result(folder, result_id=result_id, image_id=source.image_id, kind="segment")
         return result
