@@ -152,17 +152,22 @@ def _add_reading_tools(server: MCPServer, lazy: LazyDesk, background: Background
         result_id: ResultId,
         ctx: Context,
         question: Annotated[
-            str | None, Field(max_length=2000, description="What to explain; default: everything")
+            str | None,
+            Field(
+                max_length=2000,
+                description="Why, how sure, what else, what does it mean, what if it were not there, what did the "
+                "classifier rely on; it may name a mask. Default: the overview",
+            ),
         ] = None,
         classifier: Annotated[
-            str | None, Field(max_length=100, description="A diagnosis model to explain, if one is installed")
+            str | None,
+            Field(
+                max_length=100,
+                description="Name of a diagnosis classifier to explain, from model://classifiers",
+            ),
         ] = None,
     ) -> Annotated[CallToolResult, ExplainResult]:
-        return as_result(
-            await background.run(
-                lambda progress, stop: lazy.desk().explain(result_id, question, classifier), ctx
-            )
-        )
+        return as_result(await background.explain(result_id, question, classifier, ctx))
 
     @server.tool(
         title="Look at an image or a result", description=guidance.text("tool_view.txt"), annotations=reading

@@ -12,8 +12,9 @@ from mcp.server.mcpserver import Context
 from tissuetalk.server.lazy import LazyDesk
 
 if TYPE_CHECKING:
+    from tissuetalk.tools.explaining.asking import Asking
     from tissuetalk.tools.order import Order
-    from tissuetalk.tools.results import Answer, JobStatus, SegmentAnswer, SegmentResult
+    from tissuetalk.tools.results import Answer, ExplainResult, JobStatus, SegmentAnswer, SegmentResult
     from tissuetalk.tools.work import Progress, Stop, Task
 
 R = TypeVar("R")
@@ -53,6 +54,36 @@ class Background:
         except asyncio.CancelledError:
             task.stop()
             raise
+
+    async def explain(
+        self, result_id: str, question: str | None, classifier: str | None, ctx: Context
+    ) -> Answer[ExplainResult]:
+        """The answer, or after ``patience_s`` a job that goes on."""
+        asked = await self.run(
+            lambda progress, stop: self._lazy.desk().asking(result_id, question, classifier), ctx
+        )
+        task = await asyncio.to_thread(
+            self._submit, lambda progress, stop: self._explain(result_id, asked, progress, stop)
+        )
+        try:
+            if await _watch(task, ctx, self._patience_s):
+                return task.future.result()
+            return await asyncio.to_thread(self._hand_over_explain, result_id, asked, task)
+        except asyncio.CancelledError:
+            task.stop()
+            raise
+
+    def _explain(
+        self, result_id: str, asked: Asking, progress: Progress, stop: Stop
+    ) -> Answer[ExplainResult]:
+        return self._lazy.desk().explain_asked(result_id, asked, progress=progress, stop=stop)
+
+    def _hand_over_explain(
+        self, result_id: str, asked: Asking, task: Task[Answer[ExplainResult]]
+    ) -> Answer[ExplainResult]:
+        from tissuetalk.tools.jobs import hand_over_explain
+
+        return hand_over_explain(self._lazy.desk(), result_id, asked, task)
 
     def _submit(self, work: Callable[[Progress, Stop], R]) -> Task[R]:
         return self._lazy.queue().submit(work)

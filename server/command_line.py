@@ -143,18 +143,20 @@ def segment(
 
 
 def segment_to_folder(asked: Asked, out: Path, reader: str, *, quiet: bool) -> SegmentResult:
-    """The core of `segment` and `demo`: a workspace of its own for the run, the result copied out."""
-    import tempfile
+    """The core of `segment` and `demo`: a workspace of its own for the run, the result copied out.
 
+    A slide's unfinished work stays in ``OUT.unfinished``; the same command goes on there.
+    """
     from tissuetalk.tools.desk import write_command_line_result
     from tissuetalk.tools.order import understand
     from tissuetalk.tools.segment import segment as run
+    from tissuetalk.tools.slides.beside import workspace_beside
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")
     with (
-        tempfile.TemporaryDirectory(prefix="tissuetalk-") as scratch,
-        closing(_bench(Path(asked.image).parent, Path(scratch), reader)) as bench,
+        workspace_beside(out) as scratch,
+        closing(_bench(Path(asked.image).parent, scratch, reader)) as bench,
         image_progress(quiet) as progress,
     ):
         result = run(bench, understand(bench, asked), progress=progress)
@@ -190,12 +192,18 @@ def measure(
 def explain(
     result_dir: Annotated[Path, typer.Argument(help="Folder written by segment.")],
     question: Annotated[list[str] | None, typer.Argument(help="What to explain.")] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="A diagnosis classifier to explain, by name.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Where the picture goes; default explanation.png in the folder.")
+    ] = None,
     json_: JSON = False,
 ) -> None:
-    """Evidence for a result: which words led to which mask, and what they mean."""
+    """Evidence for a result: which words led to which mask, how sure it is, what it means, what a classifier used."""
     from tissuetalk.tools.folders import explain_path
 
-    result = explain_path(result_dir, " ".join(question or ()) or None)
+    result = explain_path(result_dir, " ".join(question or ()) or None, classifier, picture)
     if json_:
         as_json(result)
     else:

@@ -118,6 +118,8 @@ def explain_table(result: ExplainResult) -> None:
     from tissuetalk.tools.explain import as_text
 
     _console().print(as_text(result), markup=False)
+    if result.picture is not None:
+        print(result.picture)
 
 
 def models_table(listed: Sequence[dict[str, Any]]) -> None:

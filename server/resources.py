@@ -37,6 +37,11 @@ def _add_files(server: MCPServer, lazy: LazyDesk, background: Background) -> Non
         """The structured answer of segment, as it was given."""
         return (await file(result_id, "result.json")).decode()
 
+    @server.resource("result://{result_id}/explanations/{name}", mime_type="image/png")
+    async def explanation(result_id: str, name: str) -> bytes:
+        """The picture of an explanation in full size."""
+        return await file(result_id, f"explanations/{name}")
+
     @server.resource("result://{result_id}/masks/{name}", mime_type="image/png")
     async def mask(result_id: str, name: str) -> bytes:
         """8-bit mask, 0 or 255, of the segmented region in full-resolution pixels."""
@@ -111,6 +116,13 @@ def _add_models(server: MCPServer) -> None:
         from tissuetalk.tools.models import model_list
 
         return json.dumps(model_list(), indent=1)
+
+    @server.resource("model://classifiers", mime_type="application/json")
+    def classifiers() -> str:
+        """Diagnosis classifiers that explain can look into: classes, encoder, what they were trained on, metrics."""
+        from tissuetalk.models.diagnosis.classifier import classifiers as known
+
+        return json.dumps({name: asdict(card) for name, card in known().items()}, indent=1, default=str)
 
     @server.resource("model://{name}", mime_type="application/json")
     def model(name: str) -> str:

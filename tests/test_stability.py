@@ -24,7 +24,7 @@ def test_other_wordings_of_the_same_target_give_nearly_the_same_mask(desk: Desk)
     (stability,) = explained.result.stability
     assert explained.result.kinds == ["reliability"]
     assert [wording.quality for wording in stability.wordings] == ["low", "medium", "high"]
-    assert stability.reliability is not None and stability.reliability > 0.95
+    assert stability.wording_agreement is not None and stability.wording_agreement > 0.95
     assert explained.picture is not None and stability.statement in explained.text
     desk.close()
 

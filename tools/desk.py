@@ -13,10 +13,10 @@ from PIL import Image
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools import drawing, engine, explain, measure
-from tissuetalk.tools.explain import Explained
+from tissuetalk.tools.explaining import asking, explanations
+from tissuetalk.tools.explaining.asking import Asking
 from tissuetalk.tools.export import FORMATS, export
 from tissuetalk.tools.order import Asked, Order, understand
-from tissuetalk.tools.overlay import disputed_overlay
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import (
     Answer,
@@ -87,42 +87,61 @@ class Desk:
             result, {mask_id: address(result_id, path) for mask_id, path in result.tables.items()}
         )
 
+    def asking(self, result_id: str, question: str | None, classifier: str | None = None) -> Asking:
+        """What a question about a result asks for. Raises UnknownMaskError."""
+        with self.bench.workspace.reading(result_id) as stored:
+            return asking.read(question, classifier, ResultFolder(stored.folder).result())
+
     def explain(
         self,
         result_id: str,
         question: str | None = None,
         classifier: str | None = None,
         *,
+        progress: engine.Progress = lambda done, what: None,
         stop: engine.Stop = lambda: False,
     ) -> Answer[ExplainResult]:
-        if classifier is not None:
-            raise InvalidArgumentError("no diagnosis classifier is installed here; leave classifier out.")
+        asked = self.asking(result_id, question, classifier)
+        return self.explain_asked(result_id, asked, progress=progress, stop=stop)
+
+    def explain_asked(
+        self,
+        result_id: str,
+        asked: Asking,
+        *,
+        progress: engine.Progress = lambda done, what: None,
+        stop: engine.Stop = lambda: False,
+    ) -> Answer[ExplainResult]:
+        """Make the evidence and keep it beside the result."""
         with self.bench.workspace.reading(result_id) as stored:
             folder = ResultFolder(stored.folder)
             explained = explain.explain_folder(
                 folder,
-                question,
+                asked,
                 open_image=self._opener(folder),
                 load_model=self.bench.model,
+                roots=self.bench.roots.paths,
                 features=self.bench.features,
+                progress=progress,
                 stop=stop,
             )
-            result = explained.result
-            shown = result.model_copy(
-                update={"overlay": result.overlay and address(result_id, result.overlay)}
-            )
-            text = explain.as_text(shown)
-            budget = drawing.picture_budget(text, len(shown.model_dump_json()))
-            picture = self._evidence_picture(folder, explained)
-            jpeg = None if picture is None else drawing.as_jpeg_within(picture, budget)
-        return Answer(shown, text, jpeg)
+            explanations.keep(folder, asked, explained)
+        return self.explained(result_id, asked)
 
-    def _evidence_picture(self, folder: ResultFolder, explained: Explained) -> Image.Image | None:
-        """Where wordings disagree, if that was asked; else the overlay where it is the evidence."""
-        if explained.rephrased:
-            with self._opener(folder)() as source:
-                return disputed_overlay(folder, source, explained.rephrased)
-        return Image.open(folder.path / "overlay.png") if "grounding" in explained.result.kinds else None
+    def explained(self, result_id: str, asked: Asking) -> Answer[ExplainResult]:
+        """The answer of a finished explain, as it was first given."""
+        with self.bench.workspace.reading(result_id) as stored:
+            kept = explanations.kept(ResultFolder(stored.folder), asked)
+        links = {
+            "overlay": kept.result.overlay and address(result_id, kept.result.overlay),
+            "picture": kept.result.picture and address(result_id, kept.result.picture),
+        }
+        shown = kept.result.model_copy(update=links)
+        text = explain.as_text(shown)
+        budget = drawing.picture_budget(text, len(shown.model_dump_json()) + 400)
+        jpeg = None if kept.picture is None else drawing.as_jpeg_within(kept.picture, budget)
+        named = [(shown.picture, "evidence in full size"), (shown.overlay, "outlines of every mask")]
+        return Answer(shown, text, jpeg, tuple((uri, name, "image/png") for uri, name in named if uri))
 
     def view(
         self,
@@ -190,6 +209,8 @@ class Desk:
             kind, _, name = path.partition("/")
             if path == "overlay.png":
                 return (folder.path / path).read_bytes()
+            if kind == "explanations":
+                return explanations.picture_file(folder, name)
             if path == "result.json":
                 return with_addresses(folder.result()).model_dump_json(indent=1).encode()
             (mask,) = folder.chosen([name.rsplit(".", 1)[0]])

@@ -1,188 +1,197 @@
-"""explain: which words led to which mask, what the words mean, and how each mask was made."""
+"""explain: evidence for a stored result. The question, or its absence, chooses the kinds; each kind is a module of
+``tools/explaining``."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError
+from PIL import Image
+
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.images import ImageSource
 from tissuetalk.models.interface import Segmenter
-from tissuetalk.prompts.glossary import GlossaryCard, card_for, card_for_words
-from tissuetalk.tools.engine import Stop
+from tissuetalk.tools import engine
+from tissuetalk.tools.explaining import diagnosis, grounding, observing, sheet
+from tissuetalk.tools.explaining.asking import Asking, Kind
+from tissuetalk.tools.explaining.counterfactual import Views, without
+from tissuetalk.tools.explaining.meaning import meanings
+from tissuetalk.tools.explaining.observing import Seen
+from tissuetalk.tools.explaining.pictures import Board
+from tissuetalk.tools.explaining.stability import Checked, Checker
 from tissuetalk.tools.features import FeatureCache
-from tissuetalk.tools.measure import OpenImage, name_of
+from tissuetalk.tools.measure import OpenImage
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import (
-    Evidence,
-    ExplainResult,
-    Mask,
-    Meaning,
-    NotSegmented,
-    SegmentResult,
-)
-from tissuetalk.tools.stability import Rephrased, rephrase
+from tissuetalk.tools.results import ExplainResult, Mask, Meaning, SegmentResult
 
 NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
+NO_DIAGNOSIS = "This cannot answer for a diagnosis; what follows is what was seen."
+NO_CLASSIFIER = "No classifier was named: pass classifier; model://classifiers lists what is here."
 MOST_LINES = 10
-Kind = Literal["grounding", "meaning", "reliability", "provenance"]
-
-_ASKS: dict[Kind, re.Pattern[str]] = {
-    "meaning": re.compile(
-        r"\b(what (is|are|does)|mean|meaning|look like|looks like|define|definition|confus\w+|why does it matter)\b",
-        re.IGNORECASE,
-    ),
-    "reliability": re.compile(
-        r"\b(sure|certain|uncertain\w*|confiden\w+|trust|reliab\w+|stab\w+|robust\w*|re-?phras\w+|wording|agree\w*)\b",
-        re.IGNORECASE,
-    ),
-    "provenance": re.compile(
-        r"\b(model|weights?|version|scale|reproduc\w+|provenance|record|how was|prompt|settings?)\b",
-        re.IGNORECASE,
-    ),
-    "grounding": re.compile(
-        r"\b(why|which words?|evidence|where|report|found|missing|not segmented|left out|diagnos\w+)\b",
-        re.IGNORECASE,
-    ),
+TITLES: dict[Kind, str] = {
+    "grounding": "What the words led to",
+    "observations": "what else is in the picture",
+    "meaning": "what it means",
+    "reliability": "How far each mask can be trusted",
+    "counterfactual": "The picture without it",
+    "classifier": "What the classifier relied on",
 }
-_DIAGNOSIS = re.compile(
-    r"\b(diagnos\w+|is (it|this) (cancer|malignant|benign)|do i have|prognosis|treatment|grade)\b",
-    re.IGNORECASE,
-)
+MOST_MASKS = 3
+"""Masks whose reliability or counterfactual views are made in one call; a question can name others."""
 
 
 @dataclass(frozen=True)
 class Explained:
-    """The answer, and for a question about reliability what each mask looked like in other words."""
+    """The answer and its picture; the picture is None when nothing of it can be seen."""
 
     result: ExplainResult
-    rephrased: list[Rephrased]
+    picture: Image.Image | None
+
+
+@dataclass
+class Found:
+    """What the kinds came to, before it is written down."""
+
+    seen: list[Seen] = field(default_factory=list)
+    meanings: list[Meaning] = field(default_factory=list)
+    checked: list[tuple[Mask, Checked]] = field(default_factory=list)
+    views: list[Views] = field(default_factory=list)
+    classifier: diagnosis.Looked | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: the result, the question, and how to get at pixels and models."""
+
+    folder: ResultFolder
+    asking: Asking
+    open_image: OpenImage
+    load_model: Callable[[str], Segmenter]
+    roots: Sequence[Path] | None = None
+    features: FeatureCache | None = None
+    progress: engine.Progress = lambda done, what: None
+    stop: engine.Stop = lambda: False
+
+    def model_of(self, mask: Mask) -> Segmenter:
+        """Raises InvalidArgumentError when the weights are no longer those the mask was made with."""
+        model = self.load_model(mask.provenance.model)
+        if model.weights_sha256 != mask.provenance.weights_sha256:
+            raise InvalidArgumentError(
+                f"{model.card.name} has other weights now than when this result was made; segment again, then ask."
+            )
+        return model
 
 
 def explain_folder(
     folder: ResultFolder,
-    question: str | None,
+    asking: Asking,
     *,
     open_image: OpenImage,
     load_model: Callable[[str], Segmenter],
+    roots: Sequence[Path] | None = None,
     features: FeatureCache | None = None,
-    stop: Stop = lambda: False,
+    progress: engine.Progress = lambda done, what: None,
+    stop: engine.Stop = lambda: False,
 ) -> Explained:
-    """Evidence for a stored result; the question, or its absence, chooses the kinds.
+    """Evidence for a stored result: what ``asking`` was read from the question.
 
-    Only a question about reliability looks at the image again. Raises ImageChangedError, CancelledError and
-    InvalidArgumentError when the model has changed since.
+    roots: folders a classifier's file may lie in, None for any. Raises the errors of opening the image and of the
+    classifier, InvalidArgumentError when the model has changed since, and CancelledError.
     """
-    result = folder.result()
-    kinds = kinds_of(question)
-    rephrased: list[Rephrased] = []
-    if "reliability" in kinds and any(mask.found for mask in result.masks):
+    case = Case(folder, asking, open_image, load_model, roots, features, progress, stop)
+    result, kinds = folder.result(), asking.kinds
+    about = asking.masks(result)
+    found = Found()
+    if "meaning" in kinds:
+        found.meanings = meanings(folder, result, asking)
+    picture = None
+    if set(kinds) - {"meaning", "provenance"} or any(each.example_box for each in found.meanings):
         with open_image() as source:
-            for mask in result.masks:
-                if mask.found:
-                    model = _same_model(mask, load_model)
-                    rephrased.append(rephrase(mask, model, source, features=features, stop=stop))
+            _look(case, result, source, found)
+            picture = _picture(case, result, source, found)
     answer = ExplainResult(
         result_id=result.result_id,
-        kinds=kinds,
-        evidence=_evidence(result) if "grounding" in kinds else [],
-        meanings=_meanings(result) if "meaning" in kinds else [],
-        stability=[each.answer for each in rephrased],
-        provenance=[mask.provenance for mask in result.masks] if "provenance" in kinds else [],
+        kinds=list(kinds),
+        evidence=grounding.evidence(result, about) if "grounding" in kinds else [],
+        observations=[each.answer for each in found.seen],
+        meanings=found.meanings,
+        stability=[checked.answer for _, checked in found.checked],
+        counterfactuals=[each for views in found.views for each in views.answers],
+        classifier=None if found.classifier is None else found.classifier.answer,
+        provenance=[mask.provenance for mask in about] if "provenance" in kinds else [],
         overlay=result.overlay,
-        notice=_notice(question),
+        notice=f"{NO_DIAGNOSIS} {NOTICE}" if asking.diagnosis else NOTICE,
     )
-    return Explained(answer, rephrased)
+    return Explained(answer, picture)
 
 
-def _same_model(mask: Mask, load_model: Callable[[str], Segmenter]) -> Segmenter:
-    model = load_model(mask.provenance.model)
-    if model.weights_sha256 != mask.provenance.weights_sha256:
-        raise InvalidArgumentError(
-            f"{model.card.name} has other weights now than when this result was made; segment again, then ask."
+def _look(
+    case: Case,
+    result: SegmentResult,
+    source: ImageSource,
+    found: Found,
+) -> None:
+    """Everything that asks a model or reads pixels."""
+    kinds, there = case.asking.kinds, [mask for mask in case.asking.masks(result) if mask.found]
+    if "observations" in kinds and result.masks:
+        found.seen = observing.observe(
+            result,
+            case.model_of(result.masks[0]),
+            source,
+            mpp=result.masks[0].provenance.mpp,
+            features=case.features,
+            progress=case.progress,
+            stop=case.stop,
         )
-    return model
+    if "reliability" in kinds and there:
+        checker = Checker(case.model_of(there[0]), source, features=case.features, stop=case.stop)
+        for number, mask in enumerate(there[:MOST_MASKS]):
+            case.progress(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
+            found.checked.append((mask, checker.check(mask, case.folder.mask(mask.mask_id))))
+    if case.asking.classifier is not None:
+        case.progress(0.3, "asking the classifier")
+        classifier = diagnosis.find(case.asking.classifier, case.roots)
+        found.classifier = diagnosis.look(classifier, case.folder, result, source, stop=case.stop)
+    if "counterfactual" in kinds:
+        case.progress(0.7, "changing the picture")
+        score = None if found.classifier is None else found.classifier.without
+        found.views = [without(case.folder, mask, source, score) for mask in there[:MOST_MASKS]]
 
 
-def kinds_of(question: str | None) -> list[Kind]:
-    """Grounding and meaning by default; a question narrows them to what it asks."""
-    asked = [kind for kind, pattern in _ASKS.items() if question and pattern.search(question)]
-    return asked or ["grounding", "meaning"]
-
-
-def _notice(question: str | None) -> str:
-    if question and _DIAGNOSIS.search(question):
-        return f"This cannot answer for a diagnosis; what follows is what was seen. {NOTICE}"
-    return NOTICE
-
-
-def _evidence(result: SegmentResult) -> list[Evidence]:
-    """Numbered as in the picture's legend; what has no mask follows without a number."""
-    shown = [mask for mask in result.masks if mask.found]
-    found = [_found(number, mask) for number, mask in enumerate(shown, start=1)]
-    missed = [_found(None, mask) for mask in result.masks if not mask.found]
-    return found + missed + [_left_out(item) for item in result.not_segmented]
-
-
-def _found(number: int | None, mask: Mask) -> Evidence:
-    read_as = mask.label or "words without a label"
-    return Evidence(
-        number=number,
-        words=mask.evidence,
-        assertion=mask.assertion,
-        name=name_of(mask),
-        mask_id=mask.mask_id,
-        statement=f"“{mask.evidence}” was read as {read_as}; {mask.provenance.model} was asked for “{mask.prompt}”: "
-        f"{mask.verdict}",
-    )
-
-
-def _left_out(item: NotSegmented) -> Evidence:
-    known = f"; nearest that is known: {', '.join(item.nearest)}" if item.nearest else ""
-    assertion = item.code if item.code in ("absent", "historical") else "present"
-    return Evidence.model_validate(
-        {
-            "number": None,
-            "words": item.evidence,
-            "assertion": assertion,
-            "name": item.free_form or item.label or item.evidence,
-            "mask_id": None,
-            "statement": f"“{item.evidence}” has no mask ({item.code}): {item.reason}{known}",
-        }
-    )
-
-
-def _meanings(result: SegmentResult) -> list[Meaning]:
-    """One card per kind of object, in the order it was named; an object nobody has a card for is left out."""
-    named = [(mask.label, name_of(mask)) for mask in result.masks]
-    named += [(item.label, item.free_form or item.evidence) for item in result.not_segmented]
-    meanings: dict[str, Meaning] = {}
-    for label, words in named:
-        card = _card(label, words)
-        if card is not None:
-            meanings[card.name] = Meaning(
-                name=card.name,
-                what=card.what_it_is,
-                looks_like=card.what_it_looks_like,
-                why_it_matters=card.why_it_matters,
-                confused_with=card.confused_with,
-            )
-    return list(meanings.values())
-
-
-def _card(label: str | None, words: str) -> GlossaryCard | None:
-    try:
-        return card_for(label) if label is not None else card_for_words(words)
-    except UnknownLabelError:
+def _picture(
+    case: Case,
+    result: SegmentResult,
+    source: ImageSource,
+    found: Found,
+) -> Image.Image | None:
+    """The kinds that can be seen, one row each."""
+    board = Board(case.folder, result, source)
+    kinds, about, rows = case.asking.kinds, case.asking.masks(result), []
+    if "grounding" in kinds or "observations" in kinds:
+        rows.append(board.findings(about, found.seen, small=len(kinds) > 1))
+    if found.meanings and (crops := board.examples(found.meanings)) is not None:
+        rows.append(crops)
+    rows += [board.stability(checked, mask) for mask, checked in found.checked]
+    rows += [board.counterfactual(views) for views in found.views]
+    rows += [] if found.classifier is None else [found.classifier.picture]
+    if not rows:
         return None
+    title = "; ".join(TITLES[kind] for kind in kinds if kind in TITLES)
+    return sheet.sheet(title, rows, NOTICE)
 
 
 def as_text(result: ExplainResult) -> str:
-    """At most ten lines: evidence first, then meaning, then how it was made."""
+    """At most ten lines: evidence first, then observations, meaning, and how it was made."""
     lines = [f"{item.number or '-'}. {item.statement}" for item in result.evidence]
+    lines += [f"{item.number}. {item.statement}" for item in result.observations if item.found]
+    besides = observing.summary(result.observations)
+    lines += [besides] if besides else []
     lines += [item.statement for item in result.stability]
-    lines += [f"{meaning.name}: {meaning.what} {meaning.looks_like}" for meaning in result.meanings]
+    lines += [item.statement for item in result.counterfactuals]
+    lines += [] if result.classifier is None else [result.classifier.statement]
+    lines += [NO_CLASSIFIER] if "classifier" in result.kinds and result.classifier is None else []
+    lines += [f"{each.name}: {each.what} {each.looks_like}" for each in result.meanings]
     lines += [
         f"{record.words!r}: {record.model} ({record.weights_sha256[:12]}) at {record.model_mpp:g} µm/px, "
         f"image {record.mpp:g} µm/px ({record.mpp_source}), version {record.version}"

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tissuetalk.models import registry
-from tissuetalk.models.errors import UnknownImageError
+from tissuetalk.models.errors import UnknownImageError, WorkspaceUnwritableError
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.tools import explain, measure
+from tissuetalk.tools import drawing, explain, measure
+from tissuetalk.tools.explaining import asking
 from tissuetalk.tools.export import export
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import ExplainResult, MeasureResult
@@ -22,12 +23,30 @@ def measure_path(path: Path, metrics: Sequence[str] | None) -> MeasureResult:
     )
 
 
-def explain_path(path: Path, question: str | None) -> ExplainResult:
-    """Evidence for a folder written by ``tissuetalk segment``. Raises UnknownResultError and explain's errors."""
+def explain_path(
+    path: Path, question: str | None, classifier: str | None = None, picture: Path | None = None
+) -> ExplainResult:
+    """Evidence for a folder written by ``tissuetalk segment``; its picture goes to ``picture`` (default: into the folder).
+
+    Raises UnknownResultError, explain's errors, and WorkspaceUnwritableError where the picture cannot be written.
+    """
     folder = ResultFolder.existing(path)
-    return explain.explain_folder(
-        folder, question, open_image=lambda: _image_of(folder), load_model=registry.load
-    ).result
+    explained = explain.explain_folder(
+        folder,
+        asking.read(question, classifier, folder.result()),
+        open_image=lambda: _image_of(folder),
+        load_model=registry.load,
+    )
+    if explained.picture is None:
+        return explained.result
+    target = picture or path / "explanation.png"
+    try:
+        target.write_bytes(drawing.as_png(explained.picture))
+    except OSError as error:
+        raise WorkspaceUnwritableError(
+            f"cannot write {target}: {error.strerror}; pass --picture elsewhere."
+        ) from error
+    return explained.result.model_copy(update={"picture": str(target)})
 
 
 def _image_of(folder: ResultFolder) -> ImageSource:

@@ -8,9 +8,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tissuetalk.models.errors import CancelledError, TissuetalkError
+from tissuetalk.tools.early_results import Preliminary
+from tissuetalk.tools.explaining.asking import Asking
 from tissuetalk.tools.order import Order
-from tissuetalk.tools.results import Answer, JobError, JobStatus, SegmentAnswer, SegmentResult
+from tissuetalk.tools.results import (
+    Answer,
+    ExplainResult,
+    JobError,
+    JobStatus,
+    SegmentAnswer,
+    SegmentResult,
+)
 from tissuetalk.tools.scale import image_info, region_of
+from tissuetalk.tools.slides.first_look import JSON_NAME, PICTURE_NAME
+from tissuetalk.tools.slides.unfinished import folder_of
 from tissuetalk.tools.work import Task, WorkQueue
 from tissuetalk.tools.workspace.jobs import JobRow, JobStore
 
@@ -19,6 +30,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.3
 OWNER = "segment"
+AnyAnswer = Answer[SegmentResult] | Answer[ExplainResult]
+"""What a job comes to."""
 
 
 def hand_over(desk: Desk, order: Order, task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
@@ -39,12 +52,40 @@ def hand_over(desk: Desk, order: Order, task: Task[Answer[SegmentResult]]) -> An
         notes=["still running; nothing is known yet"],
         job_id=job_id,
     )
-    text = f"{job_id}: still running ({task.done_share:.0%}). Call job(job_id, action='wait') for the result."
-    return Answer(result, text)
+    return Answer(result, _still_running(job_id, task.done_share))
+
+
+def hand_over_explain(
+    desk: Desk, result_id: str, asked: Asking, task: Task[Answer[ExplainResult]]
+) -> Answer[ExplainResult]:
+    """Turn a running explain into a job and say so. The answer has no evidence yet."""
+    request = {"result_id": result_id, "asked": asked.as_json()}
+    job_id = desk.jobs.create("explain", request, OWNER)
+    desk.jobs.claim(job_id)
+    _follow(desk.jobs, desk.followers, job_id, task)
+    result = ExplainResult(
+        result_id=result_id,
+        kinds=list(asked.kinds),
+        evidence=[],
+        meanings=[],
+        stability=[],
+        provenance=[],
+        overlay=None,
+        notice="still running; nothing is known yet",
+        job_id=job_id,
+    )
+    return Answer(result, _still_running(job_id, task.done_share))
+
+
+def _still_running(job_id: str, done_share: float) -> str:
+    return f"{job_id}: still running ({done_share:.0%}). Call job(job_id, action='wait') for the result."
 
 
 def _follow(
-    jobs: JobStore, followers: set[threading.Thread], job_id: str, task: Task[Answer[SegmentResult]]
+    jobs: JobStore,
+    followers: set[threading.Thread],
+    job_id: str,
+    task: Task[Answer[SegmentResult]] | Task[Answer[ExplainResult]] | Task[AnyAnswer],
 ) -> None:
     """Writes progress, listens for a cancel, records the end. The thread ends with the work."""
 
@@ -63,7 +104,11 @@ def _follow(
     thread.start()
 
 
-def _record_end(jobs: JobStore, job_id: str, task: Task[Answer[SegmentResult]]) -> None:
+def _record_end(
+    jobs: JobStore,
+    job_id: str,
+    task: Task[Answer[SegmentResult]] | Task[Answer[ExplainResult]] | Task[AnyAnswer],
+) -> None:
     error = CancelledError() if task.future.cancelled() else task.future.exception()
     if error is None:
         jobs.finish(job_id, {"result_id": task.future.result().result.result_id})
@@ -87,31 +132,57 @@ def resume(desk: Desk, queue: WorkQueue) -> list[str]:
     return taken
 
 
-def _again(desk: Desk, row: JobRow) -> Callable[..., Answer[SegmentResult]]:
+def _again(desk: Desk, row: JobRow) -> Callable[..., AnyAnswer]:
+    if row.kind == "explain":
+        result_id, asked = row.request["result_id"], Asking.from_json(row.request["asked"])
+        return lambda progress, stop: desk.explain_asked(result_id, asked, progress=progress, stop=stop)
     order = Order.from_json(row.request)
     return lambda progress, stop: desk.segment(order, progress=progress, stop=stop)
 
 
 def status(desk: Desk, job_id: str) -> Answer[JobStatus]:
-    """How far the job is, with the result when it is done. Raises UnknownJobError."""
+    """How far the job is, with the result when it is done and what is known of a slide before. Raises UnknownJobError."""
     row = desk.jobs.get(job_id)
-    done = desk.stored(row.result["result_id"]) if row.state == "done" else None
+    done = _answer_of(desk, row) if row.state == "done" else None
     error = None
     if row.state == "failed":
         error = JobError(code=row.error_code or "error", message=row.error_message or "")
+    early, picture = _early(desk, row)
     result = JobStatus(
         job_id=job_id,
         state=row.state,
         progress=row.progress,
         eta_s=row.eta_s,
         result=None if done is None else done.result,
+        preliminary=early,
         error=error,
     )
     if done is not None:
         return Answer(result, f"{job_id}: done.\n{done.text}", done.picture, done.links)
     left = "" if row.eta_s is None else f", about {row.eta_s:.0f} s left"
     because = "" if error is None else f" {error.code}: {error.message}"
-    return Answer(result, f"{job_id}: {row.state}, {row.progress:.0%} done{left}.{because}")
+    lines = [f"{job_id}: {row.state}, {row.progress:.0%} done{left}.{because}"]
+    if early is not None:
+        lines += [f"{each.name}: {each.statement}" for each in early.findings] + [early.caveat]
+    return Answer(result, "\n".join(lines), picture)
+
+
+def _early(desk: Desk, row: JobRow) -> tuple[Preliminary | None, bytes | None]:
+    """What a slide's run has said of itself so far, in whatever process it runs."""
+    if row.state != "running":
+        return None, None
+    folder = folder_of(desk.bench.workspace.folder, row.request)
+    try:
+        early = Preliminary.model_validate_json((folder / JSON_NAME).read_bytes())
+        return early, (folder / PICTURE_NAME).read_bytes()
+    except FileNotFoundError:
+        return None, None
+
+
+def _answer_of(desk: Desk, row: JobRow) -> AnyAnswer:
+    if row.kind == "explain":
+        return desk.explained(row.request["result_id"], Asking.from_json(row.request["asked"]))
+    return desk.stored(row.result["result_id"])
 
 
 def cancel(desk: Desk, job_id: str) -> Answer[JobStatus]:

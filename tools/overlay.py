@@ -13,9 +13,6 @@ from tissuetalk.tools import drawing
 from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask
-from tissuetalk.tools.stability import Rephrased
-
-DISPUTED = "#d40000"
 
 
 def overlay_of(
@@ -26,25 +23,6 @@ def overlay_of(
     pixels = source.read_region(region, width=width, height=height)
     found = [mask for mask in masks if mask.found]
     return drawing.draw(pixels, region, layers=layers_in(folder, found, region), mpp=mpp)
-
-
-def disputed_overlay(
-    folder: ResultFolder, source: ImageSource, rephrased: Sequence[Rephrased]
-) -> Image.Image:
-    """The overlay, with the pixels that only some wordings mark outlined in red."""
-    result = folder.result()
-    region = Box.from_sequence(result.image.region)
-    width, height = drawing.picture_size(region)
-    layers = layers_in(folder, [mask for mask in result.masks if mask.found], region)
-    for each in rephrased:
-        if each.uncertainty is not None:
-            disputed = each.uncertainty > 0
-            layers.append(
-                drawing.Layer(disputed.astype(np.int32), DISPUTED, f"{each.answer.name}: wordings differ")
-            )
-    pixels = source.read_region(region, width=width, height=height)
-    mpp = result.image.mpp if result.image.mpp_source in ("file", "given") else None
-    return drawing.draw(pixels, region, layers=layers, mpp=mpp)
 
 
 def layers_in(folder: ResultFolder, masks: Sequence[Mask], box: Box) -> list[drawing.Layer]:

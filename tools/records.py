@@ -12,6 +12,7 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools import drawing, engine
+from tissuetalk.tools.explaining.reliability import reliability_of
 from tissuetalk.tools.looking import Wanted
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask, MaskResources, Provenance, RelationInfo
@@ -36,6 +37,7 @@ class Outcome:
     model_mpp: float
     weak_px: int = 0
     note: str = ""
+    expected_dice: float | None = None
 
 
 def write_mask_record(
@@ -63,6 +65,7 @@ def write_mask_record(
         model_mpp=maps.model_mpp,
         weak_px=maps.weak_px,
         note=maps.note,
+        expected_dice=maps.expected_dice if area_px else None,
     )
     return record_of(outcome, each, number, request, model, source, region, scale)
 
@@ -95,7 +98,7 @@ def record_of(
         assertion=target.assertion,
         found=found,
         presence=round(min(max(outcome.presence, 0.0), 1.0), 4),
-        reliability=None,
+        reliability=_reliability(model, outcome.expected_dice),
         area_px=outcome.area_px,
         area_um2=area_um2,
         area_fraction=outcome.share,
@@ -126,6 +129,13 @@ def record_of(
             version=version("tissuetalk"),
         ),
     )
+
+
+def _reliability(model: Segmenter, expected_dice: float | None) -> float | None:
+    """The quick estimate; ``explain`` makes the thorough one."""
+    if expected_dice is None:
+        return None
+    return reliability_of(model.weights_sha256, "segment", expected_dice)
 
 
 def _bounding_box(mask: NDArray[np.bool_], region: Box) -> list[int] | None:

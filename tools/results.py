@@ -11,6 +11,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tissuetalk.tools.early_results import Preliminary
+
 MppSource = Literal["file", "given", "assumed", "unknown"]
 Assertion = Literal["present", "absent", "uncertain", "historical"]
 NotSegmentedCode = Literal["absent", "historical", "unsupported", "ambiguous", "out_of_view"]
@@ -188,6 +190,25 @@ class Evidence(Closed):
     statement: str
 
 
+class Observation(Closed):
+    """Something the words do not mention that the model was asked for too: seen, never concluded from.
+
+    Without ``found`` it was looked for and not found, or, where presence is null, not looked for.
+    """
+
+    number: int | None
+    name: str
+    found: bool
+    presence: float | None
+    area_px: int
+    area_um2: float | None
+    area_fraction: float
+    count: int | None
+    bbox: BoxXYXY | None
+    colour: str | None
+    statement: str
+
+
 class Meaning(Closed):
     """A label in plain language."""
 
@@ -196,6 +217,11 @@ class Meaning(Closed):
     looks_like: str
     why_it_matters: str
     confused_with: str
+    reference: str = Field(default="", description="Where a reviewer can check the card")
+    mask_id: str | None = None
+    example_box: BoxXYXY | None = Field(
+        default=None, description="The part of this image that shows it best, in image pixels"
+    )
 
 
 class Wording(Closed):
@@ -206,30 +232,122 @@ class Wording(Closed):
     dice: float
 
 
+class PictureChange(Closed):
+    """One mild change of the picture, and how far the mask of the changed picture agrees with the stored one."""
+
+    kind: str
+    change: str
+    region: BoxXYXY
+    dice: float
+
+
+class UnsurePlace(Closed):
+    """Where the answers differ most. share: of its pixels that only some answers mark."""
+
+    box: BoxXYXY
+    share: float
+    why: str
+
+
 class Stability(Closed):
-    """How much a mask depends on how it was asked for."""
+    """How much a mask depends on how it was asked for and on how the picture was taken."""
 
     mask_id: str
     name: str
     reliability: float | None = Field(
-        description="Mean pairwise Dice over the wordings; null if wording plays no part"
+        description="Expected Dice with an expert's outline, 0..1; null where it was never calibrated"
+    )
+    level: Literal["high", "medium", "low"] | None = None
+    agreement: float | None = Field(
+        default=None, description="Mean Dice of the mask with those of other wordings and of changed pictures"
     )
     wordings: list[Wording]
-    disputed_fraction: float | None = Field(description="Share of the region that only some wordings mark")
+    wording_agreement: float | None = None
+    changes: list[PictureChange] = []
+    most_sensitive_to: str | None = None
+    disputed_fraction: float | None = Field(
+        description="Share of the checked region that only some answers mark"
+    )
+    unsure: list[UnsurePlace] = []
+    checked_region: BoxXYXY | None = None
+    statement: str
+
+
+class ScoreChange(Closed):
+    """What a classifier says of a picture, and of the changed one."""
+
+    label: str
+    before: float
+    after: float
+
+
+class Counterfactual(Closed):
+    """The same crop without one kind of object."""
+
+    mask_id: str
+    name: str
+    change: Literal["blurred", "removed"]
+    region: BoxXYXY
+    changed_fraction: float
+    scores: list[ScoreChange]
+    statement: str
+
+
+class ObjectEvidence(Closed):
+    """What one kind of object, or one patch, adds to a classifier's answer.
+
+    contribution: its share of the predicted class's logit; importance: loss with it blurred / loss as it is (1 = no
+    effect); control: the same for as many pixels blurred at random.
+    """
+
+    name: str
+    contribution: float | None
+    importance: float | None
+    control: float | None
+    area_fraction: float
+    rank: int
+
+
+class ClassifierEvidence(Closed):
+    """What a diagnosis classifier said and what it relied on. It is a research model, not a diagnosis."""
+
+    classifier: str
+    predicted: str
+    probabilities: dict[str, float]
+    patches: int
+    objects: list[ObjectEvidence]
+    method: str
+    trained_on: str
+    metrics: dict[str, str]
     statement: str
 
 
 class ExplainResult(Closed):
-    """Answer of ``explain``."""
+    """Answer of ``explain``. While a job is running everything but ``job_id`` is empty."""
 
     result_id: str
-    kinds: list[Literal["grounding", "meaning", "reliability", "provenance"]]
+    kinds: list[
+        Literal[
+            "grounding",
+            "observations",
+            "meaning",
+            "reliability",
+            "provenance",
+            "counterfactual",
+            "classifier",
+        ]
+    ]
     evidence: list[Evidence]
+    observations: list[Observation] = []
     meanings: list[Meaning]
     stability: list[Stability]
+    counterfactuals: list[Counterfactual] = []
+    classifier: ClassifierEvidence | None = None
     provenance: list[Provenance]
     overlay: str | None
+    picture: str | None = Field(default=None, description="The attached picture in full size")
     notice: str
+    job_id: str | None = None
 
 
 class ViewResult(Closed):
@@ -256,7 +374,10 @@ class JobStatus(Closed):
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     progress: float = Field(ge=0, le=1)
     eta_s: float | None
-    result: SegmentResult | None
+    result: SegmentResult | ExplainResult | None
+    preliminary: Preliminary | None = Field(
+        default=None, description="What is known of a slide while the work goes on; never a result"
+    )
     error: JobError | None
 
 

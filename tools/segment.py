@@ -11,6 +11,7 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools import drawing, engine, looking, quality
+from tissuetalk.tools.explaining.reliability import low_agreement
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.looking import look
 from tissuetalk.tools.measure import name_of
@@ -117,4 +118,5 @@ def _warnings(
     for mask, maps in zip(masks, placed, strict=True):
         if mask.found:
             warnings += quality.mask_warnings(name_of(mask), maps.mask, maps.instances)
+            warnings += low_agreement(name_of(mask), mask.reliability)
     return warnings

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tissuetalk.models.diagnosis.activation_maps import ObjectMap, Overlap, paint_objects
+from tissuetalk.models.diagnosis.activation_maps import ObjectMap, Overlap, mask_at, paint_patch
 from tissuetalk.models.diagnosis.object_classifier import ObjectEvidence
 from tissuetalk.models.diagnosis.object_lists import OTHER
-from tissuetalk.models.diagnosis.patch_bag import Mask, PatchBag, resized_patch
+from tissuetalk.models.diagnosis.patch_bag import PatchBag, resized_patch
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import RGB
 from tissuetalk.tools import drawing
@@ -96,19 +96,11 @@ def objects_painted(
     """[H, W]: every pixel in the value of its object; ``fine`` shows the share of the object in that patch alone."""
     canvas = view.empty()
     for index, place in enumerate(view.places):
-        values = shares.in_patch(index) if fine else shares.activations()
-        masks = {name: mask_at(bag, index, name, place) for name in shares.objects if name != OTHER}
-        canvas[place.y0 : place.y1, place.x0 : place.x1] = paint_objects(masks, values, overlap=overlap)
+        size = (place.height, place.width)
+        canvas[place.y0 : place.y1, place.x0 : place.x1] = paint_patch(
+            shares, bag, index, size, fine=fine, overlap=overlap
+        )
     return canvas
-
-
-def mask_at(bag: PatchBag, index: int, name: str, place: Box) -> Mask:
-    """[h, w] of an object in a patch, at the size the patch is shown in."""
-    found = bag.mask(index, name)
-    if found is None:
-        return np.zeros((place.height, place.width), bool)
-    share = cv2.resize(found.astype(np.float32), (place.width, place.height), interpolation=cv2.INTER_AREA)
-    return np.asarray(share >= 0.5, bool)
 
 
 def map_panel(
@@ -146,7 +138,9 @@ def tissue_panel(view: View, bag: PatchBag, shares: ObjectMap) -> sheet.Panel:
     for number, share in enumerate(found):
         labels = np.zeros(view.pixels.shape[:2], np.int32)
         for index, place in enumerate(view.places):
-            labels[place.y0 : place.y1, place.x0 : place.x1] = mask_at(bag, index, share.name, place)
+            labels[place.y0 : place.y1, place.x0 : place.x1] = mask_at(
+                bag, index, share.name, (place.height, place.width)
+            )
         caption = f"{share.rank}  {share.name}"
         marks.append(sheet.Marked(labels, drawing.colour_of(number), share.rank, caption))
     picture = sheet.marked(view.pixels, marks, view.um_per_px)

@@ -1,0 +1,1 @@
+"""The kinds of evidence ``explain`` gives, one module each; ``tools/explain.py`` chooses among them."""

@@ -1,0 +1,161 @@
+"""What the model finds that the words do not mention: observations, listed apart, never conclusions.
+
+The model is asked for the rest of what its card says it knows, on features that are shared or cached. Below its
+presence gate nothing is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.interface import Capability, Prompt, Segmenter
+from tissuetalk.tools import drawing, engine
+from tissuetalk.tools.features import FeatureCache
+from tissuetalk.tools.results import NotSegmented, Observation, SegmentResult
+
+MOST_WORKING_PX = 2048 * 2048
+"""Largest region, in pixels at the scale of a target, that is looked through for something nobody asked for."""
+COARSEST = 2.5
+"""How many times coarser than its own scale a picture may be for a target nobody asked for."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One observation, with its [H, W] labels over the region when there is something to draw."""
+
+    answer: Observation
+    labels: NDArray[np.int32] | None
+
+
+def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, Capability]]:
+    """What the model knows and the words did not name, in whatever sense they named it."""
+    named = {mask.target for mask in result.masks}
+    named |= set(_targets_of(result.not_segmented, model))
+    asked = []
+    for name in model.card.targets:
+        prompt = Prompt(None, name, name)
+        capability = model.capability(prompt)
+        if capability is not None and capability.target not in named:
+            named.add(capability.target)
+            asked.append((prompt, capability))
+    return asked
+
+
+def _targets_of(items: Iterable[NotSegmented], model: Segmenter) -> Iterable[str]:
+    for item in items:
+        words = item.free_form or (item.label or "").rsplit("-", 1)[-1]
+        capability = model.capability(Prompt(item.label, words, words))
+        if capability is not None:
+            yield capability.target
+
+
+def observe(
+    result: SegmentResult,
+    model: Segmenter,
+    source: ImageSource,
+    *,
+    mpp: float,
+    features: FeatureCache | None = None,
+    progress: engine.Progress = lambda done, what: None,
+    stop: engine.Stop = lambda: False,
+) -> list[Seen]:
+    """Numbered on from the masks that were found. Raises CancelledError."""
+    region = Box.from_sequence(result.image.region)
+    asked, left = [], []
+    for prompt, capability in unmentioned(result, model):
+        zoom = mpp / capability.mpp
+        if zoom > COARSEST:
+            left.append(_not_looked_for(capability.target, f"{mpp:.2g} µm/px is too coarse for it"))
+        elif region.width * region.height * zoom * zoom > MOST_WORKING_PX:
+            left.append(
+                _not_looked_for(capability.target, "the region is too large; ask about a smaller one")
+            )
+        else:
+            asked.append((prompt, capability))
+    found = (
+        engine.look_for(model, source, region, mpp, asked, features=features, progress=progress, stop=stop)
+        if asked
+        else []
+    )
+    known_scale = result.image.mpp_source in ("file", "given")
+    number, seen = sum(mask.found for mask in result.masks), []
+    for (_, capability), maps in zip(asked, found, strict=True):
+        number += bool(maps.mask.any())
+        seen.append(_seen(capability.target, maps, region, number, mpp if known_scale else None))
+    return seen + left
+
+
+def _seen(name: str, maps: engine.Found, region: Box, number: int, mpp: float | None) -> Seen:
+    if not maps.mask.any():
+        statement = f"{name}: not mentioned, looked for and not found; presence {maps.presence:.2f}"
+        answer = Observation(
+            number=None,
+            name=name,
+            found=False,
+            presence=round(maps.presence, 4),
+            area_px=0,
+            area_um2=None,
+            area_fraction=0.0,
+            count=None,
+            bbox=None,
+            colour=None,
+            statement=statement,
+        )
+        return Seen(answer, None)
+    area_px = int(maps.mask.sum())
+    share = area_px / maps.mask.size
+    count = None if maps.instances is None else len(np.unique(maps.instances[maps.instances > 0]))
+    objects = "" if count is None else f"{count} objects, "
+    labels = maps.mask.astype(np.int32) if maps.instances is None else maps.instances
+    answer = Observation(
+        number=number,
+        name=name,
+        found=True,
+        presence=round(maps.presence, 4),
+        area_px=area_px,
+        area_um2=None if mpp is None else area_px * mpp**2,
+        area_fraction=share,
+        count=count,
+        bbox=_bounds(maps.mask, region),
+        colour=drawing.colour_of(number - 1),
+        statement=f"{name}: not mentioned; the model outlines {objects}{share:.1%} of the region as this "
+        f"(presence {maps.presence:.2f}). An observation to look at, not a diagnosis.",
+    )
+    return Seen(answer, labels)
+
+
+def _not_looked_for(name: str, why: str) -> Seen:
+    statement = f"{name}: not looked for, {why}"
+    answer = Observation(
+        number=None,
+        name=name,
+        found=False,
+        presence=None,
+        area_px=0,
+        area_um2=None,
+        area_fraction=0.0,
+        count=None,
+        bbox=None,
+        colour=None,
+        statement=statement,
+    )
+    return Seen(answer, None)
+
+
+def _bounds(mask: NDArray[np.bool_], region: Box) -> list[int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x0, y0 = region.x0 + int(columns[0]), region.y0 + int(rows[0])
+    return [x0, y0, region.x0 + int(columns[-1]) + 1, region.y0 + int(rows[-1]) + 1]
+
+
+def summary(seen: Sequence[Observation]) -> str | None:
+    """One line for what was looked for besides and is not there; None when there is nothing to say."""
+    gone = [each.name for each in seen if not each.found and each.presence is not None]
+    skipped = [each.statement for each in seen if each.presence is None]
+    parts = [f"also looked for and not found: {', '.join(gone)}"] if gone else []
+    return "; ".join(parts + skipped) or None
