@@ -10,10 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tissuetalk.models.errors import InvalidArgumentError, WorkspaceFullError
-from tissuetalk.tools.export import coco, dicom_ann, dicom_seg, geojson, ome_zarr, parquet, tables
+from tissuetalk.tools.export import (
+    coco,
+    dicom_ann,
+    dicom_seg,
+    geojson,
+    ome_zarr,
+    parquet,
+    slide_dicom,
+    slide_pictures,
+    slide_rows,
+    tables,
+)
 from tissuetalk.tools.export.content import Content
+from tissuetalk.tools.export.slide_content import SlideContent
 from tissuetalk.tools.measure import OpenImage
 from tissuetalk.tools.result_folder import ResultFolder
+from tissuetalk.tools.slides.stored import StoredSlide, is_slide
 
 
 @dataclass(frozen=True)
@@ -23,16 +36,31 @@ class Format:
     summary: str
     file_name: str
     write: Callable[[Content, Path], None]
+    write_slide: Callable[[SlideContent, Path], None]
 
 
 FORMATS: dict[str, Format] = {
-    "geojson": Format("outlines as QuPath reads them; .gz packs them", "objects.geojson", geojson.write),
-    "csv": Format("one row of numbers per object", "objects.csv", tables.write),
-    "parquet": Format("the same rows with outlines and provenance", "objects.parquet", parquet.write),
-    "ome-zarr": Format("label pyramids in micrometres", "result.ome.zarr", ome_zarr.write),
-    "dicom-seg": Format("one binary segment per target", "segmentation.dcm", dicom_seg.write),
-    "dicom-ann": Format("one polygon per object", "annotations.dcm", dicom_ann.write),
-    "coco": Format("one run-length mask per object", "coco.json", coco.write),
+    "geojson": Format(
+        "outlines as QuPath reads them; .gz packs them",
+        "objects.geojson",
+        geojson.write,
+        slide_rows.write_geojson,
+    ),
+    "csv": Format("one row of numbers per object", "objects.csv", tables.write, slide_rows.write_csv),
+    "parquet": Format(
+        "the same rows with outlines and provenance",
+        "objects.parquet",
+        parquet.write,
+        slide_rows.write_parquet,
+    ),
+    "ome-zarr": Format(
+        "label pyramids in micrometres", "result.ome.zarr", ome_zarr.write, slide_pictures.write_ome_zarr
+    ),
+    "dicom-seg": Format(
+        "one binary segment per target", "segmentation.dcm", dicom_seg.write, slide_dicom.write_seg
+    ),
+    "dicom-ann": Format("one polygon per object", "annotations.dcm", dicom_ann.write, slide_dicom.write_ann),
+    "coco": Format("one run-length mask per object", "coco.json", coco.write, slide_pictures.write_coco),
 }
 
 
@@ -47,7 +75,11 @@ def export(folder: ResultFolder, format: str, out: Path, open_image: OpenImage) 
         raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {', '.join(FORMATS)}.")
     content = Content(folder, open_image)
     with _placed(out) as part:
-        FORMATS[format].write(content, part)
+        if is_slide(folder.path):
+            with StoredSlide(folder, open_image) as slide:
+                FORMATS[format].write_slide(SlideContent(content, slide), part)
+        else:
+            FORMATS[format].write(content, part)
     return out
 
 

@@ -20,24 +20,34 @@ def write(content: Content, out: Path) -> None:
     """Masks cover the whole image, as COCO wants them. Raises ImageTooLargeError from 2³² pixels on."""
     coder = library("pycocotools.mask")
     image = content.result.image
-    if image.width * image.height >= 2**32:
-        raise ImageTooLargeError(
-            f"run lengths cannot number {image.width} x {image.height} pixels; export parquet or ome-zarr."
-        )
+    require_numbered(image.width, image.height)
     names = list(dict.fromkeys(layer.name for layer in content.layers))
     numbers = count(1)
-    document = {
+    annotations = [
+        {"id": next(numbers), "image_id": 1, "category_id": names.index(layer.name) + 1, **annotation}
+        for layer in content.layers
+        for annotation in _annotations(layer, image.height, image.width, coder)
+    ]
+    out.write_text(json.dumps({**document(content, names), "annotations": annotations}), "utf-8")
+
+
+def require_numbered(width: int, height: int) -> None:
+    """Raise ImageTooLargeError for an image whose pixels 32 bits cannot number."""
+    if width * height >= 2**32:
+        raise ImageTooLargeError(
+            f"run lengths cannot number {width} x {height} pixels; export parquet or ome-zarr."
+        )
+
+
+def document(content: Content, names: list[str]) -> dict[str, Any]:
+    """Everything but the annotations."""
+    image = content.result.image
+    return {
         "info": {"description": "Masks from words", **content.about()},
         "licenses": [],
         "images": [{"id": 1, "width": image.width, "height": image.height, "file_name": content.image_name}],
         "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
-        "annotations": [
-            {"id": next(numbers), "image_id": 1, "category_id": names.index(layer.name) + 1, **annotation}
-            for layer in content.layers
-            for annotation in _annotations(layer, image.height, image.width, coder)
-        ],
     }
-    out.write_text(json.dumps(document), "utf-8")
 
 
 def _annotations(layer: Layer, height: int, width: int, coder: Any) -> Iterator[dict[str, Any]]:

@@ -29,18 +29,25 @@ def write(content: Content, out: Path) -> None:
     annotations = hd.ann.MicroscopyBulkSimpleAnnotations(
         source_images=[dicom.slide_of(content)],
         annotation_coordinate_type=hd.ann.AnnotationCoordinateTypeValues.SCOORD,
-        annotation_groups=[_group(number, layer) for number, layer in enumerate(found, start=1)],
+        annotation_groups=[
+            group(number, layer, _drawn(layer)) for number, layer in enumerate(found, start=1)
+        ],
         content_label="TISSUETALK",
         **dicom.maker(content),
     )
     annotations.save_as(out)
 
 
-def _group(number: int, layer: Layer) -> Any:
+def _drawn(layer: Layer) -> list[tuple[int, shapely.Polygon]]:
+    """(object number, polygon) of every part."""
+    return [(number, part) for number, shape in layer.polygons() for part in _parts(shape)]
+
+
+def group(number: int, layer: Layer, drawn: list[tuple[int, shapely.Polygon]]) -> Any:
+    """One target's polygons with what made them."""
     hd = library("highdicom")
     category, kind = dicom.property_codes(layer)
     types = hd.ann.AnnotationGroupGenerationTypeValues
-    drawn = [(object_number, part) for object_number, shape in layer.polygons() for part in _parts(shape)]
     return hd.ann.AnnotationGroup(
         number=number,
         uid=hd.UID(),

@@ -30,9 +30,7 @@ def write(content: Content, out: Path) -> None:
         source_images=[slide],
         pixel_array=masks,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[
-            _segment(number, layer) for number, layer in enumerate(content.layers, start=1)
-        ],
+        segment_descriptions=[segment(number, layer) for number, layer in enumerate(content.layers, start=1)],
         tile_pixel_array=True,
         tile_size=(dicom.TILE_PX, dicom.TILE_PX),
         plane_positions=[_place(content, slide)],
@@ -55,7 +53,8 @@ def _matrix(layer: Layer) -> NDArray[np.bool_]:
     return np.pad(layer.mask, ((0, image.height - region.y1), (0, image.width - region.x1)))
 
 
-def _segment(number: int, layer: Layer) -> Any:
+def segment(number: int, layer: Layer) -> Any:
+    """What a segment shows and which model made it."""
     hd = library("highdicom")
     category, kind = dicom.property_codes(layer)
     types = hd.seg.SegmentAlgorithmTypeValues
@@ -75,18 +74,23 @@ def _segment(number: int, layer: Layer) -> Any:
 
 
 def _place(content: Content, slide: Any) -> Any:
-    """Where the first pixel of the region lies on the slide, in millimetres; it begins a pixel matrix of its own."""
+    """Where the first pixel of the region lies on the slide; it begins a pixel matrix of its own."""
     hd = library("highdicom")
+    return hd.PlanePositionSequence(
+        coordinate_system=hd.CoordinateSystemNames.SLIDE,
+        image_position=at_mm(slide, content.region.x0, content.region.y0),
+        pixel_matrix_position=(1, 1),
+    )
+
+
+def at_mm(slide: Any, x: float, y: float) -> tuple[float, ...]:
+    """Where the middle of a full-resolution pixel lies on the slide, in millimetres."""
     (origin,) = slide.TotalPixelMatrixOriginSequence
     (measures,) = slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
     start = (float(origin.XOffsetInSlideCoordinateSystem), float(origin.YOffsetInSlideCoordinateSystem), 0.0)
-    at_mm = library("highdicom.spatial").PixelToReferenceTransformer(
-        image_position=start,
-        image_orientation=[float(value) for value in slide.ImageOrientationSlide],
-        pixel_spacing=[float(value) for value in measures.PixelSpacing],
-    )(np.array([[content.region.x0, content.region.y0]]))[0]
-    return hd.PlanePositionSequence(
-        coordinate_system=hd.CoordinateSystemNames.SLIDE,
-        image_position=tuple(float(value) for value in at_mm),
-        pixel_matrix_position=(1, 1),
+    across, down = (
+        np.array([float(value) for value in slide.ImageOrientationSlide[at : at + 3]]) for at in (0, 3)
     )
+    between_rows, between_columns = (float(value) for value in measures.PixelSpacing)
+    place = np.array(start) + across * x * between_columns + down * y * between_rows
+    return tuple(float(value) for value in place)

@@ -62,6 +62,17 @@ def _write_image(content: Content, root: Any, writer: Any) -> None:
     """The region's pixels at the sizes of the label levels, [3, H, W] each."""
     region = content.region
     shapes = [level.shape for level in levels(np.empty((region.height, region.width), bool))]
+    _write_levels(content, root, writer, shapes)
+
+
+def write_reduced_image(content: Content, root: Any, size: tuple[int, int]) -> None:
+    """The same for a slide: its finest level is (width, height) pixels."""
+    shapes = [level.shape for level in levels(np.empty((size[1], size[0]), bool))]
+    _write_levels(content, root, _writer(), shapes)
+
+
+def _write_levels(content: Content, root: Any, writer: Any, shapes: list[tuple[int, ...]]) -> None:
+    region = content.region
     with content.open_image() as source:
         pyramid = [
             np.moveaxis(source.read_region(region, width=width, height=height), -1, 0)

@@ -10,6 +10,7 @@ import shapely
 
 from tissuetalk.tools.export import tables
 from tissuetalk.tools.export.content import Content, Layer, library
+from tissuetalk.tools.results import Mask
 
 _WHOLE = ("id", "area_px", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
 
@@ -17,13 +18,14 @@ _WHOLE = ("id", "area_px", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
 def write(content: Content, out: Path) -> None:
     """Outlines are WKB in full-resolution pixels, described as GeoParquet 1.1 does; no mask, no rows."""
     arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
-    schema = _schema(arrow, content)
-    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+    columns = schema(arrow, content)
+    with parquet.ParquetWriter(out, columns, compression="zstd") as writer:
         for layer in content.layers:
-            writer.write_table(_rows(arrow, layer, schema))
+            writer.write_table(_rows(arrow, layer, columns))
 
 
-def _schema(arrow: Any, content: Content) -> Any:
+def schema(arrow: Any, content: Content) -> Any:
+    """Columns of an export, described as GeoParquet."""
     words = ["result_id", "image_id", "mask_id", "name", "label", "target", "object_type"]
     provenance = ["prompt", "words", "model", "weights_sha256", "mpp_source", "version"]
     fields = [(word, arrow.string()) for word in words]
@@ -52,28 +54,33 @@ def _rows(arrow: Any, layer: Layer, schema: Any) -> Any:
         arrow.BufferReader(layer.table().encode()),
         convert_options=reader.ConvertOptions(column_types=types),
     )
-    record, origin = layer.record, layer.record.provenance
-    constants = {
-        "result_id": layer.content.result.result_id,
-        "image_id": layer.content.result.image.image_id,
+    known = constants(layer.content, layer.record, layer.name, layer.instances is not None)
+    row_count = numbers.num_rows
+    arrays = {
+        name: arrow.array([value] * row_count, schema.field(name).type) for name, value in known.items()
+    }
+    arrays["geometry"] = arrow.array([shapely.to_wkb(shape) for _, shape in layer.polygons()], arrow.binary())
+    arrays |= {name: numbers[name] for name in types}
+    return arrow.table([arrays[name] for name in schema.names], schema=schema)
+
+
+def constants(content: Content, record: Mask, name: str, objects: bool) -> dict[str, Any]:
+    """What every row of one mask has in common."""
+    origin = record.provenance
+    return {
+        "result_id": content.result.result_id,
+        "image_id": content.result.image.image_id,
         "mask_id": record.mask_id,
-        "name": layer.name,
+        "name": name,
         "label": record.label,
         "target": record.target,
-        "object_type": "region" if layer.instances is None else "object",
+        "object_type": "object" if objects else "region",
         "prompt": origin.prompt,
         "words": origin.words,
         "model": origin.model,
         "weights_sha256": origin.weights_sha256,
         "mpp_source": origin.mpp_source,
         "version": origin.version,
-        "mpp": layer.content.mpp,
+        "mpp": content.mpp,
         "model_mpp": origin.model_mpp,
     }
-    row_count = numbers.num_rows
-    arrays = {
-        name: arrow.array([value] * row_count, schema.field(name).type) for name, value in constants.items()
-    }
-    arrays["geometry"] = arrow.array([shapely.to_wkb(shape) for _, shape in layer.polygons()], arrow.binary())
-    arrays |= {name: numbers[name] for name in types}
-    return arrow.table([arrays[name] for name in schema.names], schema=schema)

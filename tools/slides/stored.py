@@ -145,20 +145,22 @@ class SlideLayer:
         ).fetchall()
         return rows
 
-    def batches(
+    def arrow_batches(
         self, columns: str, where: str = "true", values: Sequence[Any] = (), rows: int = ROWS_PER_BATCH
-    ) -> Iterator[Batch]:
-        """Rows of a large answer in the order of the file, some tens of thousands at a time."""
+    ) -> Iterator[Any]:
+        """Rows of a large answer in the order of the file, as Arrow record batches of some tens of thousands."""
         if not self.columns:
             return
         # a cursor of its own, so that other questions can be asked while these rows are being read
         with self.slide.database.cursor() as cursor:
             sql = f"select {columns} from read_parquet(?) where {where}"
             found = cursor.sql(sql, params=[str(self.parquet), *values])
-            for batch in found.to_arrow_reader(rows):
-                if batch.num_rows:
-                    names = batch.schema.names
-                    yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in names}
+            yield from (batch for batch in found.to_arrow_reader(rows) if batch.num_rows)
+
+    def batches(self, columns: str, where: str = "true", values: Sequence[Any] = ()) -> Iterator[Batch]:
+        """The same as columns of numbers."""
+        for batch in self.arrow_batches(columns, where, values):
+            yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
 
     def count(self) -> int:
         if not self.has_objects:
@@ -213,14 +215,19 @@ class SlideLayer:
 
     def sample(self, box: Box, width: int, height: int) -> NDArray[np.int32]:
         """[height, width] labels of a full-resolution box at the size of a picture, from the level that suits it."""
-        wanted = max(box.width / width, box.height / height)
-        fitting = [level for level in self.levels if max(level.step_x, level.step_y) <= wanted]
+        return self.resampled((box.x0, box.y0), (box.width / width, box.height / height), (width, height))
+
+    def resampled(
+        self, corner_xy: tuple[float, float], step_xy: tuple[float, float], size: tuple[int, int]
+    ) -> NDArray[np.int32]:
+        """[height, width] of ``size``: the label under the middle of every pixel of a grid in full-resolution pixels."""
+        fitting = [level for level in self.levels if level.step_x <= max(step_xy) * (1 + 1e-9)]
         level = (fitting or self.levels[:1])[-1]
-        columns = _nearest(box.x0 - level.x0, box.width / width, width, level.step_x)
-        rows = _nearest(box.y0 - level.y0, box.height / height, height, level.step_y)
+        columns = _nearest(corner_xy[0] - level.x0, step_xy[0], size[0], level.step_x)
+        rows = _nearest(corner_xy[1] - level.y0, step_xy[1], size[1], level.step_y)
         inside_x = np.flatnonzero((columns >= 0) & (columns < level.array.shape[1]))
         inside_y = np.flatnonzero((rows >= 0) & (rows < level.array.shape[0]))
-        picture = np.zeros((height, width), np.int32)
+        picture = np.zeros((size[1], size[0]), np.int32)
         if inside_x.size and inside_y.size:
             columns, rows = columns[inside_x], rows[inside_y]
             read = np.asarray(level.array[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
