@@ -132,18 +132,27 @@ def weights_of(name: str, source: str | Path | None = None) -> Path:
     wanted = str(source or os.environ.get(origin.variable) or origin.hub_id)
     if name == LITEMEDSAM.name:
         return _litemedsam_file(wanted, origin.variable)
+    return hub_folder(name, origin.hub_id, origin.variable, origin.card.licence, source)
+
+
+def hub_folder(name: str, hub_id: str, variable: str, licence: str, source: str | Path | None = None) -> Path:
+    """Folder with the weights of a hub repository, or one that ``source`` or the environment variable names.
+
+    Raises ModelUnavailableError saying what to do.
+    """
+    wanted = str(source or os.environ.get(variable) or hub_id)
     folder = Path(wanted).expanduser()
     if folder.is_dir():
         return _checked(folder, name)
     if "/" not in wanted or wanted.startswith((".", "/", "~")) or wanted.count("/") != 1:
         raise ModelUnavailableError(
-            f"{name}: there is no folder {wanted}; set {origin.variable} to a folder or a hub id"
+            f"{name}: there is no folder {wanted}; set {variable} to a folder or a hub id"
         )
     cached = _cached_snapshot(wanted)
     if cached is None:
         raise ModelUnavailableError(
-            f"{name}: the weights of {wanted} are not on this machine ({origin.card.licence}); run "
-            f"`hf download {wanted}`, or set {origin.variable} to a folder that holds them"
+            f"{name}: the weights of {wanted} are not on this machine ({licence}); run "
+            f"`hf download {wanted}`, or set {variable} to a folder that holds them"
         )
     return _checked(cached, name)
 

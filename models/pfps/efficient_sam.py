@@ -1,0 +1,387 @@
+"""EfficientSAM, the backbone of PFPs: module names are those of the published checkpoint (arXiv 2312.00863).
+
+Two things are added for PFPs and change nothing when left out: tokens that enter every block of the image encoder, and
+tokens that stand beside the points in the mask decoder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tissuetalk.models.errors import ModelUnavailableError
+
+MEAN: Final = (0.485, 0.456, 0.406)
+STD: Final = (0.229, 0.224, 0.225)
+SLOTS: Final = 6
+"""Points (a box is two) are padded to this many with invalid ones."""
+INVALID, POINT, TOP_LEFT, BOTTOM_RIGHT = -1, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class SamSizes:
+    """The defaults are EfficientSAM-S; ``width=192, heads=3`` is -Ti."""
+
+    image_px: int = 1024
+    patch_px: int = 16
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    grid: int = 14
+    """Side of the learned position grid, resized to the number of patches."""
+    decoder_width: int = 256
+    decoder_heads: int = 8
+    decoder_mlp: int = 2048
+    upscaling: tuple[int, int] = (64, 32)
+
+    @property
+    def tokens(self) -> int:
+        """Patches along one side."""
+        return self.image_px // self.patch_px
+
+
+SMALL: Final = SamSizes()
+TINY: Final = SamSizes(width=192, heads=3)
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of a map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W]."""
+        moved = functional.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
+        return moved.permute(0, 3, 1, 2)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, C]."""
+        count, length, width = x.shape
+        qkv = self.qkv(x).reshape(count, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        answer = functional.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.proj(answer.transpose(1, 2).reshape(count, length, width))
+        return out
+
+
+class Perceptron(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Perceptron(width, 4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        x = x + self.mlp(self.norm2(x))
+        return x
+
+
+class PatchEmbedding(nn.Module):
+    def __init__(self, sizes: SamSizes) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, sizes.width, sizes.patch_px, sizes.patch_px)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.proj(images)
+        return out
+
+
+class ImageEncoder(nn.Module):
+    def __init__(self, sizes: SamSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.patch_embed = PatchEmbedding(sizes)
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, sizes.grid**2 + 1, sizes.width))
+        self.blocks = nn.ModuleList(Block(sizes.width, sizes.heads) for _ in range(sizes.depth))
+        self.neck = nn.Sequential(
+            nn.Conv2d(sizes.width, sizes.decoder_width, 1, bias=False),
+            ChannelNorm(sizes.decoder_width),
+            nn.Conv2d(sizes.decoder_width, sizes.decoder_width, 3, padding=1, bias=False),
+            ChannelNorm(sizes.decoder_width),
+        )
+
+    def forward(self, images: Tensor, language: Tensor | None = None) -> Tensor:
+        """[B, 3, S, S] normalised images and perhaps [B, T, C] language tokens to [B, D, S/16, S/16].
+
+        The language tokens stand before the patches in every block; what a block makes of them is dropped and the
+        original ones enter the next block again.
+        """
+        patches = self.patch_embed(images)
+        count, width, rows, columns = patches.shape
+        x = (patches + self._places(rows, columns)).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            if language is None:
+                x = block(x)
+            else:
+                x = block(torch.cat([language, x], dim=1))[:, language.shape[1] :]
+        out: Tensor = self.neck(x.transpose(1, 2).reshape(count, width, rows, columns))
+        return out
+
+    def _places(self, rows: int, columns: int) -> Tensor:
+        """[1, C, rows, columns]; the first slot belonged to a class token nobody uses."""
+        side = self.sizes.grid
+        grid = self.pos_embed[:, 1:].transpose(1, 2).reshape(1, -1, side, side)
+        if (rows, columns) == (side, side):
+            return grid
+        return functional.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False)
+
+
+class FourierPlaces(nn.Module):
+    """Random Fourier features of places in 0..1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.positional_encoding_gaussian_matrix: Tensor
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, width // 2))
+
+    def forward(self, places: Tensor) -> Tensor:
+        """[..., 2] x, y to [..., C]."""
+        turned = 2 * math.pi * ((2 * places - 1) @ self.positional_encoding_gaussian_matrix)
+        return torch.cat([turned.sin(), turned.cos()], dim=-1)
+
+
+class PromptEncoder(nn.Module):
+    def __init__(self, sizes: SamSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.pe_layer = FourierPlaces(sizes.decoder_width)
+        self.invalid_points = nn.Embedding(1, sizes.decoder_width)
+        self.point_embeddings = nn.Embedding(1, sizes.decoder_width)
+        self.bbox_top_left_embeddings = nn.Embedding(1, sizes.decoder_width)
+        self.bbox_bottom_right_embeddings = nn.Embedding(1, sizes.decoder_width)
+
+    def forward(self, points: Tensor, labels: Tensor) -> Tensor:
+        """[B, P, 2] x, y in input pixels and [B, P] kinds (at most SLOTS) to [B, SLOTS, D]."""
+        spare = SLOTS - points.shape[1]
+        points = functional.pad(points, (0, 0, 0, spare), value=-1.0)
+        labels = functional.pad(labels, (0, spare), value=INVALID)
+        points = torch.where((labels == INVALID)[..., None], -1.0, points)
+        tokens: Tensor = self.pe_layer((points + 0.5) / self.sizes.image_px)
+        kinds = (
+            (INVALID, self.invalid_points),
+            (POINT, self.point_embeddings),
+            (TOP_LEFT, self.bbox_top_left_embeddings),
+            (BOTTOM_RIGHT, self.bbox_bottom_right_embeddings),
+        )
+        for kind, embedding in kinds:
+            tokens = tokens + (labels == kind)[..., None] * embedding.weight
+        return tokens
+
+    def dense_places(self) -> Tensor:
+        """[1, D, S/16, S/16] encoding of the middle of every patch."""
+        side = self.sizes.tokens
+        middle = (torch.arange(side, device=self.invalid_points.weight.device) + 0.5) / side
+        y, x = torch.meshgrid(middle, middle, indexing="ij")
+        encoded: Tensor = self.pe_layer(torch.stack([x, y], dim=-1))
+        return encoded.permute(2, 0, 1)[None]
+
+
+class Layers(nn.Module):
+    """``depth`` hidden layers with GELU and one more linear layer."""
+
+    def __init__(self, width: int, hidden: int, out: int, depth: int) -> None:
+        super().__init__()
+        sizes = [width, *[hidden] * depth]
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(before, after), nn.GELU()) for before, after in pairwise(sizes)
+        )
+        self.fc = nn.Linear(hidden, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        out: Tensor = self.fc(x)
+        return out
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, inner)
+        self.k_proj = nn.Linear(width, inner)
+        self.v_proj = nn.Linear(width, inner)
+        self.out_proj = nn.Linear(inner, width)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[B, N, C], [B, M, C], [B, M, C] to [B, N, C]."""
+        split = [
+            projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projected in (self.q_proj(query), self.k_proj(key), self.v_proj(value))
+        ]
+        answer = functional.scaled_dot_product_attention(*split)
+        out: Tensor = self.out_proj(answer.transpose(1, 2).flatten(2))
+        return out
+
+
+class TwoWayBlock(nn.Module):
+    """Tokens among themselves, tokens to image, perceptron, image to tokens."""
+
+    def __init__(self, sizes: SamSizes, *, first: bool) -> None:
+        super().__init__()
+        width, heads = sizes.decoder_width, sizes.decoder_heads
+        self.first = first
+        self.self_attn = CrossAttention(width, heads, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.cross_attn_token_to_image = CrossAttention(width, heads, width // 2)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Layers(width, sizes.decoder_mlp, width, 1)
+        self.norm3 = nn.LayerNorm(width)
+        self.norm4 = nn.LayerNorm(width)
+        self.cross_attn_image_to_token = CrossAttention(width, heads, width // 2)
+
+    def forward(
+        self, tokens: Tensor, image: Tensor, token_places: Tensor, places: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if not self.first:
+            tokens = tokens + token_places
+        tokens = self.norm1(tokens + self.self_attn(tokens, tokens, tokens))
+        seen = self.cross_attn_token_to_image(tokens + token_places, image + places, image)
+        tokens = self.norm2(tokens + seen)
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        told = self.cross_attn_image_to_token(image + places, tokens + token_places, tokens)
+        return tokens, self.norm4(image + told)
+
+
+class TwoWayTransformer(nn.Module):
+    def __init__(self, sizes: SamSizes) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TwoWayBlock(sizes, first=number == 0) for number in range(2))
+        self.final_attn_token_to_image = CrossAttention(
+            sizes.decoder_width, sizes.decoder_heads, sizes.decoder_width // 2
+        )
+        self.norm_final_attn = nn.LayerNorm(sizes.decoder_width)
+
+    def forward(self, image: Tensor, places: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, D, h, w], [1, D, h, w], [B, N, D] to tokens [B, N, D] and image [B, D, h, w]."""
+        rows, columns = image.shape[-2:]
+        seen, where = image.flatten(2).transpose(1, 2), places.flatten(2).transpose(1, 2)
+        state = tokens
+        for layer in self.layers:
+            state, seen = layer(state, seen, tokens, where)
+        looked = self.final_attn_token_to_image(state + tokens, seen + where, seen)
+        return self.norm_final_attn(state + looked), seen.transpose(1, 2).reshape(len(seen), -1, rows, columns)
+
+
+class MaskDecoder(nn.Module):
+    def __init__(self, sizes: SamSizes) -> None:
+        super().__init__()
+        width, (coarse, fine) = sizes.decoder_width, sizes.upscaling
+        self.transformer = TwoWayTransformer(sizes)
+        self.iou_token = nn.Embedding(1, width)
+        self.mask_tokens = nn.Embedding(4, width)
+        self.final_output_upscaling_layers = nn.ModuleList(
+            [
+                nn.Sequential(nn.ConvTranspose2d(width, coarse, 2, 2), nn.GroupNorm(1, coarse), nn.GELU()),
+                nn.Sequential(nn.ConvTranspose2d(coarse, fine, 2, 2), nn.Identity(), nn.GELU()),
+            ]
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(Layers(width, width, fine, 2) for _ in range(4))
+        self.iou_prediction_head = Layers(width, width, 4, 2)
+
+    def attend(self, image: Tensor, places: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B, 5 + N, D] (quality, four masks, prompts) and the image [B, D, h, w] after two-way attention."""
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])[None]
+        tokens = torch.cat([own.expand(len(prompts), -1, -1), prompts], dim=1)
+        answer: tuple[Tensor, Tensor] = self.transformer(image, places, tokens)
+        return answer
+
+    def upscale(self, image: Tensor) -> Tensor:
+        """[B, D, h, w] to [B, 32, 4h, 4w]."""
+        for layer in self.final_output_upscaling_layers:
+            image = layer(image)
+        return image
+
+    def forward(self, image: Tensor, places: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of four masks [B, 4, 4h, 4w] and their estimated overlap with the truth [B, 4]."""
+        tokens, seen = self.attend(image, places, prompts)
+        weights = torch.stack(
+            [mlp(tokens[:, 1 + k]) for k, mlp in enumerate(self.output_hypernetworks_mlps)], 1
+        )
+        logits = torch.einsum("bkc,bchw->bkhw", weights, self.upscale(seen))
+        return logits, self.iou_prediction_head(tokens[:, 0])
+
+
+class EfficientSam(nn.Module):
+    """Points and boxes in, masks out."""
+
+    def __init__(self, sizes: SamSizes = SMALL) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.image_encoder = ImageEncoder(sizes)
+        self.prompt_encoder = PromptEncoder(sizes)
+        self.mask_decoder = MaskDecoder(sizes)
+
+    def forward(self, embeddings: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """[1, D, h, w] embeddings and N prompts [N, P, 2], [N, P] to logits [N, 3, 4h, 4w] and estimates [N, 3]."""
+        prompts = self.prompt_encoder(points, labels)
+        logits, quality = self.mask_decoder(
+            embeddings.expand(len(points), -1, -1, -1), self.prompt_encoder.dense_places(), prompts
+        )
+        return logits[:, 1:], quality[:, 1:]
+
+
+def prepared(images: Tensor, side_px: int) -> Tensor:
+    """[B, 3, H, W] in 0..1 to normalised [B, 3, side, side], as EfficientSAM was trained."""
+    if images.shape[-2:] != (side_px, side_px):
+        images = functional.interpolate(images, (side_px, side_px), mode="bilinear", align_corners=False)
+    mean, std = (images.new_tensor(values)[None, :, None, None] for values in (MEAN, STD))
+    return (images - mean) / std
+
+
+def sizes_of(weights: Mapping[str, Tensor]) -> SamSizes:
+    """Which of the two published sizes a checkpoint has. Raises ModelUnavailableError."""
+    projection = weights.get("image_encoder.patch_embed.proj.weight")
+    found = None if projection is None else {384: SMALL, 192: TINY}.get(projection.shape[0])
+    if found is None:
+        raise ModelUnavailableError(
+            "these are no EfficientSAM weights; give efficient_sam_vits.pt or efficient_sam_vitt.pt"
+        )
+    return found
+
+
+def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Every weight of a published checkpoint into the parts of the same names. Raises ModelUnavailableError."""
+    own = model.state_dict()
+    wrong = [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]
+    parts = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
+    missing = [key for key in own if key.startswith(parts) and key not in weights]
+    if wrong or missing:
+        raise ModelUnavailableError(
+            f"the EfficientSAM weights do not fit: {len(missing)} are missing and {len(wrong)} differ, among them "
+            f"{(wrong + missing)[0]}; give efficient_sam_vits.pt for the small and efficient_sam_vitt.pt for the tiny size"
+        )
+    model.load_state_dict(dict(weights), strict=False)

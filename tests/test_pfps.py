@@ -1,0 +1,348 @@
+"""PFPs at small sizes: requests enter three places of the network, and its numbers are those of the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
+from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
+from tissuetalk.models.pfps import folder
+from tissuetalk.models.pfps.dynamic_head import GENERATED, generated_layers, split
+from tissuetalk.models.pfps.efficient_sam import (
+    BOTTOM_RIGHT,
+    INVALID,
+    POINT,
+    SLOTS,
+    SMALL,
+    TINY,
+    TOP_LEFT,
+    EfficientSam,
+    SamSizes,
+    load_published,
+    sizes_of,
+)
+from tissuetalk.models.pfps.kidney import UNIT_WORDS, drawn_patch, read_patches, valid_point
+from tissuetalk.models.pfps.language import OneSetIds, TwoSetIds, add_lora
+from tissuetalk.models.pfps.network import Pfps, PfpsSizes
+from tissuetalk.models.pfps.training import Question, answer, ask, optimiser_of, pfps_loss, train_step
+
+LITTLE = SamSizes(
+    image_px=128, width=32, depth=2, heads=2, grid=4, decoder_width=32, decoder_heads=4, decoder_mlp=48, upscaling=(32, 16)
+)  # fmt: skip
+WORDS = [
+    "<unk>",
+    "segment",
+    "the",
+    "nuclei",
+    "inside",
+    "outside",
+    "proximal",
+    "distal",
+    "tubule",
+    "glomerular",
+    "tuft",
+    "capsule",
+    "all",
+    "every",
+]
+
+
+def tiny_llama(path: Path) -> Path:
+    """A causal language model of two layers with a word-level tokenizer, saved like the published one."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    LlamaModel(config).save_pretrained(path)
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    plain = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
+    plain.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>").save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+def by_id(strategy: str = "two-set", **other: object) -> Pfps:
+    torch.manual_seed(0)
+    return folder.build(PfpsSizes(LITTLE, strategy, **other))
+
+
+def question(seed: int = 0, task: int = 2, **other: object) -> Question:
+    patch = drawn_patch(seed, "tuft", 128)
+    given = {
+        "truth": patch.nuclei > 0,
+        "unit": "tuft",
+        "task": task,
+        "sentence": "segment the nuclei",
+    } | other
+    return Question(patch.image, **given)
+
+
+# --- the backbone
+
+
+def test_the_backbone_has_the_published_size_and_names() -> None:
+    with torch.device("meta"):
+        small, tiny = EfficientSam(SMALL), EfficientSam(TINY)
+    names = small.state_dict()
+    assert names["image_encoder.pos_embed"].shape == (1, 197, 384)
+    for key in (
+        "image_encoder.blocks.11.attn.qkv.weight",
+        "image_encoder.neck.3.bias",
+        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+        "prompt_encoder.bbox_bottom_right_embeddings.weight",
+        "mask_decoder.transformer.layers.1.cross_attn_image_to_token.out_proj.weight",
+        "mask_decoder.transformer.final_attn_token_to_image.q_proj.weight",
+        "mask_decoder.output_hypernetworks_mlps.3.layers.1.0.weight",
+        "mask_decoder.iou_prediction_head.fc.weight",
+        "mask_decoder.final_output_upscaling_layers.1.0.weight",
+    ):
+        assert key in names
+    assert names["mask_decoder.transformer.layers.0.cross_attn_token_to_image.q_proj.weight"].shape == (
+        128,
+        256,
+    )
+    assert [round(sum(p.numel() for p in model.parameters()) / 1e6, 1) for model in (small, tiny)] == [
+        26.4,
+        10.2,
+    ]
+
+
+def test_published_weights_fill_every_part_and_others_are_refused() -> None:
+    torch.manual_seed(0)
+    published = EfficientSam(LITTLE).state_dict()
+    model = by_id()
+    load_published(model, published)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in published.items())
+    with pytest.raises(ModelUnavailableError, match="1 are missing"):
+        load_published(by_id(), {key: value for key, value in published.items() if "pos_embed" not in key})
+    with pytest.raises(ModelUnavailableError, match="efficient_sam_vits"):
+        sizes_of(published)
+    assert sizes_of({"image_encoder.patch_embed.proj.weight": torch.empty(192, 3, 16, 16)}) == TINY
+
+
+def test_language_tokens_leave_the_number_of_image_tokens_alone() -> None:
+    encoder = by_id().image_encoder
+    images, language = torch.rand(1, 3, 128, 128), torch.rand(1, 2, 32)
+    seen: list[int] = []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda module, given, made: seen.append(given[0].shape[1]))
+    with torch.inference_mode():
+        told, silent = encoder(images, language), encoder(images)
+    assert seen == [64 + 2] * 2 + [64] * 2
+    assert told.shape == silent.shape == (1, 32, 8, 8) and not torch.allclose(told, silent)
+
+
+def test_an_invalid_point_equals_no_point() -> None:
+    encoder = by_id().prompt_encoder
+    nothing = encoder(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long))
+    invalid = encoder(torch.tensor([[[40.0, 50.0]]]), torch.tensor([[INVALID]]))
+    assert nothing.shape == (1, SLOTS, 32) and torch.equal(nothing, invalid)
+    point = encoder(torch.tensor([[[40.0, 50.0]]]), torch.tensor([[POINT]]))
+    box = encoder(torch.tensor([[[40.0, 50.0], [60.0, 70.0]]]), torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]]))
+    assert not torch.equal(point, nothing) and not torch.equal(box[:, 0], point[:, 0])
+
+
+# --- the dynamic head
+
+
+def test_162_values_are_split_into_weights_then_biases() -> None:
+    weights, biases = split(torch.arange(GENERATED, dtype=torch.float32)[None])
+    assert GENERATED == 162
+    assert [tuple(each.shape[1:]) for each in weights] == [(8, 8), (8, 8), (2, 8)]
+    assert weights[0][0, 0, 1] == 1 and weights[1][0, 0, 0] == 64 and weights[2][0, 0, 0] == 128
+    assert biases[0][0, 0] == 144 and biases[1][0, 0] == 152 and biases[2][0].tolist() == [160, 161]
+
+
+def test_grouped_convolution_equals_a_loop_over_images() -> None:
+    torch.manual_seed(0)
+    maps, values = torch.rand(3, 8, 5, 7), torch.randn(3, GENERATED)
+    together = generated_layers(maps, values)
+    weights, biases = split(values)
+    for number in range(3):
+        x = maps[number : number + 1]
+        for layer in range(3):
+            x = functional.conv2d(x, weights[layer][number][:, :, None, None], biases[layer][number])
+            x = functional.relu(x) if layer < 2 else x
+        assert torch.allclose(together[number : number + 1], x, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["hats", "replace_upscale"])
+@pytest.mark.parametrize("strategy", ["one-set", "two-set"])
+def test_two_requests_in_a_batch_equal_two_runs(strategy: str, head: str) -> None:
+    model = by_id(strategy, head=head).eval()
+    asked = [question(0), question(1, 7, unit="dt", point_xy=(30.0, 60.0))]
+    with torch.inference_mode():
+        together = ask(model, asked)
+        alone = torch.cat([ask(model, [each]) for each in asked])
+    assert together.shape == (2, 2, 128, 128)
+    assert torch.allclose(together, alone, atol=1e-4)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+# --- requests
+
+
+def test_id_tables_have_the_published_sizes() -> None:
+    one, two = OneSetIds(384), TwoSetIds(384)
+    assert one.pairs.weight.shape == (36, 384)
+    assert (two.units.weight.shape, two.tasks.weight.shape) == ((4, 384), (9, 384))
+    units, tasks = torch.tensor([0, 3]), torch.tensor([1, 9])
+    assert one(units, tasks).shape == (2, 1, 384) and two(units, tasks).shape == (2, 2, 384)
+    assert torch.equal(one(units, tasks)[1, 0], one.pairs.weight[35])
+    every = [(unit, task) for unit in range(4) for task in range(1, 10)]
+    rows = one(torch.tensor([u for u, _ in every]), torch.tensor([t for _, t in every]))
+    assert len(torch.unique(rows[:, 0], dim=0)) == 36
+
+
+def test_lora_trains_exactly_the_published_number_of_weights() -> None:
+    with torch.device("meta"):
+        published = LlamaModel(
+            LlamaConfig(
+                vocab_size=32_000,
+                hidden_size=2048,
+                intermediate_size=5632,
+                num_hidden_layers=22,
+                num_attention_heads=32,
+                num_key_value_heads=4,
+            )
+        )
+        add_lora(published)
+    trained = sum(p.numel() for p in published.parameters() if p.requires_grad)
+    assert trained == 1_126_400
+    assert 0.0009 < trained / sum(p.numel() for p in published.parameters()) < 0.0012
+
+
+def test_lora_changes_nothing_before_training(llama: Path) -> None:
+    plain = LlamaModel.from_pretrained(llama).eval()
+    changed = LlamaModel.from_pretrained(llama)
+    add_lora(changed)
+    tokens = torch.tensor([[1, 2, 3]])
+    with torch.inference_mode():
+        assert torch.allclose(
+            plain(tokens).last_hidden_state, changed.eval()(tokens).last_hidden_state, atol=1e-6
+        )
+
+
+def test_a_sentence_has_the_same_vector_alone_and_beside_a_longer_one(llama: Path) -> None:
+    model = folder.build(PfpsSizes(LITTLE), language_model=str(llama)).eval()
+    sentences = ["segment nuclei", "segment every proximal tubule and all the nuclei"]
+    with torch.inference_mode():
+        both = model.request(sentences)
+        alone = model.request(sentences[:1])
+    assert both.shape == (2, 1, 32)
+    assert torch.allclose(both[:1], alone, atol=1e-5)
+
+
+def test_only_what_the_paper_trains_is_trained(llama: Path) -> None:
+    model = folder.build(PfpsSizes(LITTLE), language_model=str(llama))
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert not any(name.startswith("image_encoder.") for name in trained)
+    assert all(name.endswith((".down", ".up")) for name in trained if ".language_model." in name)
+    for part in (
+        "request.project.",
+        "prompt_encoder.",
+        "mask_decoder.transformer.",
+        "head.controller",
+        "to_decoder",
+    ):
+        assert any(name.startswith(part) for name in trained)
+    frozen = folder.build(PfpsSizes(LITTLE), language_model=str(llama), lora=False)
+    assert not any(p.requires_grad for p in frozen.request.language_model.parameters())
+
+
+# --- training
+
+
+@pytest.mark.parametrize("strategy", ["two-set", "text"])
+def test_a_few_steps_lower_the_loss(strategy: str, llama: Path) -> None:
+    torch.manual_seed(0)
+    model = folder.build(PfpsSizes(LITTLE, strategy), language_model=str(llama))
+    optimiser = optimiser_of(model)
+    asked = [question(0), question(1)]
+    losses = [train_step(model, optimiser, asked) for _ in range(12)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_loss_of_a_perfect_answer_is_nothing() -> None:
+    truth = torch.zeros(1, 16, 16)
+    truth[:, 4:8, 4:8] = 1
+    perfect = 40 * (2 * torch.stack([1 - truth, truth], dim=1) - 1)
+    assert float(pfps_loss(perfect, truth)) < 1e-6 < float(pfps_loss(-perfect, truth))
+
+
+@pytest.mark.parametrize("strategy", ["one-set", "text"])
+def test_a_saved_network_answers_the_same(strategy: str, llama: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = folder.build(PfpsSizes(LITTLE, strategy), language_model=str(llama))
+    train_step(model, optimiser_of(model), [question(0)])
+    folder.save(model, tmp_path / "run", language_model=str(llama))
+    again = folder.load(tmp_path / "run")
+    with torch.inference_mode():
+        assert torch.equal(ask(model.eval(), [question(3)]), ask(again, [question(3)]))
+    assert answer(again, question(3)).shape == (128, 128)
+    (tmp_path / "run" / "pfps.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelUnavailableError, match="damaged"):
+        folder.load(tmp_path / "run")
+
+
+def test_a_missing_language_model_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("TISSUETALK_TINYLLAMA", raising=False)
+    with pytest.raises(ModelUnavailableError, match="hf download TinyLlama/TinyLlama"):
+        folder.build(PfpsSizes(LITTLE))
+
+
+# --- patches and points
+
+
+@pytest.mark.parametrize("unit", UNIT_WORDS)
+def test_drawn_patches_have_units_and_nuclei_on_both_sides(unit: str) -> None:
+    patch = drawn_patch(3, unit, 256)
+    assert patch.image.shape == (256, 256, 3) and patch.units.max() >= 2 and patch.nuclei.max() >= 10
+    inside = (patch.nuclei > 0) & (patch.units > 0)
+    assert inside.any() and (~inside & (patch.nuclei > 0)).any()
+    assert np.array_equal(drawn_patch(3, unit, 256).image, patch.image)
+
+
+def test_points_lie_inside_objects_and_every_object_gets_some() -> None:
+    instances = np.zeros((60, 60), np.int32)
+    instances[5:25, 5:25], instances[30:32, 30:60] = 1, 2
+    random = np.random.default_rng(0)
+    points = [valid_point(instances, random) for _ in range(60)]
+    hit = [int(instances[int(y), int(x)]) for x, y in points if (x, y)]
+    assert set(hit) == {1, 2} and len(hit) == 60
+    assert all(7 <= x < 23 and 7 <= y < 23 for (x, y), number in zip(points, hit, strict=True) if number == 1)
+    assert valid_point(np.zeros((4, 4), np.int32), random) is None
+
+
+def test_patches_are_read_from_a_folder(tmp_path: Path) -> None:
+    patch = drawn_patch(0, "pt", 64)
+    cv2.imwrite(str(tmp_path / "a.png"), patch.image[..., ::-1])
+    for name, labels in (("u.png", patch.units), ("n.png", patch.nuclei)):
+        cv2.imwrite(str(tmp_path / name), labels.astype(np.uint16))
+    (tmp_path / "patches.csv").write_text("image,units,nuclei,unit,split\na.png,u.png,n.png,pt,train\n")
+    (read,) = read_patches(tmp_path, "train")
+    assert np.array_equal(read.image, patch.image) and np.array_equal(read.nuclei, patch.nuclei)
+    assert read_patches(tmp_path, "test") == []
+    (tmp_path / "patches.csv").write_text("image,units,nuclei,unit,split\na.png,u.png,n.png,liver,train\n")
+    with pytest.raises(InvalidArgumentError, match="'liver' is no unit"):
+        read_patches(tmp_path)
