@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from tissuetalk.models.diagnosis.mil import AttentionMIL
 from tissuetalk.models.diagnosis.object_aware import ObjectAwareModel
 from tissuetalk.models.diagnosis.object_lists import OTHER
 from tissuetalk.models.diagnosis.object_pooling import ObjectBag
-from tissuetalk.models.diagnosis.patch_bag import Mask
+from tissuetalk.models.diagnosis.patch_bag import Mask, PatchBag
 from tissuetalk.models.errors import InvalidArgumentError
 
 Overlap = Literal["largest", "mean", "smallest on top"]
@@ -175,6 +176,29 @@ def paint_objects(
     for name in names:
         canvas[masks[name]] = values[name]
     return canvas
+
+
+def paint_patch(
+    shares: ObjectMap,
+    bag: PatchBag,
+    index: int,
+    size: tuple[int, int],
+    *,
+    fine: bool = False,
+    overlap: Overlap = "largest",
+) -> NDArray[np.float32]:
+    """[h, w] object map of one patch; ``fine`` shows what each object adds in this patch alone."""
+    masks = {name: mask_at(bag, index, name, size) for name in shares.objects if name != OTHER}
+    return paint_objects(masks, shares.in_patch(index) if fine else shares.activations(), overlap=overlap)
+
+
+def mask_at(bag: PatchBag, index: int, name: str, size: tuple[int, int]) -> Mask:
+    """[h, w] of an object in a patch, at the size it is shown in; all False where it is not in the patch."""
+    found = bag.mask(index, name)
+    if found is None:
+        return np.zeros(size, bool)
+    share = cv2.resize(found.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(share >= 0.5, bool)
 
 
 def pointing_hit(activation: NDArray[np.float32], evidence: Mask) -> float:
