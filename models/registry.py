@@ -17,6 +17,8 @@ from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.interface import ModelCard, Segmenter
 from tissuetalk.models.pathsegmentor.card import CARD as MINI
 from tissuetalk.models.pathsegmentor.card import why_not as why_no_mini
+from tissuetalk.models.pfps.card import CARD as PFPS
+from tissuetalk.models.pfps.card import why_not as why_no_pfps
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Entry:
 MODELS: dict[str, Entry] = {
     MINI.name: Entry(MINI, "tissuetalk.models.pathsegmentor.segmenter:load_mini", why_no_mini),
     CLASSICAL_NUCLEI.name: Entry(CLASSICAL_NUCLEI, "tissuetalk.models.classical.nuclei:ClassicalNuclei"),
+    PFPS.name: Entry(PFPS, "tissuetalk.models.pfps.segmenter:load", why_no_pfps),
     **{
         name: Entry(origin.card, origin.loader, partial(availability, name))
         for name, origin in ORIGINS.items()

@@ -27,7 +27,11 @@ def train(
     if not recipe.is_file():
         raise InvalidArgumentError(f"no recipe at {recipe}; examples lie in models/recipes.")
     from tissuetalk.models.training.preset import preset_of
+    from tissuetalk.tools.recipes import PRESETS, run_recipe
 
+    if preset_of(recipe) in PRESETS:
+        print(run_recipe(recipe, out))
+        return
     if preset_of(recipe) == "base":
         from tissuetalk.models.training.base_train import train_base
 

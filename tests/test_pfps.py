@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
+from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.models.pfps import folder
 from tissuetalk.models.pfps.dynamic_head import GENERATED, generated_layers, split
@@ -31,6 +32,13 @@ from tissuetalk.models.pfps.kidney import UNIT_WORDS, drawn_patch, read_patches,
 from tissuetalk.models.pfps.language import OneSetIds, TwoSetIds, add_lora
 from tissuetalk.models.pfps.network import Pfps, PfpsSizes
 from tissuetalk.models.pfps.training import Question, answer, ask, optimiser_of, pfps_loss, train_step
+from tissuetalk.prompts.prompt_sets import sentences_of_task
+from tissuetalk.server.training_commands import train
+from tissuetalk.tools.order import Asked, understand
+from tissuetalk.tools.pfps import TASKS, PfpsRecipe, allowed_tasks, patches_of, training_questions
+from tissuetalk.tools.results import TargetArgument
+from tissuetalk.tools.segment import segment
+from tissuetalk.tools.workbench import Workbench
 
 LITTLE = SamSizes(
     image_px=128, width=32, depth=2, heads=2, grid=4, decoder_width=32, decoder_heads=4, decoder_mlp=48, upscaling=(32, 16)
@@ -346,3 +354,61 @@ def test_patches_are_read_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / "patches.csv").write_text("image,units,nuclei,unit,split\na.png,u.png,n.png,liver,train\n")
     with pytest.raises(InvalidArgumentError, match="'liver' is no unit"):
         read_patches(tmp_path)
+
+
+# --- through the commands a user has
+
+
+def test_a_recipe_trains_scores_and_its_folder_answers_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "kidney.yaml"
+    recipe.write_text(
+        "{preset: pfps, name: kidney, size: little, strategy: two-set, keep_tasks: [1, 2, 6], train_encoder: true,"
+        " epochs: 2, samples_per_epoch: 4, batch: 2, drawn_patches: 4}"
+    )
+    train(recipe, out=tmp_path / "run")
+    assert capsys.readouterr().out.strip() == str(tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "pfps.json", "pfps.safetensors", "log.csv", "scores.csv"
+    }  # fmt: skip
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 3
+    assert len((tmp_path / "run" / "scores.csv").read_text().splitlines()) == 1 + 4 * 9
+    monkeypatch.setenv("TISSUETALK_PFPS", str(tmp_path / "run"))
+    monkeypatch.setattr(registry, "_loaded", {})
+    cv2.imwrite(str(tmp_path / "kidney.png"), drawn_patch(9, "tuft", 128).image)
+    bench = Workbench.at((tmp_path,), tmp_path / "workspace", roots_named=True)
+    asked = Asked(
+        "kidney.png",
+        targets=(TargetArgument(words="glomerular tuft"), TargetArgument(words="mitosis")),
+        model="pfps",
+    )
+    result = segment(bench, understand(bench, asked))
+    bench.close()
+    assert [mask.target for mask in result.masks] == ["glomerular tuft"]
+    assert [item.code for item in result.not_segmented] == ["unsupported"]
+
+
+def test_a_recipe_with_a_wrong_key_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "kidney.yaml"
+    recipe.write_text("{preset: pfps, name: kidney, epoch: 2}")
+    with pytest.raises(InvalidArgumentError, match="unknown keys epoch"):
+        train(recipe, out=tmp_path / "run")
+
+
+def test_the_incomplete_experiment_keeps_the_tasks_it_says() -> None:
+    assert allowed_tasks("dt", (1, 2, 6)) == (1, 2, 6)
+    assert allowed_tasks("pt", (1, 2, 6)) == TASKS == allowed_tasks("dt", None)
+
+
+def test_training_asks_only_training_sentences_with_points_where_they_belong() -> None:
+    recipe = PfpsRecipe("pfps", "name", size="little", drawn_patches=8)
+    asked = training_questions(recipe, patches_of(recipe, "train"))
+    some = [next(asked) for _ in range(60)]
+    assert {question.task for question in some} == set(TASKS)
+    for question in some:
+        assert question.truth.any() and (question.point_xy is not None) == (question.task in (6, 7, 8, 9))
+        assert question.sentence in sentences_of_task(question.task, "train", UNIT_WORDS[question.unit])
+        if question.task in (6, 7):
+            x, y = question.point_xy
+            assert question.truth[int(y), int(x)]

@@ -293,7 +293,9 @@ class TwoWayTransformer(nn.Module):
         for layer in self.layers:
             state, seen = layer(state, seen, tokens, where)
         looked = self.final_attn_token_to_image(state + tokens, seen + where, seen)
-        return self.norm_final_attn(state + looked), seen.transpose(1, 2).reshape(len(seen), -1, rows, columns)
+        return self.norm_final_attn(state + looked), seen.transpose(1, 2).reshape(
+            len(seen), -1, rows, columns
+        )
 
 
 class MaskDecoder(nn.Module):

@@ -51,7 +51,7 @@ def pfps_loss(logits: Tensor, truth: Tensor) -> Tensor:
 def ask(model: Pfps, questions: Sequence[Question]) -> Tensor:
     """[B, 2, S, S] logits at the model's input size, by sentence or ID as the model was built."""
     side = model.sizes.sam.image_px
-    images = torch.cat([_pixels(question.image, side) for question in questions])
+    images = torch.cat([pixels_of(question.image, side) for question in questions])
     points = torch.zeros(len(questions), 2)
     for row, question in enumerate(questions):
         if question.point_xy is not None:
@@ -70,7 +70,8 @@ def ask(model: Pfps, questions: Sequence[Question]) -> Tensor:
     return logits
 
 
-def _pixels(image: RGB, side: int) -> Tensor:
+def pixels_of(image: RGB, side: int) -> Tensor:
+    """[1, 3, side, side], normalised."""
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(device())
     return prepared(pixels[None].float() / 255, side)
 
