@@ -15,6 +15,8 @@ from tissuetalk.models.backends.cards import ORIGINS, availability
 from tissuetalk.models.classical.card import CARD as CLASSICAL_NUCLEI
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.interface import ModelCard, Segmenter
+from tissuetalk.models.pathsegmentor.base_card import CARD as BASE
+from tissuetalk.models.pathsegmentor.base_card import why_not as why_no_base
 from tissuetalk.models.pathsegmentor.card import CARD as MINI
 from tissuetalk.models.pathsegmentor.card import why_not as why_no_mini
 from tissuetalk.models.pfps.card import CARD as PFPS
@@ -36,6 +38,7 @@ class Entry:
 
 MODELS: dict[str, Entry] = {
     MINI.name: Entry(MINI, "tissuetalk.models.pathsegmentor.segmenter:load_mini", why_no_mini),
+    BASE.name: Entry(BASE, "tissuetalk.models.pathsegmentor.base_segmenter:load", why_no_base),
     CLASSICAL_NUCLEI.name: Entry(CLASSICAL_NUCLEI, "tissuetalk.models.classical.nuclei:ClassicalNuclei"),
     PFPS.name: Entry(PFPS, "tissuetalk.models.pfps.segmenter:load", why_no_pfps),
     **{

@@ -25,7 +25,7 @@ class BoxModel(Protocol):
 
     def segment_boxes(
         self, image: RGB, boxes_xyxy: Sequence[tuple[float, float, float, float]]
-    ) -> list[Mask]: ...
+    ) -> Iterable[Mask]: ...
 
 
 def union_box(truth: Mask) -> Boxes:

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel, FocalNetConfig, FocalNetModel
 
+from tissuetalk.models.pathsegmentor.clip_tower import ClipSizes, ClipTower
 from tissuetalk.models.pathsegmentor.image_encoder import normalise
 from tissuetalk.models.pathsegmentor.joint import JointInteraction, QueryAnswers, sine_position
 
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """Sizes of the base preset; the defaults are FocalNet-L with PubMedBERT."""
+    """Sizes of the base preset; the defaults are FocalNet-L with PubMedBERT.
+
+    text_tower: ``pubmedbert``, or ``clip`` for checkpoints trained with that tower (see ``released_clip``).
+    """
+
+    text_tower: Literal["pubmedbert", "clip"] = "pubmedbert"
 
     embed_dim: int = 192
     depths: tuple[int, ...] = (2, 2, 18, 2)
@@ -38,6 +44,15 @@ class BaseConfig:
     text_heads: int = 12
     vocabulary: int = 30522
     context: int = 77
+
+    @classmethod
+    def released_clip(cls) -> BaseConfig:
+        """The paper's size with the tower of the released BiomedParse checkpoint."""
+        sizes = ClipSizes()
+        return cls(
+            text_tower="clip", text_width=sizes.width, text_layers=sizes.layers, text_heads=sizes.heads,
+            vocabulary=sizes.vocabulary, context=sizes.context,
+        )  # fmt: skip
 
     @classmethod
     def tiny(cls) -> BaseConfig:
@@ -186,7 +201,7 @@ class PathSegmentor(nn.Module):
     """Scores every pixel of an H&E tile against one sentence at a time."""
 
     def __init__(
-        self, *, image_encoder: FocalNetPyramid, text_encoder: BertTower, pixel_decoder: TransformerPixelDecoder,
+        self, *, image_encoder: FocalNetPyramid, text_encoder: BertTower | ClipTower, pixel_decoder: TransformerPixelDecoder,
         joint: JointInteraction,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -230,7 +245,7 @@ def build_base(config: BaseConfig | None = None) -> PathSegmentor:
     encoder = FocalNetPyramid(config)
     return PathSegmentor(
         image_encoder=encoder,
-        text_encoder=BertTower(config),
+        text_encoder=_text_tower(config),
         pixel_decoder=TransformerPixelDecoder(config, encoder.widths),
         joint=JointInteraction(
             width=config.width,
@@ -240,3 +255,12 @@ def build_base(config: BaseConfig | None = None) -> PathSegmentor:
             hidden=config.hidden,
         ),
     )
+
+
+def _text_tower(config: BaseConfig) -> BertTower | ClipTower:
+    if config.text_tower == "pubmedbert":
+        return BertTower(config)
+    sizes = ClipSizes(
+        config.vocabulary, config.text_width, config.text_layers, config.text_heads, config.context
+    )
+    return ClipTower(sizes, config.width)

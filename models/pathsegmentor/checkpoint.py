@@ -7,13 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.pathsegmentor.base import PathSegmentor
+from tissuetalk.models.pathsegmentor.clip_tower import ClipSizes, ClipTower
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"backbone\.patch_embed\.proj\.", "image_encoder.body.embeddings.patch_embeddings.projection."),
@@ -32,7 +35,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"sem_seg_head\.pixel_decoder\.layer_(\d)\.norm\.", r"pixel_decoder.outputs.\1-1.1."),
     (r"sem_seg_head\.pixel_decoder\.layer_(\d)\.", r"pixel_decoder.outputs.\1-1.0."),
     (r"sem_seg_head\.pixel_decoder\.mask_features\.", "pixel_decoder.mask_features."),
-    (r"sem_seg_head\.predictor\.lang_encoder\.biomed_encoder\.", "text_encoder.body."),
+    (r"sem_seg_head\.predictor\.lang_encoder\.(biomed_encoder|lang_encoder)\.", "text_encoder.body."),
     (r"sem_seg_head\.predictor\.lang_encoder\.lang_proj$", "text_encoder.lang_proj"),
     (r"sem_seg_head\.predictor\.lang_encoder\.logit_scale$", "logit_scale"),
     (r"sem_seg_head\.predictor\.transformer_(cross|self)_attention_layers\.", r"joint.transformer_\1_attention_layers."),
@@ -40,10 +43,10 @@ RULES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 """Published key prefix to ours, first match wins; ``N-1`` in a result is reckoned out."""
 
-SKIPPED = re.compile(
-    r"mask_sptial_embed|spatial_|pn_indicator|lang_encoder\.lang_encoder\.|criterion|\.attn_mask"
-)
-"""Click prompts and the CLIP-style tower, which the base preset with its BERT tower does not have."""
+SKIPPED = re.compile(r"mask_sptial_embed|spatial_|pn_indicator|criterion|\.attn_mask|position_ids|\.pooler\.")
+"""Click prompts, and what only training or other uses of the parts need."""
+TOWERS = {"pubmedbert": "lang_encoder.biomed_encoder.", "clip": "lang_encoder.lang_encoder."}
+"""Where each text tower lies in a published checkpoint, which may hold both."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +94,26 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_published(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadReport:
+def tower_of(tensors: Mapping[str, Tensor]) -> Literal["pubmedbert", "clip"]:
+    """The tower a published checkpoint was trained with: its projection has that tower's width."""
+    for key, value in tensors.items():
+        if key.endswith("lang_encoder.lang_proj"):
+            return "clip" if value.shape[0] == ClipSizes().width else "pubmedbert"
+    return "pubmedbert"
+
+
+def load_published(model: PathSegmentor, tensors: Mapping[str, Tensor]) -> LoadReport:
     """Copy every tensor that has a place and say exactly what did not.
 
     Raises ModelUnavailableError when nothing at all fits.
     """
+    other_tower = TOWERS["pubmedbert" if isinstance(model.text_encoder, ClipTower) else "clip"]
     own = model.state_dict()
     loaded, unexpected, mismatched, skipped = [], [], [], []
     for key, value in tensors.items():
         bare = key.removeprefix("module.").removeprefix("model.")
         name = rename(bare)
-        if SKIPPED.search(bare):
+        if SKIPPED.search(bare) or other_tower in bare:
             skipped.append(key)
         elif name is None or name not in own:
             unexpected.append(key)

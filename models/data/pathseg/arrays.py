@@ -127,7 +127,7 @@ def _read_matlab(source: Source, image: Path, annotation: Path) -> Annotated:
 def hdf5(source: Source, folder: Path) -> Iterator[Picture]:
     """CoCaHis.hdf5: HE/raw, GT/GT_majority_vote, and the patient and split of every image as attributes of HE."""
     try:
-        import h5py
+        import h5py  # type: ignore[import-untyped]  # h5py ships no types
     except ImportError as error:
         raise ModelUnavailableError("reading HDF5 needs h5py; run: pip install 'tissuetalk[data]'") from error
     ((path, _),) = list(files_of(source, folder, source.images[0]))[:1]

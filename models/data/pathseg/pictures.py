@@ -20,6 +20,7 @@ from tissuetalk.models.data.pathseg.reading import (
     split_table,
 )
 from tissuetalk.models.data.pathseg.source import Source
+from tissuetalk.models.data.pathseg.standardise import Objects
 from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError
 
 Masks = list[tuple[Path, Mapping[Any, str]]]
@@ -50,7 +51,7 @@ def pictures(source: Source, folder: Path) -> Iterator[Picture]:
 
 def _read(source: Source, image: Path, masks: Masks) -> Annotated:
     pixels = read_picture(image)
-    labels = {}
+    labels: dict[str, Objects] = {}
     for path, classes in masks:
         numbers = read_numbers(path)
         if numbers.shape != pixels.shape[:2]:
