@@ -70,15 +70,14 @@ def cards() -> dict[str, GlossaryCard]:
 
 
 def card_for_concept(concept_id: str) -> GlossaryCard | None:
-    """The card of a concept of the lexicon: its own, or that of the first label it can be placed at."""
+    """The card of a concept of the lexicon: its own, or that of a label it can be placed at, of its name if there is one."""
     if (own := _word_cards().get(concept_id)) is not None:
         return own
     concept = lexicon().concepts[concept_id]
-    for region in ("breast", "colon", "lung", *(name for name in concept.labels if name not in "*?"), None):
-        place = lexicon().place(concept, region)
-        if place.label is not None:
-            return card_for(place.label)
-    return None
+    regions = ("breast", "colon", "lung", *(name for name in concept.labels if name not in "*?"), None)
+    labels = [label for region in regions if (label := lexicon().place(concept, region).label) is not None]
+    of_that_name = [label for label in labels if Label.parse(label).object_type == concept.name]
+    return card_for((of_that_name or labels)[0]) if labels else None
 
 
 def card_for_words(words: str) -> GlossaryCard:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -13,7 +14,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.tools import engine
-from tissuetalk.tools.explaining import diagnosis, grounding, observing, sheet
+from tissuetalk.tools.explaining import grounding, observing, sheet
 from tissuetalk.tools.explaining.asking import Asking, Kind
 from tissuetalk.tools.explaining.counterfactual import Views, without
 from tissuetalk.tools.explaining.meaning import meanings
@@ -24,6 +25,9 @@ from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.measure import OpenImage
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import ExplainResult, Mask, Meaning, SegmentResult
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.explaining.diagnosis import Looked
 
 NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
 NO_DIAGNOSIS = "This cannot answer for a diagnosis; what follows is what was seen."
@@ -57,7 +61,7 @@ class Found:
     meanings: list[Meaning] = field(default_factory=list)
     checked: list[tuple[Mask, Checked]] = field(default_factory=list)
     views: list[Views] = field(default_factory=list)
-    classifier: diagnosis.Looked | None = None
+    classifier: Looked | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def explain_folder(
     answer = ExplainResult(
         result_id=result.result_id,
         kinds=list(kinds),
-        evidence=grounding.evidence(result, about) if "grounding" in kinds else [],
+        evidence=grounding.evidence(result, asking) if "grounding" in kinds else [],
         observations=[each.answer for each in found.seen],
         meanings=found.meanings,
         stability=[checked.answer for _, checked in found.checked],
@@ -150,6 +154,8 @@ def _look(
             case.progress(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
             found.checked.append((mask, checker.check(mask, case.folder.mask(mask.mask_id))))
     if case.asking.classifier is not None:
+        from tissuetalk.tools.explaining import diagnosis  # loads torch, which most questions do not need
+
         case.progress(0.3, "asking the classifier")
         classifier = diagnosis.find(case.asking.classifier, case.roots)
         found.classifier = diagnosis.look(classifier, case.folder, result, source, stop=case.stop)

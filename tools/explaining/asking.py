@@ -129,7 +129,7 @@ DIAGNOSIS = _words(
 class Asking:
     """A question as it was understood.
 
-    mask_ids: the masks it is about. everything: whether those are all there are because it named none.
+    mask_ids: the masks it is about. everything: it named none, so it is about all of them.
     concepts: ids of the objects it names. diagnosis: it asks for what only a pathologist may answer.
     """
 
@@ -169,11 +169,11 @@ def read(question: str | None, classifier: str | None, result: SegmentResult) ->
             f"“{unknown.name}” was never segmented in this result; {inventory(result)} "
             f"Segment it first: segment(image, words={unknown.name!r})."
         )
-    about = masks_asked_about(question, result)
+    named = masks_named(question, result)
     return Asking(
         tuple(kinds),
-        tuple(mask.mask_id for mask in about),
-        len(about) == len(result.masks),
+        tuple(mask.mask_id for mask in named or result.masks),
+        not named,
         tuple(concept.id for concept in concepts_in(question or "")),
         asks_for_a_diagnosis(question),
         classifier,
@@ -207,13 +207,13 @@ def concepts_in(text: str) -> list[Concept]:
     return list({hit.concept.id: hit.concept for hit in lexicon().find(words, text)}.values())
 
 
-def masks_asked_about(question: str | None, result: SegmentResult) -> list[Mask]:
-    """The masks a question names by number, id or name; all of them when it names none.
+def masks_named(question: str | None, result: SegmentResult) -> list[Mask]:
+    """The masks a question names by number, id or name; none when it is about all of them.
 
     Raises UnknownMaskError, which says what there is, for a number or a name that this result has no mask of.
     """
-    if not question:
-        return list(result.masks)
+    if not question or asks_for_a_diagnosis(question):
+        return []
     numbered = _by_number(question, result)
     if numbered:
         return numbered
@@ -224,7 +224,7 @@ def masks_asked_about(question: str | None, result: SegmentResult) -> list[Mask]
             raise UnknownMaskError(f"this result has no such mask; {inventory(result)}")
         return chosen
     named = concepts_in(question)
-    return [mask for mask in result.masks if _is_named(mask, question, named)] or list(result.masks)
+    return [mask for mask in result.masks if _is_named(mask, question, named)]
 
 
 def _never_segmented(question: str | None, result: SegmentResult) -> Concept | None:

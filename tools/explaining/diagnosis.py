@@ -54,31 +54,22 @@ Probabilities = dict[str, float]
 WIDTH = 1000
 
 
-@dataclass(frozen=True)
 class ChangedBag:
     """The same patches with one object changed wherever it is."""
 
-    bag: PatchBag
-    changed: str
-    change: Change
-
-    @property
-    def name(self) -> str:
-        return self.bag.name
-
-    @property
-    def objects(self) -> tuple[str, ...]:
-        return self.bag.objects
+    def __init__(self, bag: PatchBag, changed: str, change: Change) -> None:
+        self.name, self.objects = bag.name, bag.objects
+        self._bag, self._changed, self._change = bag, changed, change
 
     def __len__(self) -> int:
-        return len(self.bag)
+        return len(self._bag)
 
     def pixels(self, index: int) -> RGB:
-        pixels, mask = self.bag.pixels(index), self.bag.mask(index, self.changed)
-        return pixels if mask is None else self.change(pixels, mask)
+        pixels, mask = self._bag.pixels(index), self._bag.mask(index, self._changed)
+        return pixels if mask is None else self._change(pixels, mask)
 
     def mask(self, index: int, name: str) -> Painted | None:
-        return self.bag.mask(index, name)
+        return self._bag.mask(index, name)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from tissuetalk.tools.explaining.asking import Asking
 from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.results import Evidence, Mask, NotSegmented, SegmentResult
 
 
-def evidence(result: SegmentResult, about: Sequence[Mask]) -> list[Evidence]:
-    """Numbered as in the picture's legend; what has no mask follows without a number.
-
-    about: the masks that were asked about; words without a mask are told when all masks are.
-    """
+def evidence(result: SegmentResult, asking: Asking) -> list[Evidence]:
+    """Numbered as in the picture's legend; what has no mask follows without a number, unless masks were named."""
+    about = asking.masks(result)
     shown = [mask for mask in result.masks if mask.found]
     found = [_found(number, mask) for number, mask in enumerate(shown, start=1) if mask in about]
     missed = [_found(None, mask) for mask in result.masks if not mask.found and mask in about]
-    left_out = [_left_out(item) for item in result.not_segmented] if len(about) == len(result.masks) else []
+    left_out = [_left_out(item) for item in result.not_segmented] if asking.everything else []
     return found + missed + left_out
 
 

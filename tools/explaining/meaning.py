@@ -17,9 +17,9 @@ from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask, Meaning, SegmentResult
 
-ROOM = 1.8
+ROOM = 2.2
 """Side of an example's box, in sides of the object."""
-LEAST_SIDE = 48
+LEAST_SIDE = 64
 
 
 def meanings(folder: ResultFolder, result: SegmentResult, asking: Asking) -> list[Meaning]:
@@ -70,7 +70,7 @@ def _card(label: str | None, *words: str) -> GlossaryCard | None:
 
 
 def best_example(folder: ResultFolder, mask: Mask) -> Box | None:
-    """The box around a typical object: whole, of a size in the upper half; of a region, where most of it is."""
+    """The box around a typical object: whole, of a usual size and the fullest shape; of a region, where most of it is."""
     region = Box.from_sequence(mask.provenance.region)
     labels = folder.instances(mask.mask_id)
     if labels is None:
@@ -90,7 +90,10 @@ def _typical(labels: NDArray[np.int32], region: Box) -> Box | None:
     x, y, width, height, area = boxes.T
     whole = (x > 0) & (y > 0) & (x + width < labels.shape[1]) & (y + height < labels.shape[0])
     fit = np.flatnonzero(whole) if whole.any() else np.arange(len(area))
-    best = fit[int(np.abs(area[fit] - np.quantile(area[fit], 0.75)).argmin())]
+    low, high = np.quantile(area[fit], (0.5, 0.95))
+    usual = fit[(area[fit] >= low) & (area[fit] <= high)]
+    full = area[usual] / (width[usual] * height[usual])
+    best = usual[int(full.argmax())]
     across, down = region.width / labels.shape[1], region.height / labels.shape[0]
     side = max(LEAST_SIDE, ROOM * max(width[best] * across, height[best] * down))
     side = int(min(side, region.width, region.height))

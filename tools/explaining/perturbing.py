@@ -13,12 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.color import hed_from_rgb, rgb_from_hed
 
 from tissuetalk.models.interface import RGB, Capability, Context, Decoded, Finished, Prompt, Segmenter
 
 Maps = NDArray[np.float32]
 _DARKEST = 1 / 255
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
+"""Optical density per channel of haematoxylin, eosin and a third stain (Ruifrok and Johnston 2001)."""
 
 
 def _od(rgb: RGB) -> NDArray[np.float32]:
@@ -30,9 +31,9 @@ def _from_od(od: NDArray[np.float32]) -> RGB:
 
 
 def restained(rgb: RGB, haematoxylin: float, eosin: float) -> RGB:
-    """Each stain's optical density times a factor (Ruifrok and Johnston's vectors)."""
-    change = hed_from_rgb.astype(np.float32) @ np.diag([haematoxylin, eosin, 1.0]).astype(np.float32)
-    return _from_od(_od(rgb) @ (change @ rgb_from_hed.astype(np.float32)))
+    """Each stain's optical density times a factor."""
+    change = np.linalg.inv(STAINS) @ np.diag([haematoxylin, eosin, 1.0]) @ STAINS
+    return _from_od(_od(rgb) @ change.astype(np.float32))
 
 
 def brightened(rgb: RGB, factor: float) -> RGB:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from PIL import Image
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.tools.explaining import windows
 from tissuetalk.tools.explaining.counterfactual import Views
-from tissuetalk.tools.explaining.observing import Seen
+from tissuetalk.tools.explaining.observing import Seen, summary
 from tissuetalk.tools.explaining.sheet import Bar, Marked, Panel, bars, fitted, framed, heated, marked, row
 from tissuetalk.tools.explaining.stability import Checked
 from tissuetalk.tools.measure import name_of
@@ -21,6 +22,8 @@ from tissuetalk.tools.results import Mask, Meaning, Observation, SegmentResult
 WIDTH = 1000
 MOST_CROPS = 5
 SURE, UNSURE = "#2e8b57", "#c0392b"
+CALM = "#0a4fd0"
+"""Outline under a heat map, whose own colours run from yellow to red."""
 
 
 class Board:
@@ -62,6 +65,8 @@ class Board:
         ]
         width = (WIDTH - 10) // 2 if besides else WIDTH
         panels = [self._marked("What the words led to", asked, width, 480 if small else 760)]
+        if (nothing := summary([each.answer for each in seen])) is not None:
+            panels[0] = replace(panels[0], notes=(*panels[0].notes, nothing))
         if besides:
             title = "Also seen, not mentioned in the words"
             panels.append(self._marked(title, besides, width, 480 if small else 760))
@@ -96,7 +101,7 @@ class Board:
         pixels = self._view(window, 560, 520)
         heat = marked(
             heated(pixels, checked.uncertainty),
-            [Marked(self._labels(mask, window), mask.colour, None, "")],
+            [Marked(self._labels(mask, window), CALM, None, "")],
             self._um(window, pixels.shape[1]),
         )
         for letter, place in zip("ABC", answer.unsure, strict=False):
@@ -113,7 +118,7 @@ class Board:
             f"{number}  {answer.name}: where the answer is unsure",
             notes=where,
             keys=(
-                (mask.colour, "outline as segmented"),
+                (CALM, "outline as segmented"),
                 ("#e16000", "yellow to red: only some answers mark it"),
             ),
         )

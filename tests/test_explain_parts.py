@@ -1,0 +1,181 @@
+"""The parts of an explanation: reading a question, changing a picture and back, reliability, cards, painting over."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tissuetalk.models.images import Box
+from tissuetalk.prompts.glossary import card_for, card_for_concept
+from tissuetalk.prompts.lexicon import lexicon
+from tissuetalk.prompts.taxonomy import LABELS
+from tissuetalk.tools.explaining import calibrate, counterfactual, perturbing, reliability, sheet, windows
+from tissuetalk.tools.explaining.asking import Asking, kinds_of
+from tissuetalk.tools.explaining.calibrate import Seen
+
+
+@pytest.fixture
+def tissue() -> np.ndarray:
+    """Pink ground with a purple square."""
+    pixels = np.full((96, 128, 3), (226, 180, 205), np.uint8)
+    pixels[30:60, 40:80] = (110, 70, 140)
+    noise = np.random.default_rng(0).integers(-6, 7, pixels.shape)
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("question", "kinds"),
+    [
+        (None, ["grounding", "observations", "meaning"]),
+        ("Tell me more", ["grounding", "observations", "meaning"]),
+        ("How sure are you of the glands?", ["reliability"]),
+        ("can I trust it?", ["reliability"]),
+        ("What if the tumour were not there?", ["counterfactual"]),
+        ("show it without the glands", ["counterfactual"]),
+        ("what else is there?", ["observations"]),
+        ("What does stroma mean?", ["meaning"]),
+        ("which weights and settings made this?", ["provenance"]),
+        ("Why is there no mask of the necrosis?", ["grounding"]),
+        ("is it cancer?", ["grounding", "observations"]),
+        ("what did the classifier rely on?", ["classifier"]),
+    ],
+)
+def test_a_question_chooses_the_kinds(question: str | None, kinds: list[str]) -> None:
+    assert kinds_of(question) == kinds
+
+
+def test_a_named_classifier_is_always_explained() -> None:
+    assert kinds_of("how sure are you?", "demo") == ["reliability", "classifier"]
+
+
+def test_what_was_asked_survives_being_stored() -> None:
+    asked = Asking(("grounding", "meaning"), ("msk_1",), False, ("tumor",), True, "demo")
+    assert Asking.from_json(asked.as_json()) == asked
+
+
+@pytest.mark.parametrize("change", [*perturbing.KINDS, perturbing.TOGETHER], ids=lambda change: change.name)
+def test_a_mild_change_keeps_everything_in_its_place(
+    change: perturbing.Perturbation, tissue: np.ndarray
+) -> None:
+    changed = change.apply(tissue)
+    assert changed.dtype == np.uint8 and (changed.shape != tissue.shape or (changed != tissue).any())
+    dark = (changed.max(axis=2) < 180).astype(np.float32)[None]
+    back = change.back(dark, tissue.shape[:2])[0] > 0.5
+    truth = tissue.max(axis=2) < 180
+    assert back.shape == truth.shape
+    assert 2 * (back & truth).sum() / (back.sum() + truth.sum()) > 0.95
+
+
+def test_the_named_weights_have_curves_that_never_fall() -> None:
+    for model in reliability.calibration()["models"].values():
+        for signal in calibrate.SIGNALS:
+            xs, ys = zip(*model[signal]["curve"], strict=True)
+            assert list(xs) == sorted(xs) and list(ys) == sorted(ys)
+            assert ys[0] >= 0 and ys[-1] <= 1
+            assert model[signal]["left_out_groups"]["mean_absolute_error"] < 0.12
+            assert model[signal]["never_fitted_sets"]["mean_absolute_error"] < 0.12
+
+
+def test_weights_nobody_calibrated_have_no_reliability() -> None:
+    assert reliability.reliability_of("0" * 64, "explain", 0.9) is None
+    assert reliability.low_agreement("gland", None) == []
+
+
+def test_a_mask_that_is_likely_wrong_is_warned_about() -> None:
+    (warning,) = reliability.low_agreement("gland", 0.4)
+    assert warning.code == "low_agreement" and "0.40" in warning.message
+    assert reliability.low_agreement("gland", 0.9) == []
+
+
+def test_a_curve_is_the_mean_of_its_bins_made_monotone() -> None:
+    signal = np.linspace(0.3, 0.9, 80)
+    curve = calibrate.fit(signal, signal**2)
+    assert curve[0] == (0, 0) and curve[-1] == (1, 1)
+    assert np.abs(calibrate.read(curve, signal) - signal**2).max() < 0.05
+    falling = calibrate.fit(signal, 1 - signal)
+    assert [y for _, y in falling] == sorted(y for _, y in falling)
+
+
+def test_a_curve_is_checked_on_groups_it_did_not_see() -> None:
+    random = np.random.default_rng(0)
+    seen = [
+        Seen(
+            set_,
+            f"group {number % 9}",
+            "gland",
+            "as it is",
+            each,
+            each,
+            float(np.clip(each + random.normal(0, 0.02), 0, 1)),
+        )
+        for set_ in ("ours", "glas")
+        for number, each in enumerate(np.linspace(0.4, 0.95, 60))
+    ]
+    found = calibrate.calibrate(seen, "explain")
+    assert found["left_out_groups"]["mean_absolute_error"] < 0.05
+    assert found["never_fitted_sets"]["rank_correlation"] > 0.95
+
+
+def test_every_object_that_can_be_asked_for_has_a_card_with_a_reference() -> None:
+    cards = [card_for(label) for label in LABELS]
+    concepts = {name: card_for_concept(name) for name in lexicon().concepts}
+    assert not [name for name, card in concepts.items() if card is None]
+    for card in (*cards, *concepts.values()):
+        assert card is not None
+        fields = (
+            card.name,
+            card.what_it_is,
+            card.what_it_looks_like,
+            card.why_it_matters,
+            card.confused_with,
+        )
+        assert all(fields) and len(card.reference) > 10
+        assert card.what_it_is.endswith(".") and len(card.what_it_is) < 160
+
+
+def test_only_the_object_is_blurred(tissue: np.ndarray) -> None:
+    painted = np.zeros(tissue.shape[:2], bool)
+    painted[30:60, 40:80] = True
+    soft = counterfactual.blurred(tissue, painted, 6)
+    assert (soft[~painted] == tissue[~painted]).all() and (soft[painted] != tissue[painted]).any()
+    nothing = np.zeros_like(painted)
+    assert (counterfactual.blurred(tissue, nothing, 6) == tissue).all()
+    assert (counterfactual.removed(tissue, nothing) == tissue).all()
+
+
+def test_an_object_painted_over_looks_like_what_surrounds_it(tissue: np.ndarray) -> None:
+    painted = np.zeros(tissue.shape[:2], bool)
+    painted[30:60, 40:80] = True
+    gone = counterfactual.removed(tissue, painted)
+    around = tissue[~painted].mean(axis=0)
+    assert np.abs(gone[painted].mean(axis=0) - around).max() < 12
+    assert gone[painted].std() > 2, "it keeps the grain of the tissue"
+    far = np.ones_like(painted)
+    far[25:65, 35:85] = False
+    assert (gone[far] == tissue[far]).all()
+    assert (counterfactual.removed(tissue, np.ones_like(painted)) == tissue).all()
+
+
+def test_the_busiest_window_is_where_the_weight_is() -> None:
+    weight = np.zeros((50, 100), np.float32)
+    weight[30:40, 70:90] = 1
+    region = Box(1000, 2000, 1400, 2200)
+    box = windows.busiest(weight, region, 80, 40)
+    assert box.width == 80 and box.height == 40
+    assert box.x0 >= 1250 and box.x1 <= 1390 and box.y0 >= 2110 and box.y1 <= 2170
+    assert windows.busiest(weight, region, 9999, 9999).as_list() == region.as_list()
+    spots = windows.hot_spots(weight, region, 40, 3, 0.2)
+    assert spots and all(share >= 0.2 for _, share in spots)
+
+
+def test_long_titles_wrap_and_a_sheet_keeps_its_width() -> None:
+    from PIL import Image
+
+    picture = Image.new("RGB", (300, 100), (200, 150, 180))
+    one = sheet.Panel(
+        picture, "a title that is much longer than the picture under it is wide", ("a note of µm²",)
+    )
+    page = sheet.sheet("heading", [sheet.row([one, one])], "foot")
+    assert page.width == 300 * 2 + 3 * sheet.GAP_PX
+    lines = sheet.wrapped("many words that have to be broken up", 80, 14)
+    assert len(lines) > 2 and " ".join(lines) == "many words that have to be broken up"
