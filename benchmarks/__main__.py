@@ -8,8 +8,8 @@ from importlib import import_module
 from benchmarks.figure import table, write
 
 NAMES = ("overhead", "connecting", "memory")
-WITH_EXTRAS = ("backends",)
-"""Run only when named: they need `tissuetalk[litemedsam]`."""
+WITH_EXTRAS = ("backends", "slides")
+"""Run only when named: they need `tissuetalk[litemedsam]`, or `tissuetalk[ray]` and many minutes."""
 
 
 def main(names: list[str]) -> int:

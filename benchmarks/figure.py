@@ -15,17 +15,17 @@ RESULTS = Path(__file__).with_name("results")
 
 @dataclass(frozen=True)
 class Figure:
-    """value must be at most ``target``; ``parts`` are what it was computed from, in ``unit`` unless named otherwise."""
+    """value must be at most ``target``, if it has one; ``parts`` are what it was computed from, in ``unit`` unless named otherwise."""
 
     name: str
     value: float
     unit: str
-    target: float
+    target: float | None
     parts: dict[str, float]
 
     @property
     def met(self) -> bool:
-        return self.value <= self.target
+        return self.target is None or self.value <= self.target
 
 
 def write(name: str, figures: Sequence[Figure]) -> Path:
@@ -48,6 +48,7 @@ def table(figures: Sequence[Figure]) -> str:
     lines = [f"{'figure':44} {'value':>9} {'target':>9}  unit"]
     for each in figures:
         mark = "" if each.met else "   MISSED"
-        lines.append(f"{each.name:44} {each.value:9.2f} {each.target:9.2f}  {each.unit}{mark}")
+        target = "-" if each.target is None else f"{each.target:.2f}"
+        lines.append(f"{each.name:44} {each.value:9.2f} {target:>9}  {each.unit}{mark}")
         lines += [f"    {name:40} {value:9.2f}" for name, value in each.parts.items()]
     return "\n".join(lines)

@@ -99,7 +99,7 @@ class Fragment:
 def fragments_of(drawing: Drawing) -> list[Fragment]:
     """On a square lattice, moved at random as far as they do not touch."""
     random = np.random.default_rng(drawing.seed)
-    across = math.ceil(math.sqrt(drawing.fragments))
+    across = max(1, math.ceil(math.sqrt(drawing.fragments)))
     room = drawing.side_px / across
     placed = []
     for number in range(drawing.fragments):

@@ -23,6 +23,7 @@ from tissuetalk.tools.slides.windows import WindowSpec, run_window
 
 ATTEMPTS = 4
 """How often a piece of work may lose its worker before it is given up: it may be what kills them."""
+START_S = 300
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Files carry the data; Ray's own store holds file names only."""
 _AHEAD = 3
@@ -121,6 +122,12 @@ class Cluster(AbstractContextManager["Cluster"]):
         else:
             self.models = self.finishers = Pool(self._ray, workers or cores, num_cpus=1)
         self.workers = len(self.models.actors)
+        first = [actor.pid.remote() for actor in self.models.actors]
+        if not self._ray.wait(first, num_returns=1, timeout=START_S)[0]:
+            self.__exit__()
+            raise BusyError(
+                f"no Ray worker could start within {START_S} s: the cluster has no free core or GPU; try again later."
+            )
 
     def runner(self, *_: object, **__: object) -> RayRunner:
         """For one slide; the pool goes on when it is closed."""
@@ -166,19 +173,27 @@ class RayRunner:
 
 
 def over_ray(address: str | None = None, workers: int | None = None) -> Work:
-    """A cohort on Ray: a slide per worker while there are enough slides, the rest block by block on all workers."""
+    """A cohort on Ray, which is connected to when there is a slide to do."""
 
     def work(jobs: Sequence[SlideJob], progress: engine.Progress, stop: engine.Stop) -> Iterator[Outcome]:
-        if not jobs:
-            return
-        with Cluster(address, workers) as cluster:
-            whole = len(jobs) - len(jobs) % cluster.workers
-            done = 0
-            for outcome in _slides(cluster, jobs[:whole], stop):
-                done += 1
-                progress(done / len(jobs), f"{done} of {len(jobs)} slides")
-                yield outcome
-            yield from _blocks(cluster, jobs[whole:], progress, stop, done / len(jobs))
+        if jobs:
+            with Cluster(address, workers) as cluster:
+                yield from work_on(cluster)(jobs, progress, stop)
+
+    return work
+
+
+def work_on(cluster: Cluster) -> Work:
+    """A slide per worker while there are enough slides, the rest block by block on all workers."""
+
+    def work(jobs: Sequence[SlideJob], progress: engine.Progress, stop: engine.Stop) -> Iterator[Outcome]:
+        whole = len(jobs) - len(jobs) % cluster.workers
+        done = 0
+        for outcome in _slides(cluster, jobs[:whole], stop):
+            done += 1
+            progress(done / len(jobs), f"{done} of {len(jobs)} slides")
+            yield outcome
+        yield from _blocks(cluster, jobs[whole:], progress, stop, done / len(jobs))
 
     return work
 

@@ -1,0 +1,155 @@
+"""One slide run in a process of its own, so that its peak memory is its own: JSON in, JSON out.
+
+python -m benchmarks.slide_child '{"slide": "x.svs", "model": "classical-nuclei", "words": ["nuclei"]}'
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from tissuetalk.models import registry
+from tissuetalk.prompts.target import Request, Target
+from tissuetalk.tools.order import Order
+from tissuetalk.tools.segment import segment
+from tissuetalk.tools.slides import blocks, windows
+from tissuetalk.tools.slides.settings import SlideSettings
+from tissuetalk.tools.workbench import Workbench
+
+SEEN_TILES = 4
+
+
+class Clock:
+    """Seconds spent in each named function, whatever thread calls it; work of one kind at a time adds up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.calls: dict[str, int] = {}
+        self.tiles: list[Any] = []
+        self._lock = threading.Lock()
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if name == "encode" and len(self.tiles) < SEEN_TILES:
+                self.tiles.append(args)
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                with self._lock:
+                    self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+                    self.calls[name] = self.calls.get(name, 0) + 1
+
+        return call
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """wall_s of the whole segment call, model_s in it, alone_s of the model by itself on as many tiles, and more."""
+    model: Any = registry.load(request["model"])
+    clock, slide = Clock(), Path(request["slide"])
+    with ExitStack() as stack:
+        workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slide-bench-")))
+        runner = None
+        started = time.perf_counter()
+        if request.get("ray_workers"):
+            from tissuetalk.tools.slides.ray_runner import Cluster
+
+            runner = stack.enter_context(Cluster(workers=request["ray_workers"])).runner
+        cluster_s = time.perf_counter() - started
+        settings = SlideSettings(whole_px=0, **request.get("settings", {}))
+        bench = stack.enter_context(
+            closing(
+                Workbench.at((slide.parent,), workspace, roots_named=True, slides=settings, runner=runner)
+            )
+        )
+        whole, plain_encode, plain_decode = _timed_run(bench, request, clock, model, workspace)
+        second_s = _second(bench, request)
+    alone_s = _alone(plain_encode, plain_decode, clock, request)
+    return {**whole, "cluster_s": cluster_s, "second_s": second_s, "alone_s": alone_s, "clock": clock.seconds}
+
+
+def _timed_run(
+    bench: Workbench, request: dict[str, Any], clock: Clock, model: Any, workspace: Path
+) -> tuple[dict[str, Any], Any, Any]:
+    plain_encode, plain_decode = model.encode, model.decode
+    model.encode, model.decode = clock.timed("encode", plain_encode), clock.timed("decode", plain_decode)
+    blocks.read_tile = clock.timed("read", blocks.read_tile)
+    windows.compute = clock.timed("windows", windows.compute)
+    over, said = threading.Event(), {}
+    started = time.perf_counter()
+    first_answer: list[float] = []
+
+    def watch() -> None:
+        while not over.wait(0.05) and not first_answer:
+            if any((workspace / "unfinished").rglob("preliminary.json")):
+                first_answer.append(time.perf_counter() - started)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    result = segment(
+        bench,
+        _order(request, request["words"]),
+        progress=lambda done, what: said.setdefault(what.split(" ")[0], time.perf_counter() - started),
+    )
+    wall = time.perf_counter() - started
+    over.set()
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    about = json.loads((bench.workspace.result(result.result_id).folder / "slide" / "slide.json").read_text())
+    model.encode, model.decode = plain_encode, plain_decode
+    return (
+        {
+            "wall_s": wall,
+            "model_s": clock.seconds.get("encode", 0.0) + clock.seconds.get("decode", 0.0),
+            "blocks": len(about["blocks"]),
+            "tissue_mm2": about["tissue_area_mm2"],
+            "objects": [mask.count for mask in result.masks],
+            "overview_s": first_answer[0] if first_answer else None,
+            "tail_s": wall - said.get("numbering", wall),
+            "peak_mb": peak_mb,
+        },
+        plain_encode,
+        plain_decode,
+    )
+
+
+def _second(bench: Workbench, request: dict[str, Any]) -> float | None:
+    """Seconds of another question about the same slide, which finds the features of the first."""
+    if not request.get("second"):
+        return None
+    started = time.perf_counter()
+    segment(bench, _order(request, request["second"]))
+    return time.perf_counter() - started
+
+
+def _alone(encode: Any, decode: Any, clock: Clock, request: dict[str, Any]) -> float | None:
+    """The model by itself on tiles of the run, read beforehand, times the number of tiles it was asked about."""
+    if not clock.tiles:
+        return None
+    prompts = _prompts(request)
+    started = time.perf_counter()
+    for tile, context in clock.tiles:
+        decode(encode(tile, context), prompts)
+    return (time.perf_counter() - started) / len(clock.tiles) * clock.calls["encode"]
+
+
+def _prompts(request: dict[str, Any]) -> list[Any]:
+    from tissuetalk.tools.targets import prompt_for
+
+    return [prompt_for(Target(None, words)) for words in request["words"]]
+
+
+def _order(request: dict[str, Any], words: list[str]) -> Order:
+    asked = Request("request", tuple(Target(None, each) for each in words))
+    return Order(request["slide"], asked, None, None, request["model"])
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(json.loads(sys.argv[1]))))
