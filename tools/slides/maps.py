@@ -127,12 +127,13 @@ def blend(
 
 @lru_cache(maxsize=8)
 def _weights(side: int, margin: int) -> NDArray[np.float32]:
-    """[tile, tile]: 1 inside, falling linearly over the overlap with each neighbour, never 0."""
-    overlap = 2 * margin
-    profile = np.ones(side + overlap, np.float32)
-    if overlap:
-        slope = (np.arange(overlap, dtype=np.float32) + 0.5) / np.float32(overlap)
-        length = min(overlap, len(profile))
-        profile[:length] = np.minimum(profile[:length], slope[:length])
-        profile[-length:] = np.minimum(profile[-length:], slope[::-1][-length:])
+    """[tile, tile]: 1 inside, falling linearly around the border between blocks, 0 in the outer half of the margin.
+
+    There the model saw least of what lies around.
+    """
+    blind = margin // 2
+    slope_px = 2 * (margin - blind)
+    places = np.arange(side + 2 * margin, dtype=np.float32) + 0.5
+    from_edge = np.minimum(places, places[::-1]) - np.float32(blind)
+    profile = np.clip(from_edge / np.float32(max(slope_px, 1)), 0, 1) if margin else np.ones_like(places)
     return np.outer(profile, profile).astype(np.float32)
