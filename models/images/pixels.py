@@ -42,12 +42,21 @@ def to_rgb(samples: NDArray[Any], *, white: float = 255.0, alpha: Alpha = "none"
     """[H, W, S] of any type (S: grey, grey+alpha, RGB or RGBA) as [H, W, 3] uint8 with alpha put on white."""
     if samples.dtype == np.uint8 and samples.shape[2] == 3:
         return np.ascontiguousarray(samples)
+    if alpha == "straight" and _is_opaque(samples) and white == 255.0:
+        import cv2  # only slides need it
+
+        return np.asarray(cv2.cvtColor(samples, cv2.COLOR_RGBA2RGB))
     height, width = samples.shape[:2]
     out = np.empty((height, width, 3), np.uint8)
     band = max(1, _BAND_PIXELS // max(width, 1))
     for top in range(0, height, band):
         out[top : top + band] = _band_to_rgb(samples[top : top + band], white, alpha)
     return out
+
+
+def _is_opaque(samples: NDArray[Any]) -> bool:
+    """8-bit RGBA without a hole, as slides have it nearly everywhere: nothing shows through."""
+    return samples.dtype == np.uint8 and samples.shape[2] == 4 and bool(samples[..., 3].min() == 255)
 
 
 def orient(image: NDArray[Any], orientation: int) -> NDArray[Any]:
