@@ -110,6 +110,8 @@ def measure_table(result: MeasureResult, *, as_csv: bool) -> None:
             row.name, row.metric, "n/a" if row.value is None else f"{row.value:.4g}", row.unit, row.rule
         )
     console.print(table)
+    for title, path in result.pictures.items():
+        console.print(f"drawn in the result's folder: {path} ({title.split()[0]})", markup=False)
     for warning in result.warnings:
         console.print(f"warning {warning.code}: {warning.message}", markup=False)
 

@@ -62,6 +62,11 @@ def _add_files(server: MCPServer, lazy: LazyDesk, background: Background) -> Non
         """One row per object: position, size, shape, staining, texture."""
         return (await file(result_id, f"tables/{name}")).decode()
 
+    @server.resource("result://{result_id}/pictures/{name}", mime_type="image/png")
+    async def picture(result_id: str, name: str) -> bytes:
+        """A heat map, a histogram or the densest 2 mm², as measure drew it."""
+        return await file(result_id, f"pictures/{name}")
+
     @server.resource("image://{image_id}", mime_type="image/jpeg")
     async def image(image_id: str) -> bytes:
         """A view of an image that was seen before, at most 1024 px."""

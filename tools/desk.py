@@ -13,14 +13,14 @@ from PIL import Image
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools import drawing, engine, explain, measure
+from tissuetalk.tools.explain_results import ExplainResult
 from tissuetalk.tools.explaining import asking, explanations
 from tissuetalk.tools.explaining.asking import Asking
-from tissuetalk.tools.export import FORMATS, export
+from tissuetalk.tools.export import FORMATS, export, slide_resource, write_slide_outlines
 from tissuetalk.tools.order import Asked, Order, understand
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import (
     Answer,
-    ExplainResult,
     LibraryResult,
     ListedImage,
     ListedResult,
@@ -30,6 +30,8 @@ from tissuetalk.tools.results import (
     ViewResult,
 )
 from tissuetalk.tools.segment import segment
+from tissuetalk.tools.slides import pictures
+from tissuetalk.tools.slides.pyramid import is_slide
 from tissuetalk.tools.view import view_source
 from tissuetalk.tools.workbench import Workbench
 from tissuetalk.tools.workspace.jobs import JobStore
@@ -83,9 +85,8 @@ class Desk:
             result = measure.measure_folder(
                 folder, metrics=metrics, mask_ids=mask_ids, open_image=self._opener(folder)
             )
-        return measure.answer(
-            result, {mask_id: address(result_id, path) for mask_id, path in result.tables.items()}
-        )
+            picture = pictures.sheet(folder.path, list(result.pictures.values()))
+        return measure.answer(result, lambda path: address(result_id, path), picture)
 
     def asking(self, result_id: str, question: str | None, classifier: str | None = None) -> Asking:
         """What a question about a result asks for. Raises UnknownMaskError."""
@@ -211,9 +212,13 @@ class Desk:
                 return (folder.path / path).read_bytes()
             if kind == "explanations":
                 return explanations.picture_file(folder, name)
+            if kind == pictures.FOLDER:
+                return pictures.read(folder.path, name)
             if path == "result.json":
                 return with_addresses(folder.result()).model_dump_json(indent=1).encode()
             (mask,) = folder.chosen([name.rsplit(".", 1)[0]])
+            if kind in ("objects", "tables") and is_slide(folder.path):
+                return slide_resource(folder, mask.mask_id, kind, self._opener(folder))
             if kind == "objects":
                 return folder.geojson(mask.mask_id).read_bytes()
             if kind == "tables":
@@ -272,7 +277,7 @@ class Desk:
             if format != "folder":
                 export(result, format, target / FORMATS[format].file_name, self._opener(result))
             else:
-                for mask in result.result().masks:
+                for mask in () if is_slide(result.path) else result.result().masks:
                     result.geojson(mask.mask_id)
                 self.bench.workspace.save(result_id, target)
         saved = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
@@ -363,5 +368,8 @@ def write_command_line_result(bench: Workbench, result_id: str, out: Path) -> Se
     """Copy a finished result to a folder the user chose, outlines of everything in one file."""
     bench.workspace.save(result_id, out)
     folder = ResultFolder(out)
-    (out / "objects.geojson").write_text(folder.all_geojson(), "utf-8")
+    if is_slide(out):
+        write_slide_outlines(folder, out / "objects.geojson")
+    else:
+        (out / "objects.geojson").write_text(folder.all_geojson(), "utf-8")
     return folder.result()

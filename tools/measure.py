@@ -7,15 +7,18 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from PIL import Image
 
 from tissuetalk.models import characteristics
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.object_table import RULES
+from tissuetalk.tools import drawing
 from tissuetalk.tools.result_folder import ResultFolder, write_whole
 from tissuetalk.tools.results import Answer, Mask, Measured, MeasureResult, SegmentResult, Warned
 from tissuetalk.tools.slides.measures import PLACE_METRICS, SLIDE_DEFAULT, place_rows, slide_rows
 from tissuetalk.tools.slides.ordinary import OrdinaryPlace
-from tissuetalk.tools.slides.stored import StoredSlide, is_slide
+from tissuetalk.tools.slides.pyramid import is_slide
+from tissuetalk.tools.slides.stored import StoredSlide
 from tissuetalk.tools.subject import Subject
 from tissuetalk.tools.values import OpenImage, Value, mean, measured, name_of, statistics
 
@@ -282,11 +285,19 @@ def as_text(result: MeasureResult) -> str:
     return "\n".join([*text, *(f"warning {warning.code}: {warning.message}" for warning in result.warnings)])
 
 
-def answer(result: MeasureResult, links: dict[str, str]) -> Answer[MeasureResult]:
-    """links: table URI by mask id, as the caller's transport names them."""
-    shown = result.model_copy(update={"tables": links})
-    return Answer(
-        shown,
-        as_text(shown),
-        links=tuple((uri, f"{mask_id}.csv", "text/csv") for mask_id, uri in links.items()),
+def answer(
+    result: MeasureResult, address: Callable[[str], str], picture: Image.Image | None = None
+) -> Answer[MeasureResult]:
+    """address: of a file of the result, as the caller's transport names it. picture: what was drawn, on one sheet."""
+    shown = result.model_copy(
+        update={
+            "tables": {mask_id: address(path) for mask_id, path in result.tables.items()},
+            "pictures": {title: address(path) for title, path in result.pictures.items()},
+        }
     )
+    text = as_text(shown)
+    links = [(uri, f"{mask_id}.csv", "text/csv") for mask_id, uri in shown.tables.items()]
+    links += [(uri, title, "image/png") for title, uri in shown.pictures.items()]
+    budget = drawing.picture_budget(text, len(shown.model_dump_json()) + 150 * len(links))
+    jpeg = None if picture is None else drawing.as_jpeg_within(picture, budget)
+    return Answer(shown, text, jpeg, tuple(links))

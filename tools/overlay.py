@@ -13,6 +13,7 @@ from tissuetalk.tools import drawing
 from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask
+from tissuetalk.tools.slides.pyramid import Pyramid, is_slide
 
 
 def overlay_of(
@@ -26,16 +27,22 @@ def overlay_of(
 
 
 def layers_in(folder: ResultFolder, masks: Sequence[Mask], box: Box) -> list[drawing.Layer]:
-    """One layer per mask, cut or padded to the viewed box."""
+    """One layer per mask, cut or padded to the viewed box; of a slide, the labels of the pyramid at that place."""
     layers = []
     for mask in masks:
-        labels = folder.instances(mask.mask_id)
-        if labels is None:
-            labels = folder.mask(mask.mask_id).astype(np.int32)
         name = name_of(mask)
         caption = name if mask.count is None else f"{name} ({mask.count})"
-        layers.append(drawing.Layer(_placed(labels, mask.provenance.region, box), mask.colour, caption))
+        layers.append(drawing.Layer(_labels_in(folder, mask, box), mask.colour, caption))
     return layers
+
+
+def _labels_in(folder: ResultFolder, mask: Mask, box: Box) -> NDArray[np.int32]:
+    if is_slide(folder.path):
+        return Pyramid.of(folder.path, mask).sample(box, *drawing.picture_size(box))
+    labels = folder.instances(mask.mask_id)
+    if labels is None:
+        labels = folder.mask(mask.mask_id).astype(np.int32)
+    return _placed(labels, mask.provenance.region, box)
 
 
 def _placed(labels: NDArray[np.int32], region: Sequence[int], box: Box) -> NDArray[np.int32]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tissuetalk.models.errors import InvalidArgumentError, WorkspaceFullError
 from tissuetalk.tools.export import (
@@ -26,7 +27,8 @@ from tissuetalk.tools.export.content import Content
 from tissuetalk.tools.export.slide_content import SlideContent
 from tissuetalk.tools.measure import OpenImage
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.slides.stored import StoredSlide, is_slide
+from tissuetalk.tools.slides.pyramid import is_slide
+from tissuetalk.tools.slides.stored import StoredSlide
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,26 @@ def export(folder: ResultFolder, format: str, out: Path, open_image: OpenImage) 
         else:
             FORMATS[format].write(content, part)
     return out
+
+
+def slide_resource(folder: ResultFolder, mask_id: str, kind: str, open_image: OpenImage) -> bytes:
+    """The outlines (``objects``) or the table of one mask of a slide, when they are small enough to be sent.
+
+    Raises ImageTooLargeError, which says how to save them instead.
+    """
+    with StoredSlide(folder, open_image, [mask_id]) as slide:
+        content = SlideContent(Content(folder, open_image), slide)
+        return slide_rows.outlines_of(content) if kind == "objects" else slide_rows.table_of(content)
+
+
+def write_slide_outlines(folder: ResultFolder, out: Path) -> None:
+    """All outlines of a slide as one GeoJSON file; needs no pixels."""
+    with StoredSlide(folder, _no_image) as slide:
+        slide_rows.write_geojson(SlideContent(Content(folder, _no_image), slide), out)
+
+
+def _no_image() -> NoReturn:
+    raise AssertionError("outlines are written without pixels")
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
 from tissuetalk.tools.export import dicom, dicom_ann, dicom_seg
 from tissuetalk.tools.export.content import Layer, library
 from tissuetalk.tools.export.slide_content import SlideContent, outlined
-from tissuetalk.tools.slides.stored import Level, SlideLayer
+from tissuetalk.tools.slides.pyramid import Level
+from tissuetalk.tools.slides.stored import SlideLayer
 
 MOST_TILE_PX = 2**28
 """Pixels of all tiles that are not empty, times targets: highdicom holds them while it writes."""
@@ -33,7 +34,7 @@ def write_seg(content: SlideContent, out: Path) -> None:
         raise InvalidArgumentError(
             "this result has no masks, and a DICOM segmentation needs one; segment again."
         )
-    grid = min((layer.levels[0] for layer in content.layers), key=lambda level: level.step_x)
+    grid = min((layer.pyramid.levels[0] for layer in content.layers), key=lambda level: level.step_x)
     places, tiles = _tiles(content, grid)
     slide = dicom.slide_of(content.content)
     spacing_mm = [float(value) * grid.step_x for value in _measures(slide).PixelSpacing]
@@ -78,7 +79,10 @@ def _tiles(content: SlideContent, grid: Level) -> tuple[list[tuple[int, int]], N
             )
             at = (grid.x0 + left * grid.step_x, grid.y0 + top * grid.step_y)
             block = np.stack(
-                [layer.resampled(at, (grid.step_x, grid.step_y), size) > 0 for layer in content.layers],
+                [
+                    layer.pyramid.resampled(at, (grid.step_x, grid.step_y), size) > 0
+                    for layer in content.layers
+                ],
                 axis=-1,
             ).astype(np.uint8)
             for y in range(0, size[1], side):

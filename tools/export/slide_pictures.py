@@ -12,11 +12,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tissuetalk.models.errors import ImageTooLargeError, UnknownMaskError
+from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.tools.export import coco as ordinary
 from tissuetalk.tools.export import ome_zarr
 from tissuetalk.tools.export.content import library
 from tissuetalk.tools.export.slide_content import SlideContent, outlined
+from tissuetalk.tools.slides.pyramid import missing
 from tissuetalk.tools.slides.stored import SlideLayer
 
 LONGEST_IMAGE_PX = 4096
@@ -42,11 +43,9 @@ def write_ome_zarr(content: SlideContent, out: Path) -> None:
     for layer in content.layers:
         copied = out / "labels" / layer.record.mask_id
         try:
-            shutil.copytree(layer.zarr_path, copied)
+            shutil.copytree(layer.pyramid.path, copied)
         except FileNotFoundError as error:
-            raise UnknownMaskError(
-                f"the label pyramid of mask {layer.record.mask_id} is missing; segment the slide again."
-            ) from error
+            raise missing(layer.record.mask_id) from error
         group = zarr.open_group(str(copied), mode="r+")
         described = dict(group.attrs["ome"])
         described["image-label"] = {**described.get("image-label", {}), **_label_metadata(layer)}
@@ -146,7 +145,7 @@ def _region(layer: SlideLayer, height: int, width: int, coder: Any) -> dict[str,
     area, last, box = 0, False, [width, height, 0, 0]
     for left in range(0, width, STRIP_PX):
         wide = min(STRIP_PX, width - left)
-        strip = layer.resampled((left, 0), (1.0, 1.0), (wide, height)) > 0
+        strip = layer.pyramid.resampled((left, 0), (1.0, 1.0), (wide, height)) > 0
         column_wise = np.concatenate([[last], strip.T.ravel()])
         edges.append(np.flatnonzero(column_wise[1:] != column_wise[:-1]) + left * height)
         last = bool(column_wise[-1])

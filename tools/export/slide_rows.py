@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,12 +12,16 @@ from typing import Any
 
 import shapely
 
+from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.tools.export import parquet as ordinary
 from tissuetalk.tools.export import tables
 from tissuetalk.tools.export.content import library
 from tissuetalk.tools.export.slide_content import SlideContent, outlined, region_parts
 from tissuetalk.tools.outlines import MANY
 from tissuetalk.tools.slides.stored import SlideLayer
+
+MOST_RESOURCE_BYTES = 8_000_000
+"""An assistant cannot read more in one go; a file can hold it."""
 
 
 def write_geojson(content: SlideContent, out: Path) -> None:
@@ -93,6 +98,32 @@ def write_parquet(content: SlideContent, out: Path) -> None:
             constants = ordinary.constants(content.content, layer.record, layer.name, layer.has_objects)
             for batch in _batches(layer, [*columns, "block"], with_outline=True):
                 writer.write_table(_placed(arrow, batch, schema, constants))
+
+
+class _Limited(io.BytesIO):
+    """Bytes for a resource. Raises ImageTooLargeError when they become too many to send."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > MOST_RESOURCE_BYTES:
+            raise ImageTooLargeError(
+                f"this mask has more than {MOST_RESOURCE_BYTES // 10**6} MB of objects, too much for a resource; save them: "
+                "library(action='save', format='geojson', 'csv' or 'parquet'), or `tissuetalk export`."
+            )
+        return super().write(data)
+
+
+def outlines_of(content: SlideContent) -> bytes:
+    """GeoJSON small enough to be sent."""
+    buffer = _Limited()
+    write_features(content, content.layers, lambda text: buffer.write(text.encode()))
+    return buffer.getvalue()
+
+
+def table_of(content: SlideContent) -> bytes:
+    """CSV small enough to be sent."""
+    buffer = _Limited()
+    write_table(content, content.layers, buffer)
+    return buffer.getvalue()
 
 
 def _batches(layer: SlideLayer, columns: list[str], *, with_outline: bool) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,9 @@ from tissuetalk.tools.values import Value, name_of
 ABOUT_CELLS = 80
 """Squares of a heat map along the longer side, about."""
 LEAST_CELL_UM = 50.0
-HEAT_ALPHA = 0.62
+COLOURS = cv2.COLORMAP_PLASMA
+STRONGEST = 0.85
+"""How far the colour of the highest square covers the slide; a square of nothing keeps the slide's own grey."""
 _WHITE, _INK, _CIRCLE = (255, 255, 255), (0, 0, 0), (0, 90, 255)
 
 
@@ -116,27 +119,31 @@ def draw_heat_map(layer: Layer, place: Place, heat: HeatMap) -> Image.Image:
     ]
     known = ~np.isnan(shown)
     top = float(np.nanmax(heat.figures)) if known.any() else 0.0
-    level = np.zeros(shown.shape, np.uint8)
-    level[known] = np.round(shown[known] / (top or 1.0) * 255).astype(np.uint8)
-    heat_rgb = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    canvas[known] = HEAT_ALPHA * heat_rgb[known] + (1 - HEAT_ALPHA) * canvas[known]
-    picture = Image.fromarray(canvas.astype(np.uint8))
+    share = np.where(known, shown, 0.0) / (top or 1.0)
+    picture = Image.fromarray(_tinted(canvas, share))
     drawing.scale_bar(picture, needs_scale(place, "heatmap") * region.width / width)
     return _with_colour_bar(
         picture, top, f"{name_of(layer.record)}: {heat.unit}, squares of {heat.cell_um:g} um"
     )
 
 
+def _tinted(canvas: NDArray[Any], share: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """[h, w, 3] pixels coloured by a share of 0..1: the higher, the less of the pixels is seen."""
+    level = np.round(share * 255).astype(np.uint8)
+    colour = cv2.cvtColor(cv2.applyColorMap(level, COLOURS), cv2.COLOR_BGR2RGB)
+    cover = STRONGEST * np.sqrt(share)[..., None]
+    return np.asarray(cover * colour + (1 - cover) * canvas, np.uint8)
+
+
 def _with_colour_bar(picture: Image.Image, top: float, caption: str) -> Image.Image:
     whole = Image.new("RGB", (max(picture.width, 420), picture.height + 62), _WHITE)
     whole.paste(picture, (0, 0))
-    ramp = np.repeat(np.linspace(0, 255, 300).astype(np.uint8)[None, :], 14, axis=0)
-    bar = cv2.cvtColor(cv2.applyColorMap(ramp, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    whole.paste(Image.fromarray(bar), (10, picture.height + 28))
+    ramp = np.repeat(np.linspace(0.0, 1.0, 300)[None, :], 14, axis=0)
+    whole.paste(Image.fromarray(_tinted(np.full((14, 300, 3), 200.0), ramp)), (10, picture.height + 28))
     brush = ImageDraw.Draw(whole)
     brush.text((10, picture.height + 6), plain(caption), fill=_INK, font=drawing.font(15))
     for at, figure in ((0.0, 0.0), (0.5, top / 2), (1.0, top)):
-        text = f"{figure:.3g}"
+        text = f"{figure:,.0f}" if top >= 100 else f"{figure:.3g}"
         length = brush.textlength(text, font=drawing.font(13))
         left = 10 + at * 300 - (length / 2 if at else 0)
         brush.text((left, picture.height + 43), text, fill=_INK, font=drawing.font(13))
@@ -154,8 +161,9 @@ def draw_hotspot(layer: Layer, place: Place, spot: Hotspot) -> Image.Image:
         math.ceil(spot.y + spot.radius_px),
     )
     side = max(360, min(640, height))
-    whole = _dotted(layer, place, spot, region, (width, height), dot_px=1)
-    enlarged = _dotted(layer, place, spot, near, (side, side), dot_px=2)
+    dot_px = sum(spot.count < few for few in (400, 2_000))
+    whole = _dotted(layer, place, spot, region, (width, height), dot_px=max(0, dot_px - 1))
+    enlarged = _dotted(layer, place, spot, near, (side, side), dot_px=dot_px)
     caption = (
         f"{name_of(layer.record)}: {spot.count} of {layer.count()} in the densest {AREA_MM2:g} mm2, "
         f"centre x {spot.x:.0f}, y {spot.y:.0f} px"

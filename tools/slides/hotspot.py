@@ -152,12 +152,9 @@ def tissue_in(spot: Hotspot, tissue: Raster, mpp: float) -> float:
     return float(np.count_nonzero(inside)) * tissue.step_x * tissue.step_y * mpp**2 / 1e6
 
 
-def values(layer: Layer, place: Place) -> Iterator[Value]:
-    """Count, position and tissue of the hotspot of one mask; nothing for a region."""
-    if not layer.has_objects:
-        return
+def values(spot: Hotspot | None, place: Place) -> Iterator[Value]:
+    """Count, position and tissue of the hotspot of one mask's objects."""
     total = tissue_mm2(place, "hotspot")
-    spot = hotspot(layer, place)
     if spot is None:
         yield Value("hotspot.count", 0, "objects", "nothing was found anywhere, so no area is the densest")
         return
@@ -169,7 +166,8 @@ def values(layer: Layer, place: Place) -> Iterator[Value]:
     yield Value(
         "hotspot.count", spot.count, f"objects in {AREA_MM2:g} mm²", f"centroids in: {spot.how}{small}"
     )
-    yield Value("hotspot.density", spot.count / AREA_MM2, "per mm²", f"that count / {AREA_MM2:g} mm²{small}")
+    density = None if small else spot.count / AREA_MM2
+    yield Value("hotspot.density", density, "per mm²", f"that count / {AREA_MM2:g} mm²{small}")
     mpp = needs_scale(place, "hotspot")
     covered = tissue_in(spot, place.tissue, mpp)
     yield Value("hotspot.tissue_area", covered, "mm²", f"tissue inside that circle: {place.tissue_rule}")

@@ -13,15 +13,13 @@ from PIL import Image
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.object_table import RULES
-from tissuetalk.tools import drawing
 from tissuetalk.tools.results import Measured, SegmentResult
 from tissuetalk.tools.slides import between, heatmaps, histograms, hotspot
+from tissuetalk.tools.slides import pictures as drawings
 from tissuetalk.tools.slides.neighbours import nearest_px
 from tissuetalk.tools.slides.place import Layer, Place
 from tissuetalk.tools.slides.stored import SlideLayer, StoredSlide
 from tissuetalk.tools.values import Value, measured, statistics
-
-FOLDER = "pictures"
 
 
 def _area(layer: SlideLayer) -> Iterator[Value]:
@@ -74,9 +72,7 @@ def _size(layer: SlideLayer) -> Iterator[Value]:
 
 
 def _shape(layer: SlideLayer) -> Iterator[Value]:
-    yield from _means(
-        layer, "shape.mean_", dict.fromkeys(("circularity", "solidity", "eccentricity"), "")
-    )
+    yield from _means(layer, "shape.mean_", dict.fromkeys(("circularity", "solidity", "eccentricity"), ""))
 
 
 def _intensity(layer: SlideLayer) -> Iterator[Value]:
@@ -180,13 +176,15 @@ def place_rows(
             rows += [measured(layer.record, value) for value in values]
             if picture is not None:
                 title = f"{metric} {layer.record.mask_id}"
-                pictures[title] = _kept(path, f"{metric}_{layer.record.mask_id}.png", picture)
+                pictures[title] = drawings.keep(path, metric, layer.record.mask_id, picture)
     return rows, pictures
 
 
 def _hotspot(layer: Layer, place: Place) -> tuple[list[Value], Image.Image | None]:
-    values = list(hotspot.values(layer, place))
-    spot = hotspot.hotspot(layer, place) if layer.has_objects else None
+    if not layer.has_objects:
+        return [], None
+    spot = hotspot.hotspot(layer, place)
+    values = list(hotspot.values(spot, place))
     return values, None if spot is None else heatmaps.draw_hotspot(layer, place, spot)
 
 
@@ -199,13 +197,3 @@ def _histogram(layer: Layer, place: Place) -> tuple[list[Value], Image.Image | N
     found = histograms.histograms(layer, place)
     values = [value for each in found for value in histograms.values(each)]
     return values, histograms.draw(layer, found) if found else None
-
-
-def _kept(path: Path, name: str, picture: Image.Image) -> str:
-    """Writes the picture whole; a picture of the same result and metric is always the same."""
-    folder = path / FOLDER
-    folder.mkdir(exist_ok=True)
-    part = folder / f"{name}.part"
-    part.write_bytes(drawing.as_png(picture))
-    part.replace(folder / name)
-    return f"{FOLDER}/{name}"
