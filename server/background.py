@@ -12,9 +12,11 @@ from mcp.server.mcpserver import Context
 from tissuetalk.server.lazy import LazyDesk
 
 if TYPE_CHECKING:
+    from tissuetalk.tools.explain_results import ExplainResult
     from tissuetalk.tools.explaining.asking import Asking
+    from tissuetalk.tools.job_results import JobStatus
     from tissuetalk.tools.order import Order
-    from tissuetalk.tools.results import Answer, ExplainResult, JobStatus, SegmentAnswer, SegmentResult
+    from tissuetalk.tools.results import Answer, SegmentAnswer, SegmentResult
     from tissuetalk.tools.work import Progress, Stop, Task
 
 R = TypeVar("R")

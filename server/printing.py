@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tissuetalk.tools.doctor import Finding
-    from tissuetalk.tools.results import ExplainResult, MeasureResult, SegmentResult
+    from tissuetalk.tools.explain_results import ExplainResult
+    from tissuetalk.tools.results import MeasureResult, SegmentResult
     from tissuetalk.tools.slides.cohort_table import Cohort
 
 

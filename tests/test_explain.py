@@ -20,9 +20,10 @@ from tissuetalk.models.errors import (
 )
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.explain import MOST_LINES
+from tissuetalk.tools.explain_results import ExplainResult
 from tissuetalk.tools.order import Asked
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import Answer, ExplainResult
+from tissuetalk.tools.results import Answer
 from tissuetalk.tools.workbench import Workbench
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"

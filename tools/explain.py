@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from tissuetalk.models.backends.interface import is_pointed
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.tools import engine
+from tissuetalk.tools.explain_results import ExplainResult, Meaning
 from tissuetalk.tools.explaining import grounding, observing, sheet
 from tissuetalk.tools.explaining.asking import Asking, Kind
 from tissuetalk.tools.explaining.counterfactual import Views, without
@@ -24,13 +26,14 @@ from tissuetalk.tools.explaining.stability import Checked, Checker
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.measure import OpenImage
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import ExplainResult, Mask, Meaning, SegmentResult
+from tissuetalk.tools.results import Mask, SegmentResult
 
 if TYPE_CHECKING:
     from tissuetalk.tools.explaining.diagnosis import Looked
 
 NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
 NO_DIAGNOSIS = "This cannot answer for a diagnosis; what follows is what was seen."
+NOT_ASKED_AGAIN = "No reliability: nothing was found, or the model was told where to look and cannot be asked in other words."
 NO_CLASSIFIER = "No classifier was named: pass classifier; model://classifiers lists what is here."
 MOST_LINES = 10
 TITLES: dict[Kind, str] = {
@@ -148,7 +151,7 @@ def _look(
             progress=case.progress,
             stop=case.stop,
         )
-    if "reliability" in kinds and there:
+    if "reliability" in kinds and there and not is_pointed(case.model_of(there[0])):
         checker = Checker(case.model_of(there[0]), source, features=case.features, stop=case.stop)
         for number, mask in enumerate(there[:MOST_MASKS]):
             case.progress(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
@@ -194,6 +197,7 @@ def as_text(result: ExplainResult) -> str:
     besides = observing.summary(result.observations)
     lines += [besides] if besides else []
     lines += [item.statement for item in result.stability]
+    lines += [NOT_ASKED_AGAIN] if "reliability" in result.kinds and not result.stability else []
     lines += [item.statement for item in result.counterfactuals]
     lines += [] if result.classifier is None else [result.classifier.statement]
     lines += [NO_CLASSIFIER] if "classifier" in result.kinds and result.classifier is None else []

@@ -9,10 +9,11 @@ from tissuetalk.models import registry
 from tissuetalk.models.errors import UnknownImageError, WorkspaceUnwritableError
 from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.tools import drawing, explain, measure
+from tissuetalk.tools.explain_results import ExplainResult
 from tissuetalk.tools.explaining import asking
 from tissuetalk.tools.export import export
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import ExplainResult, MeasureResult
+from tissuetalk.tools.results import MeasureResult
 
 
 def measure_path(path: Path, metrics: Sequence[str] | None) -> MeasureResult:

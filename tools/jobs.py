@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING
 
 from tissuetalk.models.errors import CancelledError, TissuetalkError
 from tissuetalk.tools.early_results import Preliminary
+from tissuetalk.tools.explain_results import ExplainResult
 from tissuetalk.tools.explaining.asking import Asking
+from tissuetalk.tools.job_results import JobError, JobStatus
 from tissuetalk.tools.order import Order
-from tissuetalk.tools.results import (
-    Answer,
-    ExplainResult,
-    JobError,
-    JobStatus,
-    SegmentAnswer,
-    SegmentResult,
-)
+from tissuetalk.tools.results import Answer, SegmentAnswer, SegmentResult
 from tissuetalk.tools.scale import image_info, region_of
 from tissuetalk.tools.slides.first_look import JSON_NAME, PICTURE_NAME
 from tissuetalk.tools.slides.unfinished import folder_of

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import RGB
+from tissuetalk.tools.explain_results import Counterfactual, ScoreChange
 from tissuetalk.tools.explaining import windows
 from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import Counterfactual, Mask, ScoreChange
+from tissuetalk.tools.results import Mask
 
 BLUR_UM = 5.0
 """Sigma of the blur: 20 px of a patch at 0.25 µm/px (spec explain.md, section 4)."""

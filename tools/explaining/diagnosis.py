@@ -36,6 +36,8 @@ from tissuetalk.models.errors import ModelUnavailableError, OutsideRootsError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import RGB
 from tissuetalk.tools import engine
+from tissuetalk.tools.explain_results import ClassifierEvidence
+from tissuetalk.tools.explain_results import ObjectEvidence as Share
 from tissuetalk.tools.explaining.activation_pictures import (
     evidence_picture,
     map_panel,
@@ -45,8 +47,7 @@ from tissuetalk.tools.explaining.activation_pictures import (
 from tissuetalk.tools.explaining.sheet import Bar, Marked, Panel, bars, marked, row
 from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import ClassifierEvidence, Mask, SegmentResult
-from tissuetalk.tools.results import ObjectEvidence as Share
+from tissuetalk.tools.results import Mask, SegmentResult
 
 Change = Callable[[RGB, Painted], RGB]
 """A patch and where an object is in it, to the patch without it."""

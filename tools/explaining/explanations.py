@@ -18,9 +18,9 @@ from PIL import Image
 from tissuetalk.models.errors import UnknownResultError
 from tissuetalk.tools import drawing
 from tissuetalk.tools.explain import Explained
+from tissuetalk.tools.explain_results import ExplainResult
 from tissuetalk.tools.explaining.asking import Asking
 from tissuetalk.tools.result_folder import ResultFolder, write_whole
-from tissuetalk.tools.results import ExplainResult
 
 FOLDER = "explanations"
 

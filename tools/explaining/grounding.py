@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tissuetalk.tools.explain_results import Evidence
 from tissuetalk.tools.explaining.asking import Asking
 from tissuetalk.tools.measure import name_of
-from tissuetalk.tools.results import Evidence, Mask, NotSegmented, SegmentResult
+from tissuetalk.tools.results import Mask, NotSegmented, SegmentResult
 
 
 def evidence(result: SegmentResult, asking: Asking) -> list[Evidence]:

@@ -11,11 +11,12 @@ from scipy import ndimage
 from tissuetalk.models.errors import UnknownLabelError
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.glossary import GlossaryCard, card_for, card_for_concept, card_for_words
+from tissuetalk.tools.explain_results import Meaning
 from tissuetalk.tools.explaining import windows
 from tissuetalk.tools.explaining.asking import Asking
 from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import Mask, Meaning, SegmentResult
+from tissuetalk.tools.results import Mask, SegmentResult
 
 ROOM = 2.2
 """Side of an example's box, in sides of the object."""

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.backends.interface import is_pointed
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Capability, Prompt, Segmenter
 from tissuetalk.tools import drawing, engine
+from tissuetalk.tools.explain_results import Observation
 from tissuetalk.tools.features import FeatureCache
-from tissuetalk.tools.results import NotSegmented, Observation, SegmentResult
+from tissuetalk.tools.results import NotSegmented, SegmentResult
 
 MOST_WORKING_PX = 2048 * 2048
 """Largest region, in pixels at the scale of a target, that is looked through for something nobody asked for."""
 COARSEST = 2.5
 """How many times coarser than its own scale a picture may be for a target nobody asked for."""
+ANYTHING = Prompt(None, "a thing without a name", "a thing without a name")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,12 @@ class Seen:
 
 
 def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, Capability]]:
-    """What the model knows and the words did not name, in whatever sense they named it."""
+    """What the model knows and the words did not name, in whatever sense they named it.
+
+    A model that takes any words, or only places, has no list of what it knows.
+    """
+    if is_pointed(model) or model.capability(ANYTHING) is not None:
+        return []
     named = {mask.target for mask in result.masks}
     named |= set(_targets_of(result.not_segmented, model))
     asked = []

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.tools.explain_results import Meaning, Observation
 from tissuetalk.tools.explaining import windows
 from tissuetalk.tools.explaining.counterfactual import Views
 from tissuetalk.tools.explaining.observing import Seen, summary
@@ -17,7 +18,7 @@ from tissuetalk.tools.explaining.sheet import Bar, Marked, Panel, bars, fitted, 
 from tissuetalk.tools.explaining.stability import Checked
 from tissuetalk.tools.measure import name_of
 from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import Mask, Meaning, Observation, SegmentResult
+from tissuetalk.tools.results import Mask, SegmentResult
 
 WIDTH = 1000
 MOST_CROPS = 5

@@ -22,12 +22,13 @@ from tissuetalk.models.evaluation.scores import dice
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Capability, Context, Prompt, Segmenter
 from tissuetalk.tools import engine
+from tissuetalk.tools.explain_results import PictureChange, Stability, UnsurePlace, Wording
 from tissuetalk.tools.explaining import windows
 from tissuetalk.tools.explaining.perturbing import KINDS, TOGETHER, PerturbedSegmenter
 from tissuetalk.tools.explaining.reliability import level_of, reliability_of
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.measure import name_of
-from tissuetalk.tools.results import Mask, PictureChange, Stability, UnsurePlace, Wording
+from tissuetalk.tools.results import Mask
 
 MOST_WORKING_PX = 1024 * 1024
 """Largest part, in pixels at the model's scale, that is looked at again; of a larger region the part with most outline."""

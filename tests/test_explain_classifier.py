@@ -1,0 +1,121 @@
+"""explain with a diagnosis classifier: one that weighs patches, one that reads objects, and ones that do not fit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tissuetalk.models.diagnosis.classifier import sizes_of, store_classifier
+from tissuetalk.models.diagnosis.classifier_file import ClassifierCard
+from tissuetalk.models.diagnosis.mil import AttentionMIL, MilConfig
+from tissuetalk.models.diagnosis.object_aware import ObjectAwareConfig, ObjectAwareModel
+from tissuetalk.models.diagnosis.object_classifier import store_object_classifier
+from tissuetalk.models.diagnosis.patch_encoder import load_encoder
+from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
+from tissuetalk.tools.desk import Desk
+from tissuetalk.tools.order import Asked
+from tissuetalk.tools.workbench import Workbench
+
+SAMPLES = Path(__file__).parent.parent / "models" / "samples"
+CLASSES = ("normal", "adenoma")
+
+
+class Case:
+    """The colon sample with its glands segmented, and untrained classifiers in the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "images"
+        self.root.mkdir()
+        (self.root / "colon.jpg").write_bytes((SAMPLES / "colon.jpg").read_bytes())
+        self.desk = Desk(Workbench.at((self.root,), folder / "workspace", roots_named=True))
+        asked = self.desk.understand(Asked("colon.jpg", "segment the glands", mpp=1.2))
+        self.result_id = self.desk.segment(asked).result.result_id
+        self._write_classifiers()
+
+    def _write_classifiers(self) -> None:
+        encoder = load_encoder(None)
+        width = encoder.encode(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).tokens.shape[-1]
+        torch.manual_seed(3)
+        weighing = AttentionMIL(MilConfig(width=width, classes=2))
+        card = ClassifierCard(
+            name="untrained",
+            kind="attention",
+            classes=CLASSES,
+            encoder=encoder.name,
+            encoder_sha256=encoder.weights_sha256,
+            feature="tokens",
+            sizes=sizes_of(weighing),
+            patch_um=64.0,
+            training="nothing: random weights",
+            metrics={"accuracy": "chance"},
+        )
+        store_classifier(self.root / "weighing.safetensors", card, weighing)
+        three = replace(card, classes=(*CLASSES, "carcinoma"))
+        store_classifier(self.root / "three.safetensors", three, weighing)
+        store_classifier(self.root / "other.safetensors", replace(card, encoder_sha256="0" * 64), weighing)
+        for name, objects in {"reading": ("gland", "other"), "stroma": ("gland", "stroma", "other")}.items():
+            config = ObjectAwareConfig(objects=objects, width=width, classes=2)
+            model = ObjectAwareModel(config)
+            store_object_classifier(self.root / f"{name}.safetensors", replace(card, objects=objects), model)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    case = Case(tmp_path_factory.mktemp("classifier"))
+    yield case
+    case.desk.close()
+
+
+def test_objects_are_ranked_by_what_blurring_them_costs(case: Case) -> None:
+    answer = case.desk.explain(case.result_id, "what did the classifier rely on?", "weighing.safetensors")
+    found = answer.result.classifier
+    assert found is not None and answer.result.kinds == ["classifier"]
+    assert found.predicted in CLASSES and sum(found.probabilities.values()) == pytest.approx(1, abs=1e-3)
+    (gland,) = found.objects
+    assert (
+        gland.name == "gland"
+        and gland.rank == 1
+        and gland.importance is not None
+        and gland.control is not None
+    )
+    assert found.patches >= 9 and "not a diagnosis" in answer.text and found.trained_on
+    assert answer.picture is not None and max(Image.open(io.BytesIO(answer.picture)).size) <= 1024
+
+
+def test_objects_are_ranked_by_their_share_of_the_answer(case: Case) -> None:
+    found = case.desk.explain(case.result_id, None, "reading.safetensors").result.classifier
+    assert found is not None and [each.rank for each in found.objects] == [1, 2]
+    assert {each.name for each in found.objects} == {"gland", "other"}
+    assert all(each.contribution is not None for each in found.objects)
+
+
+@pytest.mark.parametrize("classifier", ["weighing.safetensors", "reading.safetensors"])
+def test_taking_an_object_away_changes_the_score_and_says_so(case: Case, classifier: str) -> None:
+    answer = case.desk.explain(case.result_id, "what if the glands were removed?", classifier)
+    assert answer.result.classifier is not None
+    for view in answer.result.counterfactuals:
+        assert [score.label for score in view.scores] == list(CLASSES)
+        assert sum(score.before for score in view.scores) == pytest.approx(1, abs=1e-3)
+        assert any(score.before != score.after for score in view.scores)
+        assert "score of" in view.statement and view.statement in answer.text
+
+
+@pytest.mark.parametrize(
+    ("classifier", "error", "says"),
+    [
+        ("three.safetensors", ModelUnavailableError, "3 classes|classes"),
+        ("other.safetensors", ModelUnavailableError, "encoder"),
+        ("stroma.safetensors", InvalidArgumentError, "stroma"),
+    ],
+)
+def test_a_classifier_that_does_not_fit_is_named(
+    case: Case, classifier: str, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        case.desk.explain(case.result_id, "what did it rely on?", classifier)
