@@ -31,6 +31,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Also prompt this model with boxes from the annotation; repeatable."),
     ] = None,
+    pictures: Annotated[
+        int, typer.Option(min=0, help="Draw this many of the worst and of the best answers.")
+    ] = 0,
     json_: JSON = False,
 ) -> None:
     """Score a model on annotated images."""
@@ -45,6 +48,7 @@ def evaluate(
             words=words,
             wordings=wordings,
             box_models=box_model or (),
+            pictures=pictures,
             progress=progress,
         )
     if json_:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from tissuetalk.models.training.losses import GroupGradient
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
 
@@ -68,6 +71,9 @@ def ablate(
     beta: Annotated[
         str, typer.Option(help="Weights of the consistency loss, with commas.")
     ] = "0,0.05,0.1,0.2",
+    gradient: Annotated[
+        str, typer.Option(help="Modes of the group loss: weights, weights_raw, none, softmax; with commas.")
+    ] = "weights",
     images: Annotated[int, typer.Option(min=1, help="Held-out images of each set to score.")] = 8,
     wordings: Annotated[int, typer.Option(min=1, help="Unseen sentences of each quality level.")] = 3,
 ) -> None:
@@ -79,6 +85,7 @@ def ablate(
         out,
         group_sizes=[int(value) for value in _numbers(k, "--k")],
         betas=_numbers(beta, "--beta"),
+        gradients=cast("list[GroupGradient]", gradient.split(",")),
         images=images,
         each_level=wordings,
     )

@@ -32,13 +32,15 @@ def test_every_cell_is_trained_once_and_tabled(recipe: Path, tmp_path: Path) -> 
     out = tmp_path / "cells"
 
     def run() -> list[tuple[int, float]]:
-        scores = ablate(recipe, out, group_sizes=[1, 2], betas=[0.5], images=1, each_level=1)
+        scores = ablate(
+            recipe, out, group_sizes=[1, 2], betas=[0.5], gradients=["softmax"], images=1, each_level=1
+        )
         return [(score.k, score.beta) for score in scores]
 
     assert run() == [(1, 0.0), (2, 0.5)]
-    score = out / "k2-beta0.5" / "score.json"
-    cell = yaml.safe_load((out / "k2-beta0.5" / "recipe.yaml").read_text())
-    assert (cell["group_size"], cell["consistency"]) == (2, 0.5)
+    score = out / "k2-beta0.5-softmax" / "score.json"
+    cell = yaml.safe_load((out / "k2-beta0.5-softmax" / "recipe.yaml").read_text())
+    assert (cell["group_size"], cell["consistency"], cell["group_gradient"]) == (2, 0.5, "softmax")
     before = score.stat().st_mtime_ns
     assert run() == [(1, 0.0), (2, 0.5)]
     assert score.stat().st_mtime_ns == before
@@ -55,3 +57,5 @@ def test_impossible_cells_are_refused(recipe: Path, tmp_path: Path) -> None:
         ablate(recipe, tmp_path, group_sizes=[0], betas=[0.1])
     with pytest.raises(InvalidArgumentError, match="at least 0"):
         ablate(recipe, tmp_path, group_sizes=[2], betas=[-1.0])
+    with pytest.raises(InvalidArgumentError, match="no gradient mode hard"):
+        ablate(recipe, tmp_path, group_sizes=[2], betas=[0.1], gradients=["hard"])  # type: ignore[list-item]

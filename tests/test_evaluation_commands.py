@@ -137,6 +137,23 @@ def test_boxes_of_every_object_cost_more_prompts_and_reach_more(nuclei: Path, tm
     assert "Boxes instead of words" in (out / "report.md").read_text()
 
 
+def test_the_worst_and_the_best_are_drawn(nuclei: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate_manifest(nuclei, out, model="classical-nuclei", words=None, pictures=1)
+    drawn = sorted((out / "pictures").iterdir())
+    dice = sorted(float(row["dice"]) for row in table(out / "scores.csv"))
+    assert len(drawn) == 2
+    assert [
+        line.split("|")[-2].strip()
+        for line in (out / "report.md").read_text().splitlines()
+        if "pictures/" in line
+    ] == [
+        f"{dice[0]:.3f}",
+        f"{dice[-1]:.3f}",
+    ]
+    assert cv2.imread(str(drawn[0])).shape[1] == 4 * 96
+
+
 def test_only_box_models_are_prompted_with_boxes() -> None:
     with pytest.raises(InvalidArgumentError, match="litemedsam"):
         load_box_model("clipseg")

@@ -24,7 +24,8 @@ from tissuetalk.models.pathsegmentor.base_weights import save_base
 from tissuetalk.models.pathsegmentor.checkpoint import load_published, tower_of
 from tissuetalk.models.pathsegmentor.clip_tower import ClipTower
 from tissuetalk.models.pathsegmentor.joint import QueryAnswers
-from tissuetalk.models.pathsegmentor.tokens import label_sentence, word_pieces
+from tissuetalk.models.pathsegmentor.tokens import label_sentence, padded, word_pieces
+from tissuetalk.models.training.base_data import TripleSampler, triples
 from tissuetalk.models.training.base_losses import at_points, best_query, supervised, uncertain_points
 from tissuetalk.models.training.base_recipe import BaseRecipe, read_base_recipe
 from tissuetalk.models.training.base_train import parameter_groups, schedule, train_base
@@ -186,14 +187,31 @@ def test_a_perfect_mask_costs_nothing_and_its_query_is_chosen() -> None:
     whole = recipe(full_image_loss=True)
     draw = torch.Generator().manual_seed(0)
     sentence, scale, shown = classes[:, 1], torch.tensor(5.0), torch.ones(1)
-    loss, parts = supervised([answers] * 2, sentence, scale, truth, shown, whole, draw)
+    loss, parts = supervised([answers] * 2, sentence, scale, truth, shown, shown, whole, draw)
     assert parts["bce"] == pytest.approx(0, abs=1e-6)
     assert parts["dice"] == pytest.approx(0, abs=1e-6)
     assert float(loss) == pytest.approx(0, abs=1e-3)
-    wrong, _ = supervised([answers] * 2, classes[:, 0], scale, truth, shown, whole, draw)
+    wrong, _ = supervised([answers] * 2, classes[:, 0], scale, truth, shown, shown, whole, draw)
     assert float(wrong) > 10
-    nothing, _ = supervised([answers], classes[:, 0], scale, truth, torch.zeros(1), whole, draw)
+    lost = torch.zeros(1)
+    nothing, _ = supervised([answers], classes[:, 0], scale, truth, lost, lost, whole, draw)
     assert float(nothing) == 0
+    empty = torch.zeros(1, 32, 32)
+    silent, _ = supervised([answers], classes[:, 0], scale, empty, lost, torch.ones(1), whole, draw)
+    loud, _ = supervised([answers], classes[:, 1], scale, empty, lost, torch.ones(1), whole, draw)
+    assert float(silent) < 0.1
+    assert float(loud) > 1
+
+
+def test_now_and_then_something_absent_is_asked_for(tmp_path: Path) -> None:
+    manifest = drawn(tmp_path)
+    header, *rows = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([f"{header},absent", *(f"{row},colon-nuclei-dead" for row in rows)]) + "\n")
+    asked = BaseRecipe("t", (manifest,), batch=8, side_px=64, absent_share=0.5)
+    batch = TripleSampler(triples(asked), asked, lambda sentences: padded([[1]] * len(sentences))).batch(0)
+    assert 0 < batch.shown.sum() < 8
+    assert torch.equal(batch.counts, torch.ones(8))
+    assert torch.equal(batch.truth.amax((1, 2)), batch.shown)
 
 
 def test_points_gather_where_the_mask_is_unsure() -> None:

@@ -55,7 +55,7 @@ class SegmentImage(Protocol):
 class Probe(Protocol):
     """A further question about every scored image and target, with tables of its own."""
 
-    def look(self, record: Record, row: Row, target: Annotation) -> None:
+    def look(self, record: Record, row: Row, target: Annotation, predicted: Mask) -> None:
         """Ask about one image and target. Raises a TissuetalkError when it cannot be asked."""
         ...
 
@@ -258,7 +258,7 @@ def _rows(
             continue
         scored = _scored(row, target, mask, instances, time.monotonic() - started)
         for probe in probes:
-            probe.look(record, scored, target)
+            probe.look(record, scored, target, mask)
         yield scored
 
 

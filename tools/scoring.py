@@ -9,6 +9,7 @@ from tissuetalk.models import registry
 from tissuetalk.tools.evaluate import Probe, Summary, evaluate
 from tissuetalk.tools.evaluating.asking import Asking
 from tissuetalk.tools.evaluating.boxes import BoxProbe, load_box_model
+from tissuetalk.tools.evaluating.pictures import PictureProbe
 from tissuetalk.tools.evaluating.rewording import WordingProbe
 
 
@@ -20,12 +21,14 @@ def evaluate_manifest(
     words: str | None,
     wordings: int = 0,
     box_models: Sequence[str] = (),
+    pictures: int = 0,
     progress: Callable[[float, str], None] = lambda done, what: None,
 ) -> Summary:
     """Score a model on a manifest; the words go through the rules engine as they would in segment.
 
     wordings: further sentences of each quality level to ask (prompt_groups.md, section 7); 0 asks none.
     box_models: models to prompt with boxes from the annotation for comparison.
+    pictures: how many of the worst and of the best answers to draw.
     """
     asking = Asking(registry.load(model))
     probes: list[Probe] = []
@@ -33,6 +36,8 @@ def evaluate_manifest(
         probes.append(WordingProbe(asking, each_level=wordings))
     if box_models:
         probes.append(BoxProbe({name: load_box_model(name) for name in box_models}))
+    if pictures:
+        probes.append(PictureProbe(pictures))
     return evaluate(
         manifest,
         out,

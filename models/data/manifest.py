@@ -39,6 +39,8 @@ class Record:
     """Data set it comes from, where a manifest holds several."""
     split: str = ""
     """``train`` or ``test`` as the manifest says it."""
+    absent: tuple[str, ...] = ()
+    """Classes that were looked for and are certainly not on the image."""
 
 
 def microns_per_pixel(text: str) -> float | None:
@@ -77,6 +79,7 @@ def read_manifest(path: Path) -> list[Record]:
                 note=row.get("note") or "",
                 source=row.get("source") or "",
                 split=row.get("split") or "",
+                absent=tuple(name for name in (row.get("absent") or "").split(";") if name),
             )
             for row in rows
         ]

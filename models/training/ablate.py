@@ -1,4 +1,4 @@
-"""Train one recipe for every group size K and consistency weight beta, and see how far wordings move the masks (E8)."""
+"""Train one recipe for every group size K, consistency weight beta and gradient mode, and see how far wordings move masks (E8)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import yaml
 
@@ -18,6 +18,7 @@ from tissuetalk.models.evaluation.plots import Series, curves_svg
 from tissuetalk.models.evaluation.robustness import Wording, robustness
 from tissuetalk.models.evaluation.tables import csv_text, table
 from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter
+from tissuetalk.models.training.losses import GroupGradient
 from tissuetalk.models.training.recipe import Recipe, read_recipe
 from tissuetalk.models.training.train import train
 from tissuetalk.models.training.validate import Viewer, ask, dice
@@ -39,13 +40,14 @@ PUBLISHED: Final = (
 
 @dataclass(frozen=True)
 class CellScore:
-    """One trained cell. dice: mean over everything asked; low to high: per quality level.
+    """One trained cell. gradient: mode of the group loss; a single sentence has none. dice: mean over everything asked; low to high: per quality level.
 
     spread: mean over images of the standard deviation over their sentences. n: image-target pairs.
     """
 
     k: int
     beta: float
+    gradient: GroupGradient
     dice: float
     low: float
     medium: float
@@ -61,44 +63,73 @@ def ablate(
     *,
     group_sizes: Sequence[int],
     betas: Sequence[float],
+    gradients: Sequence[GroupGradient] = ("weights",),
     images: int = 8,
     each_level: int = 3,
 ) -> list[CellScore]:
     """Train and score every cell; cells that are done are not done again, a half-trained one is continued.
 
     images: how many of each set and target to score, held-out ones where there are any. Writes a folder per cell and
-    ``ablation.csv``, ``ablation.md`` and ``ablation.svg``. Raises InvalidArgumentError for impossible K or beta.
+    ``ablation.csv``, ``ablation.md`` and ``ablation.svg``. Raises InvalidArgumentError for impossible K, beta or mode.
     """
     if not group_sizes or min(group_sizes) < 1 or not betas or min(betas) < 0:
         raise InvalidArgumentError(
             "give K of at least 1 and beta of at least 0, for example --k 1,2 --beta 0,0.1."
         )
+    if wrong := set(gradients) - set(get_args(GroupGradient)):
+        raise InvalidArgumentError(
+            f"no gradient mode {', '.join(sorted(wrong))}; choose from {', '.join(get_args(GroupGradient))}."
+        )
     recipe = read_recipe(recipe_path)
     asked, held_out = _images(recipe, images)
     scores = []
-    for k in group_sizes:
-        for beta in betas if k > 1 else betas[:1]:  # one sentence has nothing to be consistent with
-            cell = out / f"k{k}-beta{beta:g}"
-            scores.append(_cell(recipe_path, recipe, cell, k, beta, asked, each_level))
-            write(scores, out, recipe.name, held_out=held_out)
+    for setting in _grid(group_sizes, betas, gradients):
+        scores.append(_cell(recipe_path, recipe, out, setting, asked, each_level))
+        write(scores, out, recipe.name, held_out=held_out)
     return scores
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one cell changes in the recipe."""
+
+    k: int
+    beta: float
+    gradient: GroupGradient
+
+    @property
+    def folder(self) -> str:
+        return f"k{self.k}-beta{self.beta:g}-{self.gradient}"
+
+
+def _grid(
+    group_sizes: Sequence[int], betas: Sequence[float], gradients: Sequence[GroupGradient]
+) -> list[Setting]:
+    """Every combination; one sentence has nothing to be consistent with, so K = 1 is a single cell."""
+    return [
+        Setting(k, beta, gradient) if k > 1 else Setting(1, 0.0, "none")
+        for k in group_sizes
+        for beta in (betas if k > 1 else (0.0,))
+        for gradient in (gradients if k > 1 else ("none",))
+    ]
 
 
 def _cell(
     recipe_path: Path,
     recipe: Recipe,
-    cell: Path,
-    k: int,
-    beta: float,
+    out: Path,
+    setting: Setting,
     asked: Sequence[tuple[Example, str]],
     each_level: int,
 ) -> CellScore:
+    cell = out / setting.folder
     done = cell / "score.json"
     if done.is_file():
         return CellScore(**json.loads(done.read_text(encoding="utf-8")))
     cell.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = yaml.safe_load(recipe_path.read_text(encoding="utf-8"))
-    values |= {"group_size": k, "consistency": beta if k > 1 else 0.0, "data_root": str(recipe.data_root)}
+    values |= {"group_size": setting.k, "consistency": setting.beta, "group_gradient": setting.gradient}
+    values["data_root"] = str(recipe.data_root)
     if recipe.start_from is not None:
         values["start_from"] = str(recipe.start_from)
     (cell / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
@@ -106,8 +137,9 @@ def _cell(
     said = _ask_all(MiniSegmenter(weights), asked, each_level)
     found = robustness(said)
     score = CellScore(
-        k,
-        beta if k > 1 else 0.0,
+        setting.k,
+        setting.beta,
+        setting.gradient,
         sum(one.dice for one in said) / len(said),
         found.by_quality["low"].mean,
         found.by_quality["medium"].mean,
@@ -172,15 +204,17 @@ def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) 
         table(["setting", "all nuclei", "one class"], published),
     ]
     (out / "ablation.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    sizes = sorted({score.k for score in scores})
+    lines_drawn: dict[tuple[int, str], list[CellScore]] = {}
+    for score in scores:
+        lines_drawn.setdefault((score.k, score.gradient), []).append(score)
     series = [
         Series(
-            f"K = {k}, {what}",
-            [s.beta for s in scores if s.k == k],
-            [getattr(s, what) for s in scores if s.k == k],
+            f"K = {k}, {gradient}: {what}",
+            [s.beta for s in some],
+            [getattr(s, what) for s in some],
             dots=True,
         )
-        for k in sizes
+        for (k, gradient), some in lines_drawn.items()
         for what in ("dice", "spread")
     ]
     svg = curves_svg("Dice and spread over wordings", "beta", "Dice; standard deviation", series)

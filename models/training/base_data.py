@@ -35,20 +35,26 @@ class Triple:
     name: str
 
     @property
+    def absent(self) -> bool:
+        return self.name in self.record.absent
+
+    @property
     def sentence(self) -> str:
         return label_sentence(self.name, self.record.organ)
 
 
 @dataclass(frozen=True)
 class TripleBatch:
-    """tiles: [B, 3, S, S] pixels. truth: [B, S, S] in 0..1. shown: [B], 0 where the crop shows nothing of the target.
+    """tiles: [B, 3, S, S] pixels. truth: [B, S, S] in 0..1. shown: [B], 1 where the crop shows the target.
 
-    ids, padding: [B, L] tokens of one sentence a tile.
+    counts: [B], 1 where the answer is known: shown, or asked for something absent; a crop that lost its target counts
+    nothing. ids, padding: [B, L] tokens of one sentence a tile.
     """
 
     tiles: Tensor
     truth: Tensor
     shown: Tensor
+    counts: Tensor
     ids: Tensor
     padding: Tensor
 
@@ -86,15 +92,20 @@ class TripleSampler:
 
     def batch(self, step: int) -> TripleBatch:
         """The batch of one training step."""
-        chosen = [self._at(step * self.recipe.batch + number) for number in range(self.recipe.batch)]
         rng = np.random.default_rng((self.recipe.seed, step))
+        chosen = [self._at(step * self.recipe.batch + number) for number in range(self.recipe.batch)]
+        chosen = [self._perhaps_absent(triple, rng) for triple in chosen]
         crops = [self._crop(triple, rng) for triple in chosen]
         tiles, truths = (np.stack(column) for column in zip(*crops, strict=True))
+        shown = truths.any((1, 2)).astype(np.float32)
         ids, padding = self.tokens([triple.sentence for triple in chosen])
         return TripleBatch(
             torch.from_numpy(tiles),
             torch.from_numpy(truths),
-            torch.from_numpy(truths.any((1, 2)).astype(np.float32)),
+            torch.from_numpy(shown),
+            torch.from_numpy(
+                np.maximum(shown, [float(triple.absent) for triple in chosen]).astype(np.float32)
+            ),
             ids,
             padding,
         )
@@ -121,6 +132,15 @@ class TripleSampler:
         tile[:height, :width], truth[:height, :width] = image[part], mask[part]
         return np.ascontiguousarray(tile.transpose(2, 0, 1), np.float32), truth
 
+    def _perhaps_absent(self, triple: Triple, rng: np.random.Generator) -> Triple:
+        """Now and then the same image is asked for something that is not on it."""
+        if not triple.record.absent or rng.random() >= self.recipe.absent_share:
+            return triple
+        return Triple(triple.record, str(rng.choice(triple.record.absent)))
+
     def _mask(self, triple: Triple) -> NDArray[np.uint8]:
+        if triple.absent:
+            (first, *_) = read_annotations(triple.record)
+            return np.zeros(first.mask.shape, np.uint8)
         by_name: dict[str, Annotation] = {one.name: one for one in read_annotations(triple.record)}
         return by_name[triple.name].mask.astype(np.uint8)

@@ -69,25 +69,29 @@ def supervised(
     logit_scale: Tensor,
     truth: Tensor,
     shown: Tensor,
+    counts: Tensor,
     recipe: BaseRecipe,
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss over every prediction step with equal weight, and its parts.
 
     Args:
-        sentence: [B, d]. truth: [B, H, W] in 0..1. shown: [B], 0 for a tile that lost its target, which then teaches nothing.
+        sentence: [B, d]. truth: [B, H, W] in 0..1. shown: [B], 1 where the tile shows the target: its mask is assigned to
+            a query, which is to be like the sentence. Elsewhere the query most like the sentence must paint nothing.
+        counts: [B], 0 for a tile that teaches nothing.
     """
     rows = torch.arange(len(sentence), device=sentence.device)
-    weight = shown / shown.sum().clamp(min=1)
+    weight = counts / counts.sum().clamp(min=1)
     totals = torch.zeros(3, device=sentence.device)
     for answers in steps:
         scale = logit_scale.exp().clamp(max=LARGEST_SCALE)
         similarity = scale * cosine(answers.classes.float(), sentence.float())
         points = torch.rand(len(sentence), recipe.points, 2, generator=generator).to(truth.device)
-        chosen = best_query(answers, similarity, truth, points)
+        matched = best_query(answers, similarity, truth, points)
+        chosen = torch.where(shown > 0, matched, similarity.argmax(-1))
         masks = answers.masks[rows, chosen].float()
         logits, wanted = _compared(masks, truth, recipe, generator)
-        named = functional.cross_entropy(similarity, chosen, reduction="none")
+        named = shown * functional.cross_entropy(similarity, chosen, reduction="none")
         parts = (bce(logits, wanted), dice_loss(logits, wanted), named)
         totals = totals + torch.stack([(part * weight).sum() for part in parts])
     weights = totals.new_tensor([recipe.bce_weight, recipe.dice_weight, recipe.similarity_weight])

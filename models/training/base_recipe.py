@@ -48,6 +48,9 @@ class BaseRecipe:
     """Points per mask on which losses are computed."""
     full_image_loss: bool = False
     """Every pixel instead of points."""
+    absent_share: float = 0.0
+    """Share of tiles asked for a label that the manifest says is absent: the query most like it must paint nothing.
+    The paper trains no absent targets; without them something is painted for nearly every question."""
     start_from: Path | None = None
     """Published or own weights to continue from."""
     vocabulary: Path | None = None

@@ -102,8 +102,9 @@ class BaseRun:
         with half:
             features = self.model.encode_image(batch.tiles.to(place))
             steps, sentence = self.model.answers(features, batch.ids.to(place), batch.padding.to(place))
-        truth, shown = batch.truth.to(place), batch.shown.to(place)
-        loss, parts = supervised(steps, sentence, self.model.logit_scale, truth, shown, self.recipe, points)
+        truth, shown, counts = (part.to(place) for part in (batch.truth, batch.shown, batch.counts))
+        scale = self.model.logit_scale
+        loss, parts = supervised(steps, sentence, scale, truth, shown, counts, self.recipe, points)
         if not math.isfinite(float(loss.detach())):
             raise InvalidArgumentError(
                 f"the loss is no longer a number at step {self.step}; lower learning_rate ({self.recipe.learning_rate:g}) "

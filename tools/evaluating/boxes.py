@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from tissuetalk.models.backends.cards import ORIGINS
+from tissuetalk.models.characteristics import Mask
 from tissuetalk.models.data.manifest import Record, read_rgb
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.evaluation.annotations import Annotation
@@ -54,7 +55,7 @@ class BoxProbe:
         self.models = models
         self.rows: list[Prompted] = []
 
-    def look(self, record: Record, row: Row, target: Annotation) -> None:
+    def look(self, record: Record, row: Row, target: Annotation, predicted: Mask) -> None:
         """Ask every oracle about one image that shows its target."""
         if not row.target_present or row.dice is None:
             return

@@ -47,7 +47,7 @@ class WordingProbe:
         self.said: list[Wording] = []
         self.agreed: list[Agreed] = []
 
-    def look(self, record: Record, row: Row, target: Annotation) -> None:
+    def look(self, record: Record, row: Row, target: Annotation, predicted: Mask) -> None:
         """Ask every sentence about one image; images that do not show the target are left out."""
         looked = self.asking.look(record.image, row.words, record.mpp)
         if not row.target_present or len(looked.asked) != 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -20,23 +19,19 @@ def examples(manifest: Path) -> Iterator[Example]:
     Labels that the source looked for and that have no pixel on the patch are ``absent``; all others are unknown.
     """
     path = manifest / "manifest.csv" if manifest.is_dir() else manifest
-    records = read_manifest(path)
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    pairs = zip(records, rows, strict=True)
-    for image, members in groupby(pairs, key=lambda pair: pair[0].image):
-        chosen = list(members)
-        record, row = chosen[0]
+    for image, members in groupby(read_manifest(path), key=lambda record: record.image):
+        records = list(members)
+        first = records[0]
         yield Example(
-            record.source or path.parent.name,
+            first.source or path.parent.name,
             image.name,
-            record.group,
-            row.get("split") == "test",
+            first.group,
+            first.split == "test",
             read_rgb(image),
-            record.mpp or 0.25,
-            record.mpp is not None,
-            {one.mask_class: _labelled(one) for one, _ in chosen},
-            tuple(label for label in (row.get("absent") or "").split(";") if label),
+            first.mpp or 0.25,
+            first.mpp is not None,
+            {record.mask_class: _labelled(record) for record in records},
+            first.absent,
         )
 
 
