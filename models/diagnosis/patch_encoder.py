@@ -61,11 +61,11 @@ class OwnEncoder:
         segmenter = load_mini()
         self.name = OWN
         self.weights_sha256 = segmenter.weights_sha256
-        self._model = segmenter.model
+        self._inference = segmenter.inference
 
     def encode(self, patches: Tensor) -> PatchFeatures:
         with torch.inference_mode():
-            features = self._model.encode_image(patches)
+            features = self._inference.encode(patches)
             tokens = functional.adaptive_avg_pool2d(features.pixels.float(), GRID)
             return PatchFeatures(tokens.permute(0, 2, 3, 1).clone(), features.pooled.float().mean(1).clone())
 

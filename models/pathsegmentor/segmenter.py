@@ -15,7 +15,8 @@ from torch import Tensor
 from tissuetalk.models.data.example import OBJECT_TARGETS, TARGET_MPP
 from tissuetalk.models.interface import RGB, Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.models.pathsegmentor.card import CARD, WEIGHTS
-from tissuetalk.models.pathsegmentor.mini import Features, MiniPathSegmentor
+from tissuetalk.models.pathsegmentor.inference import Inference
+from tissuetalk.models.pathsegmentor.mini import Features
 from tissuetalk.models.pathsegmentor.presence import evidence_of
 from tissuetalk.models.pathsegmentor.splitting import split_objects, tidy
 from tissuetalk.models.pathsegmentor.text_encoder import MiniLMSentences
@@ -46,7 +47,9 @@ class MiniSegmenter:
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.weights_sha256 = sha256(weights) if weights.is_file() else ""
-        self.model: MiniPathSegmentor = load_weights(weights)
+        network = load_weights(weights)
+        self.presence_calibration = network.presence_calibration
+        self.inference = Inference(network)
         self.text = MiniLMSentences()
 
     def capability(self, prompt: Prompt) -> Capability | None:
@@ -68,7 +71,7 @@ class MiniSegmenter:
 
     def _presence(self, stitched: Decoded) -> float:
         """Calibrated on held-out images; without a presence logit, the strongest mask pixel has to do."""
-        return self.model.presence_calibration.probability(evidence_of(stitched))
+        return self.presence_calibration.probability(evidence_of(stitched))
 
     def _describe(self, overview: RGB) -> tuple[float, float]:
         """(log2 of µm per pixel, probability of stained tissue), from up to five crops at the overview's own scale."""
@@ -76,22 +79,19 @@ class MiniSegmenter:
         return float(np.median(scales)), float(np.median(tissues))
 
     def _describe_crop(self, crop: RGB) -> tuple[float, float]:
-        with torch.inference_mode():
-            scale, tissue = self.model.describe_image(self.model.encode_image(_padded(crop)))
-            return float(scale[0]), float(tissue[0].sigmoid())
+        return self.inference.describe(self.inference.encode(_padded(crop)))
 
     def encode(self, tile: RGB, context: Context) -> TileFeatures:
-        with torch.inference_mode():
-            return TileFeatures(self.model.encode_image(_padded(tile)), tile.shape[0], tile.shape[1])
+        return TileFeatures(self.inference.encode(_padded(tile)), tile.shape[0], tile.shape[1])
 
     def pack(self, features: TileFeatures) -> bytes:
-        """Half precision, for the feature cache."""
+        """For the feature cache."""
         kept = features.features
         size = torch.tensor([features.height, features.width])
         return save(
             {
-                "pixels": kept.pixels.half().contiguous(),
-                "pooled": kept.pooled.half().contiguous(),
+                "pixels": kept.pixels.contiguous(),
+                "pooled": kept.pooled.contiguous(),
                 "size": size,
             }
         )
@@ -99,7 +99,7 @@ class MiniSegmenter:
     def unpack(self, stored: bytes) -> TileFeatures:
         kept = load(stored)
         height, width = (int(side) for side in kept["size"])
-        return TileFeatures(Features(kept["pixels"].float(), kept["pooled"].float()), height, width)
+        return TileFeatures(Features(kept["pixels"], kept["pooled"]), height, width)
 
     def decode(self, features: TileFeatures, prompts: Sequence[Prompt]) -> list[Decoded]:
         return [self._decode_one(features, prompt) for prompt in prompts]
@@ -107,11 +107,10 @@ class MiniSegmenter:
     def _decode_one(self, features: TileFeatures, prompt: Prompt) -> Decoded:
         target = target_of(prompt)
         words = sentence(prompt, target) if target else prompt.text or prompt.words
-        with torch.inference_mode():
-            answer = self.model.decode(features.features, self.text([words]))
-            mask = _enlarged(answer.mask[0, 0], features)
-            distance = _enlarged(answer.distance[0, 0], features)
-            return Decoded(mask, float(answer.presence[0, 0]), distance[None])
+        answer = self.inference.decode(features.features, self.text([words]))
+        mask = _enlarged(answer.mask[0, 0], features)
+        distance = _enlarged(answer.distance[0, 0], features)
+        return Decoded(mask, float(answer.presence[0, 0]), distance[None])
 
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
         target = target_of(prompt) or "tumour"

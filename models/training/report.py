@@ -21,7 +21,8 @@ from tissuetalk.models.data.example import FOREGROUND, OFFERED_TARGETS, UNKNOWN,
 from tissuetalk.models.pathsegmentor.presence import Calibration, calibrate, evidence_of
 from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.pathsegmentor.splitting import tidy
-from tissuetalk.models.pathsegmentor.weights import save_mini
+from tissuetalk.models.pathsegmentor.weights import load_mini, save_mini
+from tissuetalk.models.training.failures import draw_failures
 from tissuetalk.models.training.validate import Viewer, ask, held_out, spread, summary, validate
 
 SPREAD_SETS = {
@@ -114,9 +115,8 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
     examples = held_out(root)
     own = [example for example in examples if example.dataset not in ("glas", "kumar-multiorgan")]
     seen = sightings(model, own)
-    model.model.presence_calibration = calibrate(
-        [entry.evidence for entry in seen], [entry.present for entry in seen]
-    )
+    calibration = calibrate([entry.evidence for entry in seen], [entry.present for entry in seen])
+    model.presence_calibration = calibration
     scores = [score for example in track(examples, "scoring") for score in validate(model, [example])]
     table = summary(scores)
     by_set: dict[str, list[Example]] = defaultdict(list)
@@ -136,10 +136,13 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
         "summary": {key: f"Dice {row['dice']:.3f} (n={row['images']})" for key, row in table.items()},
         "held_out": table,
         "wording": wording,
-        "presence": curve(seen, model.model.presence_calibration),
+        "presence": curve(seen, calibration),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    save_mini(model.model, folder / f"{name}.safetensors", note={"recipe": "mini.yaml"})
+    network = load_mini(weights)
+    network.presence_calibration = calibration
+    save_mini(network, folder / f"{name}.safetensors", note={"recipe": "mini.yaml"})
+    draw_failures(model, examples, scores, folder / f"{name}-failures.jpg")
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
 
