@@ -7,7 +7,7 @@ from importlib import import_module
 
 from benchmarks.figure import table, write
 
-NAMES = ("overhead", "connecting", "memory")
+NAMES = ("overhead", "connecting", "memory", "explaining")
 WITH_EXTRAS = ("backends", "slides")
 """Run only when named: they need `tissuetalk[litemedsam]`, or `tissuetalk[ray]` and many minutes."""
 
