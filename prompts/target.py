@@ -53,6 +53,7 @@ class Request:
 
     kind: what sort of text it is. unknown: objects the text names that nobody could place (they become
     ``unsupported``, never silence). notes: choices worth telling the reader, such as a dropped invention.
+    place_measures: what the words also ask of a slide or of how masks lie to each other (names of metrics).
     points, boxes: pixels as the user gave them, boxes as [x0, y0, x1, y1].
     """
 
@@ -63,6 +64,7 @@ class Request:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     measures: tuple[Measure, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    place_measures: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -16,6 +16,7 @@ from slide_folder import as_slide, coarse
 
 from tissuetalk.models.errors import InvalidArgumentError, UnknownMaskError, UnknownResultError
 from tissuetalk.models.images import open_image
+from tissuetalk.prompts.request.place_measures import place_measures_in
 from tissuetalk.tools import measure
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import MeasureResult, NotSegmented
@@ -307,3 +308,22 @@ def test_a_picture_without_its_image_is_drawn_on_the_tissue(tmp_path: Path) -> N
     assert len(result.pictures) == 1 and math.isfinite(result.measurements[0].value)
     assert json.loads((slide.path / "slide" / "slide.json").read_text())["version"] == 1
     assert between.MOST_DISTANCE_PX > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("count the mitoses in the hottest 2 mm²", ("hotspot",)),
+        ("what is the mitotic count?", ("hotspot",)),
+        ("TIL density in the tumour", ("density_in",)),
+        ("how far are the lymphocytes from the tumour", ("distance_to",)),
+        ("tumour-stroma ratio please", ("tumour_stroma",)),
+        ("heat map and size distribution of the nuclei", ("heatmap", "histogram")),
+        ("nuclei per mm² of tissue", ("tissue",)),
+        ("count the nuclei", ()),
+        ("outline the tumour stroma cells", ()),
+    ],
+)
+def test_words_name_the_measures_of_a_slide(words: str, wanted: tuple[str, ...]) -> None:
+    assert place_measures_in(words) == wanted
+    assert set(wanted) <= set(measure.ALL)

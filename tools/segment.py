@@ -95,7 +95,7 @@ def segment_into(
         not_segmented=looked.refused,
         warnings=warnings,
         overlay="overlay.png",
-        measures=list(request.measures),
+        measures=[*request.measures, *request.place_measures],
         notes=list(request.notes),
         job_id=None,
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError, UnknownLabelError
 from tissuetalk.models.interface import Prompt
+from tissuetalk.prompts.request.place_measures import place_measures_in
 from tissuetalk.prompts.target import Engine, Relation, Request, Target
 from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
 from tissuetalk.tools.results import TargetArgument
@@ -37,6 +38,8 @@ def understand(
         )
     elif words and words.strip():
         request = engine.translate(words, organ=organ)
+        if request.kind != "report":
+            request = replace(request, place_measures=place_measures_in(words))
     else:
         raise InvalidArgumentError("nothing to look for; pass words (or targets) that name what to segment.")
     if len(points or ()) + len(boxes or ()) > MOST_POINTS:

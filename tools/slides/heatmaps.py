@@ -161,7 +161,7 @@ def draw_hotspot(layer: Layer, place: Place, spot: Hotspot) -> Image.Image:
         math.ceil(spot.y + spot.radius_px),
     )
     side = max(360, min(640, height))
-    dot_px = sum(spot.count < few for few in (400, 2_000))
+    dot_px = sum(spot.count < few for few in (600, 6_000))
     whole = _dotted(layer, place, spot, region, (width, height), dot_px=max(0, dot_px - 1))
     enlarged = _dotted(layer, place, spot, near, (side, side), dot_px=dot_px)
     caption = (

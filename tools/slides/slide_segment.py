@@ -199,7 +199,7 @@ def _work(
         not_segmented=refused,
         warnings=_warnings(source, plan, picture.mean(), masks),
         overlay="overlay.png",
-        measures=list(order.request.measures),
+        measures=[*order.request.measures, *order.request.place_measures],
         notes=[*order.request.notes, *caveats],
         job_id=None,
     )
