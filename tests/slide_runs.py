@@ -30,6 +30,7 @@ from tissuetalk.tools.slides.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
 
 SMALL = SlideSettings(whole_px=0, tile_px=192, window_px=256)
+LEAST_DARK_PX = 270
 LOG, PAUSE = "SLIDE_RUN_LOG", "SLIDE_RUN_PAUSE_S"
 
 
@@ -61,7 +62,7 @@ class CountedNuclei(ClassicalNuclei):
 
 
 class DarkParts:
-    """Everything darker than the middle, pixel by pixel: as one region (``dark``) or as separate parts (``parts``)."""
+    """Pixel by pixel: all that is darker than stroma as one region (``dark``), what is much darker as separate ``parts``."""
 
     card = replace(ClassicalNuclei.card, name="dark-parts")
     weights_sha256 = "0" * 64
@@ -84,16 +85,20 @@ class DarkParts:
         return Context({})
 
     def encode(self, tile: RGB, context: Context) -> Any:
-        return 150.0 - tile.mean(axis=2).astype(np.float32)
+        return -tile.mean(axis=2).astype(np.float32)
 
     def decode(self, features: Any, prompts: Sequence[Prompt]) -> list[Decoded]:
-        return [Decoded(features) for _ in prompts]
+        return [Decoded(features + (150 if prompt.words == "parts" else 200)) for prompt in prompts]
 
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
         from tissuetalk.tools.slides.cutting import connected
 
         mask = stitched.logits > 0
-        return Finished(mask, connected(mask) if prompt.words == "parts" else None, float(mask.any()))
+        if prompt.words == "parts":
+            return Finished(mask, connected(mask), float(mask.any()))
+        parts = connected(mask)
+        large = np.bincount(parts.ravel()) >= LEAST_DARK_PX
+        return Finished(mask & large[parts], None, float(mask.any()))
 
 
 def register(patch: Any) -> None:

@@ -61,7 +61,17 @@ def run_slide(
     near = [(x, y) for x, y in request.points] + [
         ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in request.boxes
     ]
-    drive(plan, runner, near=near, progress=lambda done, what: progress(done * DRIVEN_SHARE, what), stop=stop)
+    look = FirstLook(plan, asked, folder.parent)
+    look.take()
+    drive(
+        plan,
+        runner,
+        near=near,
+        progress=lambda done, what: progress(done * DRIVEN_SHARE, what),
+        stop=stop,
+        on_window=look.add,
+    )
+    look.write(1.0)
     progress(DRIVEN_SHARE, "numbering the objects")
     mapped = _mapped(plan, asked, stop)
     choices = choosing.choose(request, [each for each, _ in mapped], plan.scale.mpp)

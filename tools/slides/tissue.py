@@ -5,13 +5,13 @@ Only blocks that hold tissue are read. Models judge stain and scale from the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.errors import UnreadableImageError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import RGB
 from tissuetalk.tools import quality
@@ -74,7 +74,7 @@ class Tissue:
         return self.mask[np.ix_(rows, columns)]
 
 
-def sample(source: ImageSource, tissue: Tissue, step: float, stop: Callable[[], bool] = lambda: False) -> RGB:
+def sample(source: ImageSource, tissue: Tissue, step: float) -> RGB:
     """A square of up to 16 views of tissue, 256 px each at ``step`` full-resolution pixels a pixel, side by side.
 
     The same slide and step give the same sample, whatever region is asked about. Without tissue: the slide's overview.
@@ -84,18 +84,23 @@ def sample(source: ImageSource, tissue: Tissue, step: float, stop: Callable[[], 
     if not places:
         return source.overview()
     across = int(np.ceil(np.sqrt(min(len(places), SAMPLES))))
+    chosen = [places[number * len(places) // across**2] for number in range(across**2)]
+    views = [view for place in dict.fromkeys(chosen) if (view := _readable(source, place, step)) is not None]
+    if not views:
+        return source.overview()
     out = np.empty((across * SAMPLE_PX, across * SAMPLE_PX, 3), np.uint8)
-    for number in range(across * across):
-        x, y = places[
-            (number * len(places) // (across * across))
-            if len(places) >= across * across
-            else number % len(places)
-        ]
-        row, column = divmod(number, across)
-        out[row * SAMPLE_PX : (row + 1) * SAMPLE_PX, column * SAMPLE_PX : (column + 1) * SAMPLE_PX] = (
-            source.read_grid((x, step), (y, step), width=SAMPLE_PX, height=SAMPLE_PX)
-        )
+    for number in range(across**2):
+        top, left = (at * SAMPLE_PX for at in divmod(number, across))
+        out[top : top + SAMPLE_PX, left : left + SAMPLE_PX] = views[number % len(views)]
     return out
+
+
+def _readable(source: ImageSource, place: tuple[float, float], step: float) -> RGB | None:
+    """One square of the sample; None where the slide is damaged, which is said when its block is worked on."""
+    try:
+        return source.read_grid((place[0], step), (place[1], step), width=SAMPLE_PX, height=SAMPLE_PX)
+    except UnreadableImageError:
+        return None
 
 
 def _places(tissue: Tissue, side: float) -> list[tuple[float, float]]:
