@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
@@ -35,7 +37,14 @@ from tissuetalk.models.pfps.training import Question, answer, ask, optimiser_of,
 from tissuetalk.prompts.prompt_sets import sentences_of_task
 from tissuetalk.server.training_commands import train
 from tissuetalk.tools.order import Asked, understand
-from tissuetalk.tools.pfps import TASKS, PfpsRecipe, allowed_tasks, patches_of, training_questions
+from tissuetalk.tools.pfps import (
+    TASKS,
+    PfpsRecipe,
+    allowed_tasks,
+    patches_of,
+    read_recipe,
+    training_questions,
+)
 from tissuetalk.tools.results import TargetArgument
 from tissuetalk.tools.segment import segment
 from tissuetalk.tools.workbench import Workbench
@@ -412,3 +421,10 @@ def test_training_asks_only_training_sentences_with_points_where_they_belong() -
         if question.task in (6, 7):
             x, y = question.point_xy
             assert question.truth[int(y), int(x)]
+
+
+def test_shipped_recipes_can_be_read() -> None:
+    shipped = sorted((Path(str(files("tissuetalk.models"))) / "pfps" / "recipes").glob("*.yaml"))
+    assert shipped
+    for path in shipped:
+        assert read_recipe(path, yaml.safe_load(path.read_text("utf-8"))).size in ("small", "little")
