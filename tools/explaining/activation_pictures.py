@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tissuetalk.models.diagnosis.activation_maps import ObjectMap, Overlap, mask_at, paint_patch
+from tissuetalk.models.diagnosis.activation_maps import ObjectMap, ObjectShare, Overlap, mask_at, paint_patch
 from tissuetalk.models.diagnosis.object_classifier import ObjectEvidence
 from tissuetalk.models.diagnosis.object_lists import OTHER
 from tissuetalk.models.diagnosis.patch_bag import PatchBag, resized_patch
@@ -24,7 +24,7 @@ Map = NDArray[np.float32]
 PANEL_PX = 380
 OUTLINED = 3
 """So many of the best-ranked objects are outlined and numbered."""
-FOR, AGAINST = "#c8141e", "#1e46c8"
+FOR, AGAINST, ABSENT = "#c8141e", "#1e46c8", "#f0f0f0"
 FOOT = "Shares of the logit of a research classifier, not a diagnosis. Research use only."
 
 
@@ -156,7 +156,7 @@ def ranking_panel(shares: ObjectMap, width: int) -> sheet.Panel:
             f"{share.rank}  {share.name}",
             share.activation,
             _row_text(share.activation, share.area_fraction, share.patches),
-            FOR if share.activation > 0 else AGAINST,
+            _colour(share),
         )
         for share in shares.ranking
     ]
@@ -168,6 +168,12 @@ def ranking_panel(shares: ObjectMap, width: int) -> sheet.Panel:
         high=round(limit, 2),
         foot="red: for, blue: against",
     )
+
+
+def _colour(share: ObjectShare) -> str:
+    if not share.patches:
+        return ABSENT
+    return FOR if share.activation > 0 else AGAINST
 
 
 def _row_text(activation: float, area_fraction: float, patches: int) -> str:
@@ -192,19 +198,19 @@ def evidence_picture(
     fine = objects_painted(view, evidence.patches, shares, fine=True, overlap=overlap)
     panels = [
         tissue_panel(view, evidence.patches, shares),
-        map_panel(view, coarse, f"Object map: what each object adds to “{name}”", unit="activation"),
+        map_panel(view, coarse, "What each object adds", unit="activation"),
         map_panel(view, fine, "The same, patch by patch", ["where inside an object class the share sits"]),
     ]
     if patch_values is not None:
         painted = patches_painted(view, patch_values)
-        panels.append(map_panel(view, painted, "Standard model: patch map", ["no objects: only places"]))
+        panels.append(map_panel(view, painted, "Standard model", ["no objects: only places"]))
     top = sheet.row(panels)
     told = ", ".join(
         f"{one} {value:.2f}" for one, value in zip(evidence.classes, evidence.probabilities, strict=True)
     )
-    asked = "" if shares.class_index == evidence.label else f" Shown: “{name}”."
+    said = evidence.classes[evidence.label]
     return sheet.sheet(
-        f"The classifier says “{evidence.classes[evidence.label]}” ({told}).{asked}",
+        f"The classifier says “{said}” ({told}). Red speaks for “{name}”, blue against it.",
         [top, sheet.row([ranking_panel(shares, min(top.width, 760))])],
         FOOT,
     )
