@@ -132,6 +132,23 @@ def importance_of(
     return bag_importance(classifier, bag, label=label, sigma_px=sigma_px, draws=draws, stop=stop)
 
 
+def control_of(
+    classifier: Classifier,
+    bag: PatchBag,
+    found: BagImportance,
+    name: str,
+    *,
+    draws: int = 1,
+    place: ControlPlace = "any patch",
+    seed: int = 0,
+    stop: Callable[[], bool] = lambda: False,
+) -> Control | None:
+    """The control of one object of a bag that was explained already; None where the object is not there."""
+    slide = _Slide(classifier, bag, found.prediction, found.label, found.sigma_px, stop)
+    masks = slide.masks(name)
+    return slide.control(masks, draws, place, np.random.default_rng(seed)) if masks else None
+
+
 @dataclass(frozen=True)
 class _Slide:
     """Everything that stays the same while objects are blurred."""
@@ -146,6 +163,10 @@ class _Slide:
     @property
     def loss(self) -> float:
         return loss_of(self.classifier.model, self.before.vectors, self.label)
+
+    def masks(self, name: str) -> dict[int, Mask]:
+        """An object's masks by the patches it touches."""
+        return {i: mask for i in range(len(self.bag)) if (mask := self.bag.mask(i, name)) is not None}
 
     def blurred(self, masks: dict[int, Mask]) -> Tensor:
         """[N, d] vectors of the slide with these pixels of these patches blurred."""
@@ -162,7 +183,7 @@ class _Slide:
     def importance(
         self, name: str, draws: int, place: ControlPlace, random: np.random.Generator
     ) -> ObjectImportance:
-        masks = {i: mask for i in range(len(self.bag)) if (mask := self.bag.mask(i, name)) is not None}
+        masks = self.masks(name)
         if not masks:
             share = self.before.probabilities[self.label]
             return ObjectImportance(name, 1.0, self.loss, share, False, 0.0, 0, 0, None)
@@ -179,10 +200,10 @@ class _Slide:
             area_fraction=share,
             patches_touched=len(masks),
             encoder_passes=len(masks),
-            control=self._control(masks, draws, place, random) if draws else None,
+            control=self.control(masks, draws, place, random) if draws else None,
         )
 
-    def _control(
+    def control(
         self, masks: dict[int, Mask], draws: int, place: ControlPlace, random: np.random.Generator
     ) -> Control:
         losses, passes = [], 0

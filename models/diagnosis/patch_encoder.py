@@ -6,6 +6,7 @@ download our own segmenter's image encoder does. Results of different encoders a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,8 @@ class TransformersEncoder:
         from transformers import AutoModel
 
         self.name = name or str(folder)
-        self._model: Any = from_folder(AutoModel, folder, self.name)
+        unpooled = {"add_pooling_layer": False} if _model_type(folder) in ("vit", "deit") else {}
+        self._model: Any = from_folder(AutoModel, folder, self.name, **unpooled)
         config = self._model.config
         if not {"patch_size", "hidden_size", "num_channels"} <= set(config.to_dict()):
             raise ModelUnavailableError(
@@ -97,12 +99,18 @@ class TransformersEncoder:
             return PatchFeatures(grid.clone(), hidden[:, 0].clone())
 
 
+def _json(path: Path) -> dict[str, Any]:
+    told = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return told if isinstance(told, dict) else {}
+
+
+def _model_type(folder: Path) -> str:
+    return str(_json(folder / "config.json").get("model_type", ""))
+
+
 def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:
     """Mean and spread the model was trained with, as its preprocessor file says; CONCH's where there is none."""
-    import json
-
-    path = folder / "preprocessor_config.json"
-    told = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    told = _json(folder / "preprocessor_config.json")
     mean, std = told.get("image_mean", CONCH_MEAN), told.get("image_std", CONCH_STD)
     return torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
 

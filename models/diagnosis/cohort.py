@@ -1,0 +1,287 @@
+"""Train a slide classifier on a folder of labelled slides: ``python -m tissuetalk.models.diagnosis.cohort RECIPE.yaml --out DIR``.
+
+Writes ``NAME.safetensors`` and ``NAME.json`` (the classifier), ``split.json``, ``metrics.json``, ``predictions.csv`` and, with
+objects in the recipe, ``importance.json``. Features are kept in ``DIR/features``, so that a run that stopped goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tissuetalk.models import registry
+from tissuetalk.models.diagnosis.classifier import Classifier, sizes_of, store_classifier
+from tissuetalk.models.diagnosis.classifier_file import ClassifierCard
+from tissuetalk.models.diagnosis.cohort_recipe import (
+    TISSUE_RULES,
+    CohortRecipe,
+    Slide,
+    read_cohort_recipe,
+    read_slides,
+)
+from tissuetalk.models.diagnosis.importance import BagImportance, bag_importance, by_class
+from tissuetalk.models.diagnosis.metrics import Floats, Scores, classification_scores, over_seeds
+from tissuetalk.models.diagnosis.mil import AttentionMIL
+from tissuetalk.models.diagnosis.patch_bag import SourceBag
+from tissuetalk.models.diagnosis.patch_encoder import PatchEncoder, encode_bag, load_encoder
+from tissuetalk.models.diagnosis.patches import patch_boxes, patch_side_px
+from tissuetalk.models.diagnosis.segmented_bag import SegmentedBag, prompt_for
+from tissuetalk.models.diagnosis.splits import Split, stratified_folds, stratified_split
+from tissuetalk.models.diagnosis.train_mil import TrainSettings, probabilities, train_attention
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.images import Box, ImageSource, open_image
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The slides that have enough patches, with their patch vectors [N, d], and the names of those that have not."""
+
+    slides: tuple[Slide, ...]
+    vectors: tuple[Tensor, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def labels(self) -> list[int]:
+        return [slide.label for slide in self.slides]
+
+    @property
+    def groups(self) -> list[str]:
+        return [slide.group for slide in self.slides]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """scores: of the first seed. seed_auc: mean and standard deviation of the macro AUC over seeds. tested: index, probabilities."""
+
+    card: ClassifierCard
+    scores: Scores
+    seed_auc: tuple[float, float]
+    tested: int
+
+
+def train_cohort(recipe: CohortRecipe, out: Path, *, report: Report = print) -> Outcome:
+    """The whole run. Raises InvalidArgumentError when the slides do not allow a split, naming what is short."""
+    out.mkdir(parents=True, exist_ok=True)
+    encoder = load_encoder(recipe.encoder)
+    encoded = encode_cohort(recipe, read_slides(recipe), encoder, out / "features", report=report)
+    runs = [_run(recipe, encoded, seed) for seed in recipe.seeds]
+    model, split, tested, shares = runs[0]
+    scores = _scores(encoded, tested, shares)
+    areas = over_seeds(
+        [_scores(encoded, rows, found, resamples=1).macro_auc.value for _, _, rows, found in runs]
+    )
+    card = store_classifier(out / recipe.name, _card(recipe, encoder, model, encoded, scores, areas), model)
+    _write_json(out / "split.json", _named(split, encoded))
+    _write_predictions(out / "predictions.csv", recipe, encoded, tested, shares)
+    _write_json(
+        out / "metrics.json",
+        {
+            "test": scores.as_dict(),
+            "macro_auc_over_seeds": {"mean": areas[0], "std": areas[1], "seeds": list(recipe.seeds)},
+            "slides": len(encoded.slides),
+            "tested": len(tested),
+            "left_out": list(encoded.left_out),
+        },
+    )
+    report(
+        f"{recipe.name}: macro AUC {scores.macro_auc}, accuracy {scores.macro_accuracy}, F1 {scores.macro_f1}"
+    )
+    if recipe.objects:
+        rows = [*split.validation, *split.test] if not recipe.folds else tested
+        found, unknown = _importances(
+            recipe, Classifier(card, model, encoder), [encoded.slides[i] for i in rows], report
+        )
+        _write_json(
+            out / "importance.json", importance_table(found, card.classes) | {"not_looked_for": unknown}
+        )
+    return Outcome(card, scores, areas, len(tested))
+
+
+def boxes_of(recipe: CohortRecipe, source: ImageSource) -> list[Box]:
+    """Patches of one slide by the recipe's rules."""
+    side = patch_side_px(source.mpp or recipe.mpp, patch_um=recipe.patch_um, patch_px=recipe.patch_px)
+    return patch_boxes(source, side_px=side, rules=TISSUE_RULES[recipe.tissue])
+
+
+def encode_cohort(
+    recipe: CohortRecipe, slides: Sequence[Slide], encoder: PatchEncoder, store: Path, *, report: Report
+) -> Encoded:
+    """Patch vectors of every slide; what is stored already is not computed again."""
+    store.mkdir(parents=True, exist_ok=True)
+    kept: list[tuple[Slide, Tensor]] = []
+    left_out = []
+    for number, slide in enumerate(slides, start=1):
+        vectors = _encoded(recipe, slide, encoder, store)
+        if len(vectors) >= recipe.least_patches:
+            kept.append((slide, vectors))
+        else:
+            left_out.append(slide.name)
+        if number % 50 == 0 or number == len(slides):
+            report(f"{number} of {len(slides)} slides encoded")
+    if not kept:
+        raise InvalidArgumentError(
+            f"no slide has {recipe.least_patches} patches of tissue; lower `least_patches`."
+        )
+    return Encoded(tuple(slide for slide, _ in kept), tuple(vectors for _, vectors in kept), tuple(left_out))
+
+
+def _encoded(recipe: CohortRecipe, slide: Slide, encoder: PatchEncoder, store: Path) -> Tensor:
+    with open_image(slide.path, name=slide.path.name) as source:
+        rule = f"{recipe.tissue}-{recipe.patch_um}-{recipe.patch_px}-{recipe.mpp}-{recipe.feature}"
+        key = f"{source.sha256[:24]}-{encoder.weights_sha256[:12]}-{rule}"
+        path = store / f"{key}.safetensors"
+        if path.is_file():
+            return load_file(path)["vectors"]
+        boxes = boxes_of(recipe, source)
+        if len(boxes) < recipe.least_patches:
+            return Tensor(len(boxes), 0)
+        vectors = encode_bag(encoder, SourceBag(source, boxes), recipe.feature)
+        partial = path.with_suffix(".partial")
+        save_file({"vectors": vectors.contiguous()}, partial)
+        partial.replace(path)
+        return vectors
+
+
+def _run(recipe: CohortRecipe, encoded: Encoded, seed: int) -> tuple[AttentionMIL, Split, list[int], Floats]:
+    """(classifier, split, tested slides, their probabilities [N, C]) of one seed."""
+    if not recipe.folds:
+        split = stratified_split(encoded.labels, encoded.groups, seed=seed)
+        model = _train(recipe, encoded, split.train, split.validation, seed)
+        tested = list(split.test)
+        return model, split, tested, probabilities(model, [encoded.vectors[i] for i in tested])
+    everything = set(range(len(encoded.slides)))
+    tested, shares = [], []
+    for test in stratified_folds(encoded.labels, encoded.groups, folds=recipe.folds, seed=seed):
+        model = _train(recipe, encoded, sorted(everything - set(test)), (), seed)
+        tested += test
+        shares.append(probabilities(model, [encoded.vectors[i] for i in test]))
+    final = _train(recipe, encoded, sorted(everything), (), seed)
+    return final, Split(tuple(sorted(everything)), (), tuple(tested)), tested, np.concatenate(shares)
+
+
+def _train(
+    recipe: CohortRecipe, encoded: Encoded, train: Sequence[int], validation: Sequence[int], seed: int
+) -> AttentionMIL:
+    model, _ = train_attention(
+        [encoded.vectors[i] for i in train],
+        [encoded.slides[i].label for i in train],
+        classes=len(recipe.classes),
+        validation=[(encoded.vectors[i], encoded.slides[i].label) for i in validation],
+        settings=TrainSettings(seed=seed, epochs=recipe.epochs, balanced=recipe.balanced),
+    )
+    return model
+
+
+def _scores(encoded: Encoded, tested: Sequence[int], shares: Floats, *, resamples: int = 1000) -> Scores:
+    labels, groups = [encoded.labels[i] for i in tested], [encoded.groups[i] for i in tested]
+    return classification_scores(shares, labels, groups, resamples=resamples)
+
+
+def _card(
+    recipe: CohortRecipe,
+    encoder: PatchEncoder,
+    model: AttentionMIL,
+    encoded: Encoded,
+    scores: Scores,
+    areas: tuple[float, float],
+) -> ClassifierCard:
+    how = f"cross-validation in {recipe.folds} parts" if recipe.folds else "test slides of a 7:1:2 split"
+    return ClassifierCard(
+        name=recipe.name,
+        kind="attention",
+        classes=tuple(recipe.classes),
+        encoder=encoder.name,
+        encoder_sha256=encoder.weights_sha256,
+        feature=recipe.feature,
+        sizes=sizes_of(model),
+        objects=recipe.objects,
+        patch_um=recipe.patch_um,
+        patch_px=recipe.patch_px,
+        summary=recipe.summary,
+        training=f"{recipe.training} {len(encoded.slides)} images of {len(set(encoded.groups))} patients.".strip(),
+        licence=recipe.licence,
+        limits=recipe.limits,
+        metrics={
+            "measured on": f"{how}, whole patients; 95 % interval over {scores.units} patients",
+            "macro AUC": str(scores.macro_auc),
+            "macro accuracy": str(scores.macro_accuracy),
+            "macro F1": str(scores.macro_f1),
+            f"macro AUC over {len(recipe.seeds)} seeds": f"{areas[0]:.3f} ± {areas[1]:.3f}",
+        },
+    )
+
+
+def _importances(
+    recipe: CohortRecipe, classifier: Classifier, slides: Sequence[Slide], report: Report
+) -> tuple[list[BagImportance], list[str]]:
+    """(importance on every slide, the objects of the recipe that the segmenter was never made for)."""
+    segmenter = registry.load(recipe.segmenter)
+    unknown = [label for label in recipe.objects if segmenter.capability(prompt_for(label)) is None]
+    labels = [label for label in recipe.objects if label not in unknown]
+    if unknown:
+        report(f"{segmenter.card.name} was never made for, so importance leaves out: {', '.join(unknown)}")
+    found = []
+    for number, slide in enumerate(slides if labels else (), start=1):
+        with open_image(slide.path, name=slide.path.name) as source:
+            mpp = source.mpp or recipe.mpp
+            bag = SegmentedBag(source, boxes_of(recipe, source), segmenter=segmenter, labels=labels, mpp=mpp)
+            found.append(
+                bag_importance(
+                    classifier, bag, label=slide.label, sigma_px=recipe.sigma_px, draws=recipe.draws
+                )
+            )
+        report(f"importance on {number} of {len(slides)} slides")
+    return found, unknown
+
+
+def importance_table(found: Sequence[BagImportance], classes: Sequence[str]) -> dict[str, object]:
+    """Object by class with all three aggregates, the control and the sigma, ready for JSON."""
+    rows = [
+        asdict(row) | {"class": "all" if row.label is None else classes[row.label]} for row in by_class(found)
+    ]
+    return {"sigma_px_at_1024": found[0].sigma_px if found else None, "slides": len(found), "objects": rows}
+
+
+def _named(split: Split, encoded: Encoded) -> dict[str, list[str]]:
+    return {side: [encoded.slides[i].name for i in rows] for side, rows in asdict(split).items()}
+
+
+def _write_predictions(
+    path: Path, recipe: CohortRecipe, encoded: Encoded, tested: Sequence[int], shares: Floats
+) -> None:
+    names = list(recipe.classes)
+    with path.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(["slide", "patient", "class", *names])
+        for row, i in enumerate(tested):
+            slide = encoded.slides[i]
+            writer.writerow(
+                [slide.name, slide.group, names[slide.label], *(f"{share:.4f}" for share in shares[row])]
+            )
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tissuetalk.models.diagnosis.cohort", description=__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    told = parser.parse_args(arguments)
+    train_cohort(read_cohort_recipe(told.recipe), told.out)
+
+
+if __name__ == "__main__":
+    main()

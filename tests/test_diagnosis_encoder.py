@@ -1,0 +1,72 @@
+"""Frozen patch encoders: our own, and a real (tiny) vision transformer from a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn_tissue import save_vit, tiny_vit
+from tissuetalk.models.diagnosis.patch_encoder import OWN, encode_patches, load_encoder, to_batch
+from tissuetalk.models.errors import CancelledError, ModelUnavailableError
+
+
+def noise(seed: int, side: int = 96) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def test_a_vit_gives_its_patch_tokens_and_its_class_token(tmp_path: Path) -> None:
+    encoder = tiny_vit(tmp_path)
+    features = encoder.encode(to_batch([noise(0), noise(1)]))
+    assert features.tokens.shape == (2, 14, 14, 16) and features.pooled.shape == (2, 16)
+    assert len(encoder.weights_sha256) == 64
+    assert torch.allclose(features.vectors("tokens"), features.tokens.mean((1, 2)))
+
+
+def test_tokens_lie_where_the_picture_has_them(tmp_path: Path) -> None:
+    encoder = tiny_vit(tmp_path)
+    plain = np.full((224, 224, 3), 200, np.uint8)
+    changed = plain.copy()
+    changed[32:48, 160:176] = 0
+    before, after = encoder.encode(to_batch([plain])).tokens, encoder.encode(to_batch([changed])).tokens
+    row, column = divmod(int((after - before).abs().sum(-1).argmax()), 14)
+    assert (row, column) == (2, 10)
+
+
+def test_the_models_own_normalisation_is_used_when_it_says_so(tmp_path: Path) -> None:
+    told = tiny_vit(tmp_path / "plain").encode(to_batch([noise(0)])).pooled
+    folder = save_vit(tmp_path / "told")
+    (folder / "preprocessor_config.json").write_text(
+        '{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}', "utf-8"
+    )
+    assert not torch.allclose(load_encoder(str(folder)).encode(to_batch([noise(0)])).pooled, told)
+
+
+def test_without_a_name_our_own_encoder_is_loaded() -> None:
+    encoder = load_encoder()
+    features = encoder.encode(to_batch([noise(0)]))
+    assert encoder.name == OWN and encoder.weights_sha256
+    assert features.tokens.shape[:3] == (1, 14, 14) and features.pooled.ndim == 2
+    assert torch.equal(encoder.encode(to_batch([noise(0)])).pooled, features.pooled)
+
+
+def test_an_encoder_that_is_not_here_is_a_named_error() -> None:
+    with pytest.raises(ModelUnavailableError, match="hf download"):
+        load_encoder("nobody/no-such-vit")
+
+
+def test_a_model_that_is_no_vit_is_refused(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=10
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelUnavailableError, match="not a ViT"):
+        load_encoder(str(tmp_path))
+
+
+def test_encoding_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    with pytest.raises(CancelledError):
+        encode_patches(tiny_vit(tmp_path), [noise(0)], "pooled", stop=lambda: True)
