@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from tissuetalk.prompts.attributes import COLOR_RGB, Attributes
 
@@ -45,7 +45,8 @@ def wrong(found: Attributes, attribute: Attribute, swap: Swap, seed: int) -> Att
             return None
         opposite = [value for value in map(_opposite, sorted(values)) if value in left]
         new = opposite[0] if opposite else chance.choice(left)
-    return replace(found, **{attribute: (new,) if isinstance(now, tuple) else new})
+    changed: dict[str, Any] = {attribute: (new,) if isinstance(now, tuple) else new}
+    return replace(found, **changed)
 
 
 def _opposite(value: str) -> str:

@@ -247,6 +247,13 @@ def _batches(items: Sequence[Item], size: int, random: np.random.Generator) -> I
         yield [items[at] for at in order[start:end]]
 
 
+def _directly(model: Vlsm) -> Ask:
+    def ask(item: Item, text: str) -> Mask:
+        return model.segment(item.image(), text)
+
+    return ask
+
+
 def _through_registry(model: Segmenter) -> Ask:
     """Any text-prompted model of the server, asked with exactly the words of the prompt."""
 

@@ -102,7 +102,7 @@ class BiomedClipSeg(nn.Module):
         self.sizes = sizes
         self.visual = Visual(sizes)
         self.text = Text(sizes)
-        config = CLIPSegConfig(
+        config: Any = CLIPSegConfig(
             vision_config={
                 "hidden_size": sizes.width,
                 "num_attention_heads": sizes.heads,

@@ -82,6 +82,13 @@ class AttentionMap(nn.Module):
 
 
 class ModifiedResnet(nn.Module):
+    """Three convolutions before the four stages, and the attention map after them."""
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, sizes: ClipSizes) -> None:
         super().__init__()
         width = sizes.width
@@ -125,8 +132,8 @@ class TextBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
-        hidden = self.mlp.c_fc(self.ln_2(x))
-        out: Tensor = x + self.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+        hidden = self.mlp[0](self.ln_2(x))
+        out: Tensor = x + self.mlp[1](hidden * torch.sigmoid(1.702 * hidden))
         return out
 
 
