@@ -83,8 +83,8 @@ def _timed_run(
     model.encode, model.decode = clock.timed("encode", plain_encode), clock.timed("decode", plain_decode)
     blocks.read_tile = clock.timed("read", blocks.read_tile)
     windows.compute = clock.timed("windows", windows.compute)
-    over, said = threading.Event(), {}
-    started = time.perf_counter()
+    over, said = threading.Event(), dict[str, float]()
+    started, cpu_before = time.perf_counter(), time.process_time()
     first_answer: list[float] = []
 
     def watch() -> None:
@@ -114,6 +114,7 @@ def _timed_run(
             "overview_s": first_answer[0] if first_answer else None,
             "tail_s": wall - said.get("numbering", wall),
             "peak_mb": peak_mb,
+            "cpu_s": time.process_time() - cpu_before,
         },
         plain_encode,
         plain_decode,
