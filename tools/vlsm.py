@@ -173,9 +173,7 @@ def train(path: Path, values: Mapping[str, Any], out: Path) -> Path:
         )
         if recipe.epochs:
             fine_tune(recipe, model, out)
-
-        def ask(item: Item, text: str) -> Mask:
-            return model.segment(item.image(), text)
+        ask = _directly(model)
     else:
         ask = _through_registry(registry.load(recipe.network))
     score(recipe, ask, out)
