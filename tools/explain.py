@@ -21,7 +21,7 @@ from tissuetalk.tools.explaining.asking import Asking, Kind
 from tissuetalk.tools.explaining.counterfactual import Views, without
 from tissuetalk.tools.explaining.meaning import meanings
 from tissuetalk.tools.explaining.observing import Seen
-from tissuetalk.tools.explaining.pictures import Board
+from tissuetalk.tools.explaining.pictures import WIDTH, Board
 from tissuetalk.tools.explaining.stability import Checked, Checker
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.measure import OpenImage
@@ -37,12 +37,12 @@ NOT_ASKED_AGAIN = "No reliability: nothing was found, or the model was told wher
 NO_CLASSIFIER = "No classifier was named: pass classifier; model://classifiers lists what is here."
 MOST_LINES = 10
 TITLES: dict[Kind, str] = {
-    "grounding": "What the words led to",
+    "grounding": "what the words led to",
     "observations": "what else is in the picture",
     "meaning": "what it means",
-    "reliability": "How far each mask can be trusted",
-    "counterfactual": "The picture without it",
-    "classifier": "What the classifier relied on",
+    "reliability": "how far each mask can be trusted",
+    "counterfactual": "the picture without it",
+    "classifier": "what the classifier relied on",
 }
 MOST_MASKS = 3
 """Masks whose reliability or counterfactual views are made in one call; a question can name others."""
@@ -147,6 +147,7 @@ def _look(
             case.model_of(result.masks[0]),
             source,
             mpp=result.masks[0].provenance.mpp,
+            most_px=observing.MOST_WORKING_PX * (1 if "meaning" in kinds else observing.WHEN_ASKED),
             features=case.features,
             progress=case.progress,
             stop=case.stop,
@@ -180,14 +181,15 @@ def _picture(
     if "grounding" in kinds or "observations" in kinds:
         rows.append(board.findings(about, found.seen, small=len(kinds) > 1))
     if found.meanings and (crops := board.examples(found.meanings)) is not None:
-        rows.append(crops)
+        fits = rows and rows[0].width + crops.width < WIDTH
+        rows = [sheet.beside(rows[0], crops)] if fits else [*rows, crops]
     rows += [board.stability(checked, mask) for mask, checked in found.checked]
     rows += [board.counterfactual(views) for views in found.views]
     rows += [] if found.classifier is None else [found.classifier.picture]
     if not rows:
         return None
     title = "; ".join(TITLES[kind] for kind in kinds if kind in TITLES)
-    return sheet.sheet(title, rows, NOTICE)
+    return sheet.sheet(title[0].upper() + title[1:], rows, NOTICE)
 
 
 def as_text(result: ExplainResult) -> str:

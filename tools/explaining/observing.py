@@ -6,7 +6,7 @@ presence gate nothing is listed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,14 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Capability, Prompt, Segmenter
 from tissuetalk.tools import drawing, engine
 from tissuetalk.tools.explain_results import Observation
+from tissuetalk.tools.explaining.asking import concepts_in
 from tissuetalk.tools.features import FeatureCache
-from tissuetalk.tools.results import NotSegmented, SegmentResult
+from tissuetalk.tools.results import Mask, NotSegmented, SegmentResult
 
 MOST_WORKING_PX = 2048 * 2048
-"""Largest region, in pixels at the scale of a target, that is looked through for something nobody asked for."""
+"""Largest region, in pixels at the scale of a target, that an overview is looked through for what nobody asked for."""
+WHEN_ASKED = 4
+"""How many times as large it may be when the question was what else there is."""
 COARSEST = 2.5
 """How many times coarser than its own scale a picture may be for a target nobody asked for."""
 ANYTHING = Prompt(None, "a thing without a name", "a thing without a name")
@@ -36,30 +39,42 @@ class Seen:
 
 
 def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, Capability]]:
-    """What the model knows and the words did not name, in whatever sense they named it.
+    """What the model knows in this organ and the words did not name, in whatever sense they named it.
 
     A model that takes any words, or only places, has no list of what it knows.
     """
     if is_pointed(model) or model.capability(ANYTHING) is not None:
         return []
     named = {mask.target for mask in result.masks}
-    named |= set(_targets_of(result.not_segmented, model))
+    said = _concepts(result)
+    organ = _organ(result)
     asked = []
     for name in model.card.targets:
-        prompt = Prompt(None, name, name)
-        capability = model.capability(prompt)
-        if capability is not None and capability.target not in named:
+        words = f"{organ} {name}" if organ else name
+        capability = model.capability(Prompt(None, words, words))
+        mentioned = any(concept.id in said for concept in concepts_in(name))
+        if capability is not None and capability.target not in named and not mentioned:
             named.add(capability.target)
-            asked.append((prompt, capability))
+            asked.append((Prompt(None, name, name), capability))
     return asked
 
 
-def _targets_of(items: Iterable[NotSegmented], model: Segmenter) -> Iterable[str]:
-    for item in items:
-        words = item.free_form or (item.label or "").rsplit("-", 1)[-1]
-        capability = model.capability(Prompt(item.label, words, words))
-        if capability is not None:
-            yield capability.target
+def _concepts(result: SegmentResult) -> set[str]:
+    """Ids of everything the words name: found, missed, ruled out or refused."""
+    items: Sequence[Mask | NotSegmented] = [*result.masks, *result.not_segmented]
+    texts = [text for item in items for text in (item.evidence, item.free_form, _object_type(item)) if text]
+    return {concept.id for text in texts for concept in concepts_in(text)}
+
+
+def _object_type(item: Mask | NotSegmented) -> str:
+    return (item.label or "").rsplit("-", 1)[-1]
+
+
+def _organ(result: SegmentResult) -> str | None:
+    """The organ of the first label that has one."""
+    items: Sequence[Mask | NotSegmented] = [*result.masks, *result.not_segmented]
+    organs = (item.label.split("-", 1)[0] for item in items if item.label)
+    return next((organ for organ in organs if organ != "unspecified"), None)
 
 
 def observe(
@@ -68,18 +83,19 @@ def observe(
     source: ImageSource,
     *,
     mpp: float,
+    most_px: int = MOST_WORKING_PX,
     features: FeatureCache | None = None,
     progress: engine.Progress = lambda done, what: None,
     stop: engine.Stop = lambda: False,
 ) -> list[Seen]:
-    """Numbered on from the masks that were found. Raises CancelledError."""
+    """Numbered on from the masks that were found. most_px: at the scale of a target. Raises CancelledError."""
     region = Box.from_sequence(result.image.region)
     asked, left = [], []
     for prompt, capability in unmentioned(result, model):
         zoom = mpp / capability.mpp
         if zoom > COARSEST:
             left.append(_not_looked_for(capability.target, f"{mpp:.2g} µm/px is too coarse for it"))
-        elif region.width * region.height * zoom * zoom > MOST_WORKING_PX:
+        elif region.width * region.height * zoom * zoom > most_px:
             left.append(
                 _not_looked_for(capability.target, "the region is too large; ask about a smaller one")
             )

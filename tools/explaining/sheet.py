@@ -175,6 +175,14 @@ def row(panels: Sequence[Panel]) -> Image.Image:
     return whole
 
 
+def beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two finished rows as one."""
+    whole = Image.new("RGB", (left.width + GAP_PX + right.width, max(left.height, right.height)), WHITE)
+    whole.paste(left, (0, 0))
+    whole.paste(right, (left.width + GAP_PX, 0))
+    return whole
+
+
 def _drawn(panel: Panel) -> Image.Image:
     font, small = drawing.font(16), drawing.font(14)
     width = panel.picture.width
