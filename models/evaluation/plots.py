@@ -15,7 +15,7 @@ _TEXT: Final = 'font-family="sans-serif" font-size="12" fill="#222"'
 
 def intervals_svg(title: str, entries: Mapping[str, Interval]) -> str:
     """One line per entry on a 0..1 axis: the mean as a dot, its 95 % interval as a bar."""
-    left, width, row = 230, 360, 22
+    left, width, row = max(230, 16 + 7 * max(map(len, entries), default=0)), 360, 22
     height = 60 + row * len(entries)
     parts = [f'<text x="8" y="20" {_TEXT} font-weight="bold">{escape(title)}</text>']
     parts += _x_axis(left, width, 34, height - 22, 0.0, 1.0)
@@ -46,8 +46,10 @@ class Series:
     dots: bool = False
 
 
-def curves_svg(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> str:
-    """Several series on shared axes; y runs from 0 to 1."""
+def curves_svg(
+    title: str, x_label: str, y_label: str, series: Sequence[Series], *, top_y: float = 1.0
+) -> str:
+    """Several series on shared axes; y runs from 0 to ``top_y``."""
     every_x = [value for one in series for value in one.x]
     if not every_x:
         raise ValueError("nothing to plot")
@@ -56,12 +58,14 @@ def curves_svg(title: str, x_label: str, y_label: str, series: Sequence[Series])
     left, top, width, height = 52, 34, 420, 240
 
     def at(x: float, y: float) -> str:
-        return f"{left + width * (x - low) / span:.1f},{top + height * (1 - min(max(y, 0.0), 1.0)):.1f}"
+        return (
+            f"{left + width * (x - low) / span:.1f},{top + height * (1 - min(max(y / top_y, 0.0), 1.0)):.1f}"
+        )
 
     parts = [f'<text x="8" y="20" {_TEXT} font-weight="bold">{escape(title)}</text>']
     parts += _x_axis(left, width, top, top + height, low, low + span)
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = top + height * (1 - tick)
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y, tick = top + height * (1 - share), share * top_y
         parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e5e5e5"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" {_TEXT}>{tick:g}</text>')
     parts.append(

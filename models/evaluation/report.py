@@ -67,7 +67,7 @@ def trend_svg(rows: Rows, trend: Trend) -> str:
     fit = trends.fit(bins, trend)
     drawn = [Series("this model", [b.x for b in bins], [b.dice for b in bins], line=False, dots=True)]
     if fit is not None:
-        drawn.append(Series(f"fit: {fit}", x.tolist(), fit.at(x).tolist()))
+        drawn.append(Series("fit to this model", x.tolist(), fit.at(x).tolist()))
     drawn += [
         Series(f"{name}, published", x.tolist(), curve(x).tolist())
         for name, curve in trends.PUBLISHED[trend].items()

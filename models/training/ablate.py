@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 import yaml
 
@@ -70,7 +70,7 @@ def ablate(
     """Train and score every cell; cells that are done are not done again, a half-trained one is continued.
 
     images: how many of each set and target to score, held-out ones where there are any. Writes a folder per cell and
-    ``ablation.csv``, ``ablation.md`` and ``ablation.svg``. Raises InvalidArgumentError for impossible K, beta or mode.
+    ``ablation.csv``, ``ablation.md`` and two plots. Raises InvalidArgumentError for impossible K, beta or mode.
     """
     if not group_sizes or min(group_sizes) < 1 or not betas or min(betas) < 0:
         raise InvalidArgumentError(
@@ -186,7 +186,7 @@ def _ask_all(model: MiniSegmenter, asked: Sequence[tuple[Example, str]], each_le
 
 
 def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) -> None:
-    """The table so far, as CSV and Markdown, and the spread over beta as a plot."""
+    """The table so far, as CSV and Markdown, and Dice and spread over beta as plots."""
     header = list(CellScore.__dataclass_fields__)
     rows = [list(asdict(score).values()) for score in scores]
     (out / "ablation.csv").write_text(csv_text(header, rows), encoding="utf-8")
@@ -199,23 +199,26 @@ def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) 
         f"# K and beta of {name}",
         f"Dice over sentences never trained on, {where}. spread: standard deviation over the sentences of one image.",
         table(header, lines),
-        "![ablation.svg](ablation.svg)",
+        "![ablation.svg](ablation.svg) ![ablation-spread.svg](ablation-spread.svg)",
         "## Published, Dice in percent on PanNuke (arXiv 2603.06384)",
         table(["setting", "all nuclei", "one class"], published),
     ]
     (out / "ablation.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    lines_drawn: dict[tuple[int, str], list[CellScore]] = {}
+    svg = {"ablation.svg": _plot(scores, "dice", 1.0)}
+    widest = max(score.spread for score in scores)
+    svg["ablation-spread.svg"] = _plot(scores, "spread", max(0.01, 1.1 * widest))
+    for file, drawn in svg.items():
+        (out / file).write_text(drawn, encoding="utf-8")
+
+
+def _plot(scores: Sequence[CellScore], what: Literal["dice", "spread"], top_y: float) -> str:
+    """One figure over beta, a line for each K and gradient mode."""
+    lines: dict[tuple[int, str], list[CellScore]] = {}
     for score in scores:
-        lines_drawn.setdefault((score.k, score.gradient), []).append(score)
+        lines.setdefault((score.k, score.gradient), []).append(score)
     series = [
-        Series(
-            f"K = {k}, {gradient}: {what}",
-            [s.beta for s in some],
-            [getattr(s, what) for s in some],
-            dots=True,
-        )
-        for (k, gradient), some in lines_drawn.items()
-        for what in ("dice", "spread")
+        Series(f"K = {k}, {gradient}", [s.beta for s in some], [getattr(s, what) for s in some], dots=True)
+        for (k, gradient), some in lines.items()
     ]
-    svg = curves_svg("Dice and spread over wordings", "beta", "Dice; standard deviation", series)
-    (out / "ablation.svg").write_text(svg, encoding="utf-8")
+    y_label = {"dice": "Dice", "spread": "standard deviation of Dice over sentences"}[what]
+    return curves_svg(y_label, "beta", y_label, series, top_y=top_y)
