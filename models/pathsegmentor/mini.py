@@ -99,6 +99,7 @@ class MiniPathSegmentor(nn.Module):
     """Encode a tile once, then answer any number of sentences about it.
 
     presence_calibration: turns what was seen into the probability that the target is there.
+    cuts: target to the mask logit at which its outline runs, where that is not 0.
     """
 
     def __init__(self, config: MiniConfig | None = None) -> None:
@@ -122,6 +123,7 @@ class MiniPathSegmentor(nn.Module):
             pooled=pooled,
         )
         self.presence_calibration = Calibration()
+        self.cuts: dict[str, float] = {}
         self.image_head = nn.Sequential(
             nn.LayerNorm(pooled), nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, 2)
         )

@@ -48,7 +48,7 @@ class MiniSegmenter:
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.weights_sha256 = sha256(weights) if weights.is_file() else ""
         network = load_weights(weights)
-        self.presence_calibration = network.presence_calibration
+        self.presence_calibration, self.cuts = network.presence_calibration, network.cuts
         self.inference = Inference(network)
         self.text = MiniLMSentences()
 
@@ -108,7 +108,7 @@ class MiniSegmenter:
         target = target_of(prompt)
         words = sentence(prompt, target) if target else prompt.text or prompt.words
         answer = self.inference.decode(features.features, self.text([words]))
-        mask = _enlarged(answer.mask[0, 0], features)
+        mask = _enlarged(answer.mask[0, 0], features) - np.float32(self.cuts.get(target or "", 0.0))
         distance = _enlarged(answer.distance[0, 0], features)
         return Decoded(mask, float(answer.presence[0, 0]), distance[None])
 

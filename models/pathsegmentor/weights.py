@@ -29,6 +29,7 @@ def save_mini(model: MiniPathSegmentor, path: Path, *, note: Mapping[str, str] |
     }
     header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), **(note or {})}
     header["presence"] = json.dumps(asdict(model.presence_calibration))
+    header["cuts"] = json.dumps(model.cuts)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata=header)
     partial.chmod(0o644)
@@ -63,6 +64,7 @@ def load_mini(path: Path) -> MiniPathSegmentor:
         }
         model = MiniPathSegmentor(MiniConfig(**sizes))
         model.presence_calibration = Calibration(**json.loads(header.get("presence", "{}")))
+        model.cuts = {target: float(cut) for target, cut in json.loads(header.get("cuts", "{}")).items()}
         absent, foreign = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelUnavailableError(f"{path.name} does not fit the mini PathSegmentor: {error}") from error

@@ -22,6 +22,7 @@ from tissuetalk.models.pathsegmentor.presence import Calibration, calibrate, evi
 from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.pathsegmentor.splitting import tidy
 from tissuetalk.models.pathsegmentor.weights import load_mini, save_mini
+from tissuetalk.models.training.cuts import choose_cuts
 from tissuetalk.models.training.failures import draw_failures
 from tissuetalk.models.training.validate import Viewer, ask, held_out, spread, summary, validate
 
@@ -114,6 +115,7 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
     model = MiniSegmenter(weights)
     examples = held_out(root)
     own = [example for example in examples if example.dataset not in ("glas", "kumar-multiorgan")]
+    model.cuts = choose_cuts(model, own)
     seen = sightings(model, own)
     calibration = calibrate([entry.evidence for entry in seen], [entry.present for entry in seen])
     model.presence_calibration = calibration
@@ -136,11 +138,12 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
         "summary": {key: f"Dice {row['dice']:.3f} (n={row['images']})" for key, row in table.items()},
         "held_out": table,
         "wording": wording,
+        "cuts": model.cuts,
         "presence": curve(seen, calibration),
     }
     folder.mkdir(parents=True, exist_ok=True)
     network = load_mini(weights)
-    network.presence_calibration = calibration
+    network.presence_calibration, network.cuts = calibration, model.cuts
     save_mini(network, folder / f"{name}.safetensors", note={"recipe": "mini.yaml"})
     draw_failures(model, examples, scores, folder / f"{name}-failures.jpg")
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

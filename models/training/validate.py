@@ -91,6 +91,11 @@ class Viewer:
         decoded: Decoded = self.model.decode(self.features, [prompt])[0]
         return self.model.finish(decoded, prompt, self.context)
 
+    def smoothly(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits at the image's size, as users get them."""
+        size = (self.shape[1], self.shape[0])
+        return np.asarray(cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR), np.float32)
+
     def at_image_size(self, plane: NDArray[Any]) -> NDArray[Any]:
         size = (self.shape[1], self.shape[0])
         return np.asarray(cv2.resize(plane.astype(np.float32), size, interpolation=cv2.INTER_NEAREST))
