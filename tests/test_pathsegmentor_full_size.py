@@ -20,7 +20,7 @@ from tissuetalk.models.interface import Context, Prompt
 from tissuetalk.models.pathsegmentor.base import BaseConfig, build_base
 from tissuetalk.models.pathsegmentor.base_card import VARIABLE, why_not
 from tissuetalk.models.pathsegmentor.base_segmenter import BaseSegmenter, load
-from tissuetalk.models.pathsegmentor.base_weights import save_base
+from tissuetalk.models.pathsegmentor.base_weights import examine, save_base
 from tissuetalk.models.pathsegmentor.checkpoint import load_published, tower_of
 from tissuetalk.models.pathsegmentor.clip_tower import ClipTower
 from tissuetalk.models.pathsegmentor.joint import QueryAnswers
@@ -276,6 +276,26 @@ def test_the_clip_tower_of_a_published_checkpoint_is_recognised_and_loaded() -> 
         long, again = other.text_encoder(longer, hidden)
     assert torch.allclose(short, long[:, :3], atol=1e-5)
     assert torch.allclose(said, again, atol=1e-5)
+
+
+def test_a_checkpoint_of_the_paper_s_size_is_looked_into_without_building_the_network(tmp_path: Path) -> None:
+    file = tmp_path / "published.safetensors"
+    theirs = "sem_seg_head.predictor."
+    tensors = {
+        f"{theirs}query_feat.weight": torch.zeros(101, 512),
+        f"{theirs}query_embed.weight": torch.zeros(100, 512),
+        f"{theirs}lang_encoder.lang_proj": torch.zeros(512, 512),
+        "criterion.empty_weight": torch.zeros(1),
+        "stranger": torch.zeros(1),
+    }
+    save_file(tensors, file)
+    told = CliRunner().invoke(app, ["weights", str(file)])
+    assert told.exit_code == 0, told.output
+    lines = told.output.splitlines()
+    assert {"loaded: 2", "unexpected: 1", "  stranger", "mismatched: 1", "skipped: 1"} <= set(lines)
+    assert any("text_encoder.body.resblocks.11" in line for line in lines)
+    report = examine(file)
+    assert len(report.missing) > 400
 
 
 def test_saving_and_examining_keep_every_weight(tmp_path: Path) -> None:

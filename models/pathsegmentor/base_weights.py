@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from safetensors.torch import save_file
 
 from tissuetalk.models.errors import ModelUnavailableError
@@ -78,7 +79,8 @@ def load_weights(model: PathSegmentor, file: Path) -> LoadReport:
         return load_published(model, tensors)
     own = model.state_dict()
     fits = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
-    model.load_state_dict(fits, strict=False)
+    for name, value in fits.items():
+        own[name].copy_(value)
     wrong = tuple(
         f"{name}: {tuple(value.shape)} for {tuple(own[name].shape)}"
         for name, value in tensors.items()
@@ -98,8 +100,10 @@ def sizes_of(file: Path) -> BaseConfig:
 
 
 def examine(file: Path) -> LoadReport:
-    """What a file gives to a network of its sizes, for a look before it is used. Raises ModelUnavailableError."""
-    return load_weights(build_base(sizes_of(file)), file)
+    """What a file gives to a network of its sizes, without building one in memory. Raises ModelUnavailableError."""
+    with torch.device("meta"):
+        model = build_base(sizes_of(file))
+    return load_weights(model, file)
 
 
 def open_base(file: Path) -> Loaded:
