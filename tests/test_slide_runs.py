@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from drawn import HAEMATOXYLIN, STROMA, discs, save
+from drawn import HAEMATOXYLIN, discs, save
 from slide_runs import LOG, PAUSE, SMALL, SlideRun, bench_at, order_of, register, run
 
 from tissuetalk.models.errors import (
@@ -30,9 +30,10 @@ from tissuetalk.models.errors import (
 )
 from tissuetalk.prompts.target import Relation, Target
 from tissuetalk.tools.early_results import Preliminary
-from tissuetalk.tools.slides import maps
+from tissuetalk.tools.slides import maps, tissue
 
 CENTRES = [(x, y) for x in range(40, 700, 60) for y in range(40, 500, 60)]
+STROMA = (225, 170, 205)
 SCRIPT = Path(__file__).parent / "slide_runs.py"
 
 
@@ -125,7 +126,7 @@ def test_a_second_question_reuses_stored_features(image: Path, tmp_path: Path, l
     first = run(bench, order_of(image, model="counted-nuclei"))
     encoded = tiles(log)
     second = run(bench, order_of(image, ["all nuclei"], model="counted-nuclei"))
-    assert tiles(log) == encoded + 1  # the first look at a sample
+    assert tiles(log) == encoded + 2  # the first look at a sample and at the whole
     assert second.outlines("all nuclei") == first.outlines()
     bench.close()
 
@@ -138,7 +139,7 @@ def test_a_question_about_a_region_touches_only_its_blocks(image: Path, tmp_path
     assert tiles(log) == 1 + 1
     bench = bench_at(image.parent, tmp_path / "work")
     run(bench, order_of(image, ["all nuclei"], model="counted-nuclei"))
-    assert tiles(log) == 2 + 30 - 1 + 1
+    assert tiles(log) == 2 + 30 - 1 + 2
     bench.close()
 
 
@@ -151,9 +152,7 @@ def test_blocks_nearest_to_the_users_point_come_first(image: Path, tmp_path: Pat
             stop=lambda: finished_in_or_none(tmp_path / "work") >= 2,
         )
     names = [path.stem for path in (tmp_path / "work").rglob("*.maps")]
-    assert names and all(
-        int(column) >= 3 and int(row) >= 1 for column, _ in (name.split("_") for name in names)
-    )
+    assert names and min(int(name.split("_")[0]) for name in names) >= 2
     bench.close()
 
 
@@ -247,7 +246,10 @@ def pyramid(path: Path, **options: Any) -> Path:
     return path
 
 
-def test_a_damaged_place_ends_in_a_named_error_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_a_damaged_place_ends_in_a_named_error_and_the_rest_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tissue, "VIEW_PX", 256)  # of a real slide, too, tissue is found on a smaller level
     path = pyramid(tmp_path / "images" / "slide.tif")
     with tifffile.TiffFile(path) as tiff:
         at, count = tiff.pages[0].dataoffsets[10], tiff.pages[0].databytecounts[10]

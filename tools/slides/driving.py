@@ -85,8 +85,8 @@ def drive(
             future.result()
             if isinstance(what, Block):
                 todo.done_blocks += 1
-                for window in todo.used_by[number, what.name]:
-                    todo.needs[window].discard((number, what.name))
+                for waiting in todo.used_by[number, what.name]:
+                    todo.needs[waiting].discard((number, what.name))
             else:
                 todo.done_windows += 1
                 _let_go(plan, todo, number, what)

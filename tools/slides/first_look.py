@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.errors import UnreadableImageError
 from tissuetalk.tools import drawing, quality
 from tissuetalk.tools.early_results import EarlyFinding, Preliminary
 from tissuetalk.tools.looking import Wanted
@@ -50,6 +52,13 @@ class FirstLook:
         self._written = 0.0
 
     def take(self) -> None:
+        """Look, as far as the slide can be read: what is damaged is said when its block is worked on."""
+        with suppress(UnreadableImageError):
+            self._ask()
+        with suppress(UnreadableImageError):
+            self.write(0.0)
+
+    def _ask(self) -> None:
         """Ask the model about a sample of the tissue, and about the whole region where its scale allows."""
         for layer in self._plan.layers:
             if not layer.blocks:
@@ -63,7 +72,6 @@ class FirstLook:
                     pixels, finished.mask, objects, finished.presence, layer.model_mpp
                 )
             self._view(layer)
-        self.write(0.0)
 
     def _view(self, layer: Layer) -> None:
         """The region in one picture of the model's tile size, if that is not too coarse to mean anything."""
@@ -92,7 +100,8 @@ class FirstLook:
             self._estimates[index] = _Estimate(max(old.presence, summary.presence), old.share, old.per_mm2)
             self._paint(layer, window, position, index)
         if time.monotonic() - self._written > AGAIN_AFTER_S:
-            self.write(done_share)
+            with suppress(UnreadableImageError):
+                self.write(done_share)
 
     def _paint(self, layer: Layer, window: Window, position: int, index: int) -> None:
         store = WindowStore(layer.window_folder, layer.grid, [window], position)

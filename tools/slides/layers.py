@@ -132,7 +132,7 @@ def plan_layers(
         blocks = []
         for block in grid.blocks():
             core = intersection(block.core, grid.box)
-            if core is not None and tissue.touches(grid.full(core, source.width, source.height)):
+            if core is not None and tissue.reaches(grid.full(core, source.width, source.height)):
                 blocks.append(block)
         name = f"{model_mpp:g}um"
         layers.append(

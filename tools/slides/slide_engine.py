@@ -71,7 +71,6 @@ def run_slide(
         stop=stop,
         on_window=look.add,
     )
-    look.write(1.0)
     progress(DRIVEN_SHARE, "numbering the objects")
     mapped = _mapped(plan, asked, stop)
     choices = choosing.choose(request, [each for each, _ in mapped], plan.scale.mpp)

@@ -6,6 +6,7 @@ Only blocks that hold tissue are read. Models judge stain and scale from the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ from tissuetalk.tools import quality
 
 VIEW_PX = 2048
 """Longest side of the view on which tissue is told from glass."""
+BESIDE_PX = 4
+"""Pixels of the view beside tissue that are worked on too."""
 LEAST_PX = 12
 """Parts smaller than this in the view are dust."""
 SAMPLE_PX, SAMPLES = 256, 16
@@ -29,11 +32,19 @@ RULE = (
 
 @dataclass(frozen=True)
 class Tissue:
-    """[h, w] bool over the whole slide; ``step_x``, ``step_y``: full-resolution pixels per pixel of it."""
+    """[h, w] bool over the whole slide; ``step_x``, ``step_y``: full-resolution pixels per pixel of it.
+
+    near: the mask and what lies beside it, where a nucleus in pale tissue may be; work is done there.
+    """
 
     mask: NDArray[np.bool_]
     step_x: float
     step_y: float
+
+    @cached_property
+    def near(self) -> NDArray[np.bool_]:
+        kernel = np.ones((2 * BESIDE_PX + 1, 2 * BESIDE_PX + 1), np.uint8)
+        return np.asarray(cv2.dilate(self.mask.astype(np.uint8), kernel), bool)
 
     @classmethod
     def of(cls, source: ImageSource) -> Tissue:
@@ -46,32 +57,34 @@ class Tissue:
         height, width = found.shape
         return cls(np.asarray(large[parts], bool), source.width / width, source.height / height)
 
-    def within(self, box: Box) -> NDArray[np.bool_]:
-        """The part that a full-resolution box touches; at least one pixel."""
+    def reaches(self, box: Box) -> bool:
+        """Whether there is tissue in or beside a full-resolution box."""
         height, width = self.mask.shape
         x0, y0 = min(int(box.x0 / self.step_x), width - 1), min(int(box.y0 / self.step_y), height - 1)
         x1, y1 = int(np.ceil(box.x1 / self.step_x)), int(np.ceil(box.y1 / self.step_y))
-        return self.mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-
-    def touches(self, box: Box) -> bool:
-        """Whether there is any tissue in a full-resolution box."""
-        return bool(self.within(box).any())
+        return bool(self.near[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)].any())
 
     def picture(self, region: Box) -> NDArray[np.bool_]:
         """[h, w] over exactly the region, at about the view's scale or finer."""
         width = max(1, min(region.width, VIEW_PX, round(region.width / self.step_x) or 1))
         height = max(1, min(region.height, VIEW_PX, round(region.height / self.step_y) or 1))
-        return self.at(
+        return self._at(
+            self.mask,
             region.x0 + (np.arange(width) + 0.5) * region.width / width,
             region.y0 + (np.arange(height) + 0.5) * region.height / height,
         )
 
-    def at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """[len(y), len(x)]: whether full-resolution places are tissue."""
-        height, width = self.mask.shape
+    def near_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """[len(y), len(x)]: whether full-resolution places are tissue or beside it."""
+        return self._at(self.near, x, y)
+
+    def _at(
+        self, mask: NDArray[np.bool_], x: NDArray[np.float64], y: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        height, width = mask.shape
         columns = np.clip((x / self.step_x).astype(np.int64), 0, width - 1)
         rows = np.clip((y / self.step_y).astype(np.int64), 0, height - 1)
-        return self.mask[np.ix_(rows, columns)]
+        return mask[np.ix_(rows, columns)]
 
 
 def sample(source: ImageSource, tissue: Tissue, step: float) -> RGB:

@@ -201,4 +201,4 @@ def _tissue_in(spec: WindowSpec, view: Box) -> NDArray[np.bool_]:
         (start + np.arange(count, dtype=np.float64) + 0.5) * spec.step
         for start, count in ((view.x0, view.width), (view.y0, view.height))
     )
-    return load_tissue(spec.tissue).at(x, y)
+    return load_tissue(spec.tissue).near_at(x, y)
