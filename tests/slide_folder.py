@@ -12,6 +12,7 @@ import pyarrow.parquet
 import shapely
 import zarr
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tissuetalk.models.interface import RGB
 from tissuetalk.models.object_table import object_table
@@ -29,8 +30,13 @@ def coarse(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     ]
 
 
-def as_slide(folder: ResultFolder, tissue: NDArray[np.bool_], rgb: RGB | None = None) -> ResultFolder:
-    """Adds the files of a slide to a result whose labels are ``coarse``. tissue, rgb: of the region."""
+def as_slide(
+    folder: ResultFolder, tissue: NDArray[np.bool_], rgb: RGB | None = None, *, parts: bool = False
+) -> ResultFolder:
+    """Adds the files of a slide to a result whose labels are ``coarse``. tissue, rgb: of the region.
+
+    parts: regions have an object file too, a row for each connected part.
+    """
     result, slide = folder.result(), folder.path / "slide"
     region, mpp = result.image.region, result.image.mpp if result.image.mpp_source == "given" else None
     (slide / "objects").mkdir(parents=True)
@@ -46,6 +52,8 @@ def as_slide(folder: ResultFolder, tissue: NDArray[np.bool_], rgb: RGB | None = 
             region,
             mpp,
         )
+        if objects is None and parts:
+            objects = ndimage.label(labels, np.ones((3, 3)))[0].astype(np.int32)
         if objects is not None:
             _write_rows(slide / "objects" / f"{mask.mask_id}.parquet", objects, rgb, region, mpp)
     return folder

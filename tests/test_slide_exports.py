@@ -285,6 +285,27 @@ def test_a_slide_without_its_files_is_named_and_nothing_is_left(slide, tmp_path:
     assert set(tmp_path.iterdir()) == before
 
 
+def test_a_region_with_an_object_file_is_exported_part_by_part(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[4:20, 4:20] = mask[30:60, 10:50] = True
+    image = save(tmp_path / "picture.png", np.full((64, 64, 3), 200, np.uint8))
+    folder = stored(tmp_path / "result", {"tumour": (mask, None)})
+    folder.write_request({"image": str(image)})
+    as_slide(folder, np.ones((64, 64), bool), parts=True)
+    found = {}
+    for format, name in (("geojson", "o.geojson"), ("csv", "o.csv"), ("coco", "o.json")):
+        found[format] = export(
+            folder, format, tmp_path / name, lambda: open_image(image, name="p")
+        ).read_text()
+    areas = [
+        shapely.geometry.shape(each["geometry"]).area for each in json.loads(found["geojson"])["features"]
+    ]
+    assert areas == [256, 1200]
+    assert [float(row["area_px"]) for row in csv.DictReader(io.StringIO(found["csv"]))] == [256, 1200]
+    (annotation,) = json.loads(found["coco"])["annotations"]
+    assert annotation["area"] == 1456 and annotation["bbox"] == [4, 4, 46, 56]
+
+
 def test_annotations_of_nothing_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "picture.png", np.full((64, 64, 3), 255, np.uint8))
     nothing = np.zeros((64, 64), np.int32)

@@ -40,7 +40,9 @@ def nuclei(count: int = 60, seed: int = 0) -> np.ndarray:
     return labels
 
 
-def pictures(path: Path, mpp: float | None = 2.0, count: int = 60) -> tuple[ResultFolder, ResultFolder, Path]:
+def pictures(
+    path: Path, mpp: float | None = 2.0, count: int = 60, *, parts: bool = False
+) -> tuple[ResultFolder, ResultFolder, Path]:
     """The same result as one picture and as a slide, and the image of both."""
     labels = coarse(nuclei(count))
     rgb = np.full((ORIGIN_XY[1] + HEIGHT, ORIGIN_XY[0] + WIDTH, 3), 255, np.uint8)
@@ -56,7 +58,7 @@ def pictures(path: Path, mpp: float | None = 2.0, count: int = 60) -> tuple[Resu
     folders = [stored(path / name, masks, mpp=mpp, origin_xy=ORIGIN_XY) for name in ("ordinary", "slide")]
     for folder in folders:
         folder.write_request({"image": str(image)})
-    return folders[0], as_slide(folders[1], tissue, inside), image
+    return folders[0], as_slide(folders[1], tissue, inside, parts=parts), image
 
 
 def measured(
@@ -97,6 +99,14 @@ def test_a_slide_measures_like_a_picture_of_the_same_objects(tmp_path: Path, mpp
     of_regions_stain = {metric.partition(".")[0] for name, metric in expected if (name, metric) not in found}
     assert of_regions_stain <= {"size", "shape", "distance", "intensity", "texture"}
     assert units["lymphocytes", "size.mean"] == ("px" if mpp is None else "µm²")
+
+
+def test_the_stain_of_a_region_is_that_of_all_its_pixels(tmp_path: Path) -> None:
+    ordinary, slide, image = pictures(tmp_path, parts=True)
+    expected, found = rows(measured(ordinary, image, "intensity")), rows(measured(slide, image, "intensity"))
+    assert ("tumour", "intensity.mean_eosin_od") in found and set(found) == set(expected)
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=1e-6), key
 
 
 def test_figures_over_tissue_leave_the_glass_out(tmp_path: Path) -> None:

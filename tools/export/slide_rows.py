@@ -60,7 +60,7 @@ def features(layer: SlideLayer) -> Iterator[str]:
 
 
 def write_csv(content: SlideContent, out: Path) -> None:
-    """Columns of the object file under one header; a region is one row with its area alone."""
+    """Columns of the object file under one header; a region without one is a row with its area alone."""
     with out.open("wb") as file:
         write_table(content, content.layers, file)
 

@@ -78,6 +78,11 @@ def _shape(layer: SlideLayer) -> Iterator[Value]:
 def _intensity(layer: SlideLayer) -> Iterator[Value]:
     units = {"mean_intensity": "0..255", "mean_hematoxylin_od": "OD", "mean_eosin_od": "OD"}
     yield from _means(layer, "intensity.", units)
+    if not layer.has_objects and set(units) <= set(layer.columns):
+        weighted = ", ".join(f"sum({column} * area_px) / sum(area_px)" for column in units)
+        for (column, unit), value in zip(units.items(), _asked(layer, weighted), strict=True):
+            rule = f"mean over the parts of the region, weighted by area, of: {RULES[column]}"
+            yield Value(f"intensity.{column}", value, unit, rule)
 
 
 def _texture(layer: SlideLayer) -> Iterator[Value]:
