@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.order import Asked
     from tissuetalk.tools.slides.cohort import Work
     from tissuetalk.tools.slides.cohort_table import Cohort
+    from tissuetalk.tools.slides.runners import MakeRunner
 
 ENGINES = ("local", "ray")
 
@@ -77,18 +79,35 @@ def working_folder(out: str) -> Path:
 
 
 def work_of(engine: str, ray_address: str | None) -> Work:
-    """What does the slides. Raises InvalidArgumentError for an unknown engine, ModelUnavailableError without Ray."""
-    if engine not in ENGINES:
-        raise InvalidArgumentError(f"unknown engine {engine[:40]!r}; choose from: {', '.join(ENGINES)}.")
-    if engine == "local":
-        if ray_address is not None:
-            raise InvalidArgumentError("--ray-address needs --engine ray.")
+    """What does the slides. Raises InvalidArgumentError for an unknown engine."""
+    if check_engine(engine, ray_address) == "local":
         from tissuetalk.tools.slides.cohort import here
 
         return here
     from tissuetalk.tools.slides.ray_runner import over_ray
 
     return over_ray(ray_address)
+
+
+@contextmanager
+def blocks_by(engine: str, ray_address: str | None) -> Iterator[MakeRunner | None]:
+    """Who does the blocks of one slide; None for threads here. Ray is started only if there is a slide to work on."""
+    if check_engine(engine, ray_address) == "local":
+        yield None
+        return
+    from tissuetalk.tools.slides.ray_runner import Cluster
+
+    with ExitStack() as stack:
+        yield lambda *slide: stack.enter_context(Cluster(ray_address)).runner(*slide)
+
+
+def check_engine(engine: str, ray_address: str | None) -> str:
+    """The engine. Raises InvalidArgumentError for an unknown one, or an address it has no use for."""
+    if engine not in ENGINES:
+        raise InvalidArgumentError(f"unknown engine {engine[:40]!r}; choose from: {', '.join(ENGINES)}.")
+    if engine == "local" and ray_address is not None:
+        raise InvalidArgumentError("--ray-address needs --engine ray.")
+    return engine
 
 
 def _said(cohort: Cohort) -> int:

@@ -22,6 +22,7 @@ from tissuetalk.server.printing import as_json, explain_table, image_progress, m
 if TYPE_CHECKING:
     from tissuetalk.tools.order import Asked
     from tissuetalk.tools.results import SegmentResult
+    from tissuetalk.tools.slides.runners import MakeRunner
     from tissuetalk.tools.workbench import Workbench
 
 app = typer.Typer(
@@ -103,7 +104,7 @@ def segment(
     cohort: Annotated[
         list[str] | None, typer.Option(help="Slides by path, pattern or fsspec address; repeatable.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="What does a cohort: local or ray.")] = "local",
+    engine: Annotated[str, typer.Option(help="What does the work on slides: local or ray.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; else one here.")] = None,
     json_: JSON = False,
 ) -> None:
@@ -135,18 +136,27 @@ def segment(
         from tissuetalk.server.cohort_command import segment_cohort
 
         raise typer.Exit(segment_cohort(cohort, asked, out, reader, engine, ray_address, json=json_))
-    result = segment_to_folder(asked, Path(out), reader, quiet=json_)
+    result = segment_to_folder(asked, Path(out), reader, quiet=json_, engine=engine, ray_address=ray_address)
     if json_:
         as_json(result)
     else:
         segment_table(result, Path(out))
 
 
-def segment_to_folder(asked: Asked, out: Path, reader: str, *, quiet: bool) -> SegmentResult:
+def segment_to_folder(
+    asked: Asked,
+    out: Path,
+    reader: str,
+    *,
+    quiet: bool,
+    engine: str = "local",
+    ray_address: str | None = None,
+) -> SegmentResult:
     """The core of `segment` and `demo`: a workspace of its own for the run, the result copied out.
 
-    A slide's unfinished work stays in ``OUT.unfinished``; the same command goes on there.
+    A slide's unfinished work stays in ``OUT.unfinished``; the same command goes on there. engine: who does its blocks.
     """
+    from tissuetalk.server.cohort_command import blocks_by
     from tissuetalk.tools.desk import write_command_line_result
     from tissuetalk.tools.order import understand
     from tissuetalk.tools.segment import segment as run
@@ -155,18 +165,19 @@ def segment_to_folder(asked: Asked, out: Path, reader: str, *, quiet: bool) -> S
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")
     with (
+        blocks_by(engine, ray_address) as runner,
         workspace_beside(out) as scratch,
-        closing(_bench(Path(asked.image).parent, scratch, reader)) as bench,
+        closing(_bench(Path(asked.image).parent, scratch, reader, runner)) as bench,
         image_progress(quiet) as progress,
     ):
         result = run(bench, understand(bench, asked), progress=progress)
         return write_command_line_result(bench, result.result_id, out)
 
 
-def _bench(root: Path, workspace: Path, reader: str) -> Workbench:
+def _bench(root: Path, workspace: Path, reader: str, runner: MakeRunner | None = None) -> Workbench:
     from tissuetalk.tools.workbench import Workbench
 
-    return Workbench.at((root,), workspace, engine=reader, roots_named=True)
+    return Workbench.at((root,), workspace, engine=reader, roots_named=True, runner=runner)
 
 
 @app.command()

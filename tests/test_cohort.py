@@ -14,9 +14,11 @@ from typing import Any
 import fsspec
 import pytest
 from drawn import disc_image
+from drawn_slides import Drawing, draw
 
 from tissuetalk.models.errors import (
     BusyError,
+    CancelledError,
     InvalidArgumentError,
     TissuetalkError,
     UnknownImageError,
@@ -27,6 +29,7 @@ from tissuetalk.prompts.target import Request, Target
 from tissuetalk.server import command_line
 from tissuetalk.tools.slides import addresses
 from tissuetalk.tools.slides.cohort import CohortOrder, Outcome, SlideJob, here, run_cohort, run_slide
+from tissuetalk.tools.slides.settings import SlideSettings
 
 NUCLEI = CohortOrder(Request("request", (Target(None, "nuclei"),)), mpp=0.5, model="classical-nuclei")
 ASK = ("nuclei", "--model", "classical-nuclei", "--mpp", "0.5")
@@ -136,6 +139,33 @@ def test_a_slide_that_was_replaced_is_done_again(slides: Path, tmp_path: Path) -
     assert [slide.masks[0].count for slide in again.slides] == [4, 7, 6]
 
 
+def test_an_unfinished_slide_goes_on_from_its_last_block(tmp_path: Path) -> None:
+    slide = draw(Drawing(side_px=700, fragment_mm2=0.02, mpp=0.5, smallest_px=400), tmp_path / "slide.svs")
+    small = SlideSettings(whole_px=0, tile_px=256, window_px=256)
+    said: list[str] = []
+
+    def stopped(jobs: list[SlideJob], progress, stop) -> Iterator[Outcome]:
+        with pytest.raises(CancelledError) as cancelled:
+            run_slide(
+                jobs[0],
+                lambda done, what: said.append(what),
+                lambda: "block 2 " in "".join(said),
+                slides=small,
+            )
+        yield jobs[0], cancelled.value
+
+    def resumed(jobs: list[SlideJob], progress, stop) -> Iterator[Outcome]:
+        said.clear()
+        yield jobs[0], run_slide(jobs[0], lambda done, what: said.append(what), slides=small)
+
+    first = run_cohort([str(slide)], NUCLEI, tmp_path / "out", work=stopped)
+    assert first.errors == {"cancelled": 1} and (tmp_path / "out" / ".unfinished" / "slide").is_dir()
+    second = run_cohort([str(slide)], NUCLEI, tmp_path / "out", work=resumed)
+    assert said[0] == "going on with earlier work" and not any("block 1 " in what for what in said)
+    assert second.exit_status == 0 and second.slides[0].masks[0].count and second.slides[0].tissue_mm2
+    assert not (tmp_path / "out" / ".unfinished").exists()
+
+
 def test_slides_of_the_same_name_are_kept_apart(slides: Path, tmp_path: Path) -> None:
     other = disc_image(tmp_path / "other" / "case4.png", 8)
     found = run_cohort([*paths(slides), str(other)], NUCLEI, tmp_path / "out")
@@ -189,6 +219,8 @@ def test_what_cannot_be_asked_of_many_slides_is_refused(
         (*pattern, *ASK, "--point", "1,2", *out),
         (*pattern, *ASK, "--engine", "quantum", *out),
         (*pattern, *ASK, "--ray-address", "somewhere:1", *out),
+        (slides / "case4.png", *ASK, "--engine", "quantum", *out),
+        (slides / "case4.png", *ASK, "--ray-address", "somewhere:1", *out),
         (*ASK[1:], *out),
     ):
         refused = run(*arguments)
