@@ -13,10 +13,19 @@ from test_backends_boxes import tiny_medsam, tiny_sam2
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box
+from tissuetalk.prompts.target import Request
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.models import model_list
 from tissuetalk.tools.order import Asked, Order
-from tissuetalk.tools.pointing import FINEST_SHARE, LARGEST_SHARE, Place, _Drawn, _painted, crop_around
+from tissuetalk.tools.pointing import (
+    FINEST_SHARE,
+    LARGEST_SHARE,
+    Place,
+    _Drawn,
+    _painted,
+    crop_around,
+    narrowed,
+)
 from tissuetalk.tools.result_folder import ResultFolder
 from tissuetalk.tools.results import Mask, SegmentResult
 from tissuetalk.tools.workbench import Workbench
@@ -138,3 +147,23 @@ def test_of_overlapping_objects_the_smaller_is_on_top_and_numbers_follow_the_box
     labels = _painted(drawn, Box(10, 10, 20, 20))
     assert (labels == 1).sum() == 4 and labels[2, 2] == 1
     assert (labels == 2).sum() == 8 * 8 - 4
+
+
+def test_of_a_large_region_only_the_surroundings_of_the_places_are_kept() -> None:
+    slide = Box(0, 0, 100_000, 80_000)
+    near = narrowed(
+        Request("request", boxes=((50_000, 40_000, 51_000, 40_100), (50_500, 41_000, 50_600, 41_200))), slide
+    )
+    assert near == Box(49_500, 39_400, 51_500, 41_800)
+    assert narrowed(Request("request", points=((5, 5),)), slide) == Box(0, 0, 262, 262)
+    assert narrowed(Request("request"), slide) == slide
+    small = Box(0, 0, 1000, 1000)
+    assert narrowed(Request("request", points=((5, 5),)), small) == small
+    assert narrowed(Request("request", points=((200_000, 5),)), slide) == slide
+
+
+def test_boxes_on_a_slide_are_answered_beside_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tissuetalk.tools.pointing.LARGE_PX", 1000)
+    result = ask(desk, boxes=[(100, 100, 110, 110)])
+    assert result.image.region == [0, 0, 260, 240]
+    assert len(result.masks) == 1

@@ -30,6 +30,8 @@ FINEST_SHARE = 0.25
 """The smallest crop, as a share of the model's input: smaller ones would only show magnified blur."""
 MOST_READ_PX = 4096
 """Side up to which a crop is read at full resolution."""
+LARGE_PX = 16_000_000
+"""Region from which only the surroundings of the places are kept as the result's region."""
 NO_OPINION = 0.5
 """Presence of something whose name the model does not know."""
 
@@ -119,6 +121,23 @@ def places_of(request: Request, source: ImageSource) -> list[Place]:
         for x0, y0, x1, y1 in request.boxes
     ]
     return boxes + [Place(point=point) for point in request.points]
+
+
+def narrowed(request: Request, region: Box) -> Box:
+    """Of a large region only the part around the places, with half as much again on every side: a slide's mask is not kept."""
+    corners = [(x, y, x + 1, y + 1) for x, y in request.points] + list(request.boxes)
+    if not corners or region.width * region.height <= LARGE_PX or not np.isfinite(corners).all():
+        return region
+    left, top, right, bottom = (
+        min(each[0] for each in corners),
+        min(each[1] for each in corners),
+        max(each[2] for each in corners),
+        max(each[3] for each in corners),
+    )
+    beside, above = max((right - left) / 2, 256), max((bottom - top) / 2, 256)
+    x0, y0 = max(region.x0, int(left - beside)), max(region.y0, int(top - above))
+    x1, y1 = min(region.x1, int(right + beside)), min(region.y1, int(bottom + above))
+    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else region
 
 
 def crop_around(place: Place, side_px: int, width: int, height: int) -> Box:

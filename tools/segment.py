@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.backends.interface import is_pointed
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.prompts.target import Request
-from tissuetalk.tools import drawing, engine, looking, quality
+from tissuetalk.tools import drawing, engine, looking, pointing, quality
 from tissuetalk.tools.explaining.reliability import low_agreement
 from tissuetalk.tools.features import FeatureCache
 from tissuetalk.tools.looking import look
@@ -40,8 +41,10 @@ def segment(
     with bench.open(order.image) as source:
         region = region_of(source, order.region)
         scale = scale_of(source, order.mpp, model)
+        if is_pointed(model):
+            region = pointing.narrowed(order.request, region)
         asked, _ = looking._sort(order.request, model, region)
-        if is_large(region, scale.mpp, asked, bench.slides):
+        if not is_pointed(model) and is_large(region, scale.mpp, asked, bench.slides):
             if scale.source == "assumed":
                 scale = assumed_scale(source, model)
             return segment_slide(bench, order, source, model, region, scale, progress=progress, stop=stop)
