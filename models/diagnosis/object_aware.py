@@ -117,5 +117,5 @@ class ObjectAwareModel(nn.Module):
     @torch.no_grad()
     def centre_classes(self) -> None:
         """Take from every class what all classes share: probabilities stay, and a share now speaks for one class only."""
-        self.classify.weight -= self.classify.weight.mean(dim=0)
-        self.classify.bias -= self.classify.bias.mean()
+        self.classify.weight.sub_(self.classify.weight.mean(dim=0))
+        self.classify.bias.sub_(self.classify.bias.mean())

@@ -51,7 +51,7 @@ class ObjectBag:
 def on_grid(mask: Mask, height: int, width: int) -> Array:
     """Share of every token that a mask of any size covers: [height, width], 0..1, by area average."""
     shrunk = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return np.clip(shrunk, 0.0, 1.0, dtype=np.float32)
+    return np.asarray(np.clip(shrunk, 0.0, 1.0), np.float32)
 
 
 def token_weights(masks: Mapping[str, Mask], objects: Sequence[str], height: int, width: int) -> Array:
