@@ -38,6 +38,7 @@ def tissue() -> np.ndarray:
         ("Why is there no mask of the necrosis?", ["grounding"]),
         ("is it cancer?", ["grounding", "observations"]),
         ("what did the classifier rely on?", ["classifier"]),
+        ("what did the model rely on?", ["classifier"]),
     ],
 )
 def test_a_question_chooses_the_kinds(question: str | None, kinds: list[str]) -> None:

@@ -15,7 +15,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.interface import Segmenter
 from tissuetalk.tools import engine
-from tissuetalk.tools.explain_results import ExplainResult, Meaning
+from tissuetalk.tools.explain_results import NOTICE, ExplainResult, Meaning
 from tissuetalk.tools.explaining import grounding, observing, sheet
 from tissuetalk.tools.explaining.asking import Asking, Kind
 from tissuetalk.tools.explaining.counterfactual import Views, without
@@ -31,7 +31,6 @@ from tissuetalk.tools.results import Mask, SegmentResult
 if TYPE_CHECKING:
     from tissuetalk.tools.explaining.diagnosis import Looked
 
-NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
 NO_DIAGNOSIS = "This cannot answer for a diagnosis; what follows is what was seen."
 NOT_ASKED_AGAIN = "No reliability: nothing was found, or the model was told where to look and cannot be asked in other words."
 NO_CLASSIFIER = "No classifier was named: pass classifier; model://classifiers lists what is here."

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from tissuetalk.tools.results import Assertion, BoxXYXY, Closed, Provenance
 
+NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
+"""Stated in every explanation."""
+
 
 class Evidence(Closed):
     """One finding: the words, the mask they led to, or why there is none."""

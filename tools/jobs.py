@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tissuetalk.models.errors import CancelledError, TissuetalkError
 from tissuetalk.tools.early_results import Preliminary
-from tissuetalk.tools.explain_results import ExplainResult
+from tissuetalk.tools.explain_results import NOTICE, ExplainResult
 from tissuetalk.tools.explaining.asking import Asking
 from tissuetalk.tools.job_results import JobError, JobStatus
 from tissuetalk.tools.order import Order
@@ -66,7 +66,7 @@ def hand_over_explain(
         stability=[],
         provenance=[],
         overlay=None,
-        notice="still running; nothing is known yet",
+        notice=f"Still running; nothing is known yet. {NOTICE}",
         job_id=job_id,
     )
     return Answer(result, _still_running(job_id, task.done_share))

@@ -185,10 +185,10 @@ def kinds_of(question: str | None, classifier: str | None = None) -> list[Kind]:
     asked = [kind for kind, pattern in _ASKS.items() if question and pattern.search(question)]
     if question and DIAGNOSIS.search(question):
         asked = [*asked, "grounding", "observations"]
-    if classifier is None and "classifier" in asked and len(asked) > 1:
-        asked.remove("classifier")
-    if "classifier" in asked and "what did the model" in (question or "").casefold():
+    if "classifier" in asked:
         asked = [kind for kind in asked if kind != "provenance"]
+        if classifier is None and len(asked) > 1:
+            asked.remove("classifier")
     asked = asked or list(BY_DEFAULT)
     if classifier is not None and "classifier" not in asked:
         asked.append("classifier")
