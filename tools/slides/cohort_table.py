@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tissuetalk.models.errors import ResourceError, TissuetalkError
+from tissuetalk.models.errors import BadRequestError, TissuetalkError
 from tissuetalk.tools.results import Closed, Mask, MppSource, SegmentResult
 
 SlideState = Literal["done", "failed", "pending"]
@@ -85,7 +85,7 @@ class Cohort(Closed):
 
     @property
     def exit_status(self) -> int:
-        """0 all slides done, 2 some cannot be used, 3 something the operator must fix."""
+        """0 all slides done, 2 some slides cannot be used, 3 something the operator must fix, or do again."""
         if any(_is_operators(code) for code in self.errors):
             return 3
         return 0 if set(self.states) <= {"done"} else 2
@@ -248,8 +248,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _is_operators(code: str) -> bool:
-    """Whether the operator, not the owner of the slide, has to do something."""
-    return code == CRASH or code in {kind.code for kind in _below(ResourceError)}
+    """Whether it is not the slide's own fault: the operator has to do something, or to try again."""
+    return code not in {kind.code for kind in _below(BadRequestError)}
 
 
 def _below(kind: type[TissuetalkError]) -> Iterator[type[TissuetalkError]]:
