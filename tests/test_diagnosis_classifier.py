@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_tissue import ColourEncoder, pairs
+
 from tissuetalk.models.diagnosis.bags import planted_bags
 from tissuetalk.models.diagnosis.classifier import (
     FOLDER_VARIABLE,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_tissue import save_vit, tiny_vit
+
 from tissuetalk.models.diagnosis.patch_encoder import OWN, encode_patches, load_encoder, to_batch
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError
 

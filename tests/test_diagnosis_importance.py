@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drawn_tissue import COLOURS, ColourEncoder, pairs, patch
+
 from tissuetalk.models.diagnosis.bags import planted_bags, without_evidence
 from tissuetalk.models.diagnosis.blur import blurred_where
 from tissuetalk.models.diagnosis.classifier import Classifier, predict_bag, sizes_of

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn import save
+
 from tissuetalk.models.diagnosis.patch_bag import ObjectMask, SourceBag
 from tissuetalk.models.diagnosis.patches import (
     TissueRules,
@@ -48,7 +49,7 @@ def test_a_patch_never_leaves_the_image(half_tissue: Path) -> None:
     with open_image(half_tissue, name="half") as source:
         for side in (130, 333, 700, 801):
             for box in patch_boxes(source, side_px=side):
-                assert 0 <= box.x0 and box.x1 <= 1200 and 0 <= box.y0 and box.y1 <= 800
+                assert box.x0 >= 0 and box.x1 <= 1200 and box.y0 >= 0 and box.y1 <= 800
 
 
 def test_a_large_hole_is_no_tissue(tmp_path: Path) -> None:

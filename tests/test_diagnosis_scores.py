@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tissuetalk.models.diagnosis.metrics import (
     classification_scores,
     macro_accuracy,

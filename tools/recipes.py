@@ -9,7 +9,11 @@ from typing import Any, Final
 
 import yaml
 
-PRESETS: Final = {"pfps": "tissuetalk.tools.pfps", "vlsm": "tissuetalk.tools.vlsm"}
+PRESETS: Final = {
+    "pfps": "tissuetalk.tools.pfps",
+    "vlsm": "tissuetalk.tools.vlsm",
+    "diagnosis": "tissuetalk.models.diagnosis.cohort",
+}
 
 
 def run_recipe(path: Path, out: Path | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""Train a slide classifier on a folder of labelled slides: ``python -m tissuetalk.models.diagnosis.cohort RECIPE.yaml --out DIR``.
+"""Train a slide classifier on a folder of labelled slides: ``tissuetalk train RECIPE.yaml --out DIR``.
 
 Writes ``NAME.safetensors`` and ``NAME.json`` (the classifier), ``split.json``, ``metrics.json``, ``predictions.csv`` and, with
 objects in the recipe, ``importance.json``. Features are kept in ``DIR/features``, so that a run that stopped goes on from there.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -177,7 +177,14 @@ def _train(
         [encoded.slides[i].label for i in train],
         classes=len(recipe.classes),
         validation=[(encoded.vectors[i], encoded.slides[i].label) for i in validation],
-        settings=TrainSettings(seed=seed, epochs=recipe.epochs, balanced=recipe.balanced),
+        settings=TrainSettings(
+            seed=seed,
+            epochs=recipe.epochs,
+            hidden=recipe.hidden,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            balanced=recipe.balanced,
+        ),
     )
     return model
 
@@ -272,6 +279,12 @@ def _write_predictions(
 
 def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def train(path: Path, values: Mapping[str, object], out: Path) -> Path:
+    """What ``tissuetalk train`` calls for a recipe of the preset ``diagnosis``."""
+    train_cohort(read_cohort_recipe(path), out)
+    return out
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -53,6 +53,10 @@ class CohortRecipe:
     folds: int = 0
     """0: one split in 7:1:2. Otherwise every slide is tested once in that many folds, and the classifier learns from all."""
     epochs: int = 100
+    hidden: int = 256
+    """Width of the attention."""
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-5
     balanced: bool = True
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Training is repeated with each; the first one's classifier is kept."""
@@ -67,6 +71,8 @@ class CohortRecipe:
     training: str = ""
     licence: str = ""
     limits: str = ""
+    preset: Literal["diagnosis"] = "diagnosis"
+    """How ``tissuetalk train`` knows what to train."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,10 @@ def read_cohort_recipe(path: Path) -> CohortRecipe:
         )
     if missing := {"name", "images", "labels", "classes"} - set(values):
         raise InvalidArgumentError(f"{path.name} lacks {', '.join(sorted(missing))}.")
+    if values.get("preset", "diagnosis") != "diagnosis":
+        raise InvalidArgumentError(
+            f"{path.name} has the preset {values['preset']!r}; a cohort's is diagnosis."
+        )
     for key in ("images", "labels"):
         values[key] = (path.parent / Path(str(values[key])).expanduser()).resolve()
     values["classes"] = _classes(values["classes"], path.name)

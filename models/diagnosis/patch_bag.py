@@ -20,10 +20,15 @@ WORK_PX = 1024
 
 
 class PatchBag(Protocol):
-    """What a slide classifier sees. ``objects``: names of the objects somebody segmented, found or not."""
+    """What a slide classifier sees."""
 
-    name: str
-    objects: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the objects somebody segmented, found or not."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -7,9 +7,10 @@ object it relied on. Prints one line per object; nothing is stored unless ``--ou
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -31,10 +32,13 @@ from tissuetalk.models.diagnosis.patch_encoder import (
     encode_bag,
     load_encoder,
 )
+from tissuetalk.models.diagnosis.planted_objects import parted
 from tissuetalk.models.diagnosis.tissues import Sides, planted_tissues
 from tissuetalk.models.diagnosis.train_mil import TrainSettings, probabilities, train_attention
 
 CLASSES = ("without", "with")
+SETTINGS = TrainSettings(epochs=10, earliest=4, patience=4, learning_rate=1e-3, weight_decay=1e-2, hidden=64)
+"""Many bags of few patches: few epochs, and decay, so that patches are not learned by heart."""
 
 
 class RememberingEncoder:
@@ -47,7 +51,7 @@ class RememberingEncoder:
         self._known: dict[bytes, tuple[Tensor, Tensor]] = {}
 
     def encode(self, patches: Tensor) -> PatchFeatures:
-        keys = [patch.numpy().tobytes() for patch in patches]
+        keys = [hashlib.blake2b(patch.numpy().tobytes()).digest() for patch in patches]
         new = [i for i, key in enumerate(keys) if key not in self._known]
         if new:
             features = self._encoder.encode(patches[new])
@@ -86,20 +90,19 @@ class Figures:
 def train_planted(
     encoder: PatchEncoder, sides: Sides, planted: str, *, feature: Feature, bags: tuple[int, int], seed: int
 ) -> tuple[Classifier, list[DrawnBag]]:
-    """A classifier for one planted object and the test bags; a fifth of the training bags stop the training.
+    """A classifier for one planted object, and test bags of unseen images.
 
-    bags: how many to train with and to test on.
+    bags: how many to train with and to test on. A quarter of the training patches is kept back to stop the training.
     """
-    drawn = planted_bags(sides.train, planted, count=bags[0], seed=seed, name="train")
-    test = planted_bags(sides.test, planted, count=bags[1], seed=seed + 1, name="test")
-    vectors = [encode_bag(encoder, bag, feature) for bag in drawn]
-    cut = bags[0] * 4 // 5
+    learning, stopping = parted(sides.train)
+    train = planted_bags(learning, planted, count=bags[0], seed=seed, name="train")
+    stop = planted_bags(stopping, planted, count=bags[1], seed=seed + 2, name="stop")
     model, _ = train_attention(
-        vectors[:cut],
-        [bag.label for bag in drawn[:cut]],
+        [encode_bag(encoder, bag, feature) for bag in train],
+        [bag.label for bag in train],
         classes=2,
-        validation=[(vectors[i], drawn[i].label) for i in range(cut, bags[0])],
-        settings=TrainSettings(seed=seed),
+        validation=[(encode_bag(encoder, bag, feature), bag.label) for bag in stop],
+        settings=replace(SETTINGS, seed=seed),
     )
     card = ClassifierCard(
         name=f"planted-{planted}",
@@ -110,6 +113,7 @@ def train_planted(
         feature=feature,
         sizes=sizes_of(model),
     )
+    test = planted_bags(sides.test, planted, count=bags[1], seed=seed + 1, name="test")
     return Classifier(card, model, encoder), test
 
 
@@ -202,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="folder with the data sets")
     parser.add_argument("--encoder", help="a ViT's folder or hub id; default is our own encoder")
     parser.add_argument("--feature", choices=("pooled", "tokens"), default="pooled")
-    parser.add_argument("--bags", type=int, nargs=2, default=(80, 40), metavar=("TRAIN", "TEST"))
+    parser.add_argument("--bags", type=int, nargs=2, default=(300, 60), metavar=("TRAIN", "TEST"))
     parser.add_argument("--sigma", type=float, default=SIGMA_PX, help="of the blur, at 1024 px")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
