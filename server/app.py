@@ -102,7 +102,10 @@ def _add_segment(server: MCPServer, background: Background) -> None:
         ] = None,
         model: Annotated[
             str | None,
-            Field(max_length=100, description="A name from model://models; default the shipped one"),
+            Field(
+                max_length=100,
+                description="A name from model://models; default the shipped one. litemedsam, medsam, sam2 outline what a box holds",
+            ),
         ] = None,
     ) -> Annotated[CallToolResult, SegmentAnswer]:
         asked = {

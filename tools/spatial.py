@@ -56,14 +56,8 @@ def reference_of(target: Target, among: Sequence[Target]) -> int | None:
 
 
 def apply(request: Request, targets: Sequence[Target], found: Sequence[Found], region: Box) -> list[Found]:
-    """Points, then relations, then boxes; nothing here looks at pixels of the image.
-
-    Points and boxes belong to the targets said to be selected by them. If none is, a point on the reference of a
-    relation picks the reference's object, and otherwise points and boxes hold for every target.
-    """
-    references = {at for target in targets if (at := reference_of(target, targets)) is not None}
-    at_points = _selected(targets, "point") or references or set(range(len(targets)))
-    in_boxes = _selected(targets, "box") or set(range(len(targets)))
+    """Points, then relations, then boxes; nothing here looks at pixels of the image."""
+    at_points, in_boxes = chosen_by_places(targets)
     chosen = list(found)
     if request.points:
         for index in at_points:
@@ -78,6 +72,17 @@ def apply(request: Request, targets: Sequence[Target], found: Sequence[Found], r
             maps = _in_boxes(maps, request.boxes, region)
         answers.append(maps)
     return answers
+
+
+def chosen_by_places(targets: Sequence[Target]) -> tuple[set[int], set[int]]:
+    """Indices of the targets that points choose among, and of those that boxes do.
+
+    Both belong to the targets whose words tie them to it. If there is none, a point on the reference of a relation picks
+    the reference's object, and otherwise points and boxes hold for every target.
+    """
+    references = {at for target in targets if (at := reference_of(target, targets)) is not None}
+    everything = set(range(len(targets)))
+    return _selected(targets, "point") or references or everything, _selected(targets, "box") or everything
 
 
 def _selected(targets: Sequence[Target], by: str) -> set[int]:

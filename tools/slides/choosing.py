@@ -13,7 +13,7 @@ from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.slides import rows
 from tissuetalk.tools.slides.grid import inside, intersection
 from tissuetalk.tools.slides.stitching import Group, Place, Stitched, WindowStore
-from tissuetalk.tools.spatial import SLACK_UM, reference_of
+from tissuetalk.tools.spatial import SLACK_UM, chosen_by_places, reference_of
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,11 @@ def refused(target: Target, objects: bool, request: Request) -> str | None:
 def choose(request: Request, among: Sequence[Mapped], mpp: float) -> list[Choice]:
     """Points first, then relations, then boxes, as on small images, but for whole objects by their centres."""
     targets = [mapped.target for mapped in among]
-    related = any(target.relation is not None and target.relation.op != "selected" for target in targets)
-    references = {reference_of(target, targets) for target in targets} - {None}
+    at_points, in_boxes = chosen_by_places(targets)
     chosen = [everything(mapped) if mapped.present else nothing(mapped) for mapped in among]
     if request.points:
-        for index, mapped in enumerate(among):
-            if not related or index in references:
-                chosen[index] = both(chosen[index], _at_points(mapped, request.points, SLACK_UM / mpp))
+        for index in at_points:
+            chosen[index] = both(chosen[index], _at_points(among[index], request.points, SLACK_UM / mpp))
     before_relations = list(chosen)
     for index, mapped in enumerate(among):
         at = reference_of(mapped.target, targets)
@@ -85,9 +83,8 @@ def choose(request: Request, among: Sequence[Mapped], mpp: float) -> list[Choice
             lies = _lying(mapped, mapped.target.relation.op == "inside", among[at], before_relations[at])
             chosen[index] = both(chosen[index], lies)
     if request.boxes:
-        chosen = [
-            both(each, _in_boxes(mapped, request.boxes)) for each, mapped in zip(chosen, among, strict=True)
-        ]
+        for index in in_boxes:
+            chosen[index] = both(chosen[index], _in_boxes(among[index], request.boxes))
     return chosen
 
 
