@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tissuetalk.tools.desk import Desk
+    from tissuetalk.tools.slides.settings import SlideSettings
     from tissuetalk.tools.work import WorkQueue
 
 
@@ -22,6 +23,7 @@ class Settings:
     roots: the only folders images are read from and results saved to; roots_named: the operator typed them.
     workspace: where results live.
     patience_s: work that takes longer goes on as a job. workers: pieces of work at once.
+    slides: when and how regions are worked on block by block.
     """
 
     roots: tuple[Path, ...]
@@ -31,6 +33,7 @@ class Settings:
     patience_s: float = 20.0
     workers: int = 2
     most_waiting: int = 64
+    slides: SlideSettings | None = None
 
 
 class LazyDesk:
@@ -54,6 +57,7 @@ class LazyDesk:
                     settings.workspace,
                     engine=settings.engine,
                     roots_named=settings.roots_named,
+                    slides=settings.slides,
                 )
                 self._desk = Desk(bench)
             return self._desk

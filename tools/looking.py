@@ -49,7 +49,7 @@ def look(
     told where to look and was not.
     """
     targets.check_inside(request, source.width, source.height)
-    asked, refused = _sort(request, model, region)
+    asked, refused = sort_out(request, model, region)
     if is_pointed(model):
         return _at_places(source, model, request, region, scale, asked, refused, features, progress, stop)
     prompts = [(each.prompt, each.capability) for each in asked]
@@ -79,7 +79,7 @@ def _at_places(
             f"{model.card.name} knows places, not names: ask for one target in one call, with the boxes that hold it, "
             "or leave model out"
         )
-        return Looked([], [], [*refused, *(_refusal(each.target, "ambiguous", reason, []) for each in asked)])
+        return Looked([], [], [*refused, *(refusal(each.target, "ambiguous", reason, []) for each in asked)])
     found = pointing.objects_at(
         model, source, region, scale.mpp, request, features=features, progress=progress, stop=stop
     )
@@ -89,7 +89,7 @@ def _at_places(
     )  # no words were sent
 
 
-def _sort(request: Request, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:
+def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:
     """What to look for, and what not with the reason."""
     refused: list[NotSegmented] = []
     wanted: list[Target] = []
@@ -97,7 +97,7 @@ def _sort(request: Request, model: Segmenter, region: Box) -> tuple[list[Wanted]
         if target.assertion in ("absent", "historical"):
             refused.append(_ruled_out(target))
         elif target.ambiguous:
-            refused.append(_refusal(target, "ambiguous", target.ambiguous, list(target.alternatives)))
+            refused.append(refusal(target, "ambiguous", target.ambiguous, list(target.alternatives)))
         else:
             wanted.append(target)
     asked: list[Wanted] = []
@@ -125,7 +125,7 @@ def _sort(request: Request, model: Segmenter, region: Box) -> tuple[list[Wanted]
             )
         elif _all_outside(request, region):
             refused.append(
-                _refusal(target, "out_of_view", "every point and box lies outside the segmented region", [])
+                refusal(target, "out_of_view", "every point and box lies outside the segmented region", [])
             )
         else:
             asked.append(Wanted(target, prompt, capability))
@@ -139,7 +139,7 @@ def _all_outside(request: Request, region: Box) -> bool:
     )
 
 
-def _refusal(target: Target, code: str, reason: str, nearest: list[str]) -> NotSegmented:
+def refusal(target: Target, code: str, reason: str, nearest: list[str]) -> NotSegmented:
     return NotSegmented.model_validate(
         {
             "label": target.label,
@@ -157,8 +157,8 @@ def _ruled_out(target: Target) -> NotSegmented:
         "absent": "the words rule it out, so it was not looked for",
         "historical": "the words speak of an earlier specimen or history, so it was not looked for",
     }
-    return _refusal(target, target.assertion, reasons[target.assertion], [])
+    return refusal(target, target.assertion, reasons[target.assertion], [])
 
 
 def _unsupported(target: Target, prompt: Prompt, model: Segmenter, reason: str) -> NotSegmented:
-    return _refusal(target, "unsupported", reason, model.nearest(prompt))
+    return refusal(target, "unsupported", reason, model.nearest(prompt))

@@ -43,7 +43,7 @@ def segment(
         scale = scale_of(source, order.mpp, model)
         if is_pointed(model):
             region = pointing.narrowed(order.request, region)
-        asked, _ = looking._sort(order.request, model, region)
+        asked, _ = looking.sort_out(order.request, model, region)
         if not is_pointed(model) and is_large(region, scale.mpp, asked, bench.slides):
             if scale.source == "assumed":
                 scale = assumed_scale(source, model)

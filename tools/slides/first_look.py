@@ -23,7 +23,7 @@ from tissuetalk.tools.slides.stitching import WindowStore
 from tissuetalk.tools.slides.tissue import SAMPLE_PX, SAMPLES, sample
 from tissuetalk.tools.targets import name_of
 
-AGAIN_AFTER_S = 5.0
+AGAIN_AFTER_S, SELDOM = 5.0, 50
 COARSEST = 8.0
 """A view of the whole region is judged too where it is at most this much coarser than the model's own scale."""
 TISSUE_COLOUR = "#000000"
@@ -49,7 +49,8 @@ class FirstLook:
         self._counts = [0] * len(asked)
         self._areas_px = [0.0] * len(asked)
         self._estimates = [_Estimate(0.0, None, None)] * len(asked)
-        self._written = 0.0
+        self._background: NDArray[np.uint8] | None = None
+        self._next = 0.0
 
     def take(self) -> None:
         """Look, as far as the slide can be read: what is damaged is said when its block is worked on."""
@@ -99,7 +100,7 @@ class FirstLook:
             old = self._estimates[index]
             self._estimates[index] = _Estimate(max(old.presence, summary.presence), old.share, old.per_mm2)
             self._paint(layer, window, position, index)
-        if time.monotonic() - self._written > AGAIN_AFTER_S:
+        if time.monotonic() > self._next:
             with suppress(UnreadableImageError):
                 self.write(done_share)
 
@@ -123,7 +124,8 @@ class FirstLook:
             marked[y0:y1, x0:x1] = share > 0.3
 
     def write(self, done_share: float) -> None:
-        plan = self._plan
+        """The two files; the next time is so far off that writing takes little of the run."""
+        started, plan = time.monotonic(), self._plan
         picture = plan.tissue.picture(plan.region)
         area = float(picture.mean()) * plan.region.width * plan.region.height * plan.scale.mpp**2 / 1e6
         caveat = (
@@ -140,7 +142,8 @@ class FirstLook:
         )
         write_file(self._folder / PICTURE_NAME, self._picture(picture))
         write_file(self._folder / JSON_NAME, early.model_dump_json(indent=1).encode())
-        self._written = time.monotonic()
+        took = time.monotonic() - started
+        self._next = started + max(AGAIN_AFTER_S, took * SELDOM)
 
     def _finding(self, index: int) -> EarlyFinding:
         each, guess = self._asked[index], self._estimates[index]
@@ -162,15 +165,16 @@ class FirstLook:
         )
 
     def _picture(self, tissue: NDArray[np.bool_]) -> bytes:
-        width, height = drawing.picture_size(self._plan.region)
-        pixels = self._plan.source.read_region(self._plan.region, width=width, height=height)
+        if self._background is None:
+            width, height = drawing.picture_size(self._plan.region)
+            self._background = self._plan.source.read_region(self._plan.region, width=width, height=height)
         layers = [drawing.Layer(tissue.astype(np.int32), TISSUE_COLOUR, "tissue")]
         for index, (each, marked) in enumerate(zip(self._asked, self._marked, strict=True)):
             caption = f"{name_of(each.target)}, so far"
             layers.append(drawing.Layer(marked.astype(np.int32), drawing.colour_of(index), caption))
         mpp = self._plan.scale.mpp if self._plan.scale.known else None
         return drawing.as_jpeg_within(
-            drawing.draw(pixels, self._plan.region, layers=layers, mpp=mpp), PICTURE_BYTES
+            drawing.draw(self._background, self._plan.region, layers=layers, mpp=mpp), PICTURE_BYTES
         )
 
 

@@ -114,14 +114,14 @@ def segment_slide(
 
 def _sort(order: Order, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:
     """What to look for, and what not, with the reason: also what cannot be done on a slide."""
-    asked, refused = looking._sort(order.request, model, region)
+    asked, refused = looking.sort_out(order.request, model, region)
     able = []
     for each in asked:
         reason = choosing.refused(each.target, each.capability.objects, order.request)
         if reason is None:
             able.append(each)
         else:
-            refused.append(looking._refusal(each.target, "unsupported", reason, []))
+            refused.append(looking.refusal(each.target, "unsupported", reason, []))
     return able, refused
 
 
