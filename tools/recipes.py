@@ -13,6 +13,7 @@ PRESETS: Final = {
     "pfps": "tissuetalk.tools.pfps",
     "vlsm": "tissuetalk.tools.vlsm",
     "diagnosis": "tissuetalk.models.diagnosis.cohort",
+    "diagnosis-objects": "tissuetalk.models.diagnosis.object_cohort",
 }
 
 

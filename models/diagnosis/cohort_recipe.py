@@ -15,6 +15,8 @@ from tissuetalk.models.diagnosis.blur import SIGMA_PX
 from tissuetalk.models.diagnosis.patches import LEAST_PATCHES, PATCH_PX, PATCH_UM, TCGA, TissueRules
 from tissuetalk.models.errors import InvalidArgumentError
 
+PRESETS = ("diagnosis", "diagnosis-objects")
+"""The standard classifier, and the one that reads object by object."""
 TISSUE_RULES = {"clam": TissueRules(), "tcga": TCGA}
 
 
@@ -71,7 +73,7 @@ class CohortRecipe:
     training: str = ""
     licence: str = ""
     limits: str = ""
-    preset: Literal["diagnosis"] = "diagnosis"
+    preset: Literal["diagnosis", "diagnosis-objects"] = "diagnosis"
     """How ``tissuetalk train`` knows what to train."""
 
 
@@ -104,9 +106,9 @@ def read_cohort_recipe(path: Path) -> CohortRecipe:
         )
     if missing := {"name", "images", "labels", "classes"} - set(values):
         raise InvalidArgumentError(f"{path.name} lacks {', '.join(sorted(missing))}.")
-    if values.get("preset", "diagnosis") != "diagnosis":
+    if values.get("preset", "diagnosis") not in PRESETS:
         raise InvalidArgumentError(
-            f"{path.name} has the preset {values['preset']!r}; a cohort's is diagnosis."
+            f"{path.name} has the preset {values['preset']!r}; a cohort's is one of: {', '.join(PRESETS)}."
         )
     for key in ("images", "labels"):
         values[key] = (path.parent / Path(str(values[key])).expanduser()).resolve()

@@ -1,16 +1,15 @@
-"""Train an object-aware classifier on labelled slides: ``python -m tissuetalk.models.diagnosis.object_cohort RECIPE.yaml --out DIR``.
+"""Train an object-aware classifier on labelled slides: ``tissuetalk train RECIPE.yaml --out DIR``.
 
-The recipes are those of ``cohort``; their ``objects`` are segmented in every patch. Writes ``NAME-objects.safetensors`` and ``.json``
+The recipes are those of ``cohort`` with the preset ``diagnosis-objects``; their ``objects`` are segmented in every patch. Writes ``NAME-objects.safetensors`` and ``.json``
 (the classifier), ``metrics.json``, ``split.json`` and ``objects.json`` (what each object adds to each class on tested slides).
 Pooled features are kept in ``DIR/objects``, so that a run that stopped goes on from there.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,7 +191,14 @@ def _train(
         [pooled.slides[i].label for i in train],
         classes=len(recipe.classes),
         validation=[(pooled.bags[i], pooled.slides[i].label) for i in validation],
-        settings=TrainSettings(seed=seed, epochs=recipe.epochs, balanced=recipe.balanced),
+        settings=TrainSettings(
+            seed=seed,
+            epochs=recipe.epochs,
+            hidden=recipe.hidden,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            balanced=recipe.balanced,
+        ),
     )
     return model
 
@@ -276,16 +282,7 @@ def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tissuetalk.models.diagnosis.object_cohort", description=__doc__
-    )
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    told = parser.parse_args(arguments)
-    train_object_cohort(read_cohort_recipe(told.recipe), told.out)
-
-
-if __name__ == "__main__":
-    main()
+def train(path: Path, values: Mapping[str, object], out: Path) -> Path:
+    """What ``tissuetalk train`` calls for a recipe of the preset ``diagnosis-objects``."""
+    train_object_cohort(read_cohort_recipe(path), out)
+    return out
