@@ -136,7 +136,9 @@ BAD = [
     other("measure", "of a traversing mask", "unknown_mask", result_id="RESULT", mask_ids=["../../request"]),
     other("measure", "with metrics as text", result_id="RESULT", metrics="area"),
     other("explain", "of nothing", "unknown_result", result_id=A_RESULT),
-    other("explain", "with a classifier", result_id="RESULT", classifier="benign-or-not"),
+    other(
+        "explain", "with a classifier", "model_unavailable", result_id="RESULT", classifier="benign-or-not"
+    ),
     other("explain", "with an endless question", result_id="RESULT", question="why " * 10_000),
     other("view", "of nothing at all"),
     other("view", "of both", image="a.png", result_id="RESULT"),

@@ -89,7 +89,13 @@ class Desk:
         return measure.answer(result, lambda path: address(result_id, path), picture)
 
     def asking(self, result_id: str, question: str | None, classifier: str | None = None) -> Asking:
-        """What a question about a result asks for. Raises UnknownMaskError."""
+        """What a question about a result asks for. Raises UnknownMaskError and what is wrong with the classifier's name."""
+        if classifier is not None:
+            from tissuetalk.tools.explaining.diagnosis import (
+                find,
+            )  # loads torch, which most questions do not need
+
+            find(classifier, self.bench.roots.paths)
         with self.bench.workspace.reading(result_id) as stored:
             return asking.read(question, classifier, ResultFolder(stored.folder).result())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -21,6 +21,8 @@ BLUR_UM = 5.0
 """Sigma of the blur: 20 px of a patch at 0.25 µm/px (spec explain.md, section 4)."""
 CROP_PX = 1024
 """Largest side of the crop, in full-resolution pixels."""
+WINDOW_PX = 48
+"""Side of the windows in which fine structure is copied."""
 GRAIN_PX = 4.0
 """Scale below which structure is texture, which the painted-over part gets from its surroundings."""
 
@@ -106,24 +108,46 @@ def _smooth_fill(image: Colours, hole: Painted) -> Colours:
 
 
 def _grain(image: Colours, hole: Painted) -> Colours:
-    """Fine structure for the hole, copied from outside it at the nearest of a few shifts."""
-    weight = (~hole).astype(np.float32)
-    shares = np.maximum(cv2.GaussianBlur(weight, (0, 0), GRAIN_PX), 1e-3)[..., None]
-    base = cv2.GaussianBlur(image * weight[..., None], (0, 0), GRAIN_PX) / shares
+    """Fine structure for the hole: overlapping soft windows copied from random places outside it.
+
+    Overlapping windows are weighed so that the spread of the copied structure stays what it is.
+    """
+    known = (~hole).astype(np.float32)
+    shares = np.maximum(cv2.GaussianBlur(known, (0, 0), GRAIN_PX), 1e-3)[..., None]
+    base = cv2.GaussianBlur(image * known[..., None], (0, 0), GRAIN_PX) / shares
     fine = np.where(hole[..., None], 0, image - base).astype(np.float32)
-    grain = np.zeros_like(fine)
-    missing = hole.copy()
-    height, width = hole.shape
-    for step in range(1, 9):
-        for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)):
-            shift = (dy * step * height // 18, dx * step * width // 18)
-            take = missing & np.roll(~hole, shift, (0, 1))
-            if take.any():
-                grain[take] = np.roll(fine, shift, (0, 1))[take]
-                missing &= ~take
-        if not missing.any():
-            break
-    return grain
+    side = max(8, min(WINDOW_PX, *hole.shape))
+    soft = np.outer(np.hanning(side + 2)[1:-1], np.hanning(side + 2)[1:-1]).astype(np.float32)
+    places = _known_places(known, side)
+    wide = np.pad(hole, side)
+    grain, spread = np.zeros((*wide.shape, 3), np.float32), np.full(wide.shape, 1e-6, np.float32)
+    random = np.random.default_rng(0)
+    for top, left in _windows_over(wide, side):
+        y, x = places[random.integers(len(places))]
+        weight = soft * known[y : y + side, x : x + side]
+        grain[top : top + side, left : left + side] += fine[y : y + side, x : x + side] * weight[..., None]
+        spread[top : top + side, left : left + side] += weight**2
+    inner = (slice(side, -side), slice(side, -side))
+    return np.asarray(grain[inner] / np.sqrt(spread[inner])[..., None], np.float32)
+
+
+def _known_places(known: Colours, side: int) -> NDArray[np.int64]:
+    """[N, 2] top left corners of the windows with least of the hole in them."""
+    sums = cv2.boxFilter(
+        known, -1, (side, side), anchor=(0, 0), normalize=True, borderType=cv2.BORDER_CONSTANT
+    )
+    inside = sums[: known.shape[0] - side + 1, : known.shape[1] - side + 1]
+    enough = min(0.98, float(np.quantile(inside, 0.97)))
+    return np.argwhere(inside >= enough)
+
+
+def _windows_over(hole: Painted, side: int) -> Iterator[tuple[int, int]]:
+    """Windows that overlap by two thirds and together cover every pixel of the hole."""
+    step = max(1, side // 3)
+    for top in (*range(0, hole.shape[0] - side, step), hole.shape[0] - side):
+        for left in (*range(0, hole.shape[1] - side, step), hole.shape[1] - side):
+            if hole[top : top + side, left : left + side].any():
+                yield top, left
 
 
 def _answer(
