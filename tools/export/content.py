@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
 from tissuetalk.tools import measure, outlines
-from tissuetalk.tools.explain import NOTICE
+from tissuetalk.tools.explain_results import NOTICE
 from tissuetalk.tools.libraries import library
 from tissuetalk.tools.measure import OpenImage
 from tissuetalk.tools.result_folder import ResultFolder

@@ -19,7 +19,6 @@ MOST_TRACED_PX = 16_000_000
 """Largest picture of a region whose outline is traced; a larger region is traced at a coarser level of its pyramid."""
 DECIMALS = 2
 """Of a coordinate in full-resolution pixels."""
-ROWS = 10_000
 
 Outlines = NDArray[Any]
 """Array of shapely geometries in full-resolution pixels."""

@@ -131,7 +131,7 @@ def _annotation(
 
 def _drawn(shape: shapely.Geometry, height: int, width: int) -> tuple[int, int, NDArray[np.bool_]]:
     """(x0, y0, pixels whose middle lies in the outline)."""
-    left, top, right, bottom = shape.bounds
+    left, top, right, bottom = shapely.bounds(shape).tolist()
     x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
     x1, y1 = min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom)))
     y, x = np.mgrid[y0:y1, x0:x1] + 0.5

@@ -63,7 +63,7 @@ def _on_tissue(piece: Raster, tissue: Raster) -> NDArray[np.bool_]:
     row = (piece.y0 + (np.arange(height) + 0.5) * piece.step_y - tissue.y0) / tissue.step_y
     column = np.clip(column.astype(np.int64), 0, tissue.values.shape[1] - 1)
     row = np.clip(row.astype(np.int64), 0, tissue.values.shape[0] - 1)
-    return piece.values & tissue.values[np.ix_(row, column)]
+    return np.asarray(piece.values & tissue.values[np.ix_(row, column)], bool)
 
 
 def density_in(place: Place) -> Iterator[tuple[Layer, Value]]:

@@ -18,10 +18,12 @@ from tissuetalk.tools.slides.hotspot import AREA_MM2, Hotspot, binned
 from tissuetalk.tools.slides.place import Layer, Place, needs_scale
 from tissuetalk.tools.values import Value, name_of
 
-ABOUT_CELLS = 80
+ABOUT_CELLS = 40
 """Squares of a heat map along the longer side, about."""
 LEAST_CELL_UM = 50.0
 COLOURS = cv2.COLORMAP_PLASMA
+MOST_DOTS = 20_000
+"""More objects than this in one view would hide the tissue, and are not drawn."""
 STRONGEST = 0.85
 """How far the colour of the highest square covers the slide; a square of nothing keeps the slide's own grey."""
 _WHITE, _INK, _CIRCLE = (255, 255, 255), (0, 0, 0), (0, 90, 255)
@@ -42,7 +44,7 @@ def heat_map(layer: Layer, place: Place) -> HeatMap:
     """Density of objects, or share of a region, in squares of a round size. Raises InvalidArgumentError without a scale."""
     mpp = needs_scale(place, "heatmap")
     longest_um = max(place.region.width, place.region.height) * mpp
-    cell_um = max(LEAST_CELL_UM, drawing.round_length(longest_um / ABOUT_CELLS * 2))
+    cell_um = max(LEAST_CELL_UM, drawing.round_length(longest_um / ABOUT_CELLS))
     cell_px = cell_um / mpp
     tissue_px = _area_per_cell(place.tissue.values, place, cell_px)
     if layer.has_objects:
@@ -84,7 +86,7 @@ def _area_per_cell(
         [np.bincount(column, weights=line, minlength=columns) for line in values.astype(np.float64)]
     )
     np.add.at(area, np.minimum(row, rows - 1), across[:, :columns])
-    return area * step_x * step_y
+    return np.asarray(area * step_x * step_y, np.float64)
 
 
 def _cell_areas(place: Place, cell_px: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -92,7 +94,7 @@ def _cell_areas(place: Place, cell_px: float, shape: tuple[int, ...]) -> NDArray
     rows, columns = shape
     widths = np.minimum(cell_px, place.region.width - np.arange(columns) * cell_px)
     heights = np.minimum(cell_px, place.region.height - np.arange(rows) * cell_px)
-    return heights[:, None] * widths[None, :]
+    return np.asarray(heights[:, None] * widths[None, :], np.float64)
 
 
 def values(layer: Layer, heat: HeatMap) -> list[Value]:
@@ -179,7 +181,9 @@ def _dotted(
     pixels = place.background(box, width, height).copy()
     scale = width / box.width
     reach = np.arange(-dot_px, dot_px + 1)
-    for batch in layer.points((box.x0, box.y0, box.x1, box.y1)):
+    shown = layer.count() if box == place.region else spot.count
+    corners = (box.x0, box.y0, box.x1, box.y1)
+    for batch in layer.points(corners) if shown <= MOST_DOTS else ():
         at = ((batch - (box.x0, box.y0)) * scale).astype(np.int64)
         rows = np.clip(at[:, 1, None, None] + reach[:, None], 0, height - 1)
         columns = np.clip(at[:, 0, None, None] + reach[None, :], 0, width - 1)

@@ -73,9 +73,9 @@ def densest_exact(points: Points, radius: float) -> tuple[tuple[float, float], i
     Around every object lie the centres of all circles through it. Another object is in such a circle along one arc; the
     place under most arcs wins. The centre is then moved to the middle of its objects where that loses none of them.
     """
-    tree = cKDTree(points)
+    neighbours: list[list[int]] = cKDTree(points).query_ball_point(points, 2 * radius).tolist()
     best_count, best_at, best_angle = 1, 0, None
-    for at, near in enumerate(tree.query_ball_point(points, 2 * radius)):
+    for at, near in enumerate(neighbours):
         if len(near) <= best_count:
             continue
         offset = points[near] - points[at]

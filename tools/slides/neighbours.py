@@ -31,10 +31,10 @@ def nearest_px(layer: Layer, place: Place) -> Iterator[NDArray[np.float64]]:
         while open_.size:
             everything = top - halo <= place.region.y0 and bottom + halo >= place.region.y1
             tree = cKDTree(_between(layer, place, top - halo, bottom + halo))
-            found, _ = tree.query(asked[open_], k=2)
-            distances[open_] = found[:, 1]
+            found = np.asarray(tree.query(asked[open_], k=2)[0])[:, 1]
+            distances[open_] = found
             edge = np.minimum(asked[open_, 1] - (top - halo), bottom + halo - asked[open_, 1])
-            open_ = open_[:0] if everything else open_[found[:, 1] > edge]
+            open_ = open_[:0] if everything else open_[found > edge]
             halo *= 2
         yield distances
 

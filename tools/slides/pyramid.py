@@ -121,7 +121,8 @@ def _level(array: Any, described: dict[str, Any], unit_px: float) -> Level:
 
 def _nearest(start: float, step: float, count: int, label_step: float) -> NDArray[np.int64]:
     """Index of the label pixel under the middle of every picture pixel."""
-    return np.floor((start + (np.arange(count) + 0.5) * step) / label_step).astype(np.int64)
+    middles = start + (np.arange(count) + 0.5) * step
+    return np.asarray(np.floor(middles / label_step), np.int64)
 
 
 def missing(mask_id: str) -> UnknownMaskError:

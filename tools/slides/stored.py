@@ -29,7 +29,7 @@ from tissuetalk.tools.slides.pyramid import Pyramid, missing
 from tissuetalk.tools.values import OpenImage, name_of
 
 MEMORY_LIMIT = "512MB"
-ROWS_PER_BATCH = 50_000
+ROWS_PER_BATCH = 20_000
 
 Batch = dict[str, NDArray[Any]]
 """Columns of equal length."""
