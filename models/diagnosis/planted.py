@@ -204,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m tissuetalk.models.diagnosis.planted", description=__doc__
     )
     parser.add_argument("data", type=Path, help="folder with the data sets")
+    parser.add_argument("--planted", nargs="*", help="only these objects; default is each in turn")
     parser.add_argument("--encoder", help="a ViT's folder or hub id; default is our own encoder")
     parser.add_argument("--feature", choices=("pooled", "tokens"), default="pooled")
     parser.add_argument("--bags", type=int, nargs=2, default=(300, 60), metavar=("TRAIN", "TEST"))
@@ -216,6 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sides = planted_tissues(told.data)
     table = []
     for pair in sides.train:
+        if told.planted and pair.object not in told.planted:
+            continue
         classifier, test = train_planted(
             encoder, sides, pair.object, feature=told.feature, bags=tuple(told.bags), seed=told.seed
         )
