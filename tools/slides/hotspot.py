@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -73,7 +74,7 @@ def densest_exact(points: Points, radius: float) -> tuple[tuple[float, float], i
     Around every object lie the centres of all circles through it. Another object is in such a circle along one arc; the
     place under most arcs wins. The centre is then moved to the middle of its objects where that loses none of them.
     """
-    neighbours: list[list[int]] = cKDTree(points).query_ball_point(points, 2 * radius).tolist()
+    neighbours: Any = cKDTree(points).query_ball_point(points, 2 * radius)  # an array of lists
     best_count, best_at, best_angle = 1, 0, None
     for at, near in enumerate(neighbours):
         if len(near) <= best_count:
