@@ -17,7 +17,12 @@ import zarr
 from drawn import disc_image
 from drawn_slides import Drawing, draw
 
-from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, UnreadableImageError
+from tissuetalk.models.errors import (
+    BusyError,
+    InvalidArgumentError,
+    ModelUnavailableError,
+    UnreadableImageError,
+)
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.order import Order
 from tissuetalk.tools.segment import segment
@@ -133,3 +138,16 @@ def test_a_cluster_that_does_not_answer_is_refused_by_name(monkeypatch: pytest.M
 
     with pytest.raises(InvalidArgumentError, match="nobody:1"):
         ray_runner._connect(NoCluster, "nobody:1", None)
+
+
+def test_a_machine_too_busy_to_start_ray_is_refused_by_name() -> None:
+    class TooSlow:
+        @staticmethod
+        def init(**_: object) -> None:
+            raise Exception("The current node timed out during startup.")  # noqa: TRY002  # what Ray raises
+
+        @staticmethod
+        def shutdown() -> None: ...
+
+    with pytest.raises(BusyError, match="too busy"):
+        ray_runner._connect(TooSlow, None, None)

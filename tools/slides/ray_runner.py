@@ -255,7 +255,18 @@ def ray_library() -> Any:
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        cores = workers or os.cpu_count() or 1
+        _start_here(ray, workers or os.cpu_count() or 1, quiet)
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InvalidArgumentError(
+            f"no Ray cluster answers at {address[:200]!r}; start one with `ray start --head`, or leave --ray-address out."
+        ) from error
+
+
+def _start_here(ray: Any, cores: int, quiet: dict[str, Any]) -> None:
+    try:
         ray.init(
             num_cpus=cores,
             include_dashboard=False,
@@ -263,10 +274,10 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
             address="local",
             **quiet,
         )
-        return
-    try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InvalidArgumentError(
-            f"no Ray cluster answers at {address[:200]!r}; start one with `ray start --head`, or leave --ray-address out."
+    except Exception as error:  # Ray raises a bare Exception when its daemons take longer than 30 s
+        ray.shutdown()
+        if type(error) is not Exception:
+            raise
+        raise BusyError(
+            "this machine is too busy to start Ray now; try again, or use --engine local."
         ) from error
