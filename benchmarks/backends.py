@@ -21,7 +21,7 @@ from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.looking import look
 from tissuetalk.tools.scale import Scale, region_of
 
-SIDE_PX = 512
+SIDE_PX = 256
 MPP = 0.5
 NUCLEI_PER_MM2 = 1500
 RADIUS_PX = 9

@@ -256,8 +256,9 @@ def _through_registry(model: Segmenter) -> Ask:
     """Any text-prompted model of the server, asked with exactly the words of the prompt."""
 
     def ask(item: Item, text: str) -> Mask:
-        prompt = Prompt(str(item.label), text, text, verbatim=True)
-        capability = model.capability(prompt)
+        name = item.found.object_type
+        capability = model.capability(Prompt(str(item.label), name, name))
+        prompt = Prompt(str(item.label), name, text, verbatim=True)
         if capability is None:
             raise InvalidArgumentError(
                 f"{model.card.name} does not know {item.label}; test it on another set."
