@@ -58,7 +58,7 @@ class ResultFolder:
         return content
 
     def write_result(self, result: SegmentResult) -> None:
-        (self.path / "result.json").write_text(result.model_dump_json(indent=1), "utf-8")
+        write_whole(self.path / "result.json", result.model_dump_json(indent=1))
 
     def result(self) -> SegmentResult:
         try:

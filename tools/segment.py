@@ -35,7 +35,8 @@ def segment(
 ) -> SegmentResult:
     """Look for what was understood and keep the result in the workspace.
 
-    Raises any of the contract's errors; an interrupted call leaves nothing behind.
+    Raises any of the contract's errors; an interrupted call leaves nothing behind, except for the finished blocks of a
+    region too large for memory: the same order goes on with them.
     """
     model = bench.model(order.model)
     with bench.open(order.image) as source:
@@ -44,9 +45,9 @@ def segment(
         if is_pointed(model):
             region = pointing.narrowed(order.request, region)
         asked, _ = looking.sort_out(order.request, model, region)
+        if scale.source == "assumed" and region.width * region.height > bench.slides.whole_px:
+            scale = assumed_scale(source, model)
         if not is_pointed(model) and is_large(region, scale.mpp, asked, bench.slides):
-            if scale.source == "assumed":
-                scale = assumed_scale(source, model)
             return segment_slide(bench, order, source, model, region, scale, progress=progress, stop=stop)
         with bench.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
             folder = ResultFolder(draft.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,23 +116,47 @@ def _in_boxes(mapped: Mapped, boxes: Sequence[tuple[float, float, float, float]]
 
 def _lying(mapped: Mapped, wants_inside: bool, reference: Mapped, chosen: Choice) -> Choice:
     """Objects whose centre lies in (or outside) the reference's chosen objects."""
+    stays = cache(lambda place: _stays(reference, chosen, place))
 
     def within(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return np.array([_object_at(reference, x, y, chosen) is not None for x, y in points.tolist()], bool)
+        return _marked(reference, points, stays) == wants_inside
 
     return Choice(
-        lambda place: within(centres(mapped, place)) == wants_inside,
-        lambda index: bool(
-            within(np.array([group_centre(mapped, mapped.stitched.groups[index])]))[0] == wants_inside
-        ),
+        lambda place: within(centres(mapped, place)),
+        lambda index: bool(within(np.array([group_centre(mapped, mapped.stitched.groups[index])]))[0]),
     )
 
 
-def _object_at(mapped: Mapped, x: float, y: float, chosen: Choice) -> tuple[Place, int] | int | None:
-    """The chosen object under a full-resolution place: (window, number) of a whole one, the index of a large one."""
-    column, row = int(x // mapped.step), int(y // mapped.step)
-    found = _numbers_near(mapped, Box(column, row, column + 1, row + 1), chosen)
-    return found[0][0] if found else None
+def _stays(mapped: Mapped, chosen: Choice, place: Place) -> NDArray[np.bool_]:
+    """[1 + objects]: which numbers of a window belong to chosen objects; 0 is background."""
+    small = mapped.stitched.small[place]
+    table = np.zeros(1 + len(small) + mapped.store.summary(place).large, bool)
+    table[1 : 1 + len(small)] = small & chosen.small(place)
+    for number in range(1 + len(small), len(table)):
+        index = mapped.stitched.piece_of[place, number]
+        table[number] = mapped.stitched.groups[index].on_tissue and chosen.group(index)
+    return table
+
+
+def _marked(
+    mapped: Mapped, points: NDArray[np.float64], stays: Callable[[Place], NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """Whether a chosen object lies at each [n, 2] full-resolution place."""
+    grid, store = mapped.store.grid, mapped.store
+    columns, rows_ = np.floor(points / mapped.step).astype(np.int64).T
+    home_x, home_y = (columns - grid.x0) // grid.window_px, (rows_ - grid.y0) // grid.window_px
+    found = np.zeros(len(points), bool)
+    for home in set(zip(home_x.tolist(), home_y.tolist(), strict=True)):
+        here = (home_x == home[0]) & (home_y == home[1])
+        for place in ((home[0] + dx, home[1] + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)):
+            if place not in store.windows:
+                continue
+            frame = store.frame(place)
+            at = np.flatnonzero(
+                here & (columns >= frame.x0) & (columns < frame.x1) & (rows_ >= frame.y0) & (rows_ < frame.y1)
+            )
+            found[at] |= stays(place)[store.labels(place)[rows_[at] - frame.y0, columns[at] - frame.x0]]
+    return found
 
 
 Object = tuple[Place, int] | int
@@ -149,16 +174,11 @@ def _numbers_near(mapped: Mapped, box: Box, chosen: Choice) -> list[tuple[Object
         if place not in store.windows or (shared := intersection(near, store.frame(place))) is None:
             continue
         labels = store.labels(place)[inside(shared, store.frame(place))]
-        small = mapped.stitched.small[place]
-        for y, x in np.argwhere(labels > 0).tolist():
+        stays, small = _stays(mapped, chosen, place), len(mapped.stitched.small[place])
+        for y, x in np.argwhere(stays[labels]).tolist():
             number = int(labels[y, x])
-            if number <= len(small):
-                if small[number - 1] and chosen.small(place)[number - 1]:
-                    found.append(((place, number), shared.x0 + x, shared.y0 + y))
-                continue
-            index = mapped.stitched.piece_of[place, number]
-            if mapped.stitched.groups[index].on_tissue and chosen.group(index):
-                found.append((index, shared.x0 + x, shared.y0 + y))
+            each = (place, number) if number <= small else mapped.stitched.piece_of[place, number]
+            found.append((each, shared.x0 + x, shared.y0 + y))
     return found
 
 

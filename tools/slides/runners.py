@@ -38,7 +38,7 @@ class Runner(Protocol):
 MakeRunner = Callable[[ImageSource, Segmenter, FeatureCache, SlideSettings], Runner]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Ready:
     """A block whose pixels are being read; None where its features are stored."""
 

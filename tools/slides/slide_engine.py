@@ -98,6 +98,7 @@ def _mapped(plan: Plan, asked: Sequence[Wanted], stop: Stop) -> list[tuple[Mappe
         presence = max((store.summary(place).presence for place in store.order()), default=0.0)
         objects_ = each.capability.objects
         stitched = stitch(store, objects=objects_, stop=lambda: check(stop))
+        store.forget()
         present = presence >= PRESENT
         found.append((Mapped(each.target, store, stitched, layer.grid.step, objects_, present), presence))
     return found
@@ -138,6 +139,7 @@ def _write(
         objects.Scale(grid.step, layer.model_mpp, plan.scale.mpp if known else None),
         stop=lambda: check(stop),
     )
+    store.forget()
     weak = 0 if mapped.present else sum(store.summary(place).seen_px for place in store.order())
     box = None
     if painted.box is not None:

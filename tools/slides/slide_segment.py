@@ -304,9 +304,11 @@ def _about(
 
 
 def _caveats(plan: Plan, found: Sequence[SlideFound]) -> list[str]:
+    if not plan.layers:
+        return []
     blocks = sum(len(layer.blocks) for layer in plan.layers)
     caveats = [f"worked on in {blocks} blocks over tissue only ({RULE}); {CAVEAT_PRESENCE}"]
-    if not blocks and plan.layers:
+    if not blocks:
         caveats = ["no tissue was found, so there was nothing to look at"]
     if (shrunk := sum(each.shrunk for each in found)) > 0:
         caveats.append(

@@ -68,6 +68,10 @@ class WindowStore:
         """[frame.height, frame.width] numbers of this window."""
         return self._labels(place)
 
+    def forget(self) -> None:
+        """Give back the memory of the labels read last."""
+        self._labels.cache_clear()
+
     def summary(self, place: Place) -> WindowSummary:
         return self.files[place].read_summaries()[self.prompt]
 

@@ -1,13 +1,14 @@
 """Slide runs that are not finished: one folder each in the workspace, taken up again by the same order.
 
-``unfinished/<key>/`` is the result folder in the making; ``slide/work`` in it holds finished blocks and windows. A lock
-beside it, which dies with its process, keeps two runs apart.
+``unfinished/<key>/`` is the result folder in the making: ``slide/plan.json`` says what decides the result, ``slide/work``
+holds finished blocks and windows. A lock beside it, which dies with its process, keeps two runs apart.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -43,6 +44,7 @@ def run_folder(workspace: Path, order: Mapping[str, Any]) -> Iterator[Path]:
         lock = FileLock(folder.with_suffix(".lock"), thread_local=False)
         try:
             lock.acquire(blocking=False)
+            os.utime(lock.lock_file)
         except Timeout:
             raise BusyError(
                 "this very question is being worked on; wait for its job, then ask again."
@@ -61,7 +63,7 @@ def begin(folder: Path, identity: Mapping[str, Any]) -> bool:
 
     identity: JSON values, everything that decides the result: image, model, region, prompts, settings.
     """
-    plan = folder / "slide" / "work" / "plan.json"
+    plan = folder / "slide" / "plan.json"
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()
     with suppress(FileNotFoundError):
         if plan.read_bytes() == text:
