@@ -87,6 +87,7 @@ def overhead(model: str) -> list[Figure]:
 
 def _seconds(found: dict[str, Any]) -> dict[str, float]:
     spent = {f"{name}, s": value for name, value in found["clock"].items()}
+    spent |= {f"{name}, CPU s": value for name, value in found["cpu"].items()}
     return {
         "whole run, s": found["wall_s"],
         **spent,
@@ -199,7 +200,7 @@ def planned(model: str) -> list[Figure]:
     tissue, tiles = found["tissue_mm2"], found["blocks"]
     gflop = _gflop_of_tile() * tiles / tissue
     on_gpu = gflop / (PEAK_TFLOPS * 1e3 * REACHED)
-    on_cores = (found["clock"]["read"] + found["clock"]["windows"]) / tissue / CORES_PER_GPU
+    on_cores = (found["cpu"]["read"] + found["cpu"]["windows"]) / tissue / CORES_PER_GPU
     serial = found["tail_s"] / tissue
     per_mm2 = max(on_gpu, on_cores)
     parts = {
