@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -62,19 +63,29 @@ def compare(
         list[str], typer.Argument(metavar="NAME=FOLDER...", help="Folders that evaluate wrote.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for comparison.csv, .json, .md and .svg.")],
+    stand_in: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE=FOLDER", help="On CoNSeP: a model specialised on this source; repeatable."
+        ),
+    ] = None,
     json_: JSON = False,
 ) -> None:
     """Test the first model against the best of the others on the same images (one-sided paired t-test)."""
     from tissuetalk.tools.evaluating.compare import compare as run
 
-    folders = {}
-    for text in scored:
+    run(_named(scored), out, stand_ins=_named(stand_in or ()))
+    print((out / f"comparison.{'json' if json_ else 'md'}").read_text("utf-8"))
+
+
+def _named(given: Sequence[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for text in given:
         name, equals, folder = text.partition("=")
         if not equals or not name or name in folders:
             raise InvalidArgumentError(f"{text!r} is not NAME=FOLDER with a name of its own.")
         folders[name] = Path(folder)
-    run(folders, out)
-    print((out / f"comparison.{'json' if json_ else 'md'}").read_text("utf-8"))
+    return folders
 
 
 def zero_shot(

@@ -189,6 +189,22 @@ def test_the_first_model_is_tested_against_the_best_of_the_others(tmp_path: Path
     assert lost.test.p_value is None
 
 
+def test_on_consep_the_best_stand_in_answers_for_each_type(tmp_path: Path) -> None:
+    kinds = ("colon-cell-endothelial", "colon-cell-inflammatory")
+    ours = scores(tmp_path / "ours", [0.6, 0.7], kinds)
+    tnbc, segpath = scores(tmp_path / "t", [0.1, 0.2], kinds), scores(tmp_path / "s", [0.3, 0.4], kinds)
+    stand_ins = {"TNBC": tnbc, "SegPath": segpath, "PanNuke": scores(tmp_path / "p", [0.5, 0.5], kinds)}
+    overall, *groups = compare({"ours": ours}, tmp_path / "out", stand_ins=stand_ins)
+    means = {one.name: one.means["specialised"].mean for one in groups if one.group == "target"}
+    assert means == pytest.approx({"colon-cell-endothelial": 0.35, "colon-cell-inflammatory": 0.5})
+    assert overall.n == 4
+    with pytest.raises(InvalidArgumentError, match="GlaS stand in for no type"):
+        compare({"ours": ours}, tmp_path / "out", stand_ins={"GlaS": tnbc})
+    other = scores(tmp_path / "g", [0.5], ("colon-tissue-gland",))
+    with pytest.raises(InvalidArgumentError, match="no CoNSeP type"):
+        compare({"ours": ours}, tmp_path / "out", stand_ins={"TNBC": other})
+
+
 def test_models_that_share_nothing_are_not_compared(tmp_path: Path) -> None:
     ours = scores(tmp_path / "ours", [0.5], ("nuclei",))
     other = scores(tmp_path / "other", [0.5], ("gland",))

@@ -94,6 +94,12 @@ def test_paired_test_is_one_sided_and_equals_the_textbook() -> None:
     assert paired_t_test(theirs, ours) == pytest.approx(1 - p)
 
 
+def test_a_constant_gain_is_certain_however_it_was_rounded() -> None:
+    assert paired_t_test([0.6, 0.7], [0.3, 0.4]) == 0.0
+    assert paired_t_test([0.6, 0.7], [0.6, 0.7]) == 1.0
+    assert paired_t_test([0.3, 0.4], [0.6, 0.7]) == 1.0
+
+
 def test_the_rival_is_the_second_best_and_a_loser_gets_no_p_value() -> None:
     random = np.random.default_rng(2)
     base = random.uniform(0.4, 0.6, size=40)

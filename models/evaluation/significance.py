@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+
+ROUNDING: Final = 1e-12
+"""Differences between scores of 0..1 that are no larger come from arithmetic only."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ def paired_t_test(ours: ArrayLike, theirs: ArrayLike) -> float:
     gain = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     if gain.ndim != 1 or gain.size < 2:
         raise ValueError("a paired test needs at least two samples")
-    if np.ptp(gain) == 0.0:
-        return 0.0 if gain[0] > 0 else 1.0
+    if np.ptp(gain) < ROUNDING:
+        return 0.0 if gain.mean() > ROUNDING else 1.0
     return float(stats.ttest_1samp(gain, 0.0, alternative="greater").pvalue)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,15 +13,14 @@ from tissuetalk.models.evaluation.bootstrap import Interval, bootstrap
 from tissuetalk.models.evaluation.plots import intervals_svg
 from tissuetalk.models.evaluation.significance import Comparison, against_second_best
 from tissuetalk.models.evaluation.tables import csv_text, table, with_limits
-
-ScoreRow = Mapping[str, str]
-Pair = tuple[str, str, str]
-"""source, file, target: what makes two rows the same question."""
+from tissuetalk.tools.evaluating.scores_file import Pair, ScoreRow, read_scores
+from tissuetalk.tools.evaluating.stand_ins import SPECIALISED, specialised
 
 GROUPS: Final[Mapping[str, Callable[[ScoreRow], str]]] = {
     "overall": lambda row: "all",
     "source": lambda row: row.get("source", ""),
     "target": lambda row: row["mask_class"],
+    "object type": lambda row: row["label"].split("-", 2)[2] if row.get("label") else "",
     "structure": lambda row: row["label"].split("-", 2)[1] if row.get("label") else "",
 }
 
@@ -38,44 +36,29 @@ class Compared:
     test: Comparison | None
 
 
-def read_scores(folder: Path) -> dict[Pair, ScoreRow]:
-    """Scored rows that show their target, by question. Raises InvalidArgumentError without a ``scores.csv``."""
-    path = folder / "scores.csv" if folder.is_dir() else folder
-    if not path.is_file():
-        raise InvalidArgumentError(
-            f"there is no scores.csv in {folder}; run `tissuetalk evaluate` with --out {folder}."
-        )
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    if not rows or not {"file", "mask_class", "dice", "target_present"} <= rows[0].keys():
-        raise InvalidArgumentError(
-            f"{path} is no scores.csv of `tissuetalk evaluate`; give its --out folder."
-        )
-    return {
-        (row.get("source", ""), row["file"], row["mask_class"]): row
-        for row in rows
-        if row["dice"] and row["target_present"] == "True"
-    }
-
-
-def compare(folders: Mapping[str, Path], out: Path) -> list[Compared]:
+def compare(
+    folders: Mapping[str, Path], out: Path, *, stand_ins: Mapping[str, Path] | None = None
+) -> list[Compared]:
     """Test the first model against the best of the others, pair by pair, overall and per group.
 
+    stand_ins: specialised models by PathSeg source, together one more competitor on CoNSeP.
     Writes ``comparison.csv``, ``comparison.json``, ``comparison.md`` and ``comparison.svg``.
     Raises InvalidArgumentError for fewer than two models or when they share no scored question.
     """
-    if len(folders) < 2:
-        raise InvalidArgumentError("a comparison needs at least two models: NAME=FOLDER NAME=FOLDER.")
     scores = {name: read_scores(folder) for name, folder in folders.items()}
+    if stand_ins:
+        scores[SPECIALISED] = specialised(stand_ins)
+    if len(scores) < 2:
+        raise InvalidArgumentError("a comparison needs at least two models: NAME=FOLDER NAME=FOLDER.")
     first = next(iter(scores))
     shared = [pair for pair in scores[first] if all(pair in rows for rows in scores.values())]
     if not shared:
         raise InvalidArgumentError(
-            f"{', '.join(folders)} were scored on no image and target in common; evaluate them on one manifest."
+            f"{', '.join(scores)} were scored on no image and target in common; evaluate them on one manifest."
         )
     found = _groups(first, shared, scores)
     out.mkdir(parents=True, exist_ok=True)
-    names = list(folders)
+    names = list(scores)
     (out / "comparison.csv").write_text(_as_csv(found, names), encoding="utf-8")
     (out / "comparison.json").write_text(
         json.dumps([asdict(one) for one in found], indent=2) + "\n", encoding="utf-8"
