@@ -13,13 +13,15 @@ from drawn_tissue import ColourEncoder
 from PIL import Image
 
 from tissuetalk.models.diagnosis import object_cohort
-from tissuetalk.models.diagnosis.cohort_recipe import CohortRecipe
+from tissuetalk.models.diagnosis.cohort_recipe import CohortRecipe, read_cohort_recipe
 from tissuetalk.models.diagnosis.object_classifier import load_object_classifier, object_evidence
 from tissuetalk.models.diagnosis.object_cohort import train_object_cohort
+from tissuetalk.models.diagnosis.object_lists import map_objects, with_other
 from tissuetalk.models.diagnosis.patch_bag import ObjectMask
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.interface import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
+from tissuetalk.tools.recipes import PRESETS, run_recipe
 
 GLAND, TUMOUR = "colon-tissue-gland", "breast-tissue-tumor"
 
@@ -149,3 +151,28 @@ def test_a_recipe_whose_objects_nobody_can_segment_is_refused(
     alien = CohortRecipe(**{**recipe.__dict__, "objects": ("skin-cell-melanocyte",)})
     with pytest.raises(InvalidArgumentError, match=r"knows none .*melanocyte"):
         train_object_cohort(alien, tmp_path / "out")
+
+
+def test_the_tcga_recipe_asks_for_the_21_objects_of_the_paper_and_runs_by_its_preset() -> None:
+    path = Path(object_cohort.__file__).parent / "recipes" / "tcga_brca_objects.yaml"
+    recipe = read_cohort_recipe(path)
+    assert with_other(recipe.objects) == map_objects("breast")
+    assert PRESETS[recipe.preset] == "tissuetalk.models.diagnosis.object_cohort"
+
+
+def test_the_command_that_trains_takes_the_recipe(
+    recipe: CohortRecipe, segmenter: ColourSegmenter, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "{preset: diagnosis-objects, name: drawn, images: slides, labels: labels.csv, mpp: 1.0, patch_um: 64, patch_px: 64,"
+        " least_patches: 2, epochs: 1, seeds: [0], objects: [colon-tissue-gland],"
+        " classes: {benign: [benign], malignant: [malignant]}}"
+    )
+    out = run_recipe(tmp_path / "recipe.yaml", tmp_path / "out")
+    assert sorted(path.name for path in out.glob("*.*")) == [
+        "drawn-objects.json",
+        "drawn-objects.safetensors",
+        "metrics.json",
+        "objects.json",
+        "split.json",
+    ]
