@@ -143,7 +143,11 @@ class Desk:
             "overlay": kept.result.overlay and address(result_id, kept.result.overlay),
             "picture": kept.result.picture and address(result_id, kept.result.picture),
         }
-        shown = kept.result.model_copy(update=links)
+        stability = [
+            each.model_copy(update={"map": each.map and address(result_id, each.map)})
+            for each in kept.result.stability
+        ]
+        shown = kept.result.model_copy(update={**links, "stability": stability})
         text = explain.as_text(shown)
         budget = drawing.picture_budget(text, len(shown.model_dump_json()) + 400)
         jpeg = None if kept.picture is None else drawing.as_jpeg_within(kept.picture, budget)

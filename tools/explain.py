@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from tissuetalk.models.backends.interface import is_pointed
@@ -49,10 +50,11 @@ MOST_MASKS = 3
 
 @dataclass(frozen=True)
 class Explained:
-    """The answer and its picture; the picture is None when nothing of it can be seen."""
+    """The answer and its picture, None when nothing of it can be seen. maps: 8-bit, by mask id, where answers differ."""
 
     result: ExplainResult
     picture: Image.Image | None
+    maps: dict[str, Image.Image] = field(default_factory=dict)
 
 
 @dataclass
@@ -129,7 +131,11 @@ def explain_folder(
         overlay=result.overlay,
         notice=f"{NO_DIAGNOSIS} {NOTICE}" if asking.diagnosis else NOTICE,
     )
-    return Explained(answer, picture)
+    maps = {
+        mask.mask_id: Image.fromarray((checked.uncertainty * 255).astype(np.uint8))
+        for mask, checked in found.checked
+    }
+    return Explained(answer, picture, maps)
 
 
 def _look(

@@ -103,6 +103,10 @@ class Stability(Closed):
     )
     unsure: list[UnsurePlace] = Field(default_factory=list)
     checked_region: BoxXYXY | None = None
+    map: str | None = Field(
+        default=None,
+        description="8-bit picture of checked_region: 0 all answers agree, 255 they split in half",
+    )
     statement: str
 
 

@@ -41,13 +41,19 @@ def explain_path(
     if explained.picture is None:
         return explained.result
     target = picture or path / "explanation.png"
+    maps = {mask_id: target.with_name(f"{target.stem}-{mask_id}.png") for mask_id in explained.maps}
     try:
         target.write_bytes(drawing.as_png(explained.picture))
+        for mask_id, place in maps.items():
+            place.write_bytes(drawing.as_png(explained.maps[mask_id]))
     except OSError as error:
         raise WorkspaceUnwritableError(
             f"cannot write {target}: {error.strerror}; pass --picture elsewhere."
         ) from error
-    return explained.result.model_copy(update={"picture": str(target)})
+    stability = [
+        each.model_copy(update={"map": str(maps[each.mask_id])}) for each in explained.result.stability
+    ]
+    return explained.result.model_copy(update={"picture": str(target), "stability": stability})
 
 
 def _image_of(folder: ResultFolder) -> ImageSource:

@@ -2,6 +2,7 @@
 
 explanations/<key>.json   the structured answer, links relative to the folder
 explanations/<key>.png    its picture, where there is one
+explanations/<key>-<mask_id>.png   where the answers about a mask differ, where reliability was asked
 The key names what was asked, as it was understood.
 """
 
@@ -41,14 +42,21 @@ def keep(folder: ResultFolder, asking: Asking, explained: Explained) -> None:
     """Write the answer, replacing an earlier one to the same question."""
     key = key_of(asking)
     (folder.path / FOLDER).mkdir(exist_ok=True)
-    picture = None
-    if explained.picture is not None:
-        picture = f"{FOLDER}/{key}.png"
-        part = folder.path / f"{picture}.part"
-        part.write_bytes(drawing.as_png(explained.picture))
-        part.replace(folder.path / picture)
-    result = explained.result.model_copy(update={"picture": picture})
+    picture = None if explained.picture is None else _write(folder, f"{key}.png", explained.picture)
+    maps = {mask_id: _write(folder, f"{key}-{mask_id}.png", each) for mask_id, each in explained.maps.items()}
+    stability = [
+        each.model_copy(update={"map": maps.get(each.mask_id)}) for each in explained.result.stability
+    ]
+    result = explained.result.model_copy(update={"picture": picture, "stability": stability})
     write_whole(_json(folder, key), result.model_dump_json(indent=1))
+
+
+def _write(folder: ResultFolder, name: str, picture: Image.Image) -> str:
+    """The link of the file; readers see all of it or the one before."""
+    part = folder.path / FOLDER / f"{name}.part"
+    part.write_bytes(drawing.as_png(picture))
+    part.replace(folder.path / FOLDER / name)
+    return f"{FOLDER}/{name}"
 
 
 def kept(folder: ResultFolder, asking: Asking) -> Kept:
@@ -67,7 +75,7 @@ def kept(folder: ResultFolder, asking: Asking) -> Kept:
 def picture_file(folder: ResultFolder, name: str) -> bytes:
     """The PNG of an explanation. Raises UnknownResultError for a name that is none."""
     path = folder.path / FOLDER / name
-    if re.fullmatch(r"[0-9a-f]{20}\.png", name) is None or not path.is_file():
+    if re.fullmatch(r"[0-9a-f]{20}(-msk_[a-z0-9]+)?\.png", name) is None or not path.is_file():
         raise UnknownResultError(f"no explanation {name[:40]!r} here; call explain to make one.")
     return path.read_bytes()
 
