@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import shapely
@@ -19,8 +22,8 @@ from tissuetalk.tools.slides.stored import SlideLayer
 
 MOST_TILE_PX = 2**28
 """Pixels of all tiles that are not empty, times targets: highdicom holds them while it writes."""
-MOST_COORDINATES = 2**28
-"""Numbers in one group of annotations: 1 GiB."""
+MOST_COORDINATES = 2**27
+"""Numbers in one group of annotations: 512 MiB, which is held about three times while it is written."""
 BLOCK_TILES = 8
 
 
@@ -127,34 +130,49 @@ def write_ann(content: SlideContent, out: Path) -> None:
     Raises InvalidArgumentError when nothing was found and ImageTooLargeError when a group grows beyond its limit.
     """
     hd = library("highdicom")
-    drawn = [(layer, data) for layer in content.layers if (data := _coordinates(layer)) is not None]
-    if not drawn:
-        raise InvalidArgumentError(
-            "nothing was found, and DICOM annotations cannot be empty; export dicom-seg, geojson or parquet."
+    with ExitStack() as stack:
+        found = [
+            (layer, _coordinates(layer, stack.enter_context(tempfile.TemporaryFile())))
+            for layer in content.layers
+        ]
+        drawn = [(layer, data) for layer, data in found if data is not None]
+        if not drawn:
+            raise InvalidArgumentError(
+                "nothing was found, and DICOM annotations cannot be empty; export dicom-seg, geojson or parquet."
+            )
+        groups = [
+            dicom_ann.group(number, Layer(content.content, layer.record), [(1, shapely.box(0, 0, 1, 1))])
+            for number, (layer, _) in enumerate(drawn, start=1)
+        ]
+        annotations = hd.ann.MicroscopyBulkSimpleAnnotations(
+            source_images=[dicom.slide_of(content.content)],
+            annotation_coordinate_type=hd.ann.AnnotationCoordinateTypeValues.SCOORD,
+            annotation_groups=groups,
+            content_label="TISSUETALK",
+            **dicom.maker(content.content),
         )
-    groups = [
-        dicom_ann.group(number, Layer(content.content, layer.record), [(1, shapely.box(0, 0, 1, 1))])
-        for number, (layer, _) in enumerate(drawn, start=1)
-    ]
-    annotations = hd.ann.MicroscopyBulkSimpleAnnotations(
-        source_images=[dicom.slide_of(content.content)],
-        annotation_coordinate_type=hd.ann.AnnotationCoordinateTypeValues.SCOORD,
-        annotation_groups=groups,
-        content_label="TISSUETALK",
-        **dicom.maker(content.content),
-    )
-    mpp = content.slide.mpp
-    for group, (_, data) in zip(annotations.AnnotationGroupSequence, drawn, strict=True):
-        _fill(group, data, 1.0 if mpp is None else mpp**2)
+        mpp = content.slide.mpp
+        for group, (_, data) in zip(annotations.AnnotationGroupSequence, drawn, strict=True):
+            _fill(group, data, 1.0 if mpp is None else mpp**2)
     annotations.save_as(out)
 
 
-Coordinates = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]
-"""x, y one after another; where each polygon begins, from 1; object numbers; areas in full-resolution pixels."""
+@dataclass(frozen=True)
+class Coordinates:
+    """Polygons of one mask. points: a file of float32 x, y one after another. starts: where each polygon begins, from 1.
+
+    numbers: of the objects. areas: in full-resolution pixels.
+    """
+
+    points: IO[bytes]
+    starts: NDArray[np.int32]
+    numbers: NDArray[np.float32]
+    areas: NDArray[np.float32]
 
 
-def _coordinates(layer: SlideLayer) -> Coordinates | None:
-    points, starts, numbers, areas = [], [], [], []
+def _coordinates(layer: SlideLayer, points: IO[bytes]) -> Coordinates | None:
+    """Everything about one mask; its corners go into the file."""
+    starts, numbers, areas = [], [], []
     total = 0
     for ids, shapes in outlined(layer):
         parts, of = shapely.get_parts(shapes, return_index=True)
@@ -162,7 +180,7 @@ def _coordinates(layer: SlideLayer) -> Coordinates | None:
         corners, ring = shapely.get_coordinates(rings, return_index=True)
         last = np.append(ring[1:] != ring[:-1], True)  # DICOM closes a polygon itself
         corners, lengths = corners[~last], np.bincount(ring[~last], minlength=len(parts))
-        points.append(corners.astype(np.float32).ravel())
+        points.write(corners.astype(np.float32).tobytes())
         starts.append(total + 1 + 2 * np.concatenate([[0], np.cumsum(lengths)[:-1]]))
         numbers.append(ids[of])
         areas.append(shapely.area(parts))
@@ -171,10 +189,10 @@ def _coordinates(layer: SlideLayer) -> Coordinates | None:
             raise ImageTooLargeError(
                 f"the outlines of {layer.name} are too long for one group of DICOM annotations; export geojson or parquet."
             )
-    if not points:
+    if not starts:
         return None
-    return (
-        np.concatenate(points),
+    return Coordinates(
+        points,
         np.concatenate(starts).astype(np.int32),
         np.concatenate(numbers).astype(np.float32),
         np.concatenate(areas).astype(np.float32),
@@ -183,11 +201,11 @@ def _coordinates(layer: SlideLayer) -> Coordinates | None:
 
 def _fill(group: Any, data: Coordinates, per_px: float) -> None:
     """Put the real polygons into a group that was made with one square, so that they are held once."""
-    points, starts, numbers, areas = data
-    group.NumberOfAnnotations = len(starts)
-    group.PointCoordinatesData = points.tobytes()
-    group.LongPrimitivePointIndexList = starts.tobytes()
+    data.points.seek(0)
+    group.NumberOfAnnotations = len(data.starts)
+    group.PointCoordinatesData = data.points.read()
+    group.LongPrimitivePointIndexList = data.starts.tobytes()
     for measurement, values in zip(
-        group.MeasurementsSequence, (numbers, areas * np.float32(per_px)), strict=True
+        group.MeasurementsSequence, (data.numbers, data.areas * np.float32(per_px)), strict=True
     ):
         measurement.MeasurementValuesSequence[0].FloatingPointValues = values.astype(np.float32).tobytes()
