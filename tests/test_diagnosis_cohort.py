@@ -74,7 +74,7 @@ def test_the_tcga_recipe_runs_on_a_drawn_cohort_and_goes_on_where_it_stopped(tmp
     assert metrics["slides"] == 6 and metrics["left_out"] == []
     assert sorted(name for side in split.values() for name in side) == [f"TCGA-{i:02d}" for i in range(6)]
     importance = json.loads((out / "importance.json").read_text("utf-8"))
-    assert importance["sigma_px_at_1024"] == 20 and "breast-tissue-dcis" in importance["not_looked_for"]
+    assert importance["sigma_px_of_0.25_um"] == 20 and "breast-tissue-dcis" in importance["not_looked_for"]
     assert len((out / "predictions.csv").read_text("utf-8").splitlines()) == 1 + len(split["test"])
     stored = {path.name: path.stat().st_mtime_ns for path in (out / "features").iterdir()}
     assert len(stored) == 6

@@ -60,6 +60,7 @@ def test_real_tissue_is_parted_by_image_and_cut_with_and_without_its_object() ->
         "camelyon-node-tumour",
         1.0,
         96,
+        1.0,
         (0.1, 1.0),
         lambda record: record.image.stem >= "10690",
         "places",

@@ -92,7 +92,7 @@ def bag_of(
     """
     side = patch_side_px(mpp or source.mpp, patch_um=card.patch_um, patch_px=card.patch_px)
     boxes = require_patches(patch_boxes(source, side_px=side, region=region), source, side)
-    return SourceBag(source, boxes, masks)
+    return SourceBag(source, boxes, masks, patch_um=card.patch_um)
 
 
 def predict(

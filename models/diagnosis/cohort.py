@@ -241,7 +241,14 @@ def _importances(
     for number, slide in enumerate(slides if labels else (), start=1):
         with open_image(slide.path, name=slide.path.name) as source:
             mpp = source.mpp or recipe.mpp
-            bag = SegmentedBag(source, boxes_of(recipe, source), segmenter=segmenter, labels=labels, mpp=mpp)
+            bag = SegmentedBag(
+                source,
+                boxes_of(recipe, source),
+                segmenter=segmenter,
+                labels=labels,
+                mpp=mpp,
+                patch_um=recipe.patch_um,
+            )
             found.append(
                 bag_importance(
                     classifier, bag, label=slide.label, sigma_px=recipe.sigma_px, draws=recipe.draws
@@ -256,7 +263,11 @@ def importance_table(found: Sequence[BagImportance], classes: Sequence[str]) -> 
     rows = [
         asdict(row) | {"class": "all" if row.label is None else classes[row.label]} for row in by_class(found)
     ]
-    return {"sigma_px_at_1024": found[0].sigma_px if found else None, "slides": len(found), "objects": rows}
+    return {
+        "sigma_px_of_0.25_um": found[0].sigma_px if found else None,
+        "slides": len(found),
+        "objects": rows,
+    }
 
 
 def _named(split: Split, encoded: Encoded) -> dict[str, list[str]]:

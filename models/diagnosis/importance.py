@@ -22,7 +22,7 @@ from tissuetalk.models.diagnosis.classifier import (
 )
 from tissuetalk.models.diagnosis.controls import ControlPlace, moved_masks
 from tissuetalk.models.diagnosis.mil import AttentionMIL
-from tissuetalk.models.diagnosis.patch_bag import Mask, ObjectMask, PatchBag
+from tissuetalk.models.diagnosis.patch_bag import Mask, ObjectMask, PatchBag, width_um
 from tissuetalk.models.diagnosis.patch_encoder import BATCH, encode_patches
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
@@ -64,7 +64,7 @@ class ObjectImportance:
 
 @dataclass(frozen=True)
 class BagImportance:
-    """One slide. label: the class the loss is taken against; true_label says whether it was known or is the prediction itself."""
+    """One slide. label: the class the loss is taken against; label_known: it is the true one, not the prediction itself."""
 
     name: str
     label: int
@@ -174,7 +174,10 @@ class _Slide:
         touched = sorted(masks)
         for start in range(0, len(touched), BATCH):
             some = touched[start : start + BATCH]
-            patches = [blurred_where(self.bag.pixels(i), masks[i], self.sigma_px) for i in some]
+            patches = [
+                blurred_where(self.bag.pixels(i), masks[i], self.sigma_px, width_um=width_um(self.bag, i))
+                for i in some
+            ]
             vectors[some] = encode_patches(
                 self.classifier.encoder, patches, self.classifier.card.feature, stop=self.stop
             )

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.diagnosis.patches import PATCH_UM
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import RGB
@@ -71,8 +72,16 @@ def _after(start: int, length: int, side: int, edge: int) -> Mask:
 class SourceBag:
     """Patches of one open image, with masks of the objects segmented on it."""
 
-    def __init__(self, source: ImageSource, boxes: Sequence[Box], masks: Sequence[ObjectMask] = ()) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        boxes: Sequence[Box],
+        masks: Sequence[ObjectMask] = (),
+        *,
+        patch_um: float = PATCH_UM,
+    ) -> None:
         self.name = source.name
+        self.patch_um = patch_um
         self.boxes = tuple(boxes)
         self.objects = tuple(mask.name for mask in masks)
         if len(set(self.objects)) < len(self.objects):
@@ -101,13 +110,14 @@ class SourceBag:
 class Patch:
     """One patch in memory. pixels: [S, S, 3]. masks: object name to [S, S] bool; an object that is not there has no entry.
 
-    group: patient, slide or field it comes from.
+    group: patient, slide or field it comes from. width_um: what one side of it spans.
     """
 
     pixels: RGB
     masks: Mapping[str, Mask] = field(default_factory=dict)
     group: str = ""
     name: str = ""
+    width_um: float = PATCH_UM
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,13 @@ class DrawnBag:
     def mask(self, index: int, name: str) -> Mask | None:
         found = self.patches[index].masks.get(name)
         return found if found is not None and found.any() else None
+
+
+def width_um(bag: PatchBag, index: int) -> float:
+    """What one side of a patch spans; a bag that does not say has patches of the usual size."""
+    if isinstance(bag, DrawnBag):
+        return bag.patches[index].width_um
+    return bag.patch_um if isinstance(bag, SourceBag) else PATCH_UM
 
 
 def resized_patch(patch: RGB, side: int) -> RGB:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from tissuetalk.models.diagnosis.patch_bag import Mask, SourceBag
+from tissuetalk.models.diagnosis.patches import PATCH_UM
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.interface import Prompt, Segmenter
@@ -32,8 +33,9 @@ class SegmentedBag(SourceBag):
         segmenter: Segmenter,
         labels: Sequence[str],
         mpp: float | None = None,
+        patch_um: float = PATCH_UM,
     ) -> None:
-        super().__init__(source, boxes)
+        super().__init__(source, boxes, patch_um=patch_um)
         self.objects = tuple(labels)
         self._segmenter = segmenter
         self._prompts = {label: prompt_for(label) for label in labels}

@@ -24,7 +24,7 @@ LEAST_TISSUE = 0.5
 class Tissue:
     """Where an object comes from.
 
-    scale: reduction before cutting. side_px: of a patch after it. covered: share of a patch that the object covers, least and
+    scale: reduction before cutting. side_px, mpp: of a patch after it, µm per pixel as given or estimated. covered: share of a patch that the object covers, least and
     most; a patch without the object has none of it. test: which images are for testing. note: what the split really separates.
     """
 
@@ -32,6 +32,7 @@ class Tissue:
     dataset: str
     scale: float
     side_px: int
+    mpp: float
     covered: tuple[float, float]
     test: Callable[[Record], bool]
     note: str
@@ -44,15 +45,15 @@ def _patients(record: Record) -> bool:
 
 TISSUES = (
     Tissue(
-        "metastasis", "camelyon-node-tumour", 1.0, 128, (0.6, 1.0), lambda r: r.image.stem >= "10690",
+        "metastasis", "camelyon-node-tumour", 1.0, 128, 1.0, (0.6, 1.0), lambda r: r.image.stem >= "10690",
         "one slide: other places of it",
     ),
     Tissue(
-        "glomerulus", "glomeruli-pas", 0.4375, 224, (0.2, 0.9), lambda r: r.group == "AIDPATH block 100",
+        "glomerulus", "glomeruli-pas", 0.4375, 224, 1.14, (0.2, 0.9), lambda r: r.group == "AIDPATH block 100",
         "other tissue blocks",
     ),
-    Tissue("gland", "ebhi-seg-glands", 1.0, 64, (0.3, 0.9), _patients, "other patients"),
-    Tissue("nuclei", "tnbc-nuclei", 1.0, 96, (0.2, 0.8), lambda r: r.group in ("P04", "P11"), "other patients"),
+    Tissue("gland", "ebhi-seg-glands", 1.0, 64, 1.2, (0.3, 0.9), _patients, "other patients"),
+    Tissue("nuclei", "tnbc-nuclei", 1.0, 96, 0.25, (0.2, 0.8), lambda r: r.group in ("P04", "P11"), "other patients"),
 )  # fmt: skip
 """Carcinoma of the oral cavity (one case) and the breast (two) have too few patches without tumour."""
 
@@ -103,7 +104,9 @@ def _patches(record: Record, tissue: Tissue) -> Iterator[Patch]:
             ):
                 continue
             masks = {tissue.object: mask[part] > 0} if covered else {}
-            yield Patch(image[part], masks, record.group, f"{record.image.stem}_{left}_{top}")
+            yield Patch(
+                image[part], masks, record.group, f"{record.image.stem}_{left}_{top}", side * tissue.mpp
+            )
 
 
 def _evenly(patches: list[Patch], most: int, random: np.random.Generator) -> tuple[Patch, ...]:
