@@ -13,6 +13,7 @@ from wsidicom import WsiDicom
 
 from tissuetalk.models.errors import UnreadableImageError
 from tissuetalk.models.images import Box, open_image
+from tissuetalk.tools.slides.addresses import expand
 
 DRAWING = Drawing(side_px=2048, fragment_mm2=0.3, mpp=0.5, smallest_px=600)
 
@@ -51,3 +52,8 @@ def test_a_dicom_slide_without_its_image_type_is_refused(dicom: Path, tmp_path: 
     header.save_as(tmp_path / "incomplete.dcm")
     with pytest.raises(UnreadableImageError, match="incomplete"):
         open_image(tmp_path / "incomplete.dcm", name="incomplete.dcm")
+
+
+def test_a_cohort_takes_the_files_of_one_series_for_one_slide(dicom: Path) -> None:
+    files = list(dicom.parent.glob("*.dcm"))
+    assert len(files) >= 2 and expand([str(dicom.parent / "*.dcm")]) == [str(dicom)]

@@ -44,7 +44,30 @@ def expand(patterns: Sequence[str]) -> list[str]:
         if not named:
             raise UnknownImageError(f"nothing is called {pattern!r}; check the path or the pattern.")
         found.update(named)
-    return sorted(found)
+    return _one_per_series(sorted(found))
+
+
+def _one_per_series(slides: list[str]) -> list[str]:
+    """A DICOM slide has a file per level: of those in one folder that OpenSlide takes for the same slide, the largest."""
+    chosen: dict[tuple[str, str], str] = {}
+    for slide in slides:
+        path = local_path(slide)
+        series = slide if path is None or path.suffix.lower() != ".dcm" else _series(path)
+        key = ("" if path is None else str(path.parent), series)
+        if key not in chosen or (path and path.stat().st_size > Path(chosen[key]).stat().st_size):
+            chosen[key] = slide
+    return sorted(chosen.values())
+
+
+def _series(path: Path) -> str:
+    """What is the same for all files of one DICOM slide; for a file OpenSlide refuses, its own name."""
+    from openslide import OpenSlide, OpenSlideError
+
+    try:
+        with OpenSlide(str(path)) as slide:
+            return str(slide.properties.get("openslide.quickhash-1", path.name))
+    except OpenSlideError:
+        return path.name
 
 
 def _expanded_path(pattern: str) -> list[str]:
