@@ -102,15 +102,19 @@ def _hand_out(
     windows: list[tuple[int, Window]],
     running: dict[Future[str], tuple[bool, int, Block | Window]],
 ) -> bool:
-    """Windows whose blocks are there first, then blocks; False when there is no block left."""
-    for entry in list(windows):
+    """Windows whose blocks are there first, then blocks; False when there is no block left.
+
+    Blocks wait while windows lag behind, so that maps do not pile up on the disk and progress is worth its name.
+    """
+    ready = [entry for entry in windows if not todo.needs[entry[0], entry[1].name]]
+    free = runner.in_flight - sum(not is_block for is_block, _, _ in running.values())
+    for entry in ready[: max(free, 0)]:
         number, window = entry
-        if sum(not is_block for is_block, _, _ in running.values()) >= runner.in_flight:
-            break
-        if not todo.needs[number, window.name]:
-            windows.remove(entry)
-            layer = plan.layers[number]
-            running[runner.window(plan.window_spec(layer, window))] = (False, number, window)
+        windows.remove(entry)
+        layer = plan.layers[number]
+        running[runner.window(plan.window_spec(layer, window))] = (False, number, window)
+    if len(ready) > max(free, 0) + runner.in_flight:
+        return True
     while sum(is_block for is_block, _, _ in running.values()) < runner.in_flight:
         following = next(blocks, None)
         if following is None:
