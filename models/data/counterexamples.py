@@ -49,6 +49,12 @@ def _flat(rng: np.random.Generator, side: int = 512) -> Pixels:
     return np.asarray(np.clip(image, 0, 255), np.uint8)
 
 
+def blank_pictures(seed: int = 0, count: int = 12) -> list[Pixels]:
+    """Glass, flat colour and noise: the only pictures that surely hold no nucleus and might pass for a slide."""
+    rng = np.random.default_rng((seed, 1))
+    return [_flat(rng) for _ in range(count)]
+
+
 def counterexamples(seed: int = 0) -> Iterator[Example]:
     """Photographs, drawn fluorescence, and flat colour."""
     rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from tissuetalk.models.pathsegmentor.image_encoder import ConvPyramid, normalise
 from tissuetalk.models.pathsegmentor.lite_encoder import LitePyramid
 from tissuetalk.models.pathsegmentor.pixel_decoder import ConvPixelDecoder
-from tissuetalk.models.pathsegmentor.presence import Calibration
+from tissuetalk.models.pathsegmentor.presence import Calibrations
 
 WINDOW_PX = 256
 """Presence and scale are judged in windows of about this side, the size of a training crop."""
@@ -122,7 +122,7 @@ class MiniPathSegmentor(nn.Module):
             queries=self.config.queries,
             pooled=pooled,
         )
-        self.presence_calibration = Calibration()
+        self.presence_calibration: Calibrations = {}
         self.cuts: dict[str, float] = {}
         self.image_head = nn.Sequential(
             nn.LayerNorm(pooled), nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, 2)

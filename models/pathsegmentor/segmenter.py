@@ -17,7 +17,7 @@ from tissuetalk.models.interface import RGB, Capability, Context, Decoded, Finis
 from tissuetalk.models.pathsegmentor.card import CARD, WEIGHTS
 from tissuetalk.models.pathsegmentor.inference import Inference
 from tissuetalk.models.pathsegmentor.mini import Features
-from tissuetalk.models.pathsegmentor.presence import evidence_of
+from tissuetalk.models.pathsegmentor.presence import evidence_of, probability
 from tissuetalk.models.pathsegmentor.splitting import split_objects, tidy
 from tissuetalk.models.pathsegmentor.text_encoder import MiniLMSentences
 from tissuetalk.models.pathsegmentor.vocabulary import nearest_targets, sentence, target_of
@@ -27,8 +27,8 @@ from tissuetalk.models.pathsegmentor.weights import sha256
 STRIDE = 32
 OVERVIEW_PX = 448
 """Side of the view from which scale and kind of picture are judged."""
-LEAST_TISSUE = 0.4
-"""Below this probability of being stained tissue nothing in a picture is likelier than that."""
+LEAST_TISSUE = 0.05
+"""Below this probability of being stained tissue nothing in a picture is likelier than that. Pale fat gets about 0.1."""
 
 
 class TileFeatures:
@@ -68,10 +68,6 @@ class MiniSegmenter:
     def prepare(self, overview: RGB) -> Context:
         """``tissue``: probability that the picture is stained tissue at all."""
         return Context({"tissue": self._describe(overview)[1]})
-
-    def _presence(self, stitched: Decoded) -> float:
-        """Calibrated on held-out images; without a presence logit, the strongest mask pixel has to do."""
-        return self.presence_calibration.probability(evidence_of(stitched))
 
     def _describe(self, overview: RGB) -> tuple[float, float]:
         """(log2 of µm per pixel, probability of stained tissue), from up to five crops at the overview's own scale."""
@@ -114,7 +110,7 @@ class MiniSegmenter:
 
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
         target = target_of(prompt) or "tumour"
-        presence = self._presence(stitched)
+        presence = probability(self.presence_calibration, target, evidence_of(stitched))
         tissue = float(context.values.get("tissue", 1.0))
         if tissue < LEAST_TISSUE:
             presence = min(presence, tissue)

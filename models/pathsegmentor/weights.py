@@ -28,7 +28,9 @@ def save_mini(model: MiniPathSegmentor, path: Path, *, note: Mapping[str, str] |
         if not name.endswith("num_batches_tracked")
     }
     header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), **(note or {})}
-    header["presence"] = json.dumps(asdict(model.presence_calibration))
+    header["presence"] = json.dumps(
+        {target: asdict(curve) for target, curve in model.presence_calibration.items()}
+    )
     header["cuts"] = json.dumps(model.cuts)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata=header)
@@ -63,7 +65,9 @@ def load_mini(path: Path) -> MiniPathSegmentor:
             key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header["config"]).items()
         }
         model = MiniPathSegmentor(MiniConfig(**sizes))
-        model.presence_calibration = Calibration(**json.loads(header.get("presence", "{}")))
+        model.presence_calibration = {
+            target: Calibration(**curve) for target, curve in json.loads(header.get("presence", "{}")).items()
+        }
         model.cuts = {target: float(cut) for target, cut in json.loads(header.get("cuts", "{}")).items()}
         absent, foreign = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -17,8 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from tissuetalk.models.data.counterexamples import blank_pictures
 from tissuetalk.models.data.example import FOREGROUND, OFFERED_TARGETS, UNKNOWN, Example
-from tissuetalk.models.pathsegmentor.presence import Calibration, calibrate, evidence_of
+from tissuetalk.models.interface import Context
+from tissuetalk.models.pathsegmentor.presence import (
+    ANY,
+    Calibration,
+    Calibrations,
+    Evidence,
+    calibrate,
+    evidence_of,
+    probability,
+)
 from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.pathsegmentor.splitting import tidy
 from tissuetalk.models.pathsegmentor.weights import load_mini, save_mini
@@ -42,7 +52,7 @@ class Sighting:
 
     target: str
     present: bool
-    evidence: tuple[float, float]
+    evidence: Evidence
     painted: bool
 
 
@@ -65,9 +75,20 @@ def sightings(model: MiniSegmenter, examples: list[Example]) -> list[Sighting]:
     return seen
 
 
-def curve(seen: list[Sighting], calibration: Calibration) -> dict[str, Any]:
+def _calibrations(model: MiniSegmenter, seen: list[Sighting]) -> dict[str, Calibration]:
+    """One curve for all targets. Nuclei get their own: no tissue lacks them, so blank pictures stand for their absence."""
+    curves = {ANY: calibrate([entry.evidence for entry in seen], [entry.present for entry in seen])}
+    pairs = [(entry.evidence, entry.present) for entry in seen if entry.target == "nuclei"]
+    for blank in blank_pictures():
+        tile = model.encode(blank, Context({}))
+        pairs.append((evidence_of(model.decode(tile, [ask("nuclei")])[0]), False))
+    curves["nuclei"] = calibrate([evidence for evidence, _ in pairs], [present for _, present in pairs])
+    return curves
+
+
+def curve(seen: list[Sighting], curves: Calibrations) -> dict[str, Any]:
     """Reliability of presence: how often the target was there, for each range of the stated probability."""
-    stated = np.array([calibration.probability(entry.evidence) for entry in seen])
+    stated = np.array([probability(curves, entry.target, entry.evidence) for entry in seen])
     there: NDArray[np.bool_] = np.array([entry.present for entry in seen])
     painted = np.array([entry.painted for entry in seen]) & (stated >= 0.5)
     rows = []
@@ -81,7 +102,7 @@ def curve(seen: list[Sighting], calibration: Calibration) -> dict[str, Any]:
             }
         )
     return {
-        "calibration": asdict(calibration),
+        "calibration": {target: asdict(one) for target, one in curves.items()},
         "pairs": len(seen),
         "false_masks_when_absent": round(float(painted[~there].mean()), 4),
         "missed_when_present": round(float((stated[there] < 0.5).mean()), 4),
@@ -117,8 +138,7 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
     own = [example for example in examples if example.dataset not in ("glas", "kumar-multiorgan")]
     model.cuts = choose_cuts(model, own)
     seen = sightings(model, own)
-    calibration = calibrate([entry.evidence for entry in seen], [entry.present for entry in seen])
-    model.presence_calibration = calibration
+    model.presence_calibration = _calibrations(model, seen)
     scores = [score for example in track(examples, "scoring") for score in validate(model, [example])]
     table = summary(scores)
     by_set: dict[str, list[Example]] = defaultdict(list)
@@ -139,11 +159,11 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
         "held_out": table,
         "wording": wording,
         "cuts": model.cuts,
-        "presence": curve(seen, calibration),
+        "presence": curve(seen, model.presence_calibration),
     }
     folder.mkdir(parents=True, exist_ok=True)
     network = load_mini(weights)
-    network.presence_calibration, network.cuts = calibration, model.cuts
+    network.presence_calibration, network.cuts = model.presence_calibration, model.cuts
     save_mini(network, folder / f"{name}.safetensors", note={"recipe": "mini.yaml"})
     draw_failures(model, examples, scores, folder / f"{name}-failures.jpg")
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
