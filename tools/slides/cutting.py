@@ -78,11 +78,11 @@ def cut(labels: NDArray[np.int32], view: Box, window: Window, region: Box, tissu
     sides = np.array([max(s.stop - s.start for s in boxes[number - 1]) for number in numbers], np.int64)
     first = _first_pixels(labels, len(boxes))[numbers] if len(numbers) else np.zeros((0, 2), np.int64)
     in_core = _within(first, core_at)
-    touched = np.unique(labels[tissue]) if tissue.any() else np.zeros(0, np.int32)
-    on_tissue = np.isin(numbers, touched)
+    touched = _present(labels[tissue], len(boxes))
+    on_tissue = touched[numbers]
     whole = numbers[(sides < SMALL_PX) & in_core & on_tissue]
-    core_numbers = np.unique(labels[core_at])
-    parts = np.intersect1d(numbers[sides >= SMALL_PX], core_numbers)
+    large = numbers[sides >= SMALL_PX]
+    parts = large[_present(labels[core_at].ravel(), len(boxes))[large]]
 
     rename = np.zeros(len(boxes) + 1, np.int32)
     whole = _in_reading_order(whole, numbers, first)
@@ -98,7 +98,7 @@ def cut(labels: NDArray[np.int32], view: Box, window: Window, region: Box, tissu
 
     inner = kept[inside(window.core, frame)]
     fragments = [
-        _fragment(inner == len(whole) + 1 + index, window.core, bool(np.isin(number, touched)))
+        _fragment(inner == len(whole) + 1 + index, window.core, bool(touched[number]))
         for index, number in enumerate(parts.tolist())
     ]
     areas = np.bincount(kept.ravel(), minlength=len(whole) + 1)[1 : len(whole) + 1]
@@ -106,6 +106,13 @@ def cut(labels: NDArray[np.int32], view: Box, window: Window, region: Box, tissu
     by_number = first[np.searchsorted(numbers, whole)] if len(whole) else np.zeros((0, 2), np.int64)
     anchors = by_number[:, ::-1] + np.array([view.x0, view.y0])
     return Cut(frame, kept, len(whole), len(parts), areas, anchors, fragments)
+
+
+def _present(values: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
+    """[count + 1]: which numbers occur."""
+    found = np.zeros(count + 1, bool)
+    found[values] = True
+    return found
 
 
 def _first_pixels(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
