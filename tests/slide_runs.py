@@ -6,10 +6,12 @@ Run as a script it segments one picture in a process of its own, which a test ma
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from tissuetalk.tools.workbench import Workbench
 
 SMALL = SlideSettings(whole_px=0, tile_px=192, window_px=256)
 LEAST_DARK_PX = 270
-LOG, PAUSE = "SLIDE_RUN_LOG", "SLIDE_RUN_PAUSE_S"
+LOG, PAUSE, DIE_AFTER = "SLIDE_RUN_LOG", "SLIDE_RUN_PAUSE_S", "SLIDE_RUN_DIE_AFTER"
 
 
 class CountedNuclei(ClassicalNuclei):
@@ -169,9 +171,27 @@ def bench_at(root: Path, workspace: Path, settings: SlideSettings = SMALL, **opt
     return Workbench.at((root,), workspace, roots_named=True, slides=settings, **options)
 
 
+def _die_after(name: str) -> None:
+    """``module:attribute``: the process kills itself when that has been called once."""
+    module, _, path = name.partition(":")
+    *owner, function = path.split(".")
+    holder = import_module(module)
+    for part in owner:
+        holder = getattr(holder, part)
+    original = getattr(holder, function)
+
+    def last(*arguments: Any, **named: Any) -> Any:
+        original(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(holder, function, last)
+
+
 def main() -> None:
     """IMAGE WORKSPACE: segment nuclei and say so."""
     image, workspace = (Path(argument) for argument in sys.argv[1:])
+    if DIE_AFTER in os.environ:
+        _die_after(os.environ[DIE_AFTER])
     registry.MODELS["counted-nuclei"] = registry.Entry(CountedNuclei.card, "__main__:CountedNuclei")
     bench = bench_at(image.parent, workspace)
     print(run(bench, order_of(image, model="counted-nuclei")).result.result_id)

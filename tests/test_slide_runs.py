@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 import tifffile
 from drawn import HAEMATOXYLIN, discs, save
-from slide_runs import LOG, PAUSE, SMALL, SlideRun, bench_at, order_of, register, run
+from slide_runs import DIE_AFTER, LOG, PAUSE, SMALL, SlideRun, bench_at, order_of, register, run
 
 from tissuetalk.models.errors import (
     BusyError,
@@ -106,6 +107,31 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_the_same_bit_for_bit(
 
 def finished_in_or_none(workspace: Path) -> int:
     return finished_in(workspace) if (workspace / "unfinished").is_dir() else 0
+
+
+LATE = (
+    "tissuetalk.tools.slides.slide_engine:stitch",
+    "tissuetalk.tools.slides.painting:paint",
+    "tissuetalk.tools.slides.objects:write_objects",
+    "tissuetalk.tools.result_folder:ResultFolder.write_result",
+    "tissuetalk.tools.slides.slide_segment:remove",
+)
+
+
+def test_a_kill_after_the_last_block_costs_no_block(image: Path, tmp_path: Path, log: Path) -> None:
+    command = [sys.executable, str(SCRIPT), str(image), str(tmp_path / "work")]
+    encoded = []
+    for place in LATE:
+        killed = subprocess.run(
+            command, check=False, env=os.environ | {DIE_AFTER: place}, stdout=subprocess.DEVNULL
+        )
+        assert killed.returncode == -signal.SIGKILL, place
+        encoded.append(tiles(log))
+    done = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    assert all(later - earlier <= 2 for earlier, later in pairwise(encoded))  # only first looks
+    assert [path.name for path in (tmp_path / "work" / "results").iterdir()] == [done]
+    at_once = slide(image, tmp_path / "other")
+    assert SlideRun(at_once.result, tmp_path / "work" / "results" / done).content() == at_once.content()
 
 
 def test_a_cancelled_run_keeps_its_blocks(image: Path, tmp_path: Path, log: Path) -> None:
