@@ -153,7 +153,7 @@ def ranking_panel(shares: ObjectMap, width: int) -> sheet.Panel:
     limit = max(abs(share.activation) for share in shares.ranking) or 1.0
     rows = [
         sheet.Bar(
-            f"{share.rank}  {share.name}",
+            f"{share.rank}  {'all other tissue' if share.name == OTHER else share.name}",
             share.activation,
             _row_text(share.activation, share.area_fraction, share.patches),
             _colour(share),
