@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def keep(path: Path, metric: str, mask_id: str, picture: Image.Image) -> str:
     folder = path / FOLDER
     folder.mkdir(exist_ok=True)
     name = f"{metric}_{mask_id}.png"
-    part = folder / f"{name}.part"
+    part = folder / f"{name}.{uuid.uuid4().hex}.part"  # two may draw the same picture at once
     part.write_bytes(drawing.as_png(picture))
     part.replace(folder / name)
     return f"{FOLDER}/{name}"
