@@ -215,7 +215,7 @@ def _card(
         patch_um=recipe.patch_um,
         patch_px=recipe.patch_px,
         summary=recipe.summary,
-        training=f"{recipe.training} {len(encoded.slides)} images of {len(set(encoded.groups))} patients.".strip(),
+        training=f"{recipe.training} {_cohort(recipe, encoded)}".strip(),
         licence=recipe.licence,
         limits=recipe.limits,
         metrics={
@@ -226,6 +226,11 @@ def _card(
             f"macro AUC over {len(recipe.seeds)} seeds": f"{areas[0]:.3f} ± {areas[1]:.3f}",
         },
     )
+
+
+def _cohort(recipe: CohortRecipe, encoded: Encoded) -> str:
+    share = "all" if recipe.folds else "seven in ten"
+    return f"A cohort of {len(encoded.slides)} images of {len(set(encoded.groups))} patients, {share} of them to train on."
 
 
 def _importances(
