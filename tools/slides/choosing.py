@@ -119,7 +119,7 @@ def _lying(mapped: Mapped, wants_inside: bool, reference: Mapped, chosen: Choice
     stays = cache(lambda place: _stays(reference, chosen, place))
 
     def within(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return _marked(reference, points, stays) == wants_inside
+        return np.asarray(_marked(reference, points, stays) == wants_inside, bool)
 
     return Choice(
         lambda place: within(centres(mapped, place)),
