@@ -83,6 +83,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         "cluster_s": cluster_s,
         "second_s": second_s,
         "alone_s": alone_s,
+        "gflop_of_tile": _gflop(plain_encode, plain_decode, clock, request),
         "clock": clock.seconds,
         "cpu": clock.cpu,
     }
@@ -151,6 +152,17 @@ def _alone(encode: Any, decode: Any, clock: Clock, request: dict[str, Any]) -> f
     for tile, context in clock.tiles:
         decode(encode(tile, context), prompts)
     return (time.perf_counter() - started) / len(clock.tiles) * clock.calls["encode"]
+
+
+def _gflop(encode: Any, decode: Any, clock: Clock, request: dict[str, Any]) -> float:
+    """10⁹ floating-point operations of one tile and one question, as torch counts them; 0 for a model without torch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if not clock.tiles:
+        return 0.0
+    with FlopCounterMode(display=False) as counter:
+        decode(encode(*clock.tiles[-1]), _prompts(request))
+    return float(counter.get_total_flops()) / 1e9
 
 
 def _prompts(request: dict[str, Any]) -> list[Any]:

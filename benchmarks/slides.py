@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figure import Figure
+from benchmarks.figure import Figure, table
 from tests.drawn_slides import BIOPSY, ONE_MM2, RESECTION, Drawing, cached, fragments_of
 
 DEFAULT, CLASSICAL = "tissuetalk-mini", "classical-nuclei"
@@ -40,11 +40,13 @@ READ_SIDE_PX = 1024
 def measure() -> list[Figure]:
     parts = [part for part in os.environ.get("SLIDE_PARTS", ",".join(PARTS)).split(",") if part]
     models = os.environ.get("SLIDE_MODELS", f"{DEFAULT},{CLASSICAL}").split(",")
-    figures = []
+    figures: list[Figure] = []
     for part in parts:
         for model in models if part not in ("reading", "planned") else models[:1]:
             print(f"{part}, {model} …", file=sys.stderr, flush=True)
-            figures += PARTS[part](model)
+            found = PARTS[part](model)
+            print(table(found), file=sys.stderr, flush=True)
+            figures += found
     return figures
 
 
@@ -198,15 +200,16 @@ def planned(model: str) -> list[Figure]:
     """
     found = run(ONE_MM2, DEFAULT, second=True)
     tissue, tiles = found["tissue_mm2"], found["blocks"]
-    gflop = _gflop_of_tile() * tiles / tissue
+    gflop = found["gflop_of_tile"] * tiles / tissue
     on_gpu = gflop / (PEAK_TFLOPS * 1e3 * REACHED)
     on_cores = (found["cpu"]["read"] + found["cpu"]["windows"]) / tissue / CORES_PER_GPU
-    serial = found["tail_s"] / tissue
+    one, ten = run(ONE_MM2, CLASSICAL, second=True), run(RESECTION, CLASSICAL)
+    serial = (ten["tail_s"] - one["tail_s"]) / (ten["tissue_mm2"] - one["tissue_mm2"])
     per_mm2 = max(on_gpu, on_cores)
     parts = {
         "measured here: model, s/mm²": found["model_s"] / tissue,
         "measured here: reading and finishing, core-s/mm²": on_cores * CORES_PER_GPU,
-        "measured here: after the last block, s/mm²": serial,
+        "measured here: after the last block, from 1 to 10 mm², s/mm²": serial,
         "tiles per mm²": tiles / tissue,
         "GFLOP per mm²": gflop,
         f"GPU at {REACHED:.0%} of {PEAK_TFLOPS:g} TFLOPS, s/mm²": on_gpu,
@@ -216,23 +219,6 @@ def planned(model: str) -> list[Figure]:
         "1000 such slides, 16 H200, slide by slide, h": 1000 * 200 * (per_mm2 + serial) / 16 / 3600,
     }
     return [Figure("planned: one H200", per_mm2 + serial, "s/mm²", None, parts)]
-
-
-def _gflop_of_tile() -> float:
-    """Floating-point operations of one tile and one question."""
-    import numpy as np
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from tissuetalk.models import registry
-    from tissuetalk.prompts.target import Target
-    from tissuetalk.tools.targets import prompt_for
-
-    model = registry.load(DEFAULT)
-    tile = np.random.default_rng(0).integers(0, 255, (model.tile_px, model.tile_px, 3)).astype(np.uint8)
-    context = model.prepare(tile)
-    with FlopCounterMode(display=False) as counter:
-        model.decode(model.encode(tile, context), [prompt_for(Target(None, "nuclei"))])
-    return counter.get_total_flops() / 1e9
 
 
 PARTS: dict[str, Callable[[str], list[Figure]]] = {
