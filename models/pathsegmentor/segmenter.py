@@ -42,8 +42,8 @@ class MiniSegmenter:
     """PathSegmentor ``mini``: encodes a tile once and answers every prompt on its own."""
 
     card = CARD
-    tile_px = 1024
-    margin_px = 96
+    tile_px = 1280
+    margin_px = 160
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.weights_sha256 = sha256(weights) if weights.is_file() else ""
