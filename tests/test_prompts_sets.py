@@ -61,6 +61,6 @@ def test_every_object_type_has_a_card_and_every_label_finds_it() -> None:
 
 
 def test_cards_can_be_asked_for_in_words() -> None:
-    assert card_for_words("TILs").name == "lymphocyte-rich areas"
+    assert card_for_words("TILs").name == "lymphocytes"
     with pytest.raises(UnknownLabelError, match="nearest"):
         card_for_words("brush border")
