@@ -9,7 +9,7 @@ from benchmarks.figure import table, write
 
 NAMES = ("overhead", "connecting", "memory", "explaining")
 WITH_EXTRAS = ("backends", "slides")
-"""Run only when named: they need `tissuetalk[litemedsam]`, or `tissuetalk[ray]` and many minutes."""
+"""Run only when named: they need the weights of LiteMedSAM, or `tissuetalk[ray]` and many minutes."""
 
 
 def main(names: list[str]) -> int:
