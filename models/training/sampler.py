@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -49,6 +49,10 @@ class Batch:
     scale: Tensor
     scale_known: Tensor
     tissue: Tensor
+
+    def to(self, place: torch.device) -> Batch:
+        """The same batch where the network is."""
+        return Batch(*(getattr(self, field.name).to(place) for field in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from tissuetalk.models.backends.loading import device
 from tissuetalk.models.data.counterexamples import counterexamples
 from tissuetalk.models.data.example import Example
 from tissuetalk.models.data.sources import load
@@ -47,6 +48,7 @@ def train(recipe_path: Path, *, out: Path | None = None) -> Path:
     sampler = Sampler(_examples(recipe), recipe, sentence_vectors(recipe))
     run = Run(recipe, out)
     run.go(sampler)
+    run.averaged.to("cpu")
     fit_image_head(run.averaged, sampler, batches=recipe.image_batches)
     weights = out / f"{recipe.name}.safetensors"
     save_mini(run.averaged, weights, note={"recipe": recipe_path.name, "steps": str(run.step)})
@@ -87,15 +89,16 @@ class Run:
         start = load_mini(recipe.start_from) if recipe.start_from else MiniPathSegmentor(MiniConfig(**sizes))
         if recipe.imagenet:
             start.image_encoder.load_state_dict(imagenet_weights(start.config.encoder))
-        self.model = start.in_channels_last()
-        self.averaged = MiniPathSegmentor(self.model.config)
+        self.place = device()
+        self.model = start.in_channels_last().to(self.place)
+        self.averaged = MiniPathSegmentor(self.model.config).to(self.place)
         self.averaged.load_state_dict(self.model.state_dict())
         self.optimiser = torch.optim.AdamW(
             _parameter_groups(self.model, recipe), lr=recipe.learning_rate, fused=True
         )
         self.step, self.seconds = 0, 0.0
         if (checkpoint := out / "checkpoint.pt").is_file():
-            state = torch.load(checkpoint, weights_only=True)
+            state = torch.load(checkpoint, map_location=self.place, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -152,7 +155,7 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         self.model.train()
-        loss, parts = objective(self.model, batch, self.recipe)
+        loss, parts = objective(self.model, batch.to(self.place), self.recipe)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships this method untyped
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -194,7 +197,7 @@ def _parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, 
 
 def objective(model: MiniPathSegmentor, batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
     """Total loss of a batch and its parts."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(batch.tiles.device.type, dtype=torch.bfloat16):
         features = model.encode_image(batch.tiles)
         answer = model.decode(features, batch.text)
         scale, tissue = model.describe_image(features.__class__(features.pixels, features.pooled.detach()))
