@@ -9,7 +9,7 @@ import pytest
 import torch
 from drawn_tissue import save_vit, tiny_vit
 
-from tissuetalk.models.diagnosis.patch_encoder import OWN, encode_patches, load_encoder, to_batch
+from tissuetalk.models.diagnosis.patch_encoder import OWN, OwnEncoder, encode_patches, load_encoder, to_batch
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError
 
 
@@ -50,6 +50,28 @@ def test_without_a_name_our_own_encoder_is_loaded() -> None:
     assert encoder.name == OWN and encoder.weights_sha256
     assert features.tokens.shape[:3] == (1, 14, 14) and features.pooled.ndim == 2
     assert torch.equal(encoder.encode(to_batch([noise(0)])).pooled, features.pooled)
+
+
+def test_our_tokens_weigh_every_level_alike_and_lie_where_the_picture_has_them() -> None:
+    encoder = load_encoder()
+    plain = np.full((224, 224, 3), 200, np.uint8)
+    changed = plain.copy()
+    changed[32:48, 160:176] = (120, 30, 120)
+    before, after = encoder.encode(to_batch([plain, changed])).tokens
+    row, column = divmod(int((after - before).abs().sum(-1).argmax()), 14)
+    assert abs(row - 2) <= 1 and abs(column - 10) <= 1
+    assert torch.allclose(after[..., :48].mean(-1), torch.zeros(14, 14), atol=1e-4), "each level has zero mean"
+    assert torch.allclose(after.square().mean(-1), torch.ones(14, 14), atol=0.05), "and unit spread"
+
+
+def test_the_grid_costs_no_pass_of_its_own() -> None:
+    encoder = OwnEncoder()
+    passes: list[int] = []
+    encoder_of_images = encoder._inference.network.image_encoder
+    hook = encoder_of_images.register_forward_hook(lambda *_: passes.append(1))
+    encoder.encode(to_batch([noise(0), noise(1)]))
+    hook.remove()
+    assert len(passes) == 1
 
 
 def test_an_encoder_that_is_not_here_is_a_named_error() -> None:

@@ -54,7 +54,7 @@ class PatchEncoder(Protocol):
 
 
 class OwnEncoder:
-    """The shipped segmenter's image encoder: its summary vector, and its pixel features averaged to 14 x 14 tokens."""
+    """The shipped segmenter's image encoder: its summary vector, and what it and its decoder see as 14 x 14 tokens."""
 
     def __init__(self) -> None:
         from tissuetalk.models.pathsegmentor.segmenter import load_mini
@@ -66,9 +66,15 @@ class OwnEncoder:
 
     def encode(self, patches: Tensor) -> PatchFeatures:
         with torch.inference_mode():
-            features = self._inference.encode(patches)
-            tokens = functional.adaptive_avg_pool2d(features.pixels.float(), GRID)
-            return PatchFeatures(tokens.permute(0, 2, 3, 1).clone(), features.pooled.float().mean(1).clone())
+            features, maps = self._inference.encode_with_maps(patches)
+            tokens = torch.cat([_on_grid(level) for level in (features.pixels, *maps[2:4])], dim=-1)
+            return PatchFeatures(tokens, features.pooled.float().mean(1).clone())
+
+
+def _on_grid(level: Tensor) -> Tensor:
+    """[B, 14, 14, C] of one level [B, C, h, w], each token at zero mean and unit spread, so that no level outweighs another."""
+    cells = functional.adaptive_avg_pool2d(level.float().cpu(), GRID).permute(0, 2, 3, 1)
+    return functional.layer_norm(cells, cells.shape[-1:])
 
 
 class TransformersEncoder:

@@ -40,8 +40,9 @@ from tissuetalk.models.diagnosis.patch_encoder import PatchEncoder, load_encoder
 from tissuetalk.models.diagnosis.tissues import Sides, planted_tissues
 from tissuetalk.models.diagnosis.train_mil import TrainSettings, probabilities, train_attention
 
-SETTINGS = TrainSettings(epochs=8, earliest=3, patience=3, learning_rate=1e-3, weight_decay=1e-2, hidden=64)
-"""Of both classifiers: many small bags of few patches learn in few epochs, and decay keeps patches from being learned by heart."""
+SETTINGS = TrainSettings(epochs=8, earliest=3, patience=3, learning_rate=1e-3, weight_decay=3e-2, hidden=64)
+"""Of both classifiers: many small bags of few patches learn in few epochs. Tokens see beyond their own place, so with less decay
+what lies around an object speaks for it as loudly as the object does."""
 VALIDATION_BAGS = 30
 PATCHES = 80
 """Of each tissue, kind and side: few enough to encode in a minute, enough not to be learned by heart."""

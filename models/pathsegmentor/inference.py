@@ -45,13 +45,17 @@ class Inference:
 
     def encode(self, tiles: Tensor) -> Features:
         """[B, 3, H, W] pixels 0..255, H and W multiples of 32."""
+        return self.encode_with_maps(tiles)[0]
+
+    def encode_with_maps(self, tiles: Tensor) -> tuple[Features, list[Tensor]]:
+        """``encode``, and the image encoder's maps of the same pass: [B, C, H/s, W/s] at strides s 2, 4, 8, 16 and 32."""
         place = device()
         with (
             torch.inference_mode(),
             torch.autocast(place.type, dtype=torch.bfloat16, enabled=self._autocast),
         ):
-            features = self.network.encode_image(tiles.to(place))
-        return Features(features.pixels.half().cpu(), features.pooled.half().cpu())
+            features, maps = self.network.encode_with_maps(tiles.to(place))
+        return Features(features.pixels.half().cpu(), features.pooled.half().cpu()), maps
 
     def decode(self, features: Features, text: Tensor) -> Prediction:
         """Answers in full precision, on the CPU; ``Features.pixels`` and ``text`` as for the network."""

@@ -135,14 +135,20 @@ class MiniPathSegmentor(nn.Module):
 
     def encode_image(self, tiles: Tensor) -> Features:
         """[B, 3, H, W] pixels 0..255, H and W multiples of 32."""
-        maps = self.image_encoder(normalise(tiles).contiguous(memory_format=torch.channels_last))
+        return self.encode_with_maps(tiles)[0]
+
+    def encode_with_maps(self, tiles: Tensor) -> tuple[Features, list[Tensor]]:
+        """What ``encode_image`` gives, and the image encoder's own maps behind it, at strides 2, 4, 8, 16 and 32."""
+        maps: list[Tensor] = self.image_encoder(
+            normalise(tiles).contiguous(memory_format=torch.channels_last)
+        )
         down, across = (max(1, round(side / WINDOW_PX)) for side in tiles.shape[-2:])
         pooled = [
             pool(deep, (down, across)).flatten(2).transpose(1, 2)
             for deep in (level.float() for level in maps[-3:])
             for pool in (functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d)
         ]
-        return Features(self.pixel_decoder(maps), torch.cat(pooled, dim=2))
+        return Features(self.pixel_decoder(maps), torch.cat(pooled, dim=2)), maps
 
     def decode(self, features: Features, text: Tensor) -> Prediction:
         prediction: Prediction = self.prompt_head(features, text)
