@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tissuetalk.models.diagnosis.classifier import SHIPPED, load_classifier, predict
-from tissuetalk.models.images import open_image
+from tissuetalk.models.diagnosis.classifier import SHIPPED, Classifier, load_classifier, predict
+from tissuetalk.models.diagnosis.classifier_file import read_card
+from tissuetalk.models.diagnosis.object_classifier import (
+    ObjectClassifier,
+    load_object_classifier,
+    object_evidence,
+)
+from tissuetalk.models.diagnosis.patch_bag import ObjectMask
+from tissuetalk.models.images import Box, open_image
 
 PROJECT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_a_shipped_classifier_fits_the_shipped_encoder_and_says_what_it_is(path: Path) -> None:
-    classifier = load_classifier(path)
+    load = load_object_classifier if read_card(path).kind == "object-aware" else load_classifier
+    classifier: Classifier | ObjectClassifier = load(path)
     assert path.stat().st_size < 1_000_000
     assert (
         classifier.card.research_only
@@ -28,3 +37,16 @@ def test_the_colon_classifier_reads_the_sample_image() -> None:
     with open_image(PROJECT / "models" / "samples" / "colon.jpg", name="colon.jpg") as source:
         said = predict(load_classifier("colon-adenocarcinoma"), source)
     assert sum(said.probabilities) == pytest.approx(1) and len(said.attention) >= 2
+
+
+def test_the_object_aware_one_tells_what_the_glands_of_the_sample_add() -> None:
+    classifier = load_object_classifier("colon-adenocarcinoma-objects")
+    (glands,) = classifier.wanted
+    with open_image(PROJECT / "models" / "samples" / "colon.jpg", name="colon.jpg") as source:
+        everywhere = Box(0, 0, source.width, source.height)
+        left = np.zeros((8, 8), bool)
+        left[:, :4] = True
+        said = object_evidence(classifier, source, [ObjectMask(glands, left, everywhere)])
+    assert {share.name for share in said.shares.ranking} == {glands, "other"}
+    added = [share.activation for share in said.shares.ranking]
+    assert np.mean(added) + said.shares.bias == pytest.approx(said.shares.logit, abs=1e-4)
