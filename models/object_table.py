@@ -62,9 +62,9 @@ def object_table(instances: Labels, rgb: RGB | None = None, mpp: float | None = 
     Returns:
         Columns with one row per object in order of label; ``RULES`` says how each was computed.
     """
-    y, x = np.nonzero(instances)
-    ids, rank = np.unique(instances[y, x], return_inverse=True)
-    rank = rank.astype(np.int64)
+    at = np.flatnonzero(instances)
+    y, x = np.divmod(at, instances.shape[1])
+    ids, rank = _ranked(instances.ravel()[at])
     table: Table = {"id": ids}
     table |= _position(x, y, rank, ids.size)
     table |= _ellipse(x, y, rank, table)
@@ -81,11 +81,22 @@ def object_table(instances: Labels, rgb: RGB | None = None, mpp: float | None = 
     )
     table = {name: table[name] for name in RULES if name in table}
     if rgb is not None:
-        table |= _staining(rgb[y, x], rank, ids.size)
-        table |= _texture(rgb, instances, y, x, rank, ids.size)
+        pixels = rgb.reshape(-1, 3)[at]
+        grey = _grey(pixels)
+        table |= _staining(pixels, grey, rank, ids.size)
+        table |= _texture(grey, instances, at, rank, ids.size)
     if mpp is not None:
         table |= _in_micrometres(table, mpp)
     return table
+
+
+def _ranked(numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The numbers that occur, ascending, and of each entry the place of its number among them."""
+    if not numbers.size or int(numbers.max()) > numbers.size:
+        ids, rank = np.unique(numbers, return_inverse=True)
+        return ids, rank.astype(np.int64)
+    found = np.bincount(numbers) > 0
+    return np.flatnonzero(found).astype(np.int32), (np.cumsum(found) - 1)[numbers]
 
 
 def _in_micrometres(table: Table, mpp: float) -> Table:
@@ -199,13 +210,15 @@ def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32), dtype=np.float32)
 
 
-def _staining(pixels: NDArray[np.uint8], rank: NDArray[np.int64], n: int) -> Table:
+def _staining(
+    pixels: NDArray[np.uint8], luminance: NDArray[np.float32], rank: NDArray[np.int64], n: int
+) -> Table:
     count = np.maximum(np.bincount(rank, minlength=n), 1)
 
     def mean(values: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(np.bincount(rank, weights=values, minlength=n) / count)
 
-    grey = _grey(pixels).astype(np.float64)
+    grey = luminance.astype(np.float64)
     average = mean(grey)
     stains = stain_od(pixels)
     return {
@@ -217,24 +230,31 @@ def _staining(pixels: NDArray[np.uint8], rank: NDArray[np.int64], n: int) -> Tab
 
 
 def _texture(
-    rgb: RGB, instances: Labels, y: NDArray[np.intp], x: NDArray[np.intp], rank: NDArray[np.int64], n: int
+    luminance: NDArray[np.float32],
+    instances: Labels,
+    at: NDArray[np.intp],
+    rank: NDArray[np.int64],
+    n: int,
 ) -> Table:
-    levels = np.zeros(instances.shape, dtype=np.int16)
-    grey_level = (_grey(rgb[y, x]) * (GREY_LEVELS / 256.0)).astype(np.int16)
-    levels[y, x] = grey_level
+    """luminance, rank: of the pixels ``at``, places in the flattened ``instances``."""
+    numbers, width = instances.ravel(), instances.shape[1]
+    levels = np.zeros(numbers.shape, dtype=np.int16)
+    grey_level = (luminance * (GREY_LEVELS / 256.0)).astype(np.int16)
+    levels[at] = grey_level
     histogram = np.bincount(rank * GREY_LEVELS + grey_level, minlength=n * GREY_LEVELS)
     share = histogram.reshape(n, GREY_LEVELS) / np.maximum(np.bincount(rank, minlength=n), 1)[:, None]
     entropy = -(share * np.log2(np.where(share > 0, share, 1.0))).sum(axis=1)
 
     pairs, squared, closeness = np.zeros(n), np.zeros(n), np.zeros(n)
-    height, width = instances.shape
-    for down, right in ((0, 1), (1, 0)):
-        near = np.flatnonzero((y + down < height) & (x + right < width))
-        near = near[instances[y[near] + down, x[near] + right] == instances[y[near], x[near]]]
-        step = (levels[y[near] + down, x[near] + right] - grey_level[near]).astype(np.float64) ** 2
-        pairs += np.bincount(rank[near], minlength=n)
-        squared += np.bincount(rank[near], weights=step, minlength=n)
-        closeness += np.bincount(rank[near], weights=1.0 / (1.0 + step), minlength=n)
+    not_last_column = at % width != width - 1
+    for beside, inside in ((1, not_last_column), (width, at < numbers.size - width)):
+        near = np.flatnonzero(inside)
+        near = near[numbers[at[near] + beside] == numbers[at[near]]]
+        step = (levels[at[near] + beside] - grey_level[near]).astype(np.float64) ** 2
+        of = rank[near]
+        pairs += np.bincount(of, minlength=n)
+        squared += np.bincount(of, weights=step, minlength=n)
+        closeness += np.bincount(of, weights=1.0 / (1.0 + step), minlength=n)
     any_pair = np.maximum(pairs, 1)
     return {
         "texture_entropy_bits": entropy,

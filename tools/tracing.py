@@ -35,28 +35,49 @@ class _Edges:
         return self.stop > self.start
 
 
+@dataclass(frozen=True)
+class _Rings:
+    """Closed outlines. corners: [N, 2] x, y, ring after ring. ring: [N]. number, part: of each ring's object."""
+
+    corners: NDArray[np.int64]
+    ring: NDArray[np.int64]
+    number: _Ints
+    part: _Ints
+
+
 def trace(labels: NDArray[np.int32], origin_xy: tuple[int, int]) -> Iterator[tuple[int, shapely.Geometry]]:
     """(label, Polygon or MultiPolygon) of every label of [H, W] in ascending order, in pixel edges from the origin."""
-    if not labels.any():
+    down, across = np.flatnonzero(labels.any(axis=1)), np.flatnonzero(labels.any(axis=0))
+    if not len(down):
         return
-    shells: dict[tuple[int, int], NDArray[np.float64]] = {}
-    holes: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
-    for of, ring in _rings(labels):
-        x, y = ring.T
-        is_shell = float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) > 0
-        if is_shell:
-            shells[of] = ring + origin_xy
-        else:
-            holes.setdefault(of, []).append(ring + origin_xy)
-    polygons: dict[int, list[shapely.Polygon]] = {}
-    for of in sorted(shells):
-        polygons.setdefault(of[0], []).append(shapely.Polygon(shells[of], holes.get(of, [])))
-    for number, parts in polygons.items():
-        yield number, parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    left, top = int(across[0]), int(down[0])
+    rings = _rings(np.ascontiguousarray(labels[top : down[-1] + 1, left : across[-1] + 1]))
+    order = np.lexsort((~_is_shell(rings), rings.part, rings.number))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    by_place = np.argsort(place[rings.ring], kind="stable")
+    corners = (rings.corners[by_place] + (origin_xy[0] + left, origin_xy[1] + top)).astype(np.float64)
+    closed = np.asarray(shapely.linearrings(corners, indices=place[rings.ring][by_place]))
+    number, part = rings.number[order], rings.part[order]
+    first = np.flatnonzero(np.r_[True, (number[1:] != number[:-1]) | (part[1:] != part[:-1])])
+    belongs = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(order)]))
+    polygons: NDArray[Any] = np.asarray(shapely.polygons(closed, indices=belongs))
+    numbers, starts = np.unique(number[first], return_index=True)
+    for label, start, stop in zip(numbers.tolist(), starts, np.r_[starts[1:], len(first)], strict=True):
+        yield label, polygons[start] if stop == start + 1 else shapely.MultiPolygon(polygons[start:stop])
 
 
-def _rings(labels: NDArray[np.int32]) -> Iterator[tuple[tuple[int, int], NDArray[np.float64]]]:
-    """((label, part), [N, 2] corners) of every closed outline: outer ones clockwise on the screen, holes not."""
+def _is_shell(rings: _Rings) -> NDArray[np.bool_]:
+    """Outer outlines run clockwise on the screen, holes do not."""
+    starts = np.flatnonzero(np.r_[True, rings.ring[1:] != rings.ring[:-1]])
+    following = np.arange(1, len(rings.ring) + 1)
+    following[np.r_[starts[1:], len(rings.ring)] - 1] = starts
+    (x, y), (next_x, next_y) = rings.corners.T, rings.corners[following].T
+    return np.asarray(np.add.reduceat(x * next_y - y * next_x, starts) > 0)
+
+
+def _rings(labels: NDArray[np.int32]) -> _Rings:
+    """All closed outlines of [H, W], each passing a corner once."""
     parts = connected_parts(labels, background=0, connectivity=1)
     padded = np.pad(labels, 1)
     along, across = (
@@ -71,21 +92,57 @@ def _rings(labels: NDArray[np.int32]) -> Iterator[tuple[tuple[int, int], NDArray
         (~across.ahead, across.line, across.stop, across.number),
         (along.ahead, along.start, along.line, along.number),
     )
-    following = to_along[to_across].tolist()
-    numbers = along.number.tolist()
-    inside = parts[along.line - ~along.ahead, np.minimum(along.start, along.stop)].tolist()
-    starts = list(zip(along.start.tolist(), along.line.tolist(), strict=True))
-    stops = list(zip(along.stop.tolist(), along.line.tolist(), strict=True))
-    seen = bytearray(len(following))
-    for first in range(len(following)):
-        corners: list[Corner] = []
-        at = first
-        while not seen[at]:
-            seen[at] = 1
-            corners += (starts[at], stops[at])
-            at = following[at]
-        for ring in _cut(corners):
-            yield (numbers[first], inside[first]), np.array(ring, np.float64)
+    order, ring = _walked(to_along[to_across])
+    inside = parts[along.line - ~along.ahead, np.minimum(along.start, along.stop)]
+    corners = np.empty((2 * len(order), 2), np.int64)
+    corners[0::2, 0], corners[1::2, 0] = along.start[order], along.stop[order]
+    corners[0::2, 1] = corners[1::2, 1] = along.line[order]
+    begins = order[np.flatnonzero(np.r_[True, ring[1:] != ring[:-1]])]
+    return _once(_Rings(corners, np.repeat(ring, 2), along.number[begins], inside[begins]))
+
+
+def _walked(following: _Ints) -> tuple[_Ints, _Ints]:
+    """All edges in the order of the walks, and the number of each one's walk. A walk begins at its lowest edge.
+
+    Every round looks twice as far ahead, so even long outlines take few rounds.
+    """
+    lowest, ahead = np.arange(len(following)), following
+    while True:
+        lower = np.minimum(lowest, lowest[ahead])
+        if np.array_equal(lower, lowest):
+            break
+        lowest, ahead = lower, ahead[ahead]
+    last = following == lowest
+    ahead = np.where(last, np.arange(len(following)), following)
+    to_go = (~last).astype(np.int64)
+    while (further := to_go[ahead]).any():
+        to_go, ahead = to_go + further, ahead[ahead]
+    order = np.lexsort((-to_go, lowest))
+    walk = lowest[order]
+    return order, np.cumsum(np.r_[False, walk[1:] != walk[:-1]])
+
+
+def _once(rings: _Rings) -> _Rings:
+    """Rings that pass a corner twice, as several."""
+    width = int(rings.corners[:, 0].max()) + 1
+    code = (rings.ring * (int(rings.corners[:, 1].max()) + 1) + rings.corners[:, 1]) * width
+    sorted_code = np.sort(code + rings.corners[:, 0])
+    twice = sorted_code[1:][sorted_code[1:] == sorted_code[:-1]]
+    if not len(twice):
+        return rings
+    crossed = np.unique(twice // width // (int(rings.corners[:, 1].max()) + 1))
+    simple = ~np.isin(rings.ring, crossed)
+    most = len(code)
+    corners, keys = [rings.corners[simple]], [rings.ring[simple] * most]
+    for ring in crossed.tolist():
+        first, stop = np.searchsorted(rings.ring, [ring, ring + 1])
+        for index, loop in enumerate(_cut([(x, y) for x, y in rings.corners[first:stop].tolist()])):
+            corners.append(np.array(loop, np.int64))
+            keys.append(np.full(len(loop), ring * most + index))
+    key = np.concatenate(keys)
+    order = np.argsort(key, kind="stable")
+    used, loops = np.unique(key[order], return_inverse=True)
+    return _Rings(np.concatenate(corners)[order], loops, rings.number[used // most], rings.part[used // most])
 
 
 def _edges(padded: NDArray[np.int32], *, first_ahead: bool) -> _Edges:
@@ -98,13 +155,15 @@ def _edges(padded: NDArray[np.int32], *, first_ahead: bool) -> _Edges:
         (np.where(differ, above, 0), not first_ahead),
     ):
         wide = np.pad(field, ((0, 0), (1, 1)))
-        change = wide[:, 1:] != wide[:, :-1]
-        line, left = np.nonzero(change & (wide[:, 1:] != 0))
-        _, right = np.nonzero(change & (wide[:, :-1] != 0))
+        flat, width = wide.ravel(), wide.shape[1]
+        change, marked = flat[1:] != flat[:-1], flat != 0
+        begins, ends = np.flatnonzero(change & marked[1:]) + 1, np.flatnonzero(change & marked[:-1])
+        line, column = np.divmod(begins, width)
+        left, right = column - 1, ends % width
         lines.append(line)
         starts.append(left if ahead else right)
         stops.append(right if ahead else left)
-        numbers.append(wide[line, left + 1])
+        numbers.append(flat[begins])
     return _Edges(*(np.concatenate(each) for each in (lines, starts, stops, numbers)))
 
 
@@ -117,9 +176,6 @@ def _joined(ends: tuple[_Ints, ...], starts: tuple[_Ints, ...]) -> _Ints:
 
 def _cut(ring: list[Corner]) -> Iterator[list[Corner]]:
     """A ring as rings that pass every corner once."""
-    if not ring or len(set(ring)) == len(ring):
-        yield from [ring] if ring else []
-        return
     place: dict[Corner, int] = {}
     open_: list[Corner] = []
     for corner in ring:

@@ -102,11 +102,12 @@ def _claim_rim(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> NDArray[np
 def _numbered(labels: NDArray[np.int32], smallest_px: int) -> NDArray[np.int32]:
     """Numbers 1..N in reading order of their first pixel, small objects dropped."""
     flat = labels.ravel()
-    areas = np.bincount(flat)
-    areas[0] = 0
+    at = np.flatnonzero(flat)[::-1]
+    marked = flat[at]
+    areas = np.bincount(marked, minlength=1)
     first = np.zeros(len(areas), np.int64)
-    first[flat[::-1]] = np.arange(len(flat) - 1, -1, -1)
-    kept = np.flatnonzero(areas >= smallest_px)
+    first[marked] = at
+    kept = np.flatnonzero(areas >= max(smallest_px, 1))
     order = kept[np.argsort(first[kept])]
     numbers = np.zeros(len(areas), np.int32)
     numbers[order] = np.arange(1, len(order) + 1)

@@ -69,43 +69,64 @@ def connected(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     return np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1], np.int32)
 
 
-def cut(labels: NDArray[np.int32], view: Box, window: Window, region: Box, tissue: NDArray[np.bool_]) -> Cut:
-    """Sort the objects of a view. labels, tissue: [view.height, view.width]."""
+def cut(labels: NDArray[np.int32], seen: Box, window: Window, region: Box, tissue: NDArray[np.bool_]) -> Cut:
+    """Sort the objects of a view. labels, tissue: [seen.height, seen.width]; ``seen`` is all of the view that holds any."""
     frame = frame_of(window, region)
-    core_at = inside(window.core, view)
     boxes = ndimage.find_objects(labels)
     numbers = np.array([number for number, at in enumerate(boxes, start=1) if at is not None], np.int64)
     sides = np.array([max(s.stop - s.start for s in boxes[number - 1]) for number in numbers], np.int64)
     first = _first_pixels(labels, len(boxes))[numbers] if len(numbers) else np.zeros((0, 2), np.int64)
-    in_core = _within(first, core_at)
+    in_core = _within(first, inside(window.core, seen))
     touched = _present(labels[tissue], len(boxes))
-    on_tissue = touched[numbers]
-    whole = numbers[(sides < SMALL_PX) & in_core & on_tissue]
+    whole = numbers[(sides < SMALL_PX) & in_core & touched[numbers]]
     large = numbers[sides >= SMALL_PX]
-    parts = large[_present(labels[core_at].ravel(), len(boxes))[large]]
+    core = intersection(window.core, seen)
+    if core is None:
+        large = large[:0]
+    elif len(large):
+        large = large[_present(labels[inside(core, seen)].ravel(), len(boxes))[large]]
 
-    rename = np.zeros(len(boxes) + 1, np.int32)
-    whole = _in_reading_order(whole, numbers, first)
-    rename[whole] = np.arange(1, len(whole) + 1)
-    kept = rename[labels][inside(frame, view)].copy()
-    rename[:] = 0
-    parts = _in_reading_order(parts, numbers, first)
-    rename[parts] = np.arange(len(whole) + 1, len(whole) + len(parts) + 1)
+    whole, large = _in_reading_order(whole, numbers, first), _in_reading_order(large, numbers, first)
+    kept = np.zeros((frame.height, frame.width), np.int32)
     strip = intersection(grown(window.core, STRIP_PX), region) or window.core
-    pieces = rename[labels][inside(strip, view)]
-    place = kept[inside(strip, frame)]
-    place[pieces > 0] = pieces[pieces > 0]
-
-    inner = kept[inside(window.core, frame)]
-    fragments = [
-        _fragment(inner == len(whole) + 1 + index, window.core, bool(touched[number]))
-        for index, number in enumerate(parts.tolist())
-    ]
-    areas = np.bincount(kept.ravel(), minlength=len(whole) + 1)[1 : len(whole) + 1]
+    _put(kept, frame, labels, seen, frame, _renaming(len(boxes), whole, 0))
+    areas = np.bincount(kept[kept > 0], minlength=len(whole) + 1)[1:]
+    fragments = []
+    if len(large):
+        _put(kept, frame, labels, seen, strip, _renaming(len(boxes), large, len(whole)))
+        for index, number in enumerate(large.tolist(), start=len(whole) + 1):
+            rows, columns = boxes[number - 1]
+            box = Box(
+                seen.x0 + columns.start, seen.y0 + rows.start, seen.x0 + columns.stop, seen.y0 + rows.stop
+            )
+            part = intersection(box, window.core) or window.core
+            fragments.append(_fragment(kept[inside(part, frame)] == index, part, bool(touched[number])))
     areas = np.concatenate([areas, [each.area for each in fragments]]).astype(np.int64)
     by_number = first[np.searchsorted(numbers, whole)] if len(whole) else np.zeros((0, 2), np.int64)
-    anchors = by_number[:, ::-1] + np.array([view.x0, view.y0])
-    return Cut(frame, kept, len(whole), len(parts), areas, anchors, fragments)
+    anchors = by_number[:, ::-1] + np.array([seen.x0, seen.y0])
+    return Cut(frame, kept, len(whole), len(large), areas, anchors, fragments)
+
+
+def _renaming(count: int, chosen: NDArray[np.int64], after: int) -> NDArray[np.int32]:
+    """[count + 1]: the chosen numbers become after + 1, after + 2 and so on, all others 0."""
+    rename = np.zeros(count + 1, np.int32)
+    rename[chosen] = np.arange(after + 1, after + 1 + len(chosen))
+    return rename
+
+
+def _put(
+    kept: NDArray[np.int32],
+    frame: Box,
+    labels: NDArray[np.int32],
+    seen: Box,
+    within: Box,
+    rename: NDArray[np.int32],
+) -> None:
+    """Renamed labels of the box ``within`` over what ``kept`` holds there."""
+    shared = intersection(within, seen)
+    if shared is not None:
+        new = rename[labels[inside(shared, seen)]]
+        np.copyto(kept[inside(shared, frame)], new, where=new > 0)
 
 
 def _present(values: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
@@ -138,6 +159,7 @@ def _in_reading_order(
 
 
 def _fragment(mask: NDArray[np.bool_], core: Box, on_tissue: bool) -> Fragment:
+    """mask: [core.height, core.width], or of any box in the core that holds all of it."""
     rows, columns = np.nonzero(mask)
     box = Box(
         core.x0 + int(columns.min()),

@@ -37,14 +37,12 @@ class BlockMaps:
     channels: tuple[int, ...]
     packed: tuple[bytes, ...]
 
-    def arrays(self, prompt: int) -> NDArray[np.float16]:
-        """[1 + K, H, W]: logits, then object maps."""
+    def arrays(self, prompt: int, at: tuple[slice, slice]) -> NDArray[np.float16]:
+        """[1 + K, h, w] of the rows and columns ``at``: logits, then object maps."""
         raw = np.frombuffer(imagecodecs.zstd_decode(self.packed[prompt]), np.uint8)
-        return (
-            np.ascontiguousarray(raw.reshape(2, -1).T)
-            .view(np.float16)
-            .reshape(self.channels[prompt], *self.shape)
-        )
+        low, high = raw.reshape(2, self.channels[prompt], *self.shape)[(slice(None), slice(None), *at)]
+        joined: NDArray[np.uint16] = high.astype(np.uint16) << 8 | low
+        return joined.view(np.float16)
 
 
 def write_maps(path: Path, answers: Sequence[Decoded]) -> None:
@@ -108,7 +106,7 @@ def blend(
             continue
         maps = read(block)
         from_tile, to_view = inside(shared, block.tile), inside(shared, view)
-        answer = maps.arrays(prompt)[(slice(None), *from_tile)].astype(np.float32)
+        answer = maps.arrays(prompt, from_tile).astype(np.float32)
         weight = _weights(block.side, block.margin)[from_tile]
         if sums is None:
             sums = np.zeros((len(answer), view.height, view.width), np.float32)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.images import Box
 from tissuetalk.tools.slides.cutting import STRIP_PX, frame_of
 from tissuetalk.tools.slides.grid import Grid, Window, grown, inside, intersection
-from tissuetalk.tools.slides.windows import WindowFiles, WindowSummary
+from tissuetalk.tools.slides.windows import Numbers, WindowFiles, WindowSummary
 
 SAME_SHARE = 0.5
 """Two windows mean one object when they share more than this of the smaller of the two."""
@@ -55,7 +55,7 @@ class WindowStore:
         self.grid, self.prompt = grid, prompt
         self.windows = {(window.column, window.row): window for window in windows}
         self.files = {place: WindowFiles(folder / window.name) for place, window in self.windows.items()}
-        self._labels = lru_cache(maxsize=12)(self._read_labels)
+        self._labels = lru_cache(maxsize=9)(self._read_labels)
 
     def order(self) -> list[Place]:
         """Reading order."""
@@ -64,7 +64,7 @@ class WindowStore:
     def frame(self, place: Place) -> Box:
         return frame_of(self.windows[place], self.grid.box)
 
-    def labels(self, place: Place) -> NDArray[np.int32]:
+    def labels(self, place: Place) -> Numbers:
         """[frame.height, frame.width] numbers of this window."""
         return self._labels(place)
 
@@ -75,7 +75,7 @@ class WindowStore:
     def summary(self, place: Place) -> WindowSummary:
         return self.files[place].read_summaries()[self.prompt]
 
-    def _read_labels(self, place: Place) -> NDArray[np.int32]:
+    def _read_labels(self, place: Place) -> Numbers:
         frame = self.frame(place)
         return self.files[place].read_labels(self.prompt, (frame.height, frame.width))
 
@@ -164,7 +164,7 @@ def _join(
             _unite(parent, (one, a), (other, b))
 
 
-def _pairs(one: NDArray[np.int32], other: NDArray[np.int32]) -> Iterator[tuple[int, int, int]]:
+def _pairs(one: Numbers, other: Numbers) -> Iterator[tuple[int, int, int]]:
     """(number here, number there, shared pixels) of everything that overlaps."""
     both = (one > 0) & (other > 0)
     if not both.any():

@@ -20,9 +20,15 @@ from tissuetalk.tools.outlines import polygons
 from tissuetalk.tools.slides import rows
 from tissuetalk.tools.slides.blocks import opened
 from tissuetalk.tools.slides.cutting import Cut, connected, cut, view_of
-from tissuetalk.tools.slides.grid import Block, Window, inside
+from tissuetalk.tools.slides.grid import Block, Window, inside, intersection
 from tissuetalk.tools.slides.maps import BlockMaps, blend, read_maps, write_file
 from tissuetalk.tools.slides.tissue import Tissue
+
+GLASS_PX = 64
+"""How much of the view beyond all tiles is looked at: more than any smoothing reaches, and than the largest hole filled."""
+
+Numbers = NDArray[np.uint16] | NDArray[np.int32]
+"""[H, W] of one window: 1..small are whole objects, then fragments."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,15 @@ def compute(spec: WindowSpec, model: Segmenter, source: ImageSource) -> str:
     files = WindowFiles(Path(spec.out))
     files.out.parent.mkdir(parents=True, exist_ok=True)
     view = view_of(spec.window, spec.region)
-    tissue = _tissue_in(spec, view)
+    seen = _seen(spec, view)
+    tissue = _tissue_in(spec, seen)
 
     @lru_cache(maxsize=len(spec.blocks) if len(spec.prompts) > 1 else 1)
     def read(block: Block) -> BlockMaps:
         return read_maps(Path(spec.block_folder) / f"{block.name}.maps")
 
     summaries = [
-        _one_prompt(spec, index, model, source, view, tissue, read, files)
+        _one_prompt(spec, index, model, source, seen, tissue, read, files)
         for index in range(len(spec.prompts))
     ]
     as_values = [{**asdict(each), "areas": each.areas.tolist()} for each in summaries]
@@ -113,8 +120,16 @@ class WindowFiles:
         stored = json.loads(self.summary.read_bytes())
         return [WindowSummary(**{**each, "areas": np.array(each["areas"], np.int64)}) for each in stored]
 
-    def read_labels(self, prompt: int, shape: tuple[int, int]) -> NDArray[np.int32]:
+    def write_labels(self, prompt: int, labels: NDArray[np.int32]) -> None:
+        """In two bytes a pixel where the numbers allow, as they nearly always do."""
+        narrow = int(labels.max(initial=0)) <= np.iinfo(np.uint16).max
+        raw = labels.astype(np.uint16 if narrow else np.int32)
+        write_file(self.labels(prompt), bytes(imagecodecs.zstd_encode(raw.tobytes(), level=1)))
+
+    def read_labels(self, prompt: int, shape: tuple[int, int]) -> Numbers:
         raw = imagecodecs.zstd_decode(self.labels(prompt).read_bytes())
+        if len(raw) == 2 * shape[0] * shape[1]:
+            return np.frombuffer(raw, np.uint16).reshape(shape)
         return np.frombuffer(raw, np.int32).reshape(shape)
 
     def read_outlines(self, prompt: int) -> list[shapely.Geometry]:
@@ -127,19 +142,20 @@ def _one_prompt(
     index: int,
     model: Segmenter,
     source: ImageSource,
-    view: Box,
+    seen: Box,
     tissue: NDArray[np.bool_],
     read: Any,
     files: WindowFiles,
 ) -> WindowSummary:
-    blended = blend(view, spec.blocks, read, index)
-    labels = np.zeros((view.height, view.width), np.int32)
+    blended = blend(seen, spec.blocks, read, index)
+    labels = np.zeros((seen.height, seen.width), np.int32)
     presence = 0.0
     if blended is not None:
         finished = model.finish(blended[0], spec.prompts[index], spec.context)
         labels = connected(finished.mask) if finished.instances is None else finished.instances
         presence = float(finished.presence)
-    found = cut(labels, view, spec.window, spec.region, tissue)
+    found = cut(labels, seen, spec.window, spec.region, tissue)
+    core = intersection(spec.window.core, seen)
     _write(spec, index, found, source, files)
     return WindowSummary(
         presence=presence,
@@ -147,35 +163,67 @@ def _one_prompt(
         large=found.large,
         areas=found.areas,
         fragments=[{**asdict(each), "box": each.box.as_list()} for each in found.fragments],
-        seen_px=int(np.count_nonzero(labels[inside(spec.window.core, view)])),
+        seen_px=0 if core is None else int(np.count_nonzero(labels[inside(core, seen)])),
     )
 
 
 def _write(spec: WindowSpec, index: int, found: Cut, source: ImageSource, files: WindowFiles) -> None:
-    frame, step = found.frame, spec.step
-    write_file(files.labels(index), bytes(imagecodecs.zstd_encode(found.labels.tobytes(), level=1)))
-    core = found.labels[inside(spec.window.core, frame)]
-    pieces = np.where(core > found.small, core - found.small, 0).astype(np.int32)
-    shapes = [shape for _, shape in polygons(pieces, (spec.window.core.x0, spec.window.core.y0))]
+    files.write_labels(index, found.labels)
+    shapes = []
+    if found.large:
+        core = found.labels[inside(spec.window.core, found.frame)]
+        pieces = np.where(core > found.small, core - found.small, 0).astype(np.int32)
+        shapes = [shape for _, shape in polygons(pieces, (spec.window.core.x0, spec.window.core.y0))]
     write_file(
         files.outlines(index), "\n".join(shapely.to_wkb(shape, hex=True) for shape in shapes).encode("ascii")
     )
-    whole = np.where(found.labels <= found.small, found.labels, 0).astype(np.int32)
+    columns = {field.name: np.zeros(0) for field in rows.schema(spec.mpp is not None)}
+    outlines: list[bytes] = []
     if found.small:
-        rgb = source.read_grid(
-            (frame.x0 * step, step), (frame.y0 * step, step), width=frame.width, height=frame.height
-        )
-        columns = rows.columns_of(whole, rgb, frame, spec.region, step, spec.mpp)
-    else:
-        columns = {field.name: np.zeros(0) for field in rows.schema(spec.mpp is not None)}
+        box, whole = _whole(found)
+        x, y = (box.x0 * spec.step, spec.step), (box.y0 * spec.step, spec.step)
+        rgb = source.read_grid(x, y, width=box.width, height=box.height)
+        columns = rows.columns_of(whole, rgb, box, spec.region, spec.step, spec.mpp)
+        outlines = rows.outlines_of(whole, box, spec.step)
     table = rows.as_table(
         np.arange(1, found.small + 1),
         _blocks_of(found.anchors, spec),
-        rows.outlines_of(whole, frame, step) if found.small else [],
+        outlines,
         columns,
         spec.mpp is not None,
     )
     rows.write_rows(files.rows(index), table)
+
+
+def _whole(found: Cut) -> tuple[Box, NDArray[np.int32]]:
+    """The smallest box around all whole objects, and their numbers in it."""
+    marked = (found.labels > 0) & (found.labels <= found.small)
+    down, across = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
+    x0, y0 = found.frame.x0, found.frame.y0
+    box = Box(x0 + int(across[0]), y0 + int(down[0]), x0 + int(across[-1]) + 1, y0 + int(down[-1]) + 1)
+    at = inside(box, found.frame)
+    return box, np.where(marked[at], found.labels[at], 0)
+
+
+def _seen(spec: WindowSpec, view: Box) -> Box:
+    """The part of the view that tiles reach, with as much glass around as keeps every answer the same.
+
+    It starts at an even place of the view, so that halving the maps pairs the same pixels.
+    """
+    tiles = [tile for block in spec.blocks if (tile := intersection(block.tile, view)) is not None]
+    if not tiles:
+        return Box(view.x0, view.y0, view.x0 + 2, view.y0 + 2)
+    x0, y0 = (
+        max(0, least - GLASS_PX) // 2 * 2
+        for least in (min(tile.x0 for tile in tiles) - view.x0, min(tile.y0 for tile in tiles) - view.y0)
+    )
+    x1, y1 = (
+        most + GLASS_PX + 1
+        for most in (max(tile.x1 for tile in tiles) - view.x0, max(tile.y1 for tile in tiles) - view.y0)
+    )
+    width, height = (last - first + (last - first) % 2 for first, last in ((x0, x1), (y0, y1)))
+    seen = Box(view.x0 + x0, view.y0 + y0, view.x0 + x0 + width, view.y0 + y0 + height)
+    return intersection(seen, view) or view
 
 
 def _blocks_of(anchors: NDArray[np.int64], spec: WindowSpec) -> list[str]:
