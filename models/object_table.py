@@ -180,7 +180,7 @@ def _chain_length(outline: NDArray[np.int32], *, inner: bool) -> float:
 
 def _lattice_points(hull: NDArray[np.int64]) -> int:
     """Whole-number points in a convex polygon with whole-number corners, edges included (Pick's theorem)."""
-    following = np.roll(hull, -1, axis=0)
+    following = np.concatenate([hull[1:], hull[:1]])
     doubled_area = abs(int((hull[:, 0] * following[:, 1] - hull[:, 1] * following[:, 0]).sum()))
     steps = np.abs(following - hull)
     on_edge = int(np.gcd(steps[:, 0], steps[:, 1]).sum())

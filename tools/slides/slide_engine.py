@@ -18,6 +18,7 @@ from tissuetalk.tools.slides.choosing import Choice, Mapped
 from tissuetalk.tools.slides.driving import check, drive
 from tissuetalk.tools.slides.first_look import FirstLook
 from tissuetalk.tools.slides.layers import Layer, Plan
+from tissuetalk.tools.slides.memory import give_back
 from tissuetalk.tools.slides.runners import Runner
 from tissuetalk.tools.slides.stitching import WindowStore, number, stitch
 
@@ -99,6 +100,7 @@ def _mapped(plan: Plan, asked: Sequence[Wanted], stop: Stop) -> list[tuple[Mappe
         objects_ = each.capability.objects
         stitched = stitch(store, objects=objects_, stop=lambda: check(stop))
         store.forget()
+        give_back()
         present = presence >= PRESENT
         found.append((Mapped(each.target, store, stitched, layer.grid.step, objects_, present), presence))
     return found

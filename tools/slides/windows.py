@@ -22,6 +22,7 @@ from tissuetalk.tools.slides.blocks import opened
 from tissuetalk.tools.slides.cutting import Cut, connected, cut, view_of
 from tissuetalk.tools.slides.grid import Block, Window, inside, intersection
 from tissuetalk.tools.slides.maps import BlockMaps, blend, read_maps, write_file
+from tissuetalk.tools.slides.memory import give_back
 from tissuetalk.tools.slides.tissue import Tissue
 
 GLASS_PX = 64
@@ -92,6 +93,7 @@ def compute(spec: WindowSpec, model: Segmenter, source: ImageSource) -> str:
     ]
     as_values = [{**asdict(each), "areas": each.areas.tolist()} for each in summaries]
     write_file(files.summary, json.dumps(as_values).encode())
+    give_back()
     return str(files.summary)
 
 
