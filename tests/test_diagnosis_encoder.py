@@ -60,7 +60,9 @@ def test_our_tokens_weigh_every_level_alike_and_lie_where_the_picture_has_them()
     before, after = encoder.encode(to_batch([plain, changed])).tokens
     row, column = divmod(int((after - before).abs().sum(-1).argmax()), 14)
     assert abs(row - 2) <= 1 and abs(column - 10) <= 1
-    assert torch.allclose(after[..., :48].mean(-1), torch.zeros(14, 14), atol=1e-4), "each level has zero mean"
+    assert torch.allclose(after[..., :48].mean(-1), torch.zeros(14, 14), atol=1e-4), (
+        "each level has zero mean"
+    )
     assert torch.allclose(after.square().mean(-1), torch.ones(14, 14), atol=0.05), "and unit spread"
 
 
