@@ -55,13 +55,17 @@ class Inference:
             torch.autocast(place.type, dtype=torch.bfloat16, enabled=self._autocast),
         ):
             features, maps = self.network.encode_with_maps(tiles.to(place))
-        return Features(features.pixels.half().cpu(), features.pooled.half().cpu()), maps
+        return Features(features.pixels.half().contiguous().cpu(), features.pooled.half().cpu()), maps
+
+    def laid_out(self, features: Features) -> Features:
+        """Kept features in full precision on the device, for any number of calls of ``decode``."""
+        pixels = features.pixels.to(device()).float()
+        return Features(pixels, features.pooled.to(device()).float())
 
     def decode(self, features: Features, text: Tensor) -> Prediction:
-        """Answers in full precision, on the CPU; ``Features.pixels`` and ``text`` as for the network."""
+        """Answers in full precision, on the CPU, from features that are laid out; ``text`` as for the network."""
         with torch.inference_mode():
-            here = Features(features.pixels.to(device()).float(), features.pooled.to(device()).float())
-            answer = self.network.decode(here, text.to(device()))
+            answer = self.network.decode(features, text.to(device()))
             return Prediction(answer.mask.cpu(), answer.distance.cpu(), answer.presence.cpu())
 
     def describe(self, features: Features) -> tuple[float, float]:

@@ -98,12 +98,14 @@ class MiniSegmenter:
         return TileFeatures(Features(kept["pixels"], kept["pooled"]), height, width)
 
     def decode(self, features: TileFeatures, prompts: Sequence[Prompt]) -> list[Decoded]:
-        return [self._decode_one(features, prompt) for prompt in prompts]
+        """Every prompt is read on its own, from features that are laid out once."""
+        laid_out = self.inference.laid_out(features.features)
+        return [self._decode_one(laid_out, features, prompt) for prompt in prompts]
 
-    def _decode_one(self, features: TileFeatures, prompt: Prompt) -> Decoded:
+    def _decode_one(self, laid_out: Features, features: TileFeatures, prompt: Prompt) -> Decoded:
         target = target_of(prompt)
         words = sentence(prompt, target) if target else prompt.text or prompt.words
-        answer = self.inference.decode(features.features, self.text([words]))
+        answer = self.inference.decode(laid_out, self.text([words]))
         mask = _enlarged(answer.mask[0, 0], features) - np.float32(self.cuts.get(target or "", 0.0))
         distance = _enlarged(answer.distance[0, 0], features)
         return Decoded(mask, float(answer.presence[0, 0]), distance[None])
