@@ -61,11 +61,6 @@ def group_classes(dataset: str) -> tuple[str, ...]:
     return tuple(rows[dataset])
 
 
-def group_seed() -> int:
-    """The seed that fixes the order in which sentences are drawn."""
-    return int(_load("prompt_groups.yaml")["seed"])
-
-
 def quality_of(sentence: str) -> Quality | None:
     """The level a sentence has by rule: words are counted, and a high one must constrain; None when it is no level."""
     count = len(sentence.split())

@@ -24,14 +24,6 @@ class TissuePair:
     with_object: tuple[Patch, ...]
     without: tuple[Patch, ...]
 
-    def of_groups(self, groups: frozenset[str]) -> TissuePair:
-        """Only patches of these patients or slides."""
-        return TissuePair(
-            self.object,
-            tuple(patch for patch in self.with_object if patch.group in groups),
-            tuple(patch for patch in self.without if patch.group in groups),
-        )
-
 
 def planted_bags(
     pairs: Sequence[TissuePair],
