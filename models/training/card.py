@@ -66,9 +66,9 @@ blank glass 0.09.
 SPEED = """
 ## Speed
 
-On two CPU cores (`python benchmarks/pathsegmentor_mini.py`): a look at the whole picture 0.29 s, encoding 1024 x 1024 px
-0.43 s, one more prompt with objects 0.04 s, ten prompts 1.33 times one, a follow-up 5 % of a first prompt; peak memory
-0.98 GiB, also for 2048 x 2048 px in tiles.
+On two CPU cores with bfloat16 (`python -m benchmarks.pathsegmentor_mini`): a look at the whole picture 0.18 s, encoding
+1024 x 1024 px 0.21 s, one more prompt with objects 0.06 s, ten prompts 1.6 times one (0.97 s), a follow-up 13 % of a first prompt; peak
+memory 0.8 GiB, 1.0 GiB for a `segment` of 2048 x 2048 px. Not measured on a GPU.
 """
 
 REFUSED = """
