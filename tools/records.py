@@ -60,7 +60,7 @@ def write_mask_record(
         area_px=area_px,
         share=area_px / (region.width * region.height),
         count=None if instances is None else len(np.unique(instances[instances > 0])),
-        bbox=_bounding_box(maps.mask, region),
+        bbox=bounding_box(maps.mask, region),
         presence=maps.presence,
         model_mpp=maps.model_mpp,
         weak_px=maps.weak_px,
@@ -138,7 +138,8 @@ def _reliability(model: Segmenter, expected_dice: float | None) -> float | None:
     return reliability_of(model.weights_sha256, "segment", expected_dice)
 
 
-def _bounding_box(mask: NDArray[np.bool_], region: Box) -> list[int] | None:
+def bounding_box(mask: NDArray[np.bool_], region: Box) -> list[int] | None:
+    """[x0, y0, x1, y1] of a mask of the region, in pixels of the image; None for an empty one."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +19,16 @@ from torch import Tensor
 from tissuetalk.models import registry
 from tissuetalk.models.diagnosis.classifier import Classifier, sizes_of, store_classifier
 from tissuetalk.models.diagnosis.classifier_file import ClassifierCard
+from tissuetalk.models.diagnosis.cohort_parts import (
+    Gathered,
+    Report,
+    card_metrics,
+    gather,
+    score_line,
+    settings_of,
+    write_json,
+    write_metrics,
+)
 from tissuetalk.models.diagnosis.cohort_recipe import (
     TISSUE_RULES,
     CohortRecipe,
@@ -35,28 +44,8 @@ from tissuetalk.models.diagnosis.patch_encoder import PatchEncoder, encode_bag, 
 from tissuetalk.models.diagnosis.patches import patch_boxes, patch_side_px
 from tissuetalk.models.diagnosis.segmented_bag import SegmentedBag, prompt_for
 from tissuetalk.models.diagnosis.splits import Split, stratified_folds, stratified_split
-from tissuetalk.models.diagnosis.train_mil import TrainSettings, probabilities, train_attention
-from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.diagnosis.train_mil import probabilities, train_attention
 from tissuetalk.models.images import Box, ImageSource, open_image
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The slides that have enough patches, with their patch vectors [N, d], and the names of those that have not."""
-
-    slides: tuple[Slide, ...]
-    vectors: tuple[Tensor, ...]
-    left_out: tuple[str, ...]
-
-    @property
-    def labels(self) -> list[int]:
-        return [slide.label for slide in self.slides]
-
-    @property
-    def groups(self) -> list[str]:
-        return [slide.group for slide in self.slides]
 
 
 @dataclass(frozen=True)
@@ -81,27 +70,16 @@ def train_cohort(recipe: CohortRecipe, out: Path, *, report: Report = print) -> 
         [_scores(encoded, rows, found, resamples=1).macro_auc.value for _, _, rows, found in runs]
     )
     card = store_classifier(out / recipe.name, _card(recipe, encoder, model, encoded, scores, areas), model)
-    _write_json(out / "split.json", _named(split, encoded))
+    write_json(out / "split.json", _named(split, encoded))
     _write_predictions(out / "predictions.csv", recipe, encoded, tested, shares)
-    _write_json(
-        out / "metrics.json",
-        {
-            "test": scores.as_dict(),
-            "macro_auc_over_seeds": {"mean": areas[0], "std": areas[1], "seeds": list(recipe.seeds)},
-            "slides": len(encoded.slides),
-            "tested": len(tested),
-            "left_out": list(encoded.left_out),
-        },
-    )
-    report(
-        f"{recipe.name}: macro AUC {scores.macro_auc}, accuracy {scores.macro_accuracy}, F1 {scores.macro_f1}"
-    )
+    write_metrics(out, recipe, encoded, scores, areas, tested=len(tested))
+    report(score_line(recipe.name, scores))
     if recipe.objects:
         rows = [*split.validation, *split.test] if not recipe.folds else tested
         found, unknown = _importances(
             recipe, Classifier(card, model, encoder), [encoded.slides[i] for i in rows], report
         )
-        _write_json(
+        write_json(
             out / "importance.json", importance_table(found, card.classes) | {"not_looked_for": unknown}
         )
     return Outcome(card, scores, areas, len(tested))
@@ -115,36 +93,31 @@ def boxes_of(recipe: CohortRecipe, source: ImageSource) -> list[Box]:
 
 def encode_cohort(
     recipe: CohortRecipe, slides: Sequence[Slide], encoder: PatchEncoder, store: Path, *, report: Report
-) -> Encoded:
+) -> Gathered[Tensor]:
     """Patch vectors of every slide; what is stored already is not computed again."""
     store.mkdir(parents=True, exist_ok=True)
-    kept: list[tuple[Slide, Tensor]] = []
-    left_out = []
-    for number, slide in enumerate(slides, start=1):
-        vectors = _encoded(recipe, slide, encoder, store)
-        if len(vectors) >= recipe.least_patches:
-            kept.append((slide, vectors))
-        else:
-            left_out.append(slide.name)
-        if number % 50 == 0 or number == len(slides):
-            report(f"{number} of {len(slides)} slides encoded")
-    if not kept:
-        raise InvalidArgumentError(
-            f"no slide has {recipe.least_patches} patches of tissue; lower `least_patches`."
-        )
-    return Encoded(tuple(slide for slide, _ in kept), tuple(vectors for _, vectors in kept), tuple(left_out))
+    return gather(
+        slides,
+        lambda slide: _encoded(recipe, slide, encoder, store),
+        least_patches=recipe.least_patches,
+        done="encoded",
+        every=50,
+        report=report,
+    )
 
 
-def _encoded(recipe: CohortRecipe, slide: Slide, encoder: PatchEncoder, store: Path) -> Tensor:
+def _encoded(recipe: CohortRecipe, slide: Slide, encoder: PatchEncoder, store: Path) -> Tensor | None:
+    """None for a slide with too few patches."""
     with open_image(slide.path, name=slide.path.name) as source:
         rule = f"{recipe.tissue}-{recipe.patch_um}-{recipe.patch_px}-{recipe.mpp}-{recipe.feature}"
         key = f"{source.sha256[:24]}-{encoder.weights_sha256[:12]}-{rule}"
         path = store / f"{key}.safetensors"
         if path.is_file():
-            return load_file(path)["vectors"]
+            vectors = load_file(path)["vectors"]
+            return vectors if len(vectors) >= recipe.least_patches else None
         boxes = boxes_of(recipe, source)
         if len(boxes) < recipe.least_patches:
-            return Tensor(len(boxes), 0)
+            return None
         vectors = encode_bag(encoder, SourceBag(source, boxes), recipe.feature)
         partial = path.with_suffix(".partial")
         save_file({"vectors": vectors.contiguous()}, partial)
@@ -152,44 +125,45 @@ def _encoded(recipe: CohortRecipe, slide: Slide, encoder: PatchEncoder, store: P
         return vectors
 
 
-def _run(recipe: CohortRecipe, encoded: Encoded, seed: int) -> tuple[AttentionMIL, Split, list[int], Floats]:
+def _run(
+    recipe: CohortRecipe, encoded: Gathered[Tensor], seed: int
+) -> tuple[AttentionMIL, Split, list[int], Floats]:
     """(classifier, split, tested slides, their probabilities [N, C]) of one seed."""
     if not recipe.folds:
         split = stratified_split(encoded.labels, encoded.groups, seed=seed)
         model = _train(recipe, encoded, split.train, split.validation, seed)
         tested = list(split.test)
-        return model, split, tested, probabilities(model, [encoded.vectors[i] for i in tested])
+        return model, split, tested, probabilities(model, [encoded.bags[i] for i in tested])
     everything = set(range(len(encoded.slides)))
     tested, shares = [], []
     for test in stratified_folds(encoded.labels, encoded.groups, folds=recipe.folds, seed=seed):
         model = _train(recipe, encoded, sorted(everything - set(test)), (), seed)
         tested += test
-        shares.append(probabilities(model, [encoded.vectors[i] for i in test]))
+        shares.append(probabilities(model, [encoded.bags[i] for i in test]))
     final = _train(recipe, encoded, sorted(everything), (), seed)
     return final, Split(tuple(sorted(everything)), (), tuple(tested)), tested, np.concatenate(shares)
 
 
 def _train(
-    recipe: CohortRecipe, encoded: Encoded, train: Sequence[int], validation: Sequence[int], seed: int
+    recipe: CohortRecipe,
+    encoded: Gathered[Tensor],
+    train: Sequence[int],
+    validation: Sequence[int],
+    seed: int,
 ) -> AttentionMIL:
     model, _ = train_attention(
-        [encoded.vectors[i] for i in train],
+        [encoded.bags[i] for i in train],
         [encoded.slides[i].label for i in train],
         classes=len(recipe.classes),
-        validation=[(encoded.vectors[i], encoded.slides[i].label) for i in validation],
-        settings=TrainSettings(
-            seed=seed,
-            epochs=recipe.epochs,
-            hidden=recipe.hidden,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            balanced=recipe.balanced,
-        ),
+        validation=[(encoded.bags[i], encoded.slides[i].label) for i in validation],
+        settings=settings_of(recipe, seed),
     )
     return model
 
 
-def _scores(encoded: Encoded, tested: Sequence[int], shares: Floats, *, resamples: int = 1000) -> Scores:
+def _scores(
+    encoded: Gathered[Tensor], tested: Sequence[int], shares: Floats, *, resamples: int = 1000
+) -> Scores:
     labels, groups = [encoded.labels[i] for i in tested], [encoded.groups[i] for i in tested]
     return classification_scores(shares, labels, groups, resamples=resamples)
 
@@ -198,11 +172,10 @@ def _card(
     recipe: CohortRecipe,
     encoder: PatchEncoder,
     model: AttentionMIL,
-    encoded: Encoded,
+    encoded: Gathered[Tensor],
     scores: Scores,
     areas: tuple[float, float],
 ) -> ClassifierCard:
-    how = f"cross-validation in {recipe.folds} parts" if recipe.folds else "test slides of a 7:1:2 split"
     return ClassifierCard(
         name=recipe.name,
         kind="attention",
@@ -218,17 +191,11 @@ def _card(
         training=f"{recipe.training} {_cohort(recipe, encoded)}".strip(),
         licence=recipe.licence,
         limits=recipe.limits,
-        metrics={
-            "measured on": f"{how}, whole patients; 95 % interval over {scores.units} patients",
-            "macro AUC": str(scores.macro_auc),
-            "macro accuracy": str(scores.macro_accuracy),
-            "macro F1": str(scores.macro_f1),
-            f"macro AUC over {len(recipe.seeds)} seeds": f"{areas[0]:.3f} ± {areas[1]:.3f}",
-        },
+        metrics=card_metrics(recipe, scores, areas),
     )
 
 
-def _cohort(recipe: CohortRecipe, encoded: Encoded) -> str:
+def _cohort(recipe: CohortRecipe, encoded: Gathered[Tensor]) -> str:
     share = "all" if recipe.folds else "seven in ten"
     return f"A cohort of {len(encoded.slides)} images of {len(set(encoded.groups))} patients, {share} of them to train on."
 
@@ -275,12 +242,12 @@ def importance_table(found: Sequence[BagImportance], classes: Sequence[str]) -> 
     }
 
 
-def _named(split: Split, encoded: Encoded) -> dict[str, list[str]]:
+def _named(split: Split, encoded: Gathered[Tensor]) -> dict[str, list[str]]:
     return {side: [encoded.slides[i].name for i in rows] for side, rows in asdict(split).items()}
 
 
 def _write_predictions(
-    path: Path, recipe: CohortRecipe, encoded: Encoded, tested: Sequence[int], shares: Floats
+    path: Path, recipe: CohortRecipe, encoded: Gathered[Tensor], tested: Sequence[int], shares: Floats
 ) -> None:
     names = list(recipe.classes)
     with path.open("w", encoding="utf-8", newline="") as lines:
@@ -291,10 +258,6 @@ def _write_predictions(
             writer.writerow(
                 [slide.name, slide.group, names[slide.label], *(f"{share:.4f}" for share in shares[row])]
             )
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def train(path: Path, values: Mapping[str, object], out: Path) -> Path:

@@ -8,8 +8,7 @@ Pooled features are kept in ``DIR/objects``, so that a run that stopped goes on 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,16 @@ from tissuetalk.models import registry
 from tissuetalk.models.diagnosis.activation_maps import object_map
 from tissuetalk.models.diagnosis.classifier_file import ClassifierCard
 from tissuetalk.models.diagnosis.cohort import boxes_of
+from tissuetalk.models.diagnosis.cohort_parts import (
+    Gathered,
+    Report,
+    card_metrics,
+    gather,
+    score_line,
+    settings_of,
+    write_json,
+    write_metrics,
+)
 from tissuetalk.models.diagnosis.cohort_recipe import CohortRecipe, Slide, read_cohort_recipe, read_slides
 from tissuetalk.models.diagnosis.metrics import Floats, Scores, classification_scores, over_seeds
 from tissuetalk.models.diagnosis.object_aware import ObjectAwareModel
@@ -30,29 +39,10 @@ from tissuetalk.models.diagnosis.object_pooling import ObjectBag, read_objects
 from tissuetalk.models.diagnosis.patch_encoder import PatchEncoder, load_encoder
 from tissuetalk.models.diagnosis.segmented_bag import SegmentedBag, prompt_for
 from tissuetalk.models.diagnosis.splits import stratified_folds, stratified_split
-from tissuetalk.models.diagnosis.train_mil import TrainSettings, probabilities
+from tissuetalk.models.diagnosis.train_mil import probabilities
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import open_image
 from tissuetalk.models.interface import Segmenter
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """The slides with enough patches, and what their objects look like."""
-
-    slides: tuple[Slide, ...]
-    bags: tuple[ObjectBag, ...]
-    left_out: tuple[str, ...]
-
-    @property
-    def labels(self) -> list[int]:
-        return [slide.label for slide in self.slides]
-
-    @property
-    def groups(self) -> list[str]:
-        return [slide.group for slide in self.slides]
 
 
 @dataclass(frozen=True)
@@ -91,24 +81,13 @@ def train_object_cohort(recipe: CohortRecipe, out: Path, *, report: Report = pri
     areas = over_seeds([_scores(pooled, run, resamples=1).macro_auc.value for run in runs])
     card = _card(recipe, encoder, segmenter, known, pooled, scores, areas)
     card = store_object_classifier(out / card.name, card, runs[0].final)
-    _write_json(out / "split.json", {"test": [pooled.slides[i].name for i in runs[0].tested]})
-    _write_json(
-        out / "metrics.json",
-        {
-            "test": scores.as_dict(),
-            "macro_auc_over_seeds": {"mean": areas[0], "std": areas[1], "seeds": list(recipe.seeds)},
-            "slides": len(pooled.slides),
-            "tested": len(runs[0].tested),
-            "left_out": list(pooled.left_out),
-        },
-    )
-    _write_json(
+    write_json(out / "split.json", {"test": [pooled.slides[i].name for i in runs[0].tested]})
+    write_metrics(out, recipe, pooled, scores, areas, tested=len(runs[0].tested))
+    write_json(
         out / "objects.json",
         {"objects": shares_by_class(runs[0], pooled, card.classes), "not_looked_for": unknown},
     )
-    report(
-        f"{card.name}: macro AUC {scores.macro_auc}, accuracy {scores.macro_accuracy}, F1 {scores.macro_f1}"
-    )
+    report(score_line(card.name, scores))
     return card
 
 
@@ -121,24 +100,17 @@ def pool_cohort(
     store: Path,
     *,
     report: Report,
-) -> Pooled:
+) -> Gathered[ObjectBag]:
     """Segment and pool every slide; what is stored already is not computed again."""
     store.mkdir(parents=True, exist_ok=True)
-    kept: list[tuple[Slide, ObjectBag]] = []
-    left_out = []
-    for number, slide in enumerate(slides, start=1):
-        bag = _pooled(recipe, slide, encoder, segmenter, labels, store)
-        if bag is None:
-            left_out.append(slide.name)
-        else:
-            kept.append((slide, bag))
-        if number % 20 == 0 or number == len(slides):
-            report(f"{number} of {len(slides)} slides segmented and pooled")
-    if not kept:
-        raise InvalidArgumentError(
-            f"no slide has {recipe.least_patches} patches of tissue; lower `least_patches`."
-        )
-    return Pooled(tuple(slide for slide, _ in kept), tuple(bag for _, bag in kept), tuple(left_out))
+    return gather(
+        slides,
+        lambda slide: _pooled(recipe, slide, encoder, segmenter, labels, store),
+        least_patches=recipe.least_patches,
+        done="segmented and pooled",
+        every=20,
+        report=report,
+    )
 
 
 def _pooled(
@@ -171,7 +143,7 @@ def _pooled(
     return bag
 
 
-def _run(recipe: CohortRecipe, pooled: Pooled, seed: int) -> Run:
+def _run(recipe: CohortRecipe, pooled: Gathered[ObjectBag], seed: int) -> Run:
     if not recipe.folds:
         split = stratified_split(pooled.labels, pooled.groups, seed=seed)
         model = _train(recipe, pooled, split.train, split.validation, seed)
@@ -184,26 +156,23 @@ def _run(recipe: CohortRecipe, pooled: Pooled, seed: int) -> Run:
 
 
 def _train(
-    recipe: CohortRecipe, pooled: Pooled, train: Sequence[int], validation: Sequence[int], seed: int
+    recipe: CohortRecipe,
+    pooled: Gathered[ObjectBag],
+    train: Sequence[int],
+    validation: Sequence[int],
+    seed: int,
 ) -> ObjectAwareModel:
     model, _ = train_objects(
         [pooled.bags[i] for i in train],
         [pooled.slides[i].label for i in train],
         classes=len(recipe.classes),
         validation=[(pooled.bags[i], pooled.slides[i].label) for i in validation],
-        settings=TrainSettings(
-            seed=seed,
-            epochs=recipe.epochs,
-            hidden=recipe.hidden,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            balanced=recipe.balanced,
-        ),
+        settings=settings_of(recipe, seed),
     )
     return model
 
 
-def _scores(pooled: Pooled, run: Run, *, resamples: int = 1000) -> Scores:
+def _scores(pooled: Gathered[ObjectBag], run: Run, *, resamples: int = 1000) -> Scores:
     rows = run.tested
     return classification_scores(
         run.shares(pooled.bags),
@@ -213,7 +182,7 @@ def _scores(pooled: Pooled, run: Run, *, resamples: int = 1000) -> Scores:
     )
 
 
-def shares_by_class(run: Run, pooled: Pooled, classes: Sequence[str]) -> list[dict[str, object]]:
+def shares_by_class(run: Run, pooled: Gathered[ObjectBag], classes: Sequence[str]) -> list[dict[str, object]]:
     """For every class: objects by their mean activation for it, on the tested slides that are of it."""
     values: dict[tuple[int, str], list[tuple[float, float, int]]] = {}
     for model, rows in run.models:
@@ -246,11 +215,10 @@ def _card(
     encoder: PatchEncoder,
     segmenter: Segmenter,
     labels: Sequence[str],
-    pooled: Pooled,
+    pooled: Gathered[ObjectBag],
     scores: Scores,
     areas: tuple[float, float],
 ) -> ClassifierCard:
-    how = f"cross-validation in {recipe.folds} parts" if recipe.folds else "test slides of a 7:1:2 split"
     who = f"Objects segmented by {segmenter.card.name} ({segmenter.weights_sha256[:12]})."
     size = f"{len(pooled.slides)} images of {len(set(pooled.groups))} patients."
     return ClassifierCard(
@@ -268,18 +236,8 @@ def _card(
         training=f"{recipe.training} {size} {who}".strip(),
         licence=recipe.licence,
         limits=recipe.limits,
-        metrics={
-            "measured on": f"{how}, whole patients; 95 % interval over {scores.units} patients",
-            "macro AUC": str(scores.macro_auc),
-            "macro accuracy": str(scores.macro_accuracy),
-            "macro F1": str(scores.macro_f1),
-            f"macro AUC over {len(recipe.seeds)} seeds": f"{areas[0]:.3f} ± {areas[1]:.3f}",
-        },
+        metrics=card_metrics(recipe, scores, areas),
     )
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def train(path: Path, values: Mapping[str, object], out: Path) -> Path:

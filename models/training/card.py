@@ -151,8 +151,18 @@ def card(metrics: dict[str, Any], name: str) -> str:
             "out (GlaS and Kumar had no say), so those scores are a little flattered."
         ),
     ]
-    presence = metrics["presence"]
-    lines += [
+    lines += _presence(metrics["presence"])
+    refused = "".join(
+        f"| {key} | {row['images']} | {row['dice']:.3f} | {row['precision']:.2f} | {row['recall']:.2f} |\n"
+        for key, row in metrics.get("refused", {}).items()
+    )
+    scale = SCALE_UNKNOWN + SPEED
+    return "\n".join(lines) + "\n" + scale + (REFUSED + refused if refused else "") + FAILURES + LIMITS
+
+
+def _presence(presence: dict[str, Any]) -> list[str]:
+    """How far the stated probability can be believed, and what was missed or made up."""
+    lines = [
         "",
         "## Presence",
         "",
@@ -175,12 +185,7 @@ def card(metrics: dict[str, Any], name: str) -> str:
         f"| {target} | {row['absent']} | {row['false_masks']} | {row['present']} | {row['missed']} |"
         for target, row in presence["by_target"].items()
     ]
-    refused = "".join(
-        f"| {key} | {row['images']} | {row['dice']:.3f} | {row['precision']:.2f} | {row['recall']:.2f} |\n"
-        for key, row in metrics.get("refused", {}).items()
-    )
-    scale = SCALE_UNKNOWN + SPEED
-    return "\n".join(lines) + "\n" + scale + (REFUSED + refused if refused else "") + FAILURES + LIMITS
+    return lines
 
 
 if __name__ == "__main__":

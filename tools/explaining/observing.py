@@ -19,6 +19,7 @@ from tissuetalk.tools import drawing, engine
 from tissuetalk.tools.explain_results import Observation
 from tissuetalk.tools.explaining.asking import concepts_in
 from tissuetalk.tools.features import FeatureCache
+from tissuetalk.tools.records import bounding_box
 from tissuetalk.tools.results import Mask, NotSegmented, SegmentResult
 
 MOST_WORKING_PX = 2048 * 2048
@@ -117,20 +118,7 @@ def observe(
 def _seen(name: str, maps: engine.Found, region: Box, number: int, mpp: float | None) -> Seen:
     if not maps.mask.any():
         statement = f"{name}: not mentioned, looked for and not found; presence {maps.presence:.2f}"
-        answer = Observation(
-            number=None,
-            name=name,
-            found=False,
-            presence=round(maps.presence, 4),
-            area_px=0,
-            area_um2=None,
-            area_fraction=0.0,
-            count=None,
-            bbox=None,
-            colour=None,
-            statement=statement,
-        )
-        return Seen(answer, None)
+        return _nothing(name, round(maps.presence, 4), statement)
     area_px = int(maps.mask.sum())
     share = area_px / maps.mask.size
     count = None if maps.instances is None else len(np.unique(maps.instances[maps.instances > 0]))
@@ -145,7 +133,7 @@ def _seen(name: str, maps: engine.Found, region: Box, number: int, mpp: float | 
         area_um2=None if mpp is None else area_px * mpp**2,
         area_fraction=share,
         count=count,
-        bbox=_bounds(maps.mask, region),
+        bbox=bounding_box(maps.mask, region),
         colour=drawing.colour_of(number - 1),
         statement=f"{name}: not mentioned; the model outlines {objects}{share:.1%} of the region as this "
         f"(presence {maps.presence:.2f}). An observation to look at, not a diagnosis.",
@@ -154,12 +142,15 @@ def _seen(name: str, maps: engine.Found, region: Box, number: int, mpp: float | 
 
 
 def _not_looked_for(name: str, why: str) -> Seen:
-    statement = f"{name}: not looked for, {why}"
+    return _nothing(name, None, f"{name}: not looked for, {why}")
+
+
+def _nothing(name: str, presence: float | None, statement: str) -> Seen:
     answer = Observation(
         number=None,
         name=name,
         found=False,
-        presence=None,
+        presence=presence,
         area_px=0,
         area_um2=None,
         area_fraction=0.0,
@@ -169,12 +160,6 @@ def _not_looked_for(name: str, why: str) -> Seen:
         statement=statement,
     )
     return Seen(answer, None)
-
-
-def _bounds(mask: NDArray[np.bool_], region: Box) -> list[int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x0, y0 = region.x0 + int(columns[0]), region.y0 + int(rows[0])
-    return [x0, y0, region.x0 + int(columns[-1]) + 1, region.y0 + int(rows[-1]) + 1]
 
 
 def summary(seen: Sequence[Observation]) -> str | None:
