@@ -15,12 +15,12 @@ from PIL import Image
 
 from benchmarks.figure import Figure
 from tissuetalk.models import registry
-from tissuetalk.models.backends.interface import PromptableSegmenter, is_pointed
+from tissuetalk.models.segmentation.pointed import PromptableSegmenter, is_pointed
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.models.interface import Segmenter
+from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.looking import look
-from tissuetalk.tools.scale import Scale, region_of
+from tissuetalk.tools.segment.looking import look
+from tissuetalk.tools.segment.scale import Scale, region_of
 
 SIDE_PX = 256
 MPP = 0.5

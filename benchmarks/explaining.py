@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.figure import Figure
 from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.order import Asked
+from tissuetalk.tools.segment.order import Asked
 from tissuetalk.tools.workbench import Workbench
 
 SAMPLE = Path(__file__).parent.parent / "models" / "samples" / "tnbc.jpg"

@@ -19,8 +19,8 @@ from PIL import Image
 from benchmarks.figure import Figure
 from benchmarks.serving import http_client, over_stdio
 from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.order import Asked
-from tissuetalk.tools.results import TargetArgument
+from tissuetalk.tools.segment.order import Asked
+from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.workbench import Workbench
 
 ROUNDS = 15

@@ -18,10 +18,10 @@ from typing import Any
 
 from tissuetalk.models import registry
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.order import Order
-from tissuetalk.tools.segment import segment
-from tissuetalk.tools.slides import blocks, windows
-from tissuetalk.tools.slides.settings import SlideSettings
+from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.segment import blocks, windows
+from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
 
 SEEN_TILES = 4
@@ -65,7 +65,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         runner = None
         started = time.perf_counter()
         if request.get("ray_workers"):
-            from tissuetalk.tools.slides.ray_runner import Cluster
+            from tissuetalk.tools.segment.ray_runner import Cluster
 
             runner = stack.enter_context(Cluster(workers=request["ray_workers"])).runner
         cluster_s = time.perf_counter() - started
@@ -166,7 +166,7 @@ def _gflop(encode: Any, decode: Any, clock: Clock, request: dict[str, Any]) -> f
 
 
 def _prompts(request: dict[str, Any]) -> list[Any]:
-    from tissuetalk.tools.targets import prompt_for
+    from tissuetalk.tools.segment.targets import prompt_for
 
     return [prompt_for(Target(None, words)) for words in request["words"]]
 

@@ -27,7 +27,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tests.drawn_slides import RESECTION, cached
 from tissuetalk.tools import workbench
-from tissuetalk.tools.slides.settings import SlideSettings
+from tissuetalk.tools.segment.settings import SlideSettings
 
 ALWAYS_BLOCKS = SlideSettings(whole_px=0)
 PATIENCE_S = 1.0
@@ -83,8 +83,8 @@ async def status(client: Client, job_id: str) -> dict[str, Any]:
 
 
 def in_one_go(slide: Path, asked: dict[str, Any], workspace: Path) -> None:
-    from tissuetalk.tools.order import Asked, understand
-    from tissuetalk.tools.segment import segment
+    from tissuetalk.tools.segment.order import Asked, understand
+    from tissuetalk.tools.segment.segment import segment
     from tissuetalk.tools.workbench import Workbench
 
     with closing(Workbench.at((slide.parent,), workspace, roots_named=True, slides=ALWAYS_BLOCKS)) as bench:

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from tissuetalk.models.errors import (
-    BusyError,
-    InvalidArgumentError,
-    NoTargetInWordsError,
-    ResourceError,
-)
+from tissuetalk.models.errors import BusyError, InvalidArgumentError, NoTargetInWordsError, ResourceError
 from tissuetalk.prompts.gaps import is_known, unread
 from tissuetalk.prompts.llm.engine import LLMEngine
 from tissuetalk.prompts.llm.evidence import Span

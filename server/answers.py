@@ -7,7 +7,7 @@ from typing import Any
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
-from tissuetalk.tools.results import Answer
+from tissuetalk.tools.answers.results import Answer
 
 
 def as_result(answer: Answer[Any]) -> CallToolResult:

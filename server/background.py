@@ -12,11 +12,11 @@ from mcp.server.mcpserver import Context
 from tissuetalk.server.lazy import LazyDesk
 
 if TYPE_CHECKING:
-    from tissuetalk.tools.explain_results import ExplainResult
-    from tissuetalk.tools.explaining.asking import Asking
-    from tissuetalk.tools.job_results import JobStatus
-    from tissuetalk.tools.order import Order
-    from tissuetalk.tools.results import Answer, SegmentAnswer, SegmentResult
+    from tissuetalk.tools.answers.explained import ExplainResult
+    from tissuetalk.tools.explain.asking import Asking
+    from tissuetalk.tools.answers.job import JobStatus
+    from tissuetalk.tools.segment.order import Order
+    from tissuetalk.tools.answers.results import Answer, SegmentAnswer, SegmentResult
     from tissuetalk.tools.work import Progress, Stop, Task
 
 R = TypeVar("R")
@@ -91,7 +91,7 @@ class Background:
         return self._lazy.queue().submit(work)
 
     def _understand(self, arguments: dict[str, Any]) -> Order:
-        from tissuetalk.tools.order import Asked
+        from tissuetalk.tools.segment.order import Asked
 
         return self._lazy.desk().understand(Asked(**arguments))
 

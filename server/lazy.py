@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tissuetalk.tools.desk import Desk
-    from tissuetalk.tools.slides.settings import SlideSettings
+    from tissuetalk.tools.segment.settings import SlideSettings
     from tissuetalk.tools.work import WorkQueue
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from transformers import ViTConfig, ViTModel
 
-from tissuetalk.models.diagnosis.bags import TissuePair
-from tissuetalk.models.diagnosis.patch_bag import Patch
-from tissuetalk.models.diagnosis.patch_encoder import PatchFeatures, TransformersEncoder
+from tissuetalk.models.classifiers.bags import TissuePair
+from tissuetalk.models.classifiers.patch_bag import Patch
+from tissuetalk.models.classifiers.patch_encoder import PatchFeatures, TransformersEncoder
 
 SIDE = 64
 STROMA = (160, 130, 150)

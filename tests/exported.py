@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.tools.export import export
-from tissuetalk.tools.result_folder import ResultFolder
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 ORIGIN_XY = (37, 21)
 HEIGHT, WIDTH = 300, 420

@@ -14,10 +14,10 @@ import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tissuetalk.models.interface import RGB
-from tissuetalk.models.object_table import object_table
-from tissuetalk.tools import outlines
-from tissuetalk.tools.result_folder import ResultFolder
+from tissuetalk.models.segmenter import RGB
+from tissuetalk.models.masks.object_table import object_table
+from tissuetalk.models.masks import outlines
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 STEP = 2
 """Full-resolution pixels per label pixel."""

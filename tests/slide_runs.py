@@ -21,14 +21,14 @@ import shapely
 import zarr
 
 from tissuetalk.models import registry
-from tissuetalk.models.classical.nuclei import ClassicalNuclei
-from tissuetalk.models.interface import RGB, Capability, Context, Decoded, Finished, Prompt
+from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
+from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.engine import Progress, Stop
-from tissuetalk.tools.order import Order
-from tissuetalk.tools.results import Mask, SegmentResult
-from tissuetalk.tools.segment import segment
-from tissuetalk.tools.slides.settings import SlideSettings
+from tissuetalk.tools.segment.engine import Progress, Stop
+from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.answers.results import Mask, SegmentResult
+from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
 
 SMALL = SlideSettings(whole_px=0, tile_px=192, window_px=256)
@@ -93,7 +93,7 @@ class DarkParts:
         return [Decoded(features + (150 if prompt.words == "parts" else 200)) for prompt in prompts]
 
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
-        from tissuetalk.tools.slides.cutting import connected
+        from tissuetalk.tools.segment.cutting import connected
 
         mask = stitched.logits > 0
         if prompt.words == "parts":

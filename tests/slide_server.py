@@ -12,7 +12,7 @@ import slow_model
 
 from tissuetalk.models import registry
 from tissuetalk.tools import workbench
-from tissuetalk.tools.slides.settings import SlideSettings
+from tissuetalk.tools.segment.settings import SlideSettings
 
 SMALL_BLOCKS = SlideSettings(whole_px=0, tile_px=256, window_px=512)
 

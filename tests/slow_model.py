@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tissuetalk.models import registry
-from tissuetalk.models.classical.nuclei import ClassicalNuclei
-from tissuetalk.models.interface import RGB, Context
+from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
+from tissuetalk.models.segmenter import RGB, Context
 
 NAME = "slow-nuclei"
 GATE, LOG = "SLOW_MODEL_GATE", "SLOW_MODEL_LOG"

@@ -9,26 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tissuetalk.models.diagnosis.classifier_file import ClassifierCard
-from tissuetalk.models.diagnosis.object_aware import ObjectAwareConfig, ObjectAwareModel
-from tissuetalk.models.diagnosis.object_classifier import (
-    ObjectClassifier,
-    ObjectEvidence,
-    bag_evidence,
-    object_evidence,
-)
-from tissuetalk.models.diagnosis.patch_bag import DrawnBag, ObjectMask, Patch
-from tissuetalk.models.diagnosis.patch_encoder import PatchFeatures
+from tissuetalk.models.classifiers.classifier_file import ClassifierCard
+from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, ObjectAwareModel
+from tissuetalk.models.classifiers.object_classifier import ObjectClassifier, ObjectEvidence, bag_evidence, object_evidence
+from tissuetalk.models.classifiers.patch_bag import DrawnBag, ObjectMask, Patch
+from tissuetalk.models.classifiers.patch_encoder import PatchFeatures
 from tissuetalk.models.images import Box, open_image
-from tissuetalk.tools.explaining.activation_pictures import (
-    View,
-    evidence_picture,
-    map_panel,
-    objects_painted,
-    patches_painted,
-    view_of_image,
-    view_of_patches,
-)
+from tissuetalk.tools.explain.activation_pictures import View, evidence_picture, map_panel, objects_painted, patches_painted, view_of_image, view_of_patches
 
 OBJECTS = ("gland", "tumour", "other")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tissuetalk.models.backends.cards import ORIGINS, availability, weights_of
+from tissuetalk.models.segmentation.cards import ORIGINS, availability, weights_of
 from tissuetalk.models.errors import ModelUnavailableError
 
 
@@ -24,7 +24,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_listing_models_imports_no_deep_learning_library() -> None:
     code = (
-        "import sys; from tissuetalk.models.backends.cards import ORIGINS, availability; "
+        "import sys; from tissuetalk.models.segmentation.cards import ORIGINS, availability; "
         "[availability(name) for name in ORIGINS]; "
         "print([m for m in ('torch', 'transformers', 'huggingface_hub') if m in sys.modules])"
     )

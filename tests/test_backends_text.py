@@ -18,9 +18,9 @@ from transformers import (
     Sam3Model,
 )
 
-from tissuetalk.models.backends import clipseg, sam3
+from tissuetalk.models.segmentation import clipseg, sam3
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.interface import RGB, Context, Decoded, Prompt, Segmenter
+from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *(letter + "</w>" for letter in "abcdefghijklmnopqrstuvwxyz")]
 VOCABULARY = {token: number for number, token in enumerate([*LETTERS, "<|startoftext|>", "<|endoftext|>"])}

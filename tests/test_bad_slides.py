@@ -13,19 +13,13 @@ import pytest
 import tifffile
 from drawn_slides import Drawing, draw
 
-from tissuetalk.models.errors import (
-    CancelledError,
-    ImageChangedError,
-    UnreadableImageError,
-    WorkspaceFullError,
-    WorkspaceUnwritableError,
-)
+from tissuetalk.models.errors import CancelledError, ImageChangedError, UnreadableImageError, WorkspaceFullError, WorkspaceUnwritableError
 from tissuetalk.models.images import open_image
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.order import Order
-from tissuetalk.tools.results import Mask, SegmentResult
-from tissuetalk.tools.segment import segment
-from tissuetalk.tools.slides.settings import SlideSettings
+from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.answers.results import Mask, SegmentResult
+from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
 
 NUCLEI = Request("request", (Target(None, "nuclei"),))

@@ -15,7 +15,7 @@ import pytest
 from drawn import disc_image
 from PIL import Image
 
-from tissuetalk.server import command_line
+from tissuetalk.server.commands import command_line
 
 COMMAND = str(Path(sys.executable).with_name("tissuetalk"))
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tissuetalk.models.data.augment import Strength, affine, colours, warp
-from tissuetalk.models.data.counterexamples import counterexamples
-from tissuetalk.models.data.example import BACKGROUND, FOREGROUND, TARGET_MPP, UNKNOWN
-from tissuetalk.models.data.manifest import microns_per_pixel, read_manifest
-from tissuetalk.models.data.objects import core_distance, from_instances, split_touching
-from tissuetalk.models.data.sources import SOURCES, load
-from tissuetalk.models.data.wordings import LEVELS, targets, wordings
+from tissuetalk.models.datasets.augment import Strength, affine, colours, warp
+from tissuetalk.models.datasets.counterexamples import counterexamples
+from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, TARGET_MPP, UNKNOWN
+from tissuetalk.models.datasets.manifest import microns_per_pixel, read_manifest
+from tissuetalk.models.datasets.objects import core_distance, from_instances, split_touching
+from tissuetalk.models.datasets.sources import SOURCES, load
+from tissuetalk.models.datasets.wordings import LEVELS, targets, wordings
 from tissuetalk.models.errors import InvalidArgumentError
 
 SAMPLES = Path(__file__).parent.parent / "models" / "data" / "samples"

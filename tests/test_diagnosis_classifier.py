@@ -10,19 +10,12 @@ import pytest
 import torch
 from drawn_tissue import ColourEncoder, pairs
 
-from tissuetalk.models.diagnosis.bags import planted_bags
-from tissuetalk.models.diagnosis.classifier import (
-    FOLDER_VARIABLE,
-    classifiers,
-    load_classifier,
-    predict_bag,
-    sizes_of,
-    store_classifier,
-)
-from tissuetalk.models.diagnosis.classifier_file import ClassifierCard
-from tissuetalk.models.diagnosis.mil import AttentionMIL, MilConfig
-from tissuetalk.models.diagnosis.patch_encoder import encode_bag
-from tissuetalk.models.diagnosis.train_mil import TrainSettings, train_attention
+from tissuetalk.models.classifiers.bags import planted_bags
+from tissuetalk.models.classifiers.classifier import FOLDER_VARIABLE, classifiers, load_classifier, predict_bag, sizes_of, store_classifier
+from tissuetalk.models.classifiers.classifier_file import ClassifierCard
+from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
+from tissuetalk.models.classifiers.patch_encoder import encode_bag
+from tissuetalk.models.classifiers.train_mil import TrainSettings, train_attention
 from tissuetalk.models.errors import ModelUnavailableError
 
 SMALL = TrainSettings(epochs=30, hidden=16, learning_rate=5e-3)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from drawn import save
 
-from tissuetalk.models.diagnosis.classifier import load_classifier, predict
-from tissuetalk.models.diagnosis.cohort import main, train_cohort
-from tissuetalk.models.diagnosis.cohort_recipe import read_cohort_recipe, read_slides
-from tissuetalk.models.diagnosis.object_lists import importance_objects
+from tissuetalk.models.classifiers.classifier import load_classifier, predict
+from tissuetalk.models.classifiers.cohort import main, train_cohort
+from tissuetalk.models.classifiers.cohort_recipe import read_cohort_recipe, read_slides
+from tissuetalk.models.classifiers.object_lists import importance_objects
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import open_image
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from drawn_tissue import COLOURS, ColourEncoder, pairs, patch
 
-from tissuetalk.models.diagnosis.bags import planted_bags, without_evidence
-from tissuetalk.models.diagnosis.blur import blurred_where
-from tissuetalk.models.diagnosis.classifier import Classifier, predict_bag, sizes_of
-from tissuetalk.models.diagnosis.classifier_file import ClassifierCard
-from tissuetalk.models.diagnosis.controls import grey_squares, moved_masks, random_masks, superpixels
-from tissuetalk.models.diagnosis.importance import bag_importance, by_class, control_of
-from tissuetalk.models.diagnosis.metrics import macro_auc
-from tissuetalk.models.diagnosis.patch_bag import DrawnBag, Patch
-from tissuetalk.models.diagnosis.patch_encoder import encode_bag, encode_patches
-from tissuetalk.models.diagnosis.train_mil import TrainSettings, probabilities, train_attention
+from tissuetalk.models.classifiers.bags import planted_bags, without_evidence
+from tissuetalk.models.classifiers.blur import blurred_where
+from tissuetalk.models.classifiers.classifier import Classifier, predict_bag, sizes_of
+from tissuetalk.models.classifiers.classifier_file import ClassifierCard
+from tissuetalk.models.classifiers.controls import grey_squares, moved_masks, random_masks, superpixels
+from tissuetalk.models.classifiers.importance import bag_importance, by_class, control_of
+from tissuetalk.models.classifiers.metrics import macro_auc
+from tissuetalk.models.classifiers.patch_bag import DrawnBag, Patch
+from tissuetalk.models.classifiers.patch_encoder import encode_bag, encode_patches
+from tissuetalk.models.classifiers.train_mil import TrainSettings, probabilities, train_attention
 from tissuetalk.models.errors import InvalidArgumentError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from drawn_tissue import COLOURS, ColourEncoder, pairs
 
-from tissuetalk.models.diagnosis.bags import planted_bags, without_evidence
-from tissuetalk.models.diagnosis.planted import RememberingEncoder, figures, train_planted
-from tissuetalk.models.diagnosis.tissues import Sides, Tissue, planted_tissues
+from tissuetalk.models.classifiers.bags import planted_bags, without_evidence
+from tissuetalk.models.classifiers.planted import RememberingEncoder, figures, train_planted
+from tissuetalk.models.classifiers.tissues import Sides, Tissue, planted_tissues
 from tissuetalk.models.errors import InvalidArgumentError
 
 SAMPLES = Path(__file__).parents[1] / "models" / "data" / "samples"

@@ -7,14 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tissuetalk.models.diagnosis.classifier import SHIPPED, Classifier, load_classifier, predict
-from tissuetalk.models.diagnosis.classifier_file import read_card
-from tissuetalk.models.diagnosis.object_classifier import (
-    ObjectClassifier,
-    load_object_classifier,
-    object_evidence,
-)
-from tissuetalk.models.diagnosis.patch_bag import ObjectMask
+from tissuetalk.models.classifiers.classifier import SHIPPED, Classifier, load_classifier, predict
+from tissuetalk.models.classifiers.classifier_file import read_card
+from tissuetalk.models.classifiers.object_classifier import ObjectClassifier, load_object_classifier, object_evidence
+from tissuetalk.models.classifiers.patch_bag import ObjectMask
 from tissuetalk.models.images import Box, open_image
 
 PROJECT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from wsidicom import WsiDicom
 
 from tissuetalk.models.errors import UnreadableImageError
 from tissuetalk.models.images import Box, open_image
-from tissuetalk.tools.slides.addresses import expand
+from tissuetalk.tools.storage.addresses import expand
 
 DRAWING = Drawing(side_px=2048, fragment_mm2=0.3, mpp=0.5, smallest_px=600)
 

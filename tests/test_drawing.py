@@ -10,7 +10,7 @@ from drawn import rectangles
 from PIL import Image
 
 from tissuetalk.models.images import Box
-from tissuetalk.tools import drawing
+from tissuetalk.tools.drawing import drawing
 
 NOISE = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
 

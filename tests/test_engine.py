@@ -13,11 +13,11 @@ from drawn import discs, lattice, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tissuetalk.models.classical.nuclei import ClassicalNuclei
+from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.errors import CancelledError, ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource, open_image
-from tissuetalk.models.interface import Capability, Context, Decoded, Finished, Prompt
-from tissuetalk.tools import engine
+from tissuetalk.models.segmenter import Capability, Context, Decoded, Finished, Prompt
+from tissuetalk.tools.segment import engine
 
 NUCLEI = Prompt(None, "nuclei", "nuclei")
 DARK = Prompt(None, "dark", "dark")

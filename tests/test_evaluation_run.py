@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tissuetalk.models.characteristics import Labels, Mask
+from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError, WorkspaceUnwritableError
-from tissuetalk.models.evaluation.annotations import class_name, indexed_classes
-from tissuetalk.models.evaluation.bootstrap import Interval
-from tissuetalk.models.evaluation.plots import intervals_svg
-from tissuetalk.models.evaluation.report import scores_svg, trend_svg
-from tissuetalk.models.evaluation.tables import table
-from tissuetalk.tools.evaluate import Summary, default_words, evaluate
+from tissuetalk.models.metrics.annotations import class_name, indexed_classes
+from tissuetalk.models.metrics.bootstrap import Interval
+from tissuetalk.models.metrics.plots import intervals_svg
+from tissuetalk.models.metrics.report import scores_svg, trend_svg
+from tissuetalk.models.metrics.tables import table
+from tissuetalk.tools.evaluate.evaluate import Summary, default_words, evaluate
 
 HEADER = "file,mask,mask_kind,mask_class,group,organ,mpp_um\n"
 

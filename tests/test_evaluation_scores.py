@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tissuetalk.models.evaluation.scores import dice, iou, mask_scores, object_scores
+from tissuetalk.models.metrics.scores import dice, iou, mask_scores, object_scores
 
 Labels = NDArray[np.int32]
 

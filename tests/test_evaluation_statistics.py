@@ -9,27 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tissuetalk.models.characteristics import Mask
-from tissuetalk.models.evaluation import trends
-from tissuetalk.models.evaluation.aggregate import (
-    Sample,
-    best_stand_in,
-    by_level,
-    overall,
-    valid_external_types,
-    weighted_overall,
-)
-from tissuetalk.models.evaluation.bootstrap import bootstrap
-from tissuetalk.models.evaluation.oracles import (
-    ask_oracle,
-    boxes_as_mask,
-    efficiency,
-    instance_boxes,
-    union_box,
-)
-from tissuetalk.models.evaluation.robustness import Wording, agreement, robustness
-from tissuetalk.models.evaluation.significance import against_second_best, paired_t_test
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.masks.characteristics import Mask
+from tissuetalk.models.metrics import trends
+from tissuetalk.models.metrics.aggregate import Sample, best_stand_in, by_level, overall, valid_external_types, weighted_overall
+from tissuetalk.models.metrics.bootstrap import bootstrap
+from tissuetalk.models.metrics.oracles import ask_oracle, boxes_as_mask, efficiency, instance_boxes, union_box
+from tissuetalk.models.metrics.robustness import Wording, agreement, robustness
+from tissuetalk.models.metrics.significance import against_second_best, paired_t_test
+from tissuetalk.models.segmenter import RGB
 
 DATA = Path(__file__).parent / "data" / "evaluation"
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tissuetalk.models.diagnosis.classifier import sizes_of, store_classifier
-from tissuetalk.models.diagnosis.classifier_file import ClassifierCard
-from tissuetalk.models.diagnosis.mil import AttentionMIL, MilConfig
-from tissuetalk.models.diagnosis.object_aware import ObjectAwareConfig, ObjectAwareModel
-from tissuetalk.models.diagnosis.object_classifier import store_object_classifier
-from tissuetalk.models.diagnosis.patch_encoder import load_encoder
+from tissuetalk.models.classifiers.classifier import sizes_of, store_classifier
+from tissuetalk.models.classifiers.classifier_file import ClassifierCard
+from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
+from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, ObjectAwareModel
+from tissuetalk.models.classifiers.object_classifier import store_object_classifier
+from tissuetalk.models.classifiers.patch_encoder import load_encoder
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.order import Asked
+from tissuetalk.tools.segment.order import Asked
 from tissuetalk.tools.workbench import Workbench
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"

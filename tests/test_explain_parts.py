@@ -9,9 +9,10 @@ from tissuetalk.models.images import Box
 from tissuetalk.prompts.glossary import card_for, card_for_concept
 from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.taxonomy import LABELS
-from tissuetalk.tools.explaining import calibrate, counterfactual, perturbing, reliability, sheet, windows
-from tissuetalk.tools.explaining.asking import Asking, kinds_of
-from tissuetalk.tools.explaining.calibrate import Seen
+from tissuetalk.tools.explain import calibrate, counterfactual, perturbing, reliability, windows
+from tissuetalk.tools.drawing import sheet
+from tissuetalk.tools.explain.asking import Asking, kinds_of
+from tissuetalk.tools.explain.calibrate import Seen
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tissuetalk.tools import outlines
+from tissuetalk.models.masks import outlines
 from tissuetalk.tools.export import export
 
 

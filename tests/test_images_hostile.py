@@ -17,7 +17,7 @@ from PIL import Image
 
 from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.images import Box, Limits
-from tissuetalk.tools.roots import Roots
+from tissuetalk.tools.storage.roots import Roots
 
 DATA = Path(__file__).parent / "data" / "images"
 JPEG = (DATA / "OSCC_400x_401.jpg").read_bytes()

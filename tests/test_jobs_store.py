@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tissuetalk.models.errors import UnknownJobError
-from tissuetalk.tools.workspace import JobStore, Workspace
+from tissuetalk.tools.storage.workspace import JobStore, Workspace
 
 
 class Clock:

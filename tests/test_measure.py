@@ -13,8 +13,8 @@ from drawn import HAEMATOXYLIN, discs, rectangles, save, stored
 
 from tissuetalk.models.errors import InvalidArgumentError, UnknownMaskError
 from tissuetalk.models.images import open_image
-from tissuetalk.tools import measure
-from tissuetalk.tools.result_folder import ResultFolder
+from tissuetalk.tools.measure import measure
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 THREE = [(0, 0, 10, 10), (30, 0, 50, 10), (30, 40, 40, 70)]
 """Areas 100, 200 and 300 px; centroids (4.5, 4.5), (39.5, 4.5) and (34.5, 54.5)."""

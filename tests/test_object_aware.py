@@ -10,21 +10,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tissuetalk.models.diagnosis.activation_maps import object_map
-from tissuetalk.models.diagnosis.classifier_file import ClassifierCard
-from tissuetalk.models.diagnosis.metrics import classification_scores
-from tissuetalk.models.diagnosis.object_aware import ObjectAwareConfig, ObjectAwareModel
-from tissuetalk.models.diagnosis.object_classifier import (
-    ObjectClassifier,
-    bag_evidence,
-    load_object_classifier,
-    store_object_classifier,
-    train_objects,
-)
-from tissuetalk.models.diagnosis.object_pooling import ObjectBag, pool_objects, read_objects, token_weights
-from tissuetalk.models.diagnosis.patch_bag import DrawnBag, Patch
-from tissuetalk.models.diagnosis.patch_encoder import PatchFeatures
-from tissuetalk.models.diagnosis.train_mil import TrainSettings, probabilities
+from tissuetalk.models.classifiers.activation_maps import object_map
+from tissuetalk.models.classifiers.classifier_file import ClassifierCard
+from tissuetalk.models.classifiers.metrics import classification_scores
+from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, ObjectAwareModel
+from tissuetalk.models.classifiers.object_classifier import ObjectClassifier, bag_evidence, load_object_classifier, store_object_classifier, train_objects
+from tissuetalk.models.classifiers.object_pooling import ObjectBag, pool_objects, read_objects, token_weights
+from tissuetalk.models.classifiers.patch_bag import DrawnBag, Patch
+from tissuetalk.models.classifiers.patch_encoder import PatchFeatures
+from tissuetalk.models.classifiers.train_mil import TrainSettings, probabilities
 from tissuetalk.models.errors import CancelledError, InvalidArgumentError, ModelUnavailableError
 
 OBJECTS = ("gland", "tumour", "other")

@@ -12,16 +12,16 @@ import pytest
 from drawn_tissue import ColourEncoder
 from PIL import Image
 
-from tissuetalk.models.diagnosis import object_cohort
-from tissuetalk.models.diagnosis.cohort_recipe import CohortRecipe, read_cohort_recipe
-from tissuetalk.models.diagnosis.object_classifier import load_object_classifier, object_evidence
-from tissuetalk.models.diagnosis.object_cohort import train_object_cohort
-from tissuetalk.models.diagnosis.object_lists import map_objects, with_other
-from tissuetalk.models.diagnosis.patch_bag import ObjectMask
+from tissuetalk.models.classifiers import object_cohort
+from tissuetalk.models.classifiers.cohort_recipe import CohortRecipe, read_cohort_recipe
+from tissuetalk.models.classifiers.object_classifier import load_object_classifier, object_evidence
+from tissuetalk.models.classifiers.object_cohort import train_object_cohort
+from tissuetalk.models.classifiers.object_lists import map_objects, with_other
+from tissuetalk.models.classifiers.patch_bag import ObjectMask
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
-from tissuetalk.models.interface import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
-from tissuetalk.tools.recipes import PRESETS, run_recipe
+from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
+from tissuetalk.tools.train.recipes import PRESETS, run_recipe
 
 GLAND, TUMOUR = "colon-tissue-gland", "breast-tissue-tumor"
 
@@ -157,7 +157,7 @@ def test_the_tcga_recipe_asks_for_the_21_objects_of_the_paper_and_runs_by_its_pr
     path = Path(object_cohort.__file__).parent / "recipes" / "tcga_brca_objects.yaml"
     recipe = read_cohort_recipe(path)
     assert with_other(recipe.objects) == map_objects("breast")
-    assert PRESETS[recipe.preset] == "tissuetalk.models.diagnosis.object_cohort"
+    assert PRESETS[recipe.preset] == "tissuetalk.models.classifiers.object_cohort"
 
 
 def test_the_command_that_trains_takes_the_recipe(

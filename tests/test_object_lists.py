@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tissuetalk.models.diagnosis.object_lists import (
-    MINIMUM_DICE,
-    data_objects,
-    importance_objects,
-    map_objects,
-    scored_objects,
-    with_other,
-)
+from tissuetalk.models.classifiers.object_lists import MINIMUM_DICE, data_objects, importance_objects, map_objects, scored_objects, with_other
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.prompts.taxonomy import Label, published_masks
 

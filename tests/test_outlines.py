@@ -11,7 +11,7 @@ from drawn import rectangles, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tissuetalk.tools import outlines
+from tissuetalk.models.masks import outlines
 
 EMPTY = np.zeros((40, 60), np.int32)
 

@@ -13,17 +13,17 @@ import pytest
 from pathseg_files import MAKERS, image, mask, two
 from typer.testing import CliRunner
 
-from tissuetalk.models.data.example import FOREGROUND
-from tissuetalk.models.data.manifest import read_manifest
-from tissuetalk.models.data.pathseg.examples import examples
-from tissuetalk.models.data.pathseg.prepare import prepare, read_source
-from tissuetalk.models.data.pathseg.source import source_named, sources
-from tissuetalk.models.data.pathseg.standardise import overlap, patches, random_split, windows
-from tissuetalk.models.data.subset import draw_subset
+from tissuetalk.models.datasets.example import FOREGROUND
+from tissuetalk.models.datasets.manifest import read_manifest
+from tissuetalk.models.datasets.pathseg.examples import examples
+from tissuetalk.models.datasets.pathseg.prepare import prepare, read_source
+from tissuetalk.models.datasets.pathseg.source import source_named, sources
+from tissuetalk.models.datasets.pathseg.standardise import overlap, patches, random_split, windows
+from tissuetalk.models.datasets.subset import draw_subset
 from tissuetalk.models.errors import BadRequestError, InvalidArgumentError, UnreadableImageError
-from tissuetalk.models.evaluation.annotations import read_annotations
+from tissuetalk.models.metrics.annotations import read_annotations
 from tissuetalk.prompts.taxonomy import is_label
-from tissuetalk.server.command_line import app
+from tissuetalk.server.commands.command_line import app
 
 EXPECTED = {
     "BCSS": {"breast-tissue-tumor": 1},

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.pathsegmentor.base import BaseConfig, PathSegmentor, build_base, cosine
-from tissuetalk.models.pathsegmentor.checkpoint import load_published, read_tensors, rename
-from tissuetalk.models.pathsegmentor.joint import sine_position
+from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, PathSegmentor, build_base, cosine
+from tissuetalk.models.segmentation.pathsegmentor.checkpoint import load_published, read_tensors, rename
+from tissuetalk.models.segmentation.pathsegmentor.joint import sine_position
 
 
 @pytest.fixture(scope="module")

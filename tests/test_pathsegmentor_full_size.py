@@ -16,20 +16,20 @@ from typer.testing import CliRunner
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.models.interface import Context, Prompt
-from tissuetalk.models.pathsegmentor.base import BaseConfig, build_base
-from tissuetalk.models.pathsegmentor.base_card import VARIABLE, why_not
-from tissuetalk.models.pathsegmentor.base_segmenter import BaseSegmenter, load
-from tissuetalk.models.pathsegmentor.base_weights import examine, save_base
-from tissuetalk.models.pathsegmentor.checkpoint import load_published, tower_of
-from tissuetalk.models.pathsegmentor.clip_tower import ClipTower
-from tissuetalk.models.pathsegmentor.joint import QueryAnswers
-from tissuetalk.models.pathsegmentor.tokens import label_sentence, padded, word_pieces
+from tissuetalk.models.segmenter import Context, Prompt
+from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, build_base
+from tissuetalk.models.segmentation.pathsegmentor.base_card import VARIABLE, why_not
+from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import BaseSegmenter, load
+from tissuetalk.models.segmentation.pathsegmentor.base_weights import examine, save_base
+from tissuetalk.models.segmentation.pathsegmentor.checkpoint import load_published, tower_of
+from tissuetalk.models.segmentation.pathsegmentor.clip_tower import ClipTower
+from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
+from tissuetalk.models.segmentation.pathsegmentor.tokens import label_sentence, padded, word_pieces
 from tissuetalk.models.training.base_data import TripleSampler, triples
 from tissuetalk.models.training.base_losses import at_points, best_query, supervised, uncertain_points
 from tissuetalk.models.training.base_recipe import BaseRecipe, read_base_recipe
 from tissuetalk.models.training.base_train import parameter_groups, schedule, train_base
-from tissuetalk.server.command_line import app
+from tissuetalk.server.commands.command_line import app
 
 RECIPES = Path(__file__).parent.parent / "models" / "recipes" / "base"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "nuclei", "##-", "level", "-", "tumor", "in", "breast"]

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tissuetalk.models.data.example import OFFERED_TARGETS
-from tissuetalk.models.data.wordings import names, targets
-from tissuetalk.models.interface import Prompt
-from tissuetalk.models.pathsegmentor.vocabulary import (
-    LABELS,
-    nearest_targets,
-    sentence,
-    target_of,
-    target_of_words,
-)
+from tissuetalk.models.datasets.example import OFFERED_TARGETS
+from tissuetalk.models.datasets.wordings import names, targets
+from tissuetalk.models.segmenter import Prompt
+from tissuetalk.models.segmentation.pathsegmentor.vocabulary import LABELS, nearest_targets, sentence, target_of, target_of_words
 from tissuetalk.prompts.taxonomy import Label
 
 

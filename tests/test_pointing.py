@@ -16,18 +16,10 @@ from tissuetalk.models.images import Box
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.models import model_list
-from tissuetalk.tools.order import Asked, Order
-from tissuetalk.tools.pointing import (
-    FINEST_SHARE,
-    LARGEST_SHARE,
-    Place,
-    _Drawn,
-    _painted,
-    crop_around,
-    narrowed,
-)
-from tissuetalk.tools.result_folder import ResultFolder
-from tissuetalk.tools.results import Mask, SegmentResult
+from tissuetalk.tools.segment.order import Asked, Order
+from tissuetalk.tools.segment.pointing import FINEST_SHARE, LARGEST_SHARE, Place, _Drawn, _painted, crop_around, narrowed
+from tissuetalk.tools.storage.result_folder import ResultFolder
+from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.workbench import Workbench
 
 BOXES = [(20, 20, 50, 50), (90, 20, 130, 60), (60, 120, 200, 170)]
@@ -163,7 +155,7 @@ def test_of_a_large_region_only_the_surroundings_of_the_places_are_kept() -> Non
 
 
 def test_boxes_on_a_slide_are_answered_beside_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tissuetalk.tools.pointing.LARGE_PX", 1000)
+    monkeypatch.setattr("tissuetalk.tools.segment.pointing.LARGE_PX", 1000)
     result = ask(desk, boxes=[(100, 100, 110, 110)])
     assert result.image.region == [0, 0, 260, 240]
     assert len(result.masks) == 1

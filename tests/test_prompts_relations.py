@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError
-from tissuetalk.prompts.relations import (
-    Instances,
-    box_mask,
-    combine,
-    combine_objects,
-    instance_at,
-    pfps_task,
-)
+from tissuetalk.prompts.relations import Instances, box_mask, combine, combine_objects, instance_at, pfps_task
 
 IN_FIRST, IN_SECOND = (5.0, 5.0), (25.0, 5.0)
 

@@ -9,7 +9,7 @@ import numpy as np
 from drawn import STROMA, discs, lattice, rectangles
 from PIL import Image
 
-from tissuetalk.tools import quality
+from tissuetalk.tools.segment import quality
 
 SKIN = Path(__file__).parent / "data" / "images" / "skin_crop_256x160.png"
 

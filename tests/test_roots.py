@@ -8,15 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tissuetalk.models.errors import (
-    ImageChangedError,
-    InvalidArgumentError,
-    OutsideRootsError,
-    TissuetalkError,
-    UnknownImageError,
-)
-from tissuetalk.tools import roots as roots_module
-from tissuetalk.tools.roots import Roots
+from tissuetalk.models.errors import ImageChangedError, InvalidArgumentError, OutsideRootsError, TissuetalkError, UnknownImageError
+from tissuetalk.tools.storage import roots as roots_module
+from tissuetalk.tools.storage.roots import Roots
 
 CROP = Path(__file__).parent / "data" / "images" / "skin_crop_256x160.png"
 

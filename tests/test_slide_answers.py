@@ -24,7 +24,7 @@ from tissuetalk.models.images import Box, open_image
 from tissuetalk.server.app import build_server
 from tissuetalk.tools import workbench
 from tissuetalk.tools.export import slide_rows
-from tissuetalk.tools.slides.settings import SlideSettings
+from tissuetalk.tools.segment.settings import SlideSettings
 
 pytestmark = pytest.mark.anyio
 SLIDE = Path(__file__).parent / "data" / "images" / "CMU-1-Small-Region.svs"
@@ -113,7 +113,7 @@ def _by_command_line(folder: Path, count: int) -> None:
     """The saved folder answers the same on the command line."""
 
     def tissuetalk(*arguments: str) -> str:
-        code = "from tissuetalk.server.command_line import main; main()"
+        code = "from tissuetalk.server.commands.command_line import main; main()"
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
 

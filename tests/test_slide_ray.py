@@ -17,19 +17,14 @@ import zarr
 from drawn import disc_image
 from drawn_slides import Drawing, draw
 
-from tissuetalk.models.errors import (
-    BusyError,
-    InvalidArgumentError,
-    ModelUnavailableError,
-    UnreadableImageError,
-)
+from tissuetalk.models.errors import BusyError, InvalidArgumentError, ModelUnavailableError, UnreadableImageError
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.order import Order
-from tissuetalk.tools.segment import segment
-from tissuetalk.tools.slides import ray_runner
-from tissuetalk.tools.slides.cohort import CohortOrder, run_cohort
-from tissuetalk.tools.slides.ray_runner import Cluster, work_on
-from tissuetalk.tools.slides.settings import SlideSettings
+from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.segment import ray_runner
+from tissuetalk.tools.cohort.cohort import CohortOrder, run_cohort
+from tissuetalk.tools.segment.ray_runner import Cluster, work_on
+from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
 
 NUCLEI = Request("request", (Target(None, "nuclei"),))
@@ -116,7 +111,7 @@ def test_a_cohort_on_ray_has_the_table_of_one_machine(cluster: Cluster, tmp_path
 def test_without_ray_the_command_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from tissuetalk.server import command_line
+    from tissuetalk.server.commands import command_line
 
     picture = disc_image(tmp_path / "case4.png", 4)
     monkeypatch.setitem(sys.modules, "ray", None)

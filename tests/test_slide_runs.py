@@ -21,17 +21,10 @@ import tifffile
 from drawn import HAEMATOXYLIN, discs, save
 from slide_runs import DIE_AFTER, LOG, PAUSE, SMALL, SlideRun, bench_at, order_of, register, run
 
-from tissuetalk.models.errors import (
-    BusyError,
-    CancelledError,
-    ImageChangedError,
-    UnreadableImageError,
-    WorkspaceFullError,
-    WorkspaceUnwritableError,
-)
+from tissuetalk.models.errors import BusyError, CancelledError, ImageChangedError, UnreadableImageError, WorkspaceFullError, WorkspaceUnwritableError
 from tissuetalk.prompts.target import Relation, Target
-from tissuetalk.tools.early_results import Preliminary
-from tissuetalk.tools.slides import maps, tissue
+from tissuetalk.tools.answers.preliminary import Preliminary
+from tissuetalk.tools.segment import maps, tissue
 
 CENTRES = [(x, y) for x in range(40, 700, 60) for y in range(40, 500, 60)]
 STROMA = (225, 170, 205)
@@ -110,11 +103,11 @@ def finished_in_or_none(workspace: Path) -> int:
 
 
 LATE = (
-    "tissuetalk.tools.slides.slide_engine:stitch",
-    "tissuetalk.tools.slides.painting:paint",
-    "tissuetalk.tools.slides.objects:write_objects",
-    "tissuetalk.tools.result_folder:ResultFolder.write_result",
-    "tissuetalk.tools.slides.slide_segment:remove",
+    "tissuetalk.tools.segment.slide_engine:stitch",
+    "tissuetalk.tools.segment.painting:paint",
+    "tissuetalk.tools.segment.objects:write_objects",
+    "tissuetalk.tools.storage.result_folder:ResultFolder.write_result",
+    "tissuetalk.tools.segment.slide_segment:remove",
 )
 
 

@@ -21,8 +21,8 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.order import Order
-from tissuetalk.tools.segment import segment
+from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.workbench import Workbench
 
 pytestmark = pytest.mark.anyio

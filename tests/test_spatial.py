@@ -8,8 +8,8 @@ from drawn import rectangles
 
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.target import Relation, Request, Target
-from tissuetalk.tools import spatial
-from tissuetalk.tools.engine import Found
+from tissuetalk.tools.segment import spatial
+from tissuetalk.tools.segment.engine import Found
 
 REGION = Box(1000, 500, 1100, 580)
 """Deliberately not at the origin: points and boxes are pixels of the source image."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.order import Asked
+from tissuetalk.tools.segment.order import Asked
 from tissuetalk.tools.workbench import Workbench
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"

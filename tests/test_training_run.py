@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 
-from tissuetalk.models.data.example import UNKNOWN, Example, Labelled
+from tissuetalk.models.datasets.example import UNKNOWN, Example, Labelled
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
-from tissuetalk.models.pathsegmentor.weights import load_mini
+from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
+from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini
 from tissuetalk.models.training.recipe import Recipe, read_recipe
 from tissuetalk.models.training.sampler import Sampler
 from tissuetalk.models.training.train import objective, train

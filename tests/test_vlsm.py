@@ -16,16 +16,16 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.models.vlsm.biomedclip import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes
-from tissuetalk.models.vlsm.clip_resnet import ClipSizes
-from tissuetalk.models.vlsm.clipseg import ClipSeg
-from tissuetalk.models.vlsm.cris import Cris, CrisSizes
-from tissuetalk.models.vlsm.networks import Vlsm, build
-from tissuetalk.models.vlsm.training import optimiser_of, settings_of, train_step, vlsm_loss
+from tissuetalk.models.segmentation.vlsm.biomedclip import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes
+from tissuetalk.models.segmentation.vlsm.clip_resnet import ClipSizes
+from tissuetalk.models.segmentation.vlsm.clipseg import ClipSeg
+from tissuetalk.models.segmentation.vlsm.cris import Cris, CrisSizes
+from tissuetalk.models.segmentation.vlsm.networks import Vlsm, build
+from tissuetalk.models.segmentation.vlsm.training import optimiser_of, settings_of, train_step, vlsm_loss
 from tissuetalk.prompts.attributes import Attributes
 from tissuetalk.prompts.wrong_attributes import ATTRIBUTES, VALUES, relative_change, wrong
-from tissuetalk.server.training_commands import train
-from tissuetalk.tools import vlsm
+from tissuetalk.server.commands.training_commands import train
+from tissuetalk.tools.train import vlsm
 
 LITTLE_CRIS = CrisSizes(
     ClipSizes(8, (1, 1, 1, 1), 4, 2, 32, 16, 1, 2, len(VOCABULARY), 12), (8, 16, 32), 1, 2, 32, side_px=64

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tissuetalk.tools.workspace import JobStore, Workspace
+from tissuetalk.tools.storage.workspace import JobStore, Workspace
 
 WORKER = Path(__file__).with_name("workspace_worker.py")
 

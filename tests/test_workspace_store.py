@@ -16,16 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tissuetalk.models.errors import (
-    BusyError,
-    ImageTooLargeError,
-    InvalidArgumentError,
-    UnknownImageError,
-    UnknownResultError,
-    WorkspaceFullError,
-    WorkspaceUnwritableError,
-)
-from tissuetalk.tools.workspace import Workspace, new_id
+from tissuetalk.models.errors import BusyError, ImageTooLargeError, InvalidArgumentError, UnknownImageError, UnknownResultError, WorkspaceFullError, WorkspaceUnwritableError
+from tissuetalk.tools.storage.workspace import Workspace, new_id
 
 KB = 1000
 

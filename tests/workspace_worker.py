@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tissuetalk.tools.workspace import JobStore, Workspace
+from tissuetalk.tools.storage.workspace import JobStore, Workspace
 
 FILES = ("a.bin", "b.bin")
 CONTENT = b"tissue" * 1000

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tissuetalk.models.registry import DEFAULT_MODEL, MODELS
-from tissuetalk.tools.results import Closed
+from tissuetalk.tools.answers.results import Closed
 
 PARTS = {
     "pillow": "PIL",

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.models.interface import Segmenter
+from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.engines import make_engine
 from tissuetalk.prompts.target import Engine
-from tissuetalk.tools.features import FeatureCache
-from tissuetalk.tools.roots import Roots
-from tissuetalk.tools.slides.settings import SlideSettings
-from tissuetalk.tools.workspace import Workspace
+from tissuetalk.tools.storage.features import FeatureCache
+from tissuetalk.tools.storage.roots import Roots
+from tissuetalk.tools.segment.settings import SlideSettings
+from tissuetalk.tools.storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tissuetalk.tools.slides.runners import MakeRunner
+    from tissuetalk.tools.segment.runners import MakeRunner
 
 MAX_UPLOAD_BYTES = 512 * 2**20
 LONGEST_FOLDER_BYTES = 250

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import UnreadableImageError
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.segmenter import RGB
 
 _FULL_SCALES = (255, 1023, 4095, 16383, 65535)
 _BAND_PIXELS = 4_000_000

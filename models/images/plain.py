@@ -18,7 +18,7 @@ from tissuetalk.models.images.files import CheckedFile
 from tissuetalk.models.images.limits import DECODER_ERRORS, Limits
 from tissuetalk.models.images.pixels import full_scale, orient, to_rgb
 from tissuetalk.models.images.source import Level
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.segmenter import RGB
 
 _PLUGINS = {
     "PNG": ("PIL.PngImagePlugin", "PngImageFile"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.segmenter import RGB
 
 
 def source_span(start: float, step: float, count: int, length: int) -> tuple[int, int]:

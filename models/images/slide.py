@@ -11,19 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tissuetalk.models.errors import (
-    ImageChangedError,
-    ImageTooLargeError,
-    OutsideRootsError,
-    UnreadableImageError,
-)
+from tissuetalk.models.errors import ImageChangedError, ImageTooLargeError, OutsideRootsError, UnreadableImageError
 from tissuetalk.models.images import scale
 from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import CheckedFile
 from tissuetalk.models.images.limits import Limits
 from tissuetalk.models.images.pixels import to_rgb
 from tissuetalk.models.images.source import Level
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.segmenter import RGB
 
 if TYPE_CHECKING:
     from openslide import OpenSlide

@@ -16,7 +16,7 @@ from tissuetalk.models.images.files import CheckedFile
 from tissuetalk.models.images.limits import Limits
 from tissuetalk.models.images.pixels import orient
 from tissuetalk.models.images.resample import resample, source_span
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.segmenter import RGB
 
 _BLOCK_SIDE = 4096
 

@@ -26,7 +26,7 @@ from tissuetalk.models.images.limits import DECODER_ERRORS, Limits
 from tissuetalk.models.images.pixels import Alpha, full_scale, to_rgb
 from tissuetalk.models.images.plain import require_decodable
 from tissuetalk.models.images.source import Level, OrientedReader, Reader
-from tissuetalk.models.interface import RGB
+from tissuetalk.models.segmenter import RGB
 
 _CACHE_BYTES = 64 * 2**20
 _JPEG_COMPRESSIONS = frozenset({6, 7, 34892, 33007})

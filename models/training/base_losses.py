@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tissuetalk.models.pathsegmentor.base import cosine
-from tissuetalk.models.pathsegmentor.joint import QueryAnswers
+from tissuetalk.models.segmentation.pathsegmentor.base import cosine
+from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
 from tissuetalk.models.training.base_recipe import BaseRecipe
 
 BCE_COST: Final = 5.0

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.pathsegmentor.base import BaseConfig
+from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig
 
 
 @dataclass(frozen=True)

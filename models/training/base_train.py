@@ -15,12 +15,12 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from tissuetalk.models.backends.loading import device
+from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.pathsegmentor.base import PathSegmentor, build_base
-from tissuetalk.models.pathsegmentor.base_weights import load_weights, save_base
-from tissuetalk.models.pathsegmentor.text_encoder import minilm_folder
-from tissuetalk.models.pathsegmentor.tokens import word_pieces
+from tissuetalk.models.segmentation.pathsegmentor.base import PathSegmentor, build_base
+from tissuetalk.models.segmentation.pathsegmentor.base_weights import load_weights, save_base
+from tissuetalk.models.segmentation.pathsegmentor.text_encoder import minilm_folder
+from tissuetalk.models.segmentation.pathsegmentor.tokens import word_pieces
 from tissuetalk.models.training.base_data import TripleBatch, TripleSampler, triples
 from tissuetalk.models.training.base_losses import supervised
 from tissuetalk.models.training.base_recipe import BaseRecipe, read_base_recipe

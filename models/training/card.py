@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tissuetalk.models.data.example import OFFERED_TARGETS, TARGET_MPP
+from tissuetalk.models.datasets.example import OFFERED_TARGETS, TARGET_MPP
 
 NOTES = {
     "ebhi-seg-glands": "colorectal biopsies, six diagnoses",
@@ -28,7 +28,7 @@ HEAD = """# {name}
 
 Text-prompted segmentation of H&E (and PAS for glomeruli). Research use only; not for diagnosis.
 
-**What it is.** PathSegmentor's diagram at 5.8 million parameters (`models/pathsegmentor/mini.py`): an image encoder
+**What it is.** PathSegmentor's diagram at 5.8 million parameters (`models/segmentation/pathsegmentor/mini.py`): an image encoder
 (EfficientNet-Lite2, started from its published ImageNet weights) and a pixel decoder that never see the prompt, sentence vectors
 of the frozen all-MiniLM-L6-v2 (Apache-2.0, a dependency), and queries that the sentence writes and that are multiplied with the
 pixel features. It also returns a core-distance map, from which touching objects are parted, the probability that the target is
@@ -38,7 +38,7 @@ there at all, and for a whole picture its likely scale and whether it is stained
 EBHI-Seg, TNBC, NuInsSeg, BreCaHAD (with masks that LiteMedSAM drew in its boxes, else ellipses), OCDC, AIDPATH glomeruli,
 CRC-VAL-HE-7K and BreakHis patches (CC-BY-4.0), osteosarcoma patches (CC-BY-3.0), DSB 2018, PUMA, BCSS, CAMELYON (CC0-1.0);
 photographs that scikit-image ships as counter-examples. Never: LC25000, GlaS, Kumar, WSSS4LUAD. The split is stored in
-`models/data/holdout.yaml`.
+`models/datasets/holdout.yaml`.
 
 ![Learning curves](tissuetalk-mini-curves.png)
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.data.example import FOREGROUND, Example
-from tissuetalk.models.pathsegmentor.segmenter import MiniSegmenter
+from tissuetalk.models.datasets.example import FOREGROUND, Example
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.training.validate import EVALUATION_ONLY, Score, Viewer, ask
 
 SIDE_PX = 320

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch.nn import functional
 
-from tissuetalk.models.pathsegmentor.mini import Features, MiniPathSegmentor
+from tissuetalk.models.segmentation.pathsegmentor.mini import Features, MiniPathSegmentor
 from tissuetalk.models.training.sampler import Sampler
 
 COUNTER_SHARE = 0.35

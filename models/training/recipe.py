@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from tissuetalk.models.data.example import TARGET_MPP
-from tissuetalk.models.data.sources import SOURCES
+from tissuetalk.models.datasets.example import TARGET_MPP
+from tissuetalk.models.datasets.sources import SOURCES
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.training.losses import GroupGradient
 

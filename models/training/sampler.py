@@ -10,18 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tissuetalk.models.data.augment import Strength, affine, colours, warp
-from tissuetalk.models.data.example import (
-    BACKGROUND,
-    FOREGROUND,
-    OBJECT_TARGETS,
-    TARGET_MPP,
-    UNKNOWN,
-    Example,
-    Labelled,
-    Pixels,
-)
-from tissuetalk.models.data.wordings import LEVELS
+from tissuetalk.models.datasets.augment import Strength, affine, colours, warp
+from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, OBJECT_TARGETS, TARGET_MPP, UNKNOWN, Example, Labelled, Pixels
+from tissuetalk.models.datasets.wordings import LEVELS
 from tissuetalk.models.training.recipe import Recipe
 
 STRIDE = 2

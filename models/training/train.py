@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from tissuetalk.models.backends.loading import device
-from tissuetalk.models.data.counterexamples import counterexamples
-from tissuetalk.models.data.example import Example
-from tissuetalk.models.data.sources import load
-from tissuetalk.models.data.wordings import LEVELS, wordings
-from tissuetalk.models.pathsegmentor.lite_encoder import imagenet_weights
-from tissuetalk.models.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
-from tissuetalk.models.pathsegmentor.text_encoder import MiniLMSentences
-from tissuetalk.models.pathsegmentor.weights import load_mini, save_mini
+from tissuetalk.models.segmentation.loading import device
+from tissuetalk.models.datasets.counterexamples import counterexamples
+from tissuetalk.models.datasets.example import Example
+from tissuetalk.models.datasets.sources import load
+from tissuetalk.models.datasets.wordings import LEVELS, wordings
+from tissuetalk.models.segmentation.pathsegmentor.lite_encoder import imagenet_weights
+from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
+from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
+from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini, save_mini
 from tissuetalk.models.training.image_head import fit_image_head
 from tissuetalk.models.training.losses import consistency, group_weights, masked_bce, masked_dice
 from tissuetalk.models.training.recipe import Recipe, read_recipe

@@ -6,7 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
-from tissuetalk.tools import outlines
+from tissuetalk.models.masks import outlines
 from tissuetalk.tools.export.content import Content
 
 

@@ -10,7 +10,7 @@ import shapely
 
 from tissuetalk.tools.export import tables
 from tissuetalk.tools.export.content import Content, Layer, library
-from tissuetalk.tools.results import Mask
+from tissuetalk.tools.answers.results import Mask
 
 _WHOLE = ("id", "area_px", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
 

@@ -10,10 +10,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tissuetalk.tools import outlines
+from tissuetalk.models.masks import outlines
 from tissuetalk.tools.export import tables
 from tissuetalk.tools.export.content import Content
-from tissuetalk.tools.slides.stored import SlideLayer, StoredSlide
+from tissuetalk.tools.masks.slide import SlideLayer, StoredSlide
 
 MOST_TRACED_PX = 16_000_000
 """Largest picture of a region whose outline is traced; a larger region is traced at a coarser level of its pyramid."""

@@ -17,8 +17,8 @@ from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
 from tissuetalk.tools.export import dicom, dicom_ann, dicom_seg
 from tissuetalk.tools.export.content import Layer, library
 from tissuetalk.tools.export.slide_content import SlideContent, outlined
-from tissuetalk.tools.slides.pyramid import Level
-from tissuetalk.tools.slides.stored import SlideLayer
+from tissuetalk.tools.masks.pyramid import Level
+from tissuetalk.tools.masks.slide import SlideLayer
 
 MOST_TILE_PX = 2**28
 """Pixels of all tiles that are not empty, times targets: highdicom holds them while it writes."""

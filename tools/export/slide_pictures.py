@@ -17,8 +17,8 @@ from tissuetalk.tools.export import coco as ordinary
 from tissuetalk.tools.export import ome_zarr
 from tissuetalk.tools.export.content import library
 from tissuetalk.tools.export.slide_content import SlideContent, outlined
-from tissuetalk.tools.slides.pyramid import missing
-from tissuetalk.tools.slides.stored import SlideLayer
+from tissuetalk.tools.masks.pyramid import missing
+from tissuetalk.tools.masks.slide import SlideLayer
 
 LONGEST_IMAGE_PX = 4096
 """Longest side of the picture of the slide that goes with its labels."""

@@ -17,8 +17,8 @@ from tissuetalk.tools.export import parquet as ordinary
 from tissuetalk.tools.export import tables
 from tissuetalk.tools.export.content import library
 from tissuetalk.tools.export.slide_content import SlideContent, outlined, region_parts
-from tissuetalk.tools.outlines import MANY
-from tissuetalk.tools.slides.stored import SlideLayer
+from tissuetalk.models.masks.outlines import MANY
+from tissuetalk.tools.masks.slide import SlideLayer
 
 MOST_RESOURCE_BYTES = 8_000_000
 """An assistant cannot read more in one go; a file can hold it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tissuetalk.models.object_table import object_table
+from tissuetalk.models.masks.object_table import object_table
 from tissuetalk.tools.export.content import Content
 
 

@@ -1,1 +1,0 @@
-"""The honest baseline: nuclei by stain separation and shape, no learning."""

@@ -1,0 +1,133 @@
+"""What each kind of object looks like in each patch: token features averaged inside its mask.
+
+PathSegmentor paper (arXiv 2506.20988), object-aware model; spec explain.md, section 5. Masks are plain arrays, so that
+any segmenter, or an annotation, can provide them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.masks.characteristics import Mask
+from tissuetalk.models.classifiers.object_lists import OTHER
+from tissuetalk.models.classifiers.patch_bag import PatchBag
+from tissuetalk.models.classifiers.patch_encoder import BATCH, PatchEncoder, to_batch
+from tissuetalk.models.errors import CancelledError, InvalidArgumentError
+
+Array = NDArray[np.float32]
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class ObjectBag:
+    """One slide as the object-aware model reads it: N patches, L objects.
+
+    objects: L names, ``other`` last. features: [N, L, d], zero where the object is absent.
+    coverage: [N, L], share of the patch that the object covers, 0..1; overlapping objects may add up to more than 1.
+    """
+
+    objects: tuple[str, ...]
+    features: Array
+    coverage: Array
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """[N, L]: which patch shows which object."""
+        return self.coverage > 0
+
+    def without(self, name: str) -> ObjectBag:
+        """The same slide as if the object had been found nowhere."""
+        if name not in self.objects:
+            raise InvalidArgumentError(f"no object {name!r} here; there are: {', '.join(self.objects)}")
+        keep = np.array([one != name for one in self.objects], np.float32)
+        return ObjectBag(self.objects, self.features * keep[:, None], self.coverage * keep)
+
+
+def on_grid(mask: Mask, height: int, width: int) -> Array:
+    """Share of every token that a mask of any size covers: [height, width], 0..1, by area average."""
+    shrunk = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(np.clip(shrunk, 0.0, 1.0), np.float32)
+
+
+def token_weights(masks: Mapping[str, Mask], objects: Sequence[str], height: int, width: int) -> Array:
+    """[L, height, width] shares of the tokens of one patch; ``other`` is what the union of the rest leaves.
+
+    Raises InvalidArgumentError when an object has no mask (nothing found is a mask that is all False; an object that
+    nobody looked for cannot be scored), or when masks differ in size.
+    """
+    wanted = [name for name in objects if name != OTHER]
+    missing = [name for name in wanted if name not in masks]
+    if missing:
+        raise InvalidArgumentError(
+            f"no mask for {', '.join(missing)}: segment them too (an empty mask says that nothing was found)"
+        )
+    shapes = {masks[name].shape for name in wanted}
+    if len(shapes) > 1:
+        raise InvalidArgumentError(
+            f"masks of one patch differ in size: {sorted(shapes)}; give them all the patch's own"
+        )
+    union = np.zeros(next(iter(shapes), (height, width)), bool)
+    weights = np.zeros((len(objects), height, width), np.float32)
+    for row, name in enumerate(objects):
+        if name != OTHER:
+            found = masks[name].astype(bool)
+            union |= found
+            weights[row] = on_grid(found, height, width) if found.any() else 0.0
+    if OTHER in objects:
+        left = 1.0 - on_grid(union, height, width)
+        weights[list(objects).index(OTHER)] = np.where(left > _ROUNDING, left, 0.0)
+    return weights
+
+
+def pool_objects(tokens: Array, masks: Sequence[Mapping[str, Mask]], objects: Sequence[str]) -> ObjectBag:
+    """Average the tokens of every patch inside every object.
+
+    Args:
+        tokens: [N, h, w, d] features of the frozen patch encoder.
+        masks: for every patch, one mask per object, at any size that covers the patch.
+        objects: names in the model's order.
+    """
+    n, height, width, depth = tokens.shape
+    if len(masks) != n:
+        raise InvalidArgumentError(f"{n} patches but masks of {len(masks)}; give one set of masks per patch")
+    features = np.zeros((n, len(objects), depth), np.float32)
+    coverage = np.zeros((n, len(objects)), np.float32)
+    for patch, of_patch in enumerate(masks):
+        weights = token_weights(of_patch, objects, height, width).reshape(len(objects), -1)
+        total = weights.sum(axis=1)
+        shown = total > 0
+        features[patch, shown] = (weights[shown] / total[shown, None]) @ tokens[patch].reshape(-1, depth)
+        coverage[patch] = weights.mean(axis=1)
+    return ObjectBag(tuple(objects), features, coverage)
+
+
+def read_objects(
+    encoder: PatchEncoder, bag: PatchBag, objects: Sequence[str], *, stop: Callable[[], bool] = lambda: False
+) -> ObjectBag:
+    """Encode the patches of a slide and average them inside its masks; a few patches are in memory at a time.
+
+    Raises InvalidArgumentError when nobody segmented one of the objects, CancelledError when ``stop`` says so.
+    """
+    parts = []
+    for start in range(0, len(bag), BATCH):
+        if stop():
+            raise CancelledError("stopped while reading objects in patches; ask again to start over.")
+        pixels = [bag.pixels(i) for i in range(start, min(start + BATCH, len(bag)))]
+        masks = [masks_of(bag, start + i, patch.shape[:2]) for i, patch in enumerate(pixels)]
+        parts.append(pool_objects(encoder.encode(to_batch(pixels)).tokens.numpy(), masks, objects))
+    return ObjectBag(
+        tuple(objects),
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.coverage for part in parts]),
+    )
+
+
+def masks_of(bag: PatchBag, index: int, shape: tuple[int, ...]) -> dict[str, Mask]:
+    """One mask for every object that was looked for; all False where it is not in the patch."""
+    found = {name: bag.mask(index, name) for name in bag.objects}
+    return {name: np.zeros(shape, bool) if mask is None else mask for name, mask in found.items()}

@@ -1,0 +1,118 @@
+"""Real labelled tissue as pairs of patches with and without one object, for bags with planted evidence.
+
+Scales and sizes are chosen so that a patch can hold an object and still show what surrounds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
+from tissuetalk.models.classifiers.bags import TissuePair
+from tissuetalk.models.classifiers.patch_bag import Patch
+from tissuetalk.models.classifiers.patches import stained
+
+LEAST_TISSUE = 0.5
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Where an object comes from.
+
+    scale: reduction before cutting. side_px, mpp: of a patch after it, µm per pixel as given or estimated. covered: share of a patch that the object covers, least and
+    most; a patch without the object has none of it. test: which images are for testing. note: what the split really separates.
+    """
+
+    object: str
+    dataset: str
+    scale: float
+    side_px: int
+    mpp: float
+    covered: tuple[float, float]
+    test: Callable[[Record], bool]
+    note: str
+
+
+def _patients(record: Record) -> bool:
+    """A fixed third of the patients, by the sum of the letters of their names."""
+    return sum(record.group.encode()) % 3 == 0
+
+
+TISSUES = (
+    Tissue(
+        "metastasis", "camelyon-node-tumour", 1.0, 128, 1.0, (0.6, 1.0), lambda r: r.image.stem >= "10690",
+        "one slide: other places of it",
+    ),
+    Tissue(
+        "glomerulus", "glomeruli-pas", 0.4375, 224, 1.14, (0.2, 0.9), lambda r: r.group == "AIDPATH block 100",
+        "other tissue blocks",
+    ),
+    Tissue("gland", "ebhi-seg-glands", 1.0, 64, 1.2, (0.3, 0.9), _patients, "other patients"),
+    Tissue("nuclei", "tnbc-nuclei", 1.0, 96, 0.25, (0.2, 0.8), lambda r: r.group in ("P04", "P11"), "other patients"),
+)  # fmt: skip
+"""Carcinoma of the oral cavity (one case) and the breast (two) have too few patches without tumour."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Patches to train on and to test on; no image gives patches to both."""
+
+    train: tuple[TissuePair, ...]
+    test: tuple[TissuePair, ...]
+
+
+def planted_tissues(
+    data_root: Path, *, most: int = 40, seed: int = 0, tissues: tuple[Tissue, ...] = TISSUES
+) -> Sides:
+    """Every tissue, at most ``most`` patches of a kind and side, drawn evenly over images."""
+    return Sides(
+        train=tuple(_pair(data_root, tissue, False, most, seed) for tissue in tissues),
+        test=tuple(_pair(data_root, tissue, True, most, seed) for tissue in tissues),
+    )
+
+
+def _pair(data_root: Path, tissue: Tissue, test: bool, most: int, seed: int) -> TissuePair:
+    found: list[Patch] = []
+    for record in read_manifest(data_root / tissue.dataset):
+        if tissue.test(record) == test:
+            found += _patches(record, tissue)
+    random = np.random.default_rng(seed)
+    with_object = [patch for patch in found if patch.masks]
+    without = [patch for patch in found if not patch.masks]
+    return TissuePair(tissue.object, _evenly(with_object, most, random), _evenly(without, most, random))
+
+
+def _patches(record: Record, tissue: Tissue) -> Iterator[Patch]:
+    """Overlapping patches that either hold the object in part or not at all."""
+    image, mask = read_rgb(record.image), (read_mask(record) > 0).astype(np.uint8)
+    size = (round(image.shape[1] * tissue.scale), round(image.shape[0] * tissue.scale))
+    if tissue.scale != 1:
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    tissue_mask, side = stained(image), tissue.side_px
+    for top in range(0, size[1] - side + 1, side // 4):
+        for left in range(0, size[0] - side + 1, side // 4):
+            part = np.s_[top : top + side, left : left + side]
+            covered = float(mask[part].mean())
+            if tissue_mask[part].mean() < LEAST_TISSUE or not (
+                covered == 0 or tissue.covered[0] <= covered <= tissue.covered[1]
+            ):
+                continue
+            masks = {tissue.object: mask[part] > 0} if covered else {}
+            yield Patch(
+                image[part], masks, record.group, f"{record.image.stem}_{left}_{top}", side * tissue.mpp
+            )
+
+
+def _evenly(patches: list[Patch], most: int, random: np.random.Generator) -> tuple[Patch, ...]:
+    """At most so many, in random order, one image after the other."""
+    images: dict[str, list[Patch]] = {}
+    for i in random.permutation(len(patches)):
+        images.setdefault(patches[i].name.split("_")[0], []).append(patches[i])
+    ordered = [held[rank] for rank in range(len(patches)) for held in images.values() if rank < len(held)]
+    return tuple(ordered[:most])

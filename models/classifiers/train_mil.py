@@ -1,0 +1,130 @@
+"""Training of slide classifiers: only poolers and the linear layer learn, one slide a step (explain.md, section 7)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tissuetalk.models.classifiers.metrics import Floats
+from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
+
+Bag = TypeVar("Bag")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """learning_rate, weight_decay: Adam, the paper's.
+
+    patience: epochs without a better validation loss before training ends, not before ``earliest``; the best epoch is kept.
+    balanced: draw slides so that every class comes up equally often.
+    """
+
+    epochs: int = 100
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-5
+    patience: int = 20
+    earliest: int = 30
+    balanced: bool = True
+    seed: int = 0
+    hidden: int = 256
+    gated: bool = True
+    dropout: float = 0.25
+    pre_fc: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """epochs: how many ran. losses: mean training loss of each. validation_loss: of the epoch that was kept, or None."""
+
+    epochs: int
+    losses: tuple[float, ...]
+    validation_loss: float | None
+
+
+def fit(
+    model: nn.Module,
+    bags: Sequence[Bag],
+    labels: Sequence[int],
+    *,
+    validation: Sequence[tuple[Bag, int]] = (),
+    settings: TrainSettings = TrainSettings(),
+) -> Trained:
+    """Train in place any model that gives [C] logits for one bag; without validation slides all epochs run."""
+    random = np.random.default_rng(settings.seed)
+    counts = np.bincount(labels)
+    chance = 1 / counts[np.asarray(labels)] if settings.balanced else np.ones(len(labels))
+    optimiser = torch.optim.Adam(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    best, best_epoch, kept = float("inf"), 0, copy.deepcopy(model.state_dict())
+    losses: list[float] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        for epoch in range(1, settings.epochs + 1):
+            order = random.choice(len(bags), size=len(bags), p=chance / chance.sum())
+            model.train()
+            losses.append(float(np.mean([_step(model, optimiser, bags[i], labels[i]) for i in order])))
+            if not validation:
+                continue
+            loss = mean_loss(model, [bag for bag, _ in validation], [label for _, label in validation])
+            if loss < best:
+                best, best_epoch, kept = loss, epoch, copy.deepcopy(model.state_dict())
+            elif epoch >= settings.earliest and epoch - best_epoch >= settings.patience:
+                break
+    if validation:
+        model.load_state_dict(kept)
+    model.eval()
+    return Trained(len(losses), tuple(losses), best if validation else None)
+
+
+def _step(model: nn.Module, optimiser: torch.optim.Optimizer, bag: object, label: int) -> float:
+    optimiser.zero_grad()
+    loss = functional.cross_entropy(model(bag)[None], torch.tensor([label]))
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+    optimiser.step()
+    return float(loss.detach())
+
+
+def mean_loss(model: nn.Module, bags: Sequence[Bag], labels: Sequence[int]) -> float:
+    """Mean cross-entropy, without dropout."""
+    return float(
+        -np.log(np.maximum(probabilities(model, bags)[np.arange(len(labels)), labels], 1e-12)).mean()
+    )
+
+
+def probabilities(model: nn.Module, bags: Sequence[Bag]) -> Floats:
+    """[N, C] for N bags, without dropout."""
+    model.eval()
+    with torch.inference_mode():
+        return np.stack([torch.softmax(model(bag).double(), 0).numpy() for bag in bags])
+
+
+def train_attention(
+    bags: Sequence[Tensor],
+    labels: Sequence[int],
+    *,
+    classes: int,
+    validation: Sequence[tuple[Tensor, int]] = (),
+    settings: TrainSettings = TrainSettings(),
+) -> tuple[AttentionMIL, Trained]:
+    """The standard model on bags of patch vectors [N, d]; the same seed gives the same weights."""
+    config = MilConfig(
+        width=bags[0].shape[1],
+        classes=classes,
+        hidden=settings.hidden,
+        gated=settings.gated,
+        dropout=settings.dropout,
+        pre_fc=settings.pre_fc,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = AttentionMIL(config)
+    model.standardise_like(torch.cat(list(bags)))
+    return model, fit(model, bags, labels, validation=validation, settings=settings)

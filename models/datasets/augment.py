@@ -1,0 +1,101 @@
+"""What slides do to a picture, done on purpose: stain, exposure, focus, compression, turn, size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.datasets.example import Pixels
+
+_STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
+"""Optical density of haematoxylin, eosin and a residual in R, G, B (Ruifrok and Johnston 2001)."""
+_STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
+_DENSITY = -np.log(np.maximum(np.arange(256, dtype=np.float32), 1) / 255)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far each change may go.
+
+    gain: factor on each stain, e to the power of plus or minus this. turn: tilt of the stain vectors. offset: added
+    density. channel: factor on each colour channel, likewise. blur_px: largest Gaussian sigma. jpeg: lowest quality.
+    """
+
+    gain: float = 0.45
+    turn: float = 0.12
+    offset: float = 0.10
+    channel: float = 0.20
+    blur_px: float = 1.6
+    jpeg: int = 35
+    noise: float = 6.0
+    plain: float = 0.15
+    """Share of crops that keep their colours."""
+
+
+def stain(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixels:
+    """Change staining and exposure in optical-density space; one 3x3 matrix and one offset for the whole crop."""
+    vectors = _STAINS + rng.normal(0, strength.turn, (3, 3)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    gain = np.exp(rng.uniform(-strength.gain, strength.gain, 3)).astype(np.float32)
+    channel = np.exp(rng.uniform(-strength.channel, strength.channel, 3)).astype(np.float32)
+    matrix = np.linalg.inv(_STAINS) @ (gain[:, None] * vectors) * channel
+    dark = rng.uniform(0, 0.7) if rng.random() < 0.15 else rng.uniform(-strength.offset, strength.offset)
+    density = _DENSITY[image] @ matrix + dark + rng.normal(0, strength.offset / 3, 3).astype(np.float32)
+    return np.asarray(np.clip(np.exp(-density) * 255, 0, 255), np.uint8)
+
+
+def optics(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixels:
+    """Focus, resolution, noise and compression."""
+    changed: NDArray[np.uint8] = image
+    draw = rng.random(4)
+    if draw[0] < 0.30:
+        changed = np.asarray(cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, strength.blur_px)), np.uint8)
+    elif draw[0] < 0.40:
+        soft = cv2.GaussianBlur(changed, (0, 0), 1.2)
+        changed = np.asarray(cv2.addWeighted(changed, 1.7, soft, -0.7, 0), np.uint8)
+    if draw[1] < 0.15:
+        height, width = changed.shape[:2]
+        small = cv2.resize(changed, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        changed = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    if draw[2] < 0.25:
+        noisy = changed + rng.normal(0, rng.uniform(1, strength.noise), changed.shape)
+        changed = np.asarray(np.clip(noisy, 0, 255), np.uint8)
+    if draw[3] < 0.35:
+        quality = [int(cv2.IMWRITE_JPEG_QUALITY), int(rng.integers(strength.jpeg, 95))]
+        changed = np.asarray(
+            cv2.imdecode(cv2.imencode(".jpg", changed, quality)[1], cv2.IMREAD_COLOR), np.uint8
+        )
+    return changed
+
+
+def colours(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixels:
+    """Stain and optics, with a share of crops left as they are."""
+    if rng.random() < strength.plain:
+        return image
+    return optics(stain(image, rng, strength), rng, strength)
+
+
+def affine(
+    centre_xy: tuple[float, float], zoom: float, side_px: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """2x3 matrix from source to crop: ``centre_xy`` goes to the middle, turned by any angle, perhaps mirrored.
+
+    zoom: crop pixels per source pixel.
+    """
+    angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
+    mirror = -1 if rng.random() < 0.5 else 1
+    stretch = np.exp(rng.uniform(-0.12, 0.12))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = zoom * turn @ np.diag([mirror * stretch, 1 / stretch])
+    shift = side_px / 2 - linear @ np.array(centre_xy)
+    return np.asarray(np.column_stack([linear, shift]), np.float32)
+
+
+def warp(plane: Pixels, matrix: NDArray[np.float32], side_px: int, *, smooth: bool) -> Pixels:
+    """A square crop; beyond the border the picture is mirrored, label maps alike."""
+    flags = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
+    crop = cv2.warpAffine(plane, matrix, (side_px, side_px), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(crop, np.uint8)

@@ -1,0 +1,101 @@
+"""Manifests of annotated images: one row per image, the format described beside the data sets."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.datasets.example import Pixels
+from tissuetalk.models.errors import InvalidArgumentError
+
+MaskKind = Literal["instance", "binary", "class-index", "boxes", "class-label", "none"]
+REQUIRED_COLUMNS = {"file", "mask", "mask_kind", "mask_class", "group", "organ", "mpp_um"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One annotated image. group: patient, slide or field; never split over train and validation.
+
+    mpp: µm per pixel, or None when the source does not say.
+    """
+
+    image: Path
+    mask: Path | None
+    kind: MaskKind
+    mask_class: str
+    group: str
+    organ: str
+    stain: str
+    mpp: float | None
+    note: str
+    source: str = ""
+    """Data set it comes from, where a manifest holds several."""
+    split: str = ""
+    """``train`` or ``test`` as the manifest says it."""
+    absent: tuple[str, ...] = ()
+    """Classes that were looked for and are certainly not on the image."""
+
+
+def microns_per_pixel(text: str) -> float | None:
+    """The number in ``0.25``, ``about 0.25`` or ``about 0.25 (estimated)``; None for ``unknown`` or nothing."""
+    found = re.search(r"\d+(?:\.\d+)?", text)
+    return float(found.group()) if found else None
+
+
+def read_manifest(path: Path) -> list[Record]:
+    """All rows of a manifest, or of the ``manifest.csv`` in a folder.
+
+    Raises InvalidArgumentError when columns are missing.
+    """
+    path = path / "manifest.csv" if path.is_dir() else path
+    if not path.is_file():
+        raise InvalidArgumentError(
+            f"there is no manifest at {path}; give a manifest.csv or the folder that holds one."
+        )
+    with path.open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(lines)
+        missing = REQUIRED_COLUMNS - set(rows.fieldnames or ())
+        if missing:
+            raise InvalidArgumentError(
+                f"{path} lacks the columns {', '.join(sorted(missing))}; add them to the header."
+            )
+        return [
+            Record(
+                image=path.parent / row["file"],
+                mask=path.parent / row["mask"] if row["mask"] else None,
+                kind=cast(MaskKind, row["mask_kind"] or "none"),
+                mask_class=row["mask_class"],
+                group=row["group"],
+                organ=row["organ"],
+                stain=row.get("stain") or "",
+                mpp=microns_per_pixel(row["mpp_um"]),
+                note=row.get("note") or "",
+                source=row.get("source") or "",
+                split=row.get("split") or "",
+                absent=tuple(name for name in (row.get("absent") or "").split(";") if name),
+            )
+            for row in rows
+        ]
+
+
+def read_rgb(path: Path) -> Pixels:
+    """[H, W, 3] RGB of an annotated image."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InvalidArgumentError(f"cannot read the image {path}; check the manifest.")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_mask(record: Record) -> NDArray[np.int32]:
+    """[H, W] values of the mask as stored."""
+    mask = cv2.imread(str(record.mask), cv2.IMREAD_UNCHANGED)
+    if mask is None:
+        raise InvalidArgumentError(f"cannot read the mask {record.mask}; check the manifest.")
+    return np.asarray(mask, np.int32)

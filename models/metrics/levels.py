@@ -1,0 +1,102 @@
+"""Dice at the five levels of the label system (A21), beside what was published for the same names."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Final
+
+from tissuetalk.models.metrics.aggregate import LEVELS, Level, Sample, by_level
+from tissuetalk.models.metrics.bootstrap import Interval
+from tissuetalk.models.metrics.plots import intervals_svg
+from tissuetalk.models.metrics.tables import csv_text, table, with_limits
+
+PUBLISHED_METHODS: Final = ("pathsegmentor", "medsam_union_box", "biomedparse", "nnunet")
+CONSEP: Final = "consep"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One source, region, structure, object type or category. published: Dice of other methods under that name."""
+
+    level: Level
+    name: str
+    dice: Interval
+    published: Mapping[str, float]
+
+
+@lru_cache(maxsize=3)
+def published(table: str) -> dict[str, dict[str, float]]:
+    """Method to Dice, by name in lower case. table: ``by_source``, ``by_category`` or ``external_consep`` (arXiv 2506.20988)."""
+    text = resources.files("tissuetalk.models.metrics").joinpath("published", f"{table}.csv")
+    rows = list(csv.reader(text.read_text(encoding="utf-8").splitlines()))
+    return {
+        row[0].lower(): {method: float(value) for method, value in zip(rows[0][1:], row[1:], strict=True)}
+        for row in rows[1:]
+    }
+
+
+def members(rows: Sequence[Mapping[str, Any]]) -> list[Member]:
+    """Every member of every level, from the rows of ``scores.csv`` that show their target.
+
+    A row without a canonical label counts at its source only.
+    """
+    shown = [row for row in rows if row["dice"] is not None and row["target_present"]]
+    samples = [Sample(row["source"], row["label"], float(row["dice"]), row["group"]) for row in shown]
+    found = []
+    for level in LEVELS:
+        able = samples if level == "source" else [sample for sample in samples if sample.label]
+        external = {sample.source.lower() for sample in samples} == {CONSEP}
+        for name, dice in by_level(able, level).items():
+            found.append(Member(level, name, dice, _published(level, name, external=external)))
+    return found
+
+
+def _published(level: Level, name: str, *, external: bool) -> dict[str, float]:
+    table = {"source": "by_source", "category": "by_category"}.get(level)
+    if level == "object" and external:
+        table = "external_consep"
+    known = published(table).get(name.lower(), {}) if table else {}
+    return {method: known[method] for method in PUBLISHED_METHODS if method in known}
+
+
+def levels_csv(found: Sequence[Member]) -> str:
+    """The members as a table, published figures last."""
+    header = ["level", "name", "n", "dice", "low", "high", *PUBLISHED_METHODS]
+    return csv_text(
+        header,
+        (
+            [one.level, one.name, one.dice.n, one.dice.mean, one.dice.low, one.dice.high]
+            + [one.published.get(method) for method in PUBLISHED_METHODS]
+            for one in found
+        ),
+    )
+
+
+def levels_markdown(found: Sequence[Member]) -> str:
+    """One Markdown table per level."""
+    parts = []
+    for level in LEVELS:
+        here = [one for one in found if one.level == level]
+        methods = [method for method in PUBLISHED_METHODS if any(method in one.published for one in here)]
+        lines = [
+            [one.name, str(one.dice.n), with_limits(one.dice)]
+            + [f"{one.published[method]:.3f}" if method in one.published else "" for method in methods]
+            for one in here
+        ]
+        if lines:
+            parts.append(table([level, "n", "dice", *(f"{name}, published" for name in methods)], lines))
+    return "\n\n".join(parts)
+
+
+def level_plots(found: Sequence[Member]) -> dict[str, str]:
+    """One SVG per level that has at least two members, by file name."""
+    drawn = {}
+    for level in LEVELS:
+        here = {one.name: one.dice for one in found if one.level == level}
+        if len(here) > 1:
+            drawn[f"dice-by-{level}.svg"] = intervals_svg(f"Dice by {level}", here)
+    return drawn

@@ -1,0 +1,266 @@
+"""The ``base`` preset: PathSegmentor at the paper's size (pathsegmentor.md, sections 4 and 5).
+
+Any size can be built from ``BaseConfig``; ``BaseConfig.tiny()`` is the small configuration for tests and CPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import BertConfig, BertModel, FocalNetConfig, FocalNetModel
+
+from tissuetalk.models.segmentation.pathsegmentor.clip_tower import ClipSizes, ClipTower
+from tissuetalk.models.segmentation.pathsegmentor.image_encoder import normalise
+from tissuetalk.models.segmentation.pathsegmentor.joint import JointInteraction, QueryAnswers, sine_position
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """Sizes of the base preset; the defaults are FocalNet-L with PubMedBERT.
+
+    text_tower: ``pubmedbert``, or ``clip`` for checkpoints trained with that tower (see ``released_clip``).
+    """
+
+    text_tower: Literal["pubmedbert", "clip"] = "pubmedbert"
+
+    embed_dim: int = 192
+    depths: tuple[int, ...] = (2, 2, 18, 2)
+    focal_levels: int = 4
+    width: int = 512
+    queries: int = 101
+    layers: int = 9
+    heads: int = 8
+    hidden: int = 2048
+    pixel_layers: int = 6
+    norm_groups: int = 32
+    drop_path: float = 0.3
+    text_width: int = 768
+    text_layers: int = 12
+    text_heads: int = 12
+    vocabulary: int = 30522
+    context: int = 77
+
+    @classmethod
+    def released_clip(cls) -> BaseConfig:
+        """The paper's size with the tower of the released BiomedParse checkpoint."""
+        sizes = ClipSizes()
+        return cls(
+            text_tower="clip", text_width=sizes.width, text_layers=sizes.layers, text_heads=sizes.heads,
+            vocabulary=sizes.vocabulary, context=sizes.context,
+        )  # fmt: skip
+
+    @classmethod
+    def tiny(cls) -> BaseConfig:
+        """Dims 32 to 256, depths 1/1/2/1, 12 queries, 3 layers."""
+        return cls(
+            embed_dim=32, depths=(1, 1, 2, 1), focal_levels=2, width=64, queries=12, layers=3, heads=4, hidden=128,
+            pixel_layers=1, norm_groups=8, drop_path=0.0, text_width=32, text_layers=1, text_heads=2, vocabulary=200,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BaseFeatures:
+    """levels: three maps [B, d, h, w], coarsest (stride 32) first; pixels: [B, d, H/4, W/4]."""
+
+    levels: tuple[Tensor, ...]
+    pixels: Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The query that fits each sentence best. masks: [B, H/4, W/4] logits.
+
+    similarity: [B] its cosine to the sentence; margin: [B] its lead over the second-best query.
+    """
+
+    masks: Tensor
+    similarity: Tensor
+    margin: Tensor
+
+
+class FocalNetPyramid(nn.Module):
+    """FocalNet from ``transformers`` with a norm on each stage's output before it is reduced."""
+
+    def __init__(self, config: BaseConfig) -> None:
+        super().__init__()
+        self.widths = tuple(config.embed_dim * 2**stage for stage in range(4))
+        self.body: Any = FocalNetModel(
+            FocalNetConfig(
+                embed_dim=config.embed_dim,
+                hidden_sizes=list(self.widths),
+                depths=list(config.depths),
+                focal_levels=[config.focal_levels] * 4,
+                focal_windows=[3] * 4,
+                use_conv_embed=True,
+                use_post_layernorm=True,
+                use_layerscale=True,
+                layerscale_value=1e-4,
+                normalize_modulator=True,
+                drop_path_rate=config.drop_path,
+            ),
+            add_pooling_layer=False,
+        )
+        del self.body.layernorm
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in self.widths)
+
+    def forward(self, tiles: Tensor) -> list[Tensor]:
+        """Four maps at strides 4, 8, 16, 32. tiles: [B, 3, H, W], normalised, multiples of 32."""
+        tokens, size = self.body.embeddings(tiles)
+        maps = []
+        for stage, norm in zip(self.body.encoder.stages, self.norms, strict=True):
+            height, width = size
+            tokens, before, dimensions = stage(tokens, size)
+            size = dimensions[-2:]
+            maps.append(norm(before).transpose(1, 2).reshape(before.shape[0], -1, height, width))
+        return maps
+
+
+class TransformerPixelDecoder(nn.Module):
+    """A transformer over the coarsest map, then a top-down pyramid to stride 4."""
+
+    def __init__(self, config: BaseConfig, inside: Sequence[int]) -> None:
+        super().__init__()
+        width, groups = config.width, config.norm_groups
+        self.input_proj = nn.Conv2d(inside[-1], width, 1)
+        self.encoder = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, config.heads, config.hidden, dropout=0.0, batch_first=True)
+            for _ in range(config.pixel_layers)
+        )
+        self.adapters = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(groups, width))
+            for channels in inside[:-1]
+        )
+        self.outputs = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(groups, width), nn.ReLU()
+            )
+            for _ in inside
+        )
+        self.mask_features = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, maps: Sequence[Tensor]) -> BaseFeatures:
+        coarse: Tensor = self.input_proj(maps[-1])
+        height, width = coarse.shape[-2:]
+        tokens = coarse.flatten(2).transpose(1, 2)
+        place = sine_position(height, width, coarse.shape[1], coarse.device)
+        for layer in self.encoder:
+            tokens = _encode(layer, tokens, place)
+        x: Tensor = self.outputs[-1](tokens.transpose(1, 2).reshape(coarse.shape))
+        levels = [x]
+        for index in (2, 1, 0):
+            lateral: Tensor = self.adapters[index](maps[index])
+            x = self.outputs[index](
+                lateral + functional.interpolate(x, size=lateral.shape[-2:], mode="nearest")
+            )
+            levels.append(x)
+        return BaseFeatures(tuple(levels[:3]), self.mask_features(x))
+
+
+def _encode(layer: nn.Module, tokens: Tensor, place: Tensor) -> Tensor:
+    """One post-norm encoder layer whose queries and keys, but not values, carry the position."""
+    assert isinstance(layer, nn.TransformerEncoderLayer)
+    placed = tokens + place
+    seen, _ = layer.self_attn(placed, placed, tokens, need_weights=False)
+    tokens = layer.norm1(tokens + seen)
+    out: Tensor = layer.norm2(tokens + layer.linear2(functional.relu(layer.linear1(tokens))))
+    return out
+
+
+class BertTower(nn.Module):
+    """BERT (PubMedBERT's size by default) and a projection to the model's width."""
+
+    def __init__(self, config: BaseConfig) -> None:
+        super().__init__()
+        self.body: Any = BertModel(
+            BertConfig(
+                vocab_size=config.vocabulary,
+                hidden_size=config.text_width,
+                num_hidden_layers=config.text_layers,
+                num_attention_heads=config.text_heads,
+                intermediate_size=4 * config.text_width,
+            ),
+            add_pooling_layer=False,
+        )
+        self.lang_proj = nn.Parameter(torch.empty(config.text_width, config.width))
+        nn.init.trunc_normal_(self.lang_proj, std=0.02)
+
+    def forward(self, tokens: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        """([B, L, d] token vectors, [B, d] the last token that is not padding). padding: True where padded."""
+        hidden = self.body(input_ids=tokens, attention_mask=(~padding).long()).last_hidden_state
+        vectors = hidden @ self.lang_proj
+        last = (~padding).sum(1) - 1
+        return vectors, vectors[torch.arange(len(vectors), device=vectors.device), last]
+
+
+class PathSegmentor(nn.Module):
+    """Scores every pixel of an H&E tile against one sentence at a time."""
+
+    def __init__(
+        self, *, image_encoder: FocalNetPyramid, text_encoder: BertTower | ClipTower, pixel_decoder: TransformerPixelDecoder,
+        joint: JointInteraction,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.image_encoder, self.text_encoder = image_encoder, text_encoder
+        self.pixel_decoder, self.joint = pixel_decoder, joint
+        self.logit_scale = nn.Parameter(torch.tensor(2.6592))
+
+    def encode_image(self, tiles: Tensor) -> BaseFeatures:
+        """[B, 3, H, W] pixels 0..255, H and W multiples of 32."""
+        features: BaseFeatures = self.pixel_decoder(self.image_encoder(normalise(tiles)))
+        return features
+
+    def answers(
+        self, features: BaseFeatures, tokens: Tensor, padding: Tensor
+    ) -> tuple[list[QueryAnswers], Tensor]:
+        """Every prediction step, and the sentence vectors. tokens, padding: [B, L], one sentence a tile."""
+        text, sentence = self.text_encoder(tokens, padding)
+        return self.joint(features.levels, features.pixels, text, padding), sentence
+
+    def decode(self, features: BaseFeatures, tokens: Tensor, padding: Tensor) -> Selection:
+        """Choose, for each tile's sentence, the query whose class vector is most like it."""
+        steps, sentence = self.answers(features, tokens, padding)
+        similarity = cosine(steps[-1].classes, sentence)
+        best = similarity.topk(2, dim=1)
+        rows = torch.arange(len(sentence), device=sentence.device)
+        return Selection(
+            steps[-1].masks[rows, best.indices[:, 0]],
+            best.values[:, 0],
+            best.values[:, 0] - best.values[:, 1],
+        )
+
+
+def cosine(classes: Tensor, sentence: Tensor) -> Tensor:
+    """[B, N] cosine between class vectors [B, N, d] and sentences [B, d]."""
+    return functional.cosine_similarity(classes, sentence[:, None], dim=-1)
+
+
+def build_base(config: BaseConfig | None = None) -> PathSegmentor:
+    """The untrained network of a configuration (default: the paper's size, about 0.4 billion parameters)."""
+    config = config or BaseConfig()
+    encoder = FocalNetPyramid(config)
+    return PathSegmentor(
+        image_encoder=encoder,
+        text_encoder=_text_tower(config),
+        pixel_decoder=TransformerPixelDecoder(config, encoder.widths),
+        joint=JointInteraction(
+            width=config.width,
+            queries=config.queries,
+            layers=config.layers,
+            heads=config.heads,
+            hidden=config.hidden,
+        ),
+    )
+
+
+def _text_tower(config: BaseConfig) -> BertTower | ClipTower:
+    if config.text_tower == "pubmedbert":
+        return BertTower(config)
+    sizes = ClipSizes(
+        config.vocabulary, config.text_width, config.text_layers, config.text_heads, config.context
+    )
+    return ClipTower(sizes, config.width)

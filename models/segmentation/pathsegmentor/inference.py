@@ -1,0 +1,76 @@
+"""Run a trained network as fast as the machine allows, without changing what it says."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tissuetalk.models.segmentation.loading import device
+from tissuetalk.models.segmentation.pathsegmentor.mini import Features, MiniPathSegmentor, Prediction
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def fold_norms(network: M) -> M:
+    """Every convolution takes in the batch norm behind it, in place; the network must be in ``eval`` mode."""
+    for part in network.children():
+        fold_norms(part)
+        if isinstance(part, nn.Sequential) and len(part) > 1:
+            conv, norm = part[0], part[1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                part[0], part[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return network
+
+
+def halves_are_fast() -> bool:
+    """Whether this machine multiplies bfloat16 in hardware; elsewhere it would be emulated, and slow."""
+    if device().type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+class Inference:
+    """A network with its norms folded, on the best device; features are kept in half precision on the CPU.
+
+    Features are rounded to half precision at once, so those from a cache answer exactly as fresh ones do.
+    """
+
+    def __init__(self, network: MiniPathSegmentor) -> None:
+        self.network = fold_norms(network.eval()).in_channels_last().to(device())
+        self._autocast = halves_are_fast()
+
+    def encode(self, tiles: Tensor) -> Features:
+        """[B, 3, H, W] pixels 0..255, H and W multiples of 32."""
+        return self.encode_with_maps(tiles)[0]
+
+    def encode_with_maps(self, tiles: Tensor) -> tuple[Features, list[Tensor]]:
+        """``encode``, and the image encoder's maps of the same pass: [B, C, H/s, W/s] at strides s 2, 4, 8, 16 and 32."""
+        place = device()
+        with (
+            torch.inference_mode(),
+            torch.autocast(place.type, dtype=torch.bfloat16, enabled=self._autocast),
+        ):
+            features, maps = self.network.encode_with_maps(tiles.to(place))
+        return Features(features.pixels.half().contiguous().cpu(), features.pooled.half().cpu()), maps
+
+    def laid_out(self, features: Features) -> Features:
+        """Kept features in full precision on the device, for any number of calls of ``decode``."""
+        pixels = features.pixels.to(device()).float()
+        return Features(pixels, features.pooled.to(device()).float())
+
+    def decode(self, features: Features, text: Tensor) -> Prediction:
+        """Answers in full precision, on the CPU, from features that are laid out; ``text`` as for the network."""
+        with torch.inference_mode():
+            answer = self.network.decode(features, text.to(device()))
+            return Prediction(answer.mask.cpu(), answer.distance.cpu(), answer.presence.cpu())
+
+    def describe(self, features: Features) -> tuple[float, float]:
+        """(log2 of µm per pixel, probability of being stained tissue) of one tile."""
+        with torch.inference_mode():
+            here = Features(features.pixels, features.pooled.to(device()).float())
+            scale, tissue = self.network.describe_image(here)
+            return float(scale[0]), float(tissue[0].sigmoid())

@@ -1,0 +1,160 @@
+"""The shipped default behind the seam that every model offers (models/segmenter.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from tissuetalk.models.datasets.example import OBJECT_TARGETS, TARGET_MPP
+from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
+from tissuetalk.models.segmentation.pathsegmentor.card import CARD, WEIGHTS
+from tissuetalk.models.segmentation.pathsegmentor.inference import Inference
+from tissuetalk.models.segmentation.pathsegmentor.mini import Features
+from tissuetalk.models.segmentation.pathsegmentor.presence import evidence_of, probability
+from tissuetalk.models.segmentation.pathsegmentor.splitting import split_objects, tidy
+from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
+from tissuetalk.models.segmentation.pathsegmentor.vocabulary import nearest_targets, sentence, target_of
+from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
+from tissuetalk.models.segmentation.pathsegmentor.weights import sha256
+
+STRIDE = 32
+OVERVIEW_PX = 448
+"""Side of the view from which scale and kind of picture are judged."""
+LEAST_TISSUE = 0.05
+"""Below this probability of being stained tissue nothing in a picture is likelier than that. Pale fat gets about 0.1."""
+
+
+class TileFeatures:
+    """Features of one tile and the tile's own size, before padding."""
+
+    def __init__(self, features: Features, height: int, width: int) -> None:
+        self.features, self.height, self.width = features, height, width
+
+
+class MiniSegmenter:
+    """PathSegmentor ``mini``: encodes a tile once and answers every prompt on its own."""
+
+    card = CARD
+    tile_px = 1280
+    margin_px = 160
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        self.weights_sha256 = sha256(weights) if weights.is_file() else ""
+        network = load_weights(weights)
+        self.presence_calibration, self.cuts = network.presence_calibration, network.cuts
+        self.inference = Inference(network)
+        self.text = MiniLMSentences()
+
+    def capability(self, prompt: Prompt) -> Capability | None:
+        target = target_of(prompt)
+        if target is None:
+            return None
+        return Capability(target, TARGET_MPP[target], target in OBJECT_TARGETS)
+
+    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
+        return nearest_targets(prompt, limit)
+
+    def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
+        """What the pixels of ``overview`` seem to span, learned from tissue of known scale (0.2 to 2.5 µm), per source pixel."""
+        return float(np.clip(2.0 ** self._describe(overview)[0], 0.2, 2.5)) / reduction
+
+    def prepare(self, overview: RGB) -> Context:
+        """``tissue``: probability that the picture is stained tissue at all."""
+        return Context({"tissue": self._describe(overview)[1]})
+
+    def _describe(self, overview: RGB) -> tuple[float, float]:
+        """(log2 of µm per pixel, probability of stained tissue), from up to five crops at the overview's own scale."""
+        scales, tissues = zip(*(self._describe_crop(crop) for crop in _crops(overview)), strict=True)
+        return float(np.median(scales)), float(np.median(tissues))
+
+    def _describe_crop(self, crop: RGB) -> tuple[float, float]:
+        return self.inference.describe(self.inference.encode(_padded(crop)))
+
+    def encode(self, tile: RGB, context: Context) -> TileFeatures:
+        return TileFeatures(self.inference.encode(_padded(tile)), tile.shape[0], tile.shape[1])
+
+    def pack(self, features: TileFeatures) -> bytes:
+        """For the feature cache."""
+        kept = features.features
+        size = torch.tensor([features.height, features.width])
+        return save(
+            {
+                "pixels": kept.pixels.contiguous(),
+                "pooled": kept.pooled.contiguous(),
+                "size": size,
+            }
+        )
+
+    def unpack(self, stored: bytes) -> TileFeatures:
+        kept = load(stored)
+        height, width = (int(side) for side in kept["size"])
+        return TileFeatures(Features(kept["pixels"], kept["pooled"]), height, width)
+
+    def decode(self, features: TileFeatures, prompts: Sequence[Prompt]) -> list[Decoded]:
+        """Every prompt is read on its own, from features that are laid out once."""
+        laid_out = self.inference.laid_out(features.features)
+        return [self._decode_one(laid_out, features, prompt) for prompt in prompts]
+
+    def _decode_one(self, laid_out: Features, features: TileFeatures, prompt: Prompt) -> Decoded:
+        target = target_of(prompt)
+        words = sentence(prompt, target) if target else prompt.text or prompt.words
+        answer = self.inference.decode(laid_out, self.text([words]))
+        mask = _enlarged(answer.mask[0, 0], features) - np.float32(self.cuts.get(target or "", 0.0))
+        distance = _enlarged(answer.distance[0, 0], features)
+        return Decoded(mask, float(answer.presence[0, 0]), distance[None])
+
+    def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
+        target = target_of(prompt) or "tumour"
+        presence = probability(self.presence_calibration, target, evidence_of(stitched))
+        tissue = float(context.values.get("tissue", 1.0))
+        if tissue < LEAST_TISSUE:
+            presence = min(presence, tissue)
+        mask = tidy(stitched.logits > 0, target)
+        instances = None
+        if target in OBJECT_TARGETS and stitched.object_maps is not None:
+            instances = split_objects(mask, stitched.object_maps[0], target)
+            mask = instances > 0
+        return Finished(mask, instances, presence)
+
+
+def _crops(overview: RGB) -> list[RGB]:
+    height, width = overview.shape[:2]
+    if max(height, width) <= OVERVIEW_PX:
+        return [overview]
+    side = min(OVERVIEW_PX, height, width)
+    tops, lefts = (
+        sorted({0, (height - side) // 2, height - side}),
+        sorted({0, (width - side) // 2, width - side}),
+    )
+    corners = [(top, left) for top in tops for left in lefts]
+    return [
+        overview[top : top + side, left : left + side] for top, left in corners[:: max(1, len(corners) // 4)]
+    ]
+
+
+def _padded(tile: RGB) -> Tensor:
+    """[1, 3, H, W] with H and W multiples of 32, mirrored beyond the border."""
+    height, width = tile.shape[:2]
+    bottom, right = -height % STRIDE, -width % STRIDE
+    padded = cv2.copyMakeBorder(np.ascontiguousarray(tile), 0, bottom, 0, right, cv2.BORDER_REFLECT)
+    return torch.from_numpy(np.asarray(padded).transpose(2, 0, 1).copy())[None]
+
+
+def _enlarged(answer: Tensor, features: TileFeatures) -> NDArray[np.float32]:
+    """[H, W] at the tile's own size, from the padded map at stride 2."""
+    small = answer.float().numpy()
+    size = (small.shape[1] * 2, small.shape[0] * 2)
+    full = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(full[: features.height, : features.width], np.float32)
+
+
+def load_mini() -> MiniSegmenter:
+    """The shipped default, ready to answer. Raises ModelUnavailableError when its weights are missing or corrupt."""
+    return MiniSegmenter()

@@ -1,0 +1,79 @@
+"""tissuetalk data: annotated images brought by the user, as manifests that evaluate and train read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tissuetalk.models.errors import InvalidArgumentError
+
+JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
+
+data = typer.Typer(
+    no_args_is_help=True, help="Annotated images of yours as manifests for evaluate and train."
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the group of commands."""
+    app.add_typer(data, name="data")
+
+
+@data.command()
+def sources(json_: JSON = False) -> None:
+    """The 17 PathSeg sources and the files expected of each."""
+    from tissuetalk.models.datasets.pathseg.source import sources as known
+
+    if json_:
+        keys = ("name", "magnification", "split", "layout")
+        print(
+            json.dumps([{key: getattr(source, key) for key in keys} for source in known().values()], indent=1)
+        )
+        return
+    for source in known().values():
+        print(f"{source.name} ({source.magnification:g}x, {source.split} split): {source.layout}")
+
+
+@data.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="One of `tissuetalk data sources`.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with the source's files as published.")],
+    out: Annotated[Path, typer.Option(help="New folder for patches, masks and manifests.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many source images, for a try.")] = None,
+    json_: JSON = False,
+) -> None:
+    """Bring a source to 40x and 1024 px patches; writes manifest.csv, train.csv and test.csv."""
+    from dataclasses import asdict
+
+    from tissuetalk.models.datasets.pathseg.prepare import prepare as run
+    from tissuetalk.server.commands.printing import image_progress
+
+    if (out / "manifest.csv").exists():
+        raise InvalidArgumentError(f"{out} holds a manifest already; choose a new folder.")
+    with image_progress(json_) as progress:
+        done = run(source, folder, out, limit=limit, progress=progress)
+    if json_:
+        print(json.dumps(asdict(done) | {"manifest": str(out / "manifest.csv")}, indent=1))
+    else:
+        print(
+            f"{done.images} images, {done.patches} patches, {done.masks} masks ({done.test_masks} for testing), "
+            f"{len(done.labels)} labels: {out / 'manifest.csv'}"
+        )
+
+
+@data.command()
+def subset(
+    manifest: Annotated[Path, typer.Argument(help="A manifest.csv or its folder.")],
+    out: Annotated[Path, typer.Option(help="The new manifest.")],
+    fraction: Annotated[float, typer.Option(help="Share of the images.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same images.")] = 2026,
+    by: Annotated[str, typer.Option(help="Column of which every value keeps its share.")] = "organ",
+    split: Annotated[str | None, typer.Option(help="Only rows of this split.")] = None,
+) -> None:
+    """A fixed share of a manifest, drawn once with a seed."""
+    from tissuetalk.models.datasets.subset import draw_subset
+
+    print(f"{draw_subset(manifest, out, fraction=fraction, seed=seed, by=by, split=split)} images: {out}")

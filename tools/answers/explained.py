@@ -1,0 +1,187 @@
+"""What ``explain`` gives back: closed shapes, in the units and coordinates of ``results``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tissuetalk.tools.answers.results import Assertion, BoxXYXY, Closed, Provenance
+
+NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
+"""Stated in every explanation."""
+
+
+class Evidence(Closed):
+    """One finding: the words, the mask they led to, or why there is none."""
+
+    number: int | None
+    words: str
+    assertion: Assertion
+    name: str
+    mask_id: str | None
+    statement: str
+
+
+class Observation(Closed):
+    """Something the words do not mention that the model was asked for too: seen, never concluded from.
+
+    Without ``found`` it was looked for and not found, or, where presence is null, not looked for.
+    """
+
+    number: int | None
+    name: str
+    found: bool
+    presence: float | None
+    area_px: int
+    area_um2: float | None
+    area_fraction: float
+    count: int | None
+    bbox: BoxXYXY | None
+    colour: str | None
+    statement: str
+
+
+class Meaning(Closed):
+    """A label in plain language."""
+
+    name: str
+    what: str
+    looks_like: str
+    why_it_matters: str
+    confused_with: str
+    reference: str = Field(default="", description="Where a reviewer can check the card")
+    mask_id: str | None = None
+    example_box: BoxXYXY | None = Field(
+        default=None, description="The part of this image that shows it best, in image pixels"
+    )
+
+
+class Wording(Closed):
+    """One other way to say the target, and how far its mask agrees with the stored one."""
+
+    quality: Literal["low", "medium", "high"]
+    sentence: str
+    dice: float
+
+
+class PictureChange(Closed):
+    """One mild change of the picture, and how far the mask of the changed picture agrees with the stored one."""
+
+    kind: str
+    change: str
+    region: BoxXYXY
+    dice: float
+
+
+class UnsurePlace(Closed):
+    """Where the answers differ most. share: of its pixels that only some answers mark."""
+
+    box: BoxXYXY
+    share: float
+    why: str
+
+
+class Stability(Closed):
+    """How much a mask depends on how it was asked for and on how the picture was taken."""
+
+    mask_id: str
+    name: str
+    reliability: float | None = Field(
+        description="Expected Dice with an expert's outline, 0..1; null where it was never calibrated"
+    )
+    level: Literal["high", "medium", "low"] | None = None
+    agreement: float | None = Field(
+        default=None, description="Mean Dice of the mask with those of other wordings and of changed pictures"
+    )
+    wordings: list[Wording]
+    wording_agreement: float | None = None
+    changes: list[PictureChange] = Field(default_factory=list)
+    most_sensitive_to: str | None = None
+    disputed_fraction: float | None = Field(
+        description="Share of the checked region that only some answers mark"
+    )
+    unsure: list[UnsurePlace] = Field(default_factory=list)
+    checked_region: BoxXYXY | None = None
+    map: str | None = Field(
+        default=None,
+        description="8-bit picture of checked_region: 0 all answers agree, 255 they split in half",
+    )
+    statement: str
+
+
+class ScoreChange(Closed):
+    """What a classifier says of a picture, and of the changed one."""
+
+    label: str
+    before: float
+    after: float
+
+
+class Counterfactual(Closed):
+    """The same crop without one kind of object."""
+
+    mask_id: str
+    name: str
+    change: Literal["blurred", "removed"]
+    region: BoxXYXY
+    changed_fraction: float
+    scores: list[ScoreChange]
+    statement: str
+
+
+class ObjectEvidence(Closed):
+    """What one kind of object, or one patch, adds to a classifier's answer.
+
+    contribution: its share of the predicted class's logit; importance: loss with it blurred / loss as it is (1 = no
+    effect); control: the same for as many pixels blurred at random.
+    """
+
+    name: str
+    contribution: float | None
+    importance: float | None
+    control: float | None
+    area_fraction: float
+    rank: int
+
+
+class ClassifierEvidence(Closed):
+    """What a diagnosis classifier said and what it relied on. It is a research model, not a diagnosis."""
+
+    classifier: str
+    predicted: str
+    probabilities: dict[str, float]
+    patches: int
+    objects: list[ObjectEvidence]
+    method: str
+    trained_on: str
+    metrics: dict[str, str]
+    statement: str
+
+
+class ExplainResult(Closed):
+    """Answer of ``explain``. While a job is running everything but ``job_id`` is empty."""
+
+    result_id: str
+    kinds: list[
+        Literal[
+            "grounding",
+            "observations",
+            "meaning",
+            "reliability",
+            "provenance",
+            "counterfactual",
+            "classifier",
+        ]
+    ]
+    evidence: list[Evidence]
+    observations: list[Observation] = Field(default_factory=list)
+    meanings: list[Meaning]
+    stability: list[Stability]
+    counterfactuals: list[Counterfactual] = Field(default_factory=list)
+    classifier: ClassifierEvidence | None = None
+    provenance: list[Provenance]
+    overlay: str | None
+    picture: str | None = Field(default=None, description="The attached picture in full size")
+    notice: str
+    job_id: str | None = None

@@ -1,0 +1,290 @@
+"""Many slides, one request: a broken slide never stops the others, and finished ones are not done again.
+
+OUT/cohort.json, cohort.csv   the table, rewritten whenever a slide ends
+OUT/slides/NAME/              the result of a slide, as ``segment`` writes it
+OUT/slides/NAME.json          its row, written last: what makes it finished
+OUT/.unfinished/NAME/         the workspace of a slide that is not finished; work goes on there
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from re import sub
+from threading import Event
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from tissuetalk.models.errors import BusyError, InvalidArgumentError, ResourceError, UnknownImageError
+from tissuetalk.prompts.target import Request
+from tissuetalk.tools.segment import engine
+from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.storage import addresses
+from tissuetalk.tools.cohort.table import Cohort, CohortSlide, cohort_of, failed_row, read_cohort, row_of, write_tables
+from tissuetalk.tools.segment.tissue_area import tissue_mm2
+from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.storage.workspace.disk import disk_errors, remove
+
+log = logging.getLogger(__name__)
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class CohortOrder:
+    """What to look for on every slide; enough to do it again. The words it came from are not kept."""
+
+    request: Request
+    mpp: float | None = None
+    model: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        stored = Order("", self.request, None, self.mpp, self.model).as_json()
+        del stored["image"]
+        return stored
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """One slide of a cohort, as plain values: it can be done by any process that sees the folders.
+
+    slide: path or address. out: the cohort's folder. address: where results go in the end, if not there.
+    """
+
+    name: str
+    slide: str
+    out: str
+    order: Mapping[str, Any]
+    address: str | None = None
+
+    @property
+    def workspace(self) -> Path:
+        return Path(self.out) / ".unfinished" / self.name
+
+    @property
+    def result(self) -> Path:
+        return Path(self.out) / "slides" / self.name
+
+    @property
+    def row(self) -> Path:
+        return Path(self.out) / "slides" / f"{self.name}.json"
+
+
+Outcome = tuple[SlideJob, "CohortSlide | BaseException"]
+Work = Callable[[Sequence[SlideJob], engine.Progress, engine.Stop], Iterator[Outcome]]
+"""Does the jobs in any order, anywhere; ends early when told to stop."""
+
+
+def run_slide(
+    job: SlideJob,
+    progress: engine.Progress = lambda done, what: None,
+    stop: engine.Stop = lambda: False,
+    **bench_options: Any,
+) -> CohortSlide:
+    """Segment one slide into its folder and write its row. Raises any of the contract's errors.
+
+    bench_options: how slides are worked on, as ``Workbench.at`` takes it.
+    """
+    started = time.monotonic()
+    stamp = addresses.stamp(job.slide)
+    copies = Path(job.out) / ".unfinished" / f"{job.name}.copy"
+    path = addresses.fetch(job.slide, copies)
+    with closing(Workbench.at((path.parent,), job.workspace, roots_named=True, **bench_options)) as bench:
+        order = Order.from_json({**job.order, "image": str(path)})
+        result = segment(bench, order, progress=progress, stop=stop)
+        with disk_errors(Path(job.out)):
+            partial = job.result.with_name(f".{job.name}.partial")
+            remove(partial)
+            bench.workspace.save(result.result_id, partial)
+            remove(job.result)
+            partial.replace(job.result)
+        with bench.open(str(path)) as source:
+            tissue = tissue_mm2(job.result, result, source)
+        row = row_of(job.name, job.slide, stamp, result, tissue, time.monotonic() - started)
+    if job.address is not None:
+        addresses.put(job.result, f"{job.address}/slides/{job.name}")
+    _finish(job, row)
+    remove(copies)
+    return row
+
+
+def _finish(job: SlideJob, row: CohortSlide) -> None:
+    with disk_errors(Path(job.out)):
+        partial = job.row.with_name(f".{job.row.name}.partial")
+        partial.write_text(row.model_dump_json(indent=1), "utf-8")
+        partial.replace(job.row)
+    if job.address is not None:
+        addresses.put(job.row, f"{job.address}/slides/{job.name}.json")
+    remove(job.workspace)
+
+
+def here(jobs: Sequence[SlideJob], progress: engine.Progress, stop: engine.Stop) -> Iterator[Outcome]:
+    """One slide after the other in this process; the engine itself uses all of its cores."""
+    interrupted = Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="cohort") as pool:
+        try:
+            for number, job in enumerate(jobs):
+
+                def report(done: float, what: str, before: int = number, name: str = job.name) -> None:
+                    progress((before + done) / len(jobs), f"{name}: {what}")
+
+                if stop():
+                    return
+                work = pool.submit(run_slide, job, report, lambda: stop() or interrupted.is_set())
+                yield job, outcome_of(work)
+        finally:
+            interrupted.set()
+
+
+def outcome_of(future: Future[CohortSlide]) -> CohortSlide | BaseException:
+    """The row, or whatever ended the work."""
+    return future.exception() or future.result()
+
+
+def run_cohort(
+    slides: Sequence[str],
+    order: CohortOrder,
+    out: Path,
+    *,
+    address: str | None = None,
+    work: Work = here,
+    progress: engine.Progress = lambda done, what: None,
+) -> Cohort:
+    """Every slide that is not finished yet; the table is on disk whenever this returns or raises.
+
+    slides: paths and addresses. out: a new folder, or one of an earlier run of the same request. address: where results
+    are copied to when they are finished, read when ``out`` does not know them.
+
+    Raises InvalidArgumentError for a folder in other use, BusyError while another run writes to it, and
+    WorkspaceFullError or WorkspaceUnwritableError when it cannot be written.
+    """
+    with _own(out):
+        rows = _known_rows(slides, order, out, address)
+        todo = [row for row in rows.values() if row.state != "done"]
+        jobs = [SlideJob(row.name, row.slide, str(out), order.as_json(), address) for row in todo]
+        stopping = Event()
+        try:
+            _write(rows, order, out, address)
+            for job, outcome in work(jobs, progress, stopping.is_set):
+                rows[job.slide] = _settled(job, outcome)
+                if isinstance(outcome, ResourceError):
+                    stopping.set()
+                _write(rows, order, out, address)
+        finally:
+            stopping.set()
+        _tidy(out)
+        return _cohort(rows, order)
+
+
+def _settled(job: SlideJob, outcome: CohortSlide | BaseException) -> CohortSlide:
+    if isinstance(outcome, CohortSlide):
+        return outcome
+    row = failed_row(job.name, job.slide, outcome)
+    if row.error is not None and row.error.code == "error":
+        log.error("%s crashed", job.slide, exc_info=outcome)
+    return row
+
+
+def _known_rows(
+    slides: Sequence[str], order: CohortOrder, out: Path, address: str | None
+) -> dict[str, CohortSlide]:
+    """A row per slide: the finished one of an earlier run where the slide is still the same, else a pending one."""
+    earlier = _earlier(order, out, address)
+    named = {row.slide: row.name for row in earlier}
+    taken = set(named.values())
+    rows = {}
+    for slide in slides:
+        name = named.get(slide) or _free_name(slide, taken)
+        taken.add(name)
+        job = SlideJob(name, slide, str(out), {}, address)
+        rows[slide] = _finished(job) or CohortSlide(name=name, slide=slide, state="pending")
+    return rows
+
+
+def _finished(job: SlideJob) -> CohortSlide | None:
+    """The row of a slide that is done, unless its file has changed since."""
+    content = job.row.read_bytes() if job.row.is_file() else None
+    if content is None and job.address is not None:
+        content = addresses.content(f"{job.address}/slides/{job.name}.json")
+    if content is None:
+        return None
+    try:
+        row = CohortSlide.model_validate_json(content)
+        return row if row.stamp == addresses.stamp(job.slide) else None
+    except (ValidationError, UnknownImageError):
+        return None
+
+
+def _earlier(order: CohortOrder, out: Path, address: str | None) -> list[CohortSlide]:
+    """Rows of the table of an earlier run. Raises InvalidArgumentError when that was another request."""
+    table = out / "cohort.json"
+    content = table.read_bytes() if table.is_file() else None
+    if content is None and address is not None:
+        content = addresses.content(f"{address}/cohort.json")
+    if content is None:
+        return []
+    where = address or out
+    try:
+        cohort = read_cohort(content)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{where} holds a damaged cohort.json; choose a new folder.") from error
+    if cohort.request != order.as_json():
+        raise InvalidArgumentError(
+            f"{where} holds a cohort of another request; choose a new folder, or ask for the same again."
+        )
+    return cohort.slides
+
+
+def _free_name(slide: str, taken: set[str]) -> str:
+    """A name for files: the slide's own, with a few digits of its path where two are called the same."""
+    last = slide.split("::", 1)[0].rstrip("/").replace("\\", "/").rsplit("/", 1)[-1]
+    stem = sub(r"[^A-Za-z0-9._-]", "_", last.rsplit(".", 1)[0]).lstrip(".")[:_LONGEST_NAME] or "slide"
+    return stem if stem not in taken else f"{stem}-{sha256(slide.encode()).hexdigest()[:8]}"
+
+
+def _write(rows: Mapping[str, CohortSlide], order: CohortOrder, out: Path, address: str | None) -> None:
+    with disk_errors(out):
+        write_tables(_cohort(rows, order), out)
+    if address is not None:
+        for name in ("cohort.json", "cohort.csv"):
+            addresses.put(out / name, f"{address}/{name}")
+
+
+def _cohort(rows: Mapping[str, CohortSlide], order: CohortOrder) -> Cohort:
+    return cohort_of(version("tissuetalk"), order.as_json(), list(rows.values()))
+
+
+@contextmanager
+def _own(out: Path) -> Iterator[None]:
+    """The folder, made when missing, for this run alone."""
+    with disk_errors(out):
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / ".lock").exists())):
+            raise InvalidArgumentError(f"{out} is in use by something else; choose a new folder.")
+        (out / "slides").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise BusyError(
+                f"another run is writing to {out}; wait for it, or choose another folder."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _tidy(out: Path) -> None:
+    """An empty folder of unfinished work is gone."""
+    unfinished = out / ".unfinished"
+    if unfinished.is_dir() and not any(unfinished.iterdir()):
+        unfinished.rmdir()

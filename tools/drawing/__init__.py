@@ -1,0 +1,1 @@
+"""Pictures that can be read without the text."""

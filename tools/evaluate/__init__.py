@@ -1,0 +1,1 @@
+"""evaluate: models scored on annotated images."""

@@ -1,0 +1,65 @@
+"""How an evaluation asks: a canonical label as it is, anything else read as a user's words are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tissuetalk.models.masks.characteristics import Labels, Mask
+from tissuetalk.models.errors import TissuetalkError, UnknownLabelError
+from tissuetalk.models.images import open_image
+from tissuetalk.models.segmenter import Segmenter
+from tissuetalk.prompts.engines import make_engine
+from tissuetalk.prompts.target import Request
+from tissuetalk.prompts.taxonomy import is_label
+from tissuetalk.tools.storage.features import FeatureCache
+from tissuetalk.tools.segment.looking import Looked, look
+from tissuetalk.tools.answers.results import TargetArgument
+from tissuetalk.tools.segment.scale import region_of, scale_of
+from tissuetalk.tools.segment.targets import understand
+
+MEMORY_BYTES = 256 * 2**20
+
+
+class Asking:
+    """One model asked about many images; features of the last images are kept for further questions."""
+
+    def __init__(self, model: Segmenter) -> None:
+        self.model = model
+        self.features = FeatureCache(memory_bytes=MEMORY_BYTES)
+        self._engine = make_engine("rules")
+
+    def request(self, words: str) -> Request:
+        """What the words ask for; a canonical label asks for just that."""
+        if is_label(words):
+            target = [TargetArgument(label=words)]
+            return understand(self._engine, words=None, targets=target, points=None, boxes=None, organ=None)
+        return self._engine.translate(words)
+
+    def label_of(self, words: str) -> str:
+        """The canonical label the words lead to, "" when they lead to none."""
+        try:
+            targets = self.request(words).targets
+        except TissuetalkError:
+            return ""
+        return (targets[0].label or "") if targets else ""
+
+    def look(self, image: Path, words: str, mpp: float | None) -> Looked:
+        """Everything the model found. Raises UnknownLabelError when it was not made for any of it."""
+        request = self.request(words)
+        with open_image(image, name=image.name) as source:
+            region, scale = region_of(source, None), scale_of(source, mpp, self.model)
+            looked = look(source, self.model, request, region, scale, features=self.features)
+        if not looked.found:
+            reasons = "; ".join(item.reason for item in looked.refused)
+            raise UnknownLabelError(f"{words!r} cannot be asked of {self.model.card.name}: {reasons}.")
+        return looked
+
+    def segment_image(self, image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]:
+        """One mask of everything found; objects stay apart where only one target has them."""
+        found = self.look(image, words, mpp).found
+        if len(found) == 1:
+            return found[0].mask, found[0].instances
+        united: Mask = found[0].mask.copy()
+        for each in found[1:]:
+            united |= each.mask
+        return united, None

@@ -1,0 +1,370 @@
+"""Score a model on annotated images: one row per image and target, then means with 95 % intervals.
+
+A row is on disk before the next image is looked at. An image that cannot be scored keeps its row, with the code of
+what went wrong and no score: could not look is never counted as found nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+
+from tissuetalk.models.masks.characteristics import Labels, Mask, components, instance_count, instance_dispersion, instance_ratio, irregularity
+from tissuetalk.models.datasets.manifest import Record, read_manifest
+from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError, WorkspaceUnwritableError
+from tissuetalk.models.metrics.annotations import SCORED_KINDS, Annotation, read_annotations
+from tissuetalk.models.metrics.bootstrap import bootstrap
+from tissuetalk.models.metrics.levels import levels_csv, members
+from tissuetalk.models.metrics.oracles import boxes_as_mask, instance_boxes
+from tissuetalk.models.metrics.report import plots, report, trends_csv
+from tissuetalk.models.metrics.scores import dice, mask_scores, object_scores
+from tissuetalk.prompts.organs import region_of
+from tissuetalk.prompts.taxonomy import is_label
+from tissuetalk.tools.answers.results import Closed
+
+METRICS: Final = ("dice", "iou", "precision", "recall", "pq", "aji", "f1")
+
+
+class SegmentImage(Protocol):
+    """What ``segment`` does for one image and one request, at full resolution.
+
+    Returns the mask [H, W] and, for a target with objects, their labels [H, W]. Raises a TissuetalkError when the
+    target is not supported or the image cannot be read: an empty mask means looked for and not found.
+    """
+
+    def __call__(self, image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]: ...
+
+
+class Probe(Protocol):
+    """A further question about every scored image and target, with tables of its own."""
+
+    def look(self, record: Record, row: Row, target: Annotation, predicted: Mask) -> None:
+        """Ask about one image and target. Raises a TissuetalkError when it cannot be asked."""
+        ...
+
+    def write(self, out: Path) -> str:
+        """Write the probe's tables and plots to ``out``; returns its part of ``report.md``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of ``scores.csv``; empty cells do not apply or could not be computed.
+
+    target_present: whether the annotation has any pixel. objects_from: ``model``, or ``components`` when the model
+    gave no objects. everything_dice: what painting the whole image scores. boxes_dice: what painting the true box of
+    every object scores. irregularity to instance_dispersion: of the annotation. source: data set. label: canonical
+    label that was asked for, if there is one.
+    """
+
+    file: str
+    mask_class: str
+    group: str
+    words: str
+    error: str = ""
+    target_present: bool | None = None
+    dice: float | None = None
+    iou: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    pq: float | None = None
+    aji: float | None = None
+    f1: float | None = None
+    n_true: int | None = None
+    n_predicted: int | None = None
+    objects_from: str = ""
+    predicted_px: int | None = None
+    true_px: int | None = None
+    everything_dice: float | None = None
+    boxes_dice: float | None = None
+    irregularity: float | None = None
+    instance_ratio: float | None = None
+    instance_count: int | None = None
+    instance_dispersion: float | None = None
+    seconds: float | None = None
+    source: str = ""
+    label: str = ""
+
+
+class Mean(Closed):
+    """Mean over images with 95 % bootstrap limits over images, and over whole groups (patients, slides).
+
+    Limits are null when there is only one image or group to draw from.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    group_low: float | None
+    group_high: float | None
+    n: int
+
+
+class TargetSummary(Closed):
+    """Scores of one class, over the images that show it; absent images only count towards ``false_masks``.
+
+    false_masks: share of the images without the target in which something was painted, null when there are none.
+    """
+
+    n_images: int
+    n_groups: int
+    metrics: dict[str, Mean]
+    n_absent: int
+    false_masks: float | None
+
+
+class Summary(Closed):
+    """``summary.json``. errors: rows without a score by code. skipped: manifest rows without a mask by kind."""
+
+    manifest: str
+    model: str
+    words: str | None
+    n_images: int
+    n_groups: int
+    n_scored: int
+    overall: TargetSummary | None
+    by_class: dict[str, TargetSummary]
+    errors: dict[str, int]
+    skipped: dict[str, int]
+    seconds: float
+
+
+def evaluate(
+    manifest: Path,
+    out: Path,
+    *,
+    model: str,
+    words: str | None,
+    segment_image: SegmentImage,
+    label_of: Callable[[str], str] = lambda words: "",
+    probes: Sequence[Probe] = (),
+    progress: Callable[[float, str], None] = lambda done, what: None,
+) -> Summary:
+    """Score every annotated image of a manifest and write ``scores.csv``, ``summary.json``, ``report.md`` and its plots.
+
+    ``words`` asks the same for every image; without them each class is asked for by its own name and organ, or by its
+    canonical label where the manifest gives one. ``label_of``: canonical label that words lead to, "" for none.
+    Raises InvalidArgumentError when the manifest has nothing to score, WorkspaceUnwritableError for ``out``.
+    """
+    manifest = manifest / "manifest.csv" if manifest.is_dir() else manifest
+    records = read_manifest(manifest)
+    scored = [record for record in records if record.kind in SCORED_KINDS]
+    skipped = Counter(str(record.kind) for record in records if record.kind not in SCORED_KINDS)
+    if not scored:
+        raise InvalidArgumentError(
+            f"{manifest.name} lists no image with a mask; mask_kind must be one of {', '.join(SCORED_KINDS)}"
+        )
+    started = time.monotonic()
+    rows: list[Row] = []
+    with _writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / "scores.csv").open("w", newline="", encoding="utf-8")
+    with file:
+        writer = csv.DictWriter(file, [column.name for column in fields(Row)])
+        writer.writeheader()
+        for done, record in enumerate(scored):
+            progress(done / len(scored), record.image.name)
+            for row in _rows(record, manifest.parent, words, segment_image, label_of, probes):
+                rows.append(row)
+                with _writing_to(out):
+                    writer.writerow(_cells(row))
+                    file.flush()
+    seconds = time.monotonic() - started
+    summary = summarise(rows, manifest=manifest, model=model, words=words, skipped=skipped, seconds=seconds)
+    with _writing_to(out):
+        (out / "summary.json").write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _write_report(out, rows, model, probes)
+    progress(1.0, "done")
+    return summary
+
+
+def _write_report(out: Path, rows: Sequence[Row], model: str, probes: Sequence[Probe]) -> None:
+    cells = [asdict(row) for row in rows]
+    texts = {"levels.csv": levels_csv(members(cells)), "trends.csv": trends_csv(cells), **plots(cells)}
+    for name, text in texts.items():
+        if text:
+            (out / name).write_text(text, encoding="utf-8")
+    parts = [report(cells, model=model), *(probe.write(out) for probe in probes)]
+    (out / "report.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
+
+
+@contextmanager
+def _writing_to(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorkspaceUnwritableError(
+            f"cannot write to {out}: {error.strerror}; choose another folder"
+        ) from error
+
+
+def default_words(name: str, organ: str) -> str:
+    """What to ask for when nobody said it: a canonical label as it is, any other class by its name and known organ."""
+    if is_label(name):
+        return name
+    region = region_of(re.sub(r"\([^)]*\)", "", organ))
+    return f"{name} in {region}" if region else name
+
+
+def _rows(
+    record: Record,
+    folder: Path,
+    words: str | None,
+    segment_image: SegmentImage,
+    label_of: Callable[[str], str],
+    probes: Sequence[Probe],
+) -> Iterator[Row]:
+    inside = record.image.is_relative_to(folder)
+    file = str(record.image.relative_to(folder) if inside else record.image)
+    row = Row(
+        file, record.mask_class, record.group, words or "", source=record.source or folder.resolve().name
+    )
+    try:
+        targets = _asked_for(read_annotations(record), words, record)
+    except TissuetalkError as error:
+        yield replace(row, error=error.code)
+        return
+    for target in targets:
+        asked = words or default_words(target.name, record.organ)
+        row = replace(row, mask_class=target.name, words=asked, label="")
+        started = time.monotonic()
+        try:
+            row = replace(row, label=label_of(asked))
+            mask, instances = segment_image(record.image, asked, record.mpp)
+            if mask.shape != target.mask.shape:
+                raise InvalidArgumentError(
+                    f"{file} is {mask.shape[1]}x{mask.shape[0]} pixels and its annotation "
+                    f"{target.mask.shape[1]}x{target.mask.shape[0]}; correct the manifest"
+                )
+        except TissuetalkError as error:
+            yield replace(row, error=error.code)
+            continue
+        scored = _scored(row, target, mask, instances, time.monotonic() - started)
+        for probe in probes:
+            probe.look(record, scored, target, mask)
+        yield scored
+
+
+def _asked_for(targets: list[Annotation], words: str | None, record: Record) -> list[Annotation]:
+    """With ``words``, the one class of several that shares most words with them."""
+    if words is None or len(targets) == 1:
+        return targets
+    said = _stems(words)
+    best = max(targets, key=lambda target: len(said & _stems(target.name)) / len(_stems(target.name)))
+    if not said & _stems(best.name):
+        raise InvalidArgumentError(
+            f"{words!r} names none of the classes of {record.image.name}: "
+            f"{', '.join(target.name for target in targets)}; say one of these"
+        )
+    return [best]
+
+
+def _stems(text: str) -> set[str]:
+    return {word.lower().replace("tumour", "tumor").rstrip("s") for word in re.findall(r"[A-Za-z]+", text)}
+
+
+def _scored(row: Row, target: Annotation, mask: Mask, instances: Labels | None, seconds: float) -> Row:
+    agreement = mask_scores(mask, target.mask)
+    height, width = target.mask.shape
+    true_objects = components(target.mask) if target.instances is None else target.instances
+    shape, _ = irregularity(target.mask)
+    row = replace(
+        row,
+        target_present=bool(target.mask.any()),
+        dice=agreement.dice,
+        iou=agreement.iou,
+        precision=agreement.precision,
+        recall=agreement.recall,
+        predicted_px=int(np.count_nonzero(mask)),
+        true_px=int(np.count_nonzero(target.mask)),
+        everything_dice=dice(np.ones_like(target.mask), target.mask),
+        boxes_dice=dice(boxes_as_mask(instance_boxes(true_objects), (height, width)), target.mask),
+        irregularity=shape,
+        instance_ratio=instance_ratio(target.mask),
+        instance_count=instance_count(target.mask),
+        instance_dispersion=instance_dispersion(target.mask),
+        seconds=seconds,
+    )
+    if target.instances is None:
+        return row
+    objects = object_scores(components(mask) if instances is None else instances, target.instances)
+    return replace(
+        row,
+        pq=objects.pq,
+        aji=objects.aji,
+        f1=objects.f1,
+        n_true=objects.n_true,
+        n_predicted=objects.n_predicted,
+        objects_from="components" if instances is None else "model",
+    )
+
+
+def _cells(row: Row) -> dict[str, object]:
+    return {
+        name: round(value, 6) if isinstance(value, float) else value
+        for name, value in asdict(row).items()
+        if value is not None
+    }
+
+
+def summarise(
+    rows: Sequence[Row],
+    *,
+    manifest: Path,
+    model: str,
+    words: str | None,
+    skipped: dict[str, int],
+    seconds: float,
+) -> Summary:
+    """Means by class and overall (over images, so a class weighs as much as it has images)."""
+    scored = [row for row in rows if row.dice is not None]
+    classes = sorted({row.mask_class for row in scored})
+    return Summary(
+        manifest=str(manifest),
+        model=model,
+        words=words,
+        n_images=len({row.file for row in rows}),
+        n_groups=len({row.group or row.file for row in rows}),
+        n_scored=len(scored),
+        overall=_target(scored) if scored else None,
+        by_class={name: _target([row for row in scored if row.mask_class == name]) for name in classes},
+        errors=dict(Counter(row.error for row in rows if row.error)),
+        skipped=dict(skipped),
+        seconds=round(seconds, 3),
+    )
+
+
+def _target(rows: Sequence[Row]) -> TargetSummary:
+    present = [row for row in rows if row.target_present]
+    absent = [row for row in rows if not row.target_present]
+    means = {}
+    for metric in METRICS:
+        having = [row for row in present if getattr(row, metric) is not None]
+        if having:
+            values = [float(getattr(row, metric)) for row in having]
+            images = bootstrap(values)
+            groups = bootstrap(values, [row.group or row.file for row in having])
+            means[metric] = Mean(
+                mean=images.mean,
+                low=images.low,
+                high=images.high,
+                group_low=groups.low,
+                group_high=groups.high,
+                n=images.n,
+            )
+    return TargetSummary(
+        n_images=len(present),
+        n_groups=len({row.group or row.file for row in present}),
+        metrics=means,
+        n_absent=len(absent),
+        false_masks=sum(bool(row.predicted_px) for row in absent) / len(absent) if absent else None,
+    )

@@ -1,1 +1,0 @@
-"""Questions around an evaluation: other wordings, boxes instead of words, two models, several data sets."""

@@ -1,0 +1,1 @@
+"""explain: evidence for a stored result, one module per kind."""

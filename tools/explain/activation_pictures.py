@@ -1,0 +1,216 @@
+"""Class activation maps as pictures: where a slide classifier's answer comes from, by patch and by object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from tissuetalk.models.classifiers.activation_maps import ObjectMap, ObjectShare, Overlap, mask_at, paint_patch
+from tissuetalk.models.classifiers.object_classifier import ObjectEvidence
+from tissuetalk.models.classifiers.object_lists import OTHER
+from tissuetalk.models.classifiers.patch_bag import PatchBag, resized_patch
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.segmenter import RGB
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.drawing import sheet
+
+Map = NDArray[np.float32]
+PANEL_PX = 380
+OUTLINED = 3
+"""So many of the best-ranked objects are outlined and numbered."""
+FOR, AGAINST, ABSENT = "#c8141e", "#1e46c8", "#f0f0f0"
+FOOT = "Shares of the logit of a research classifier, not a diagnosis. Research use only."
+
+
+@dataclass(frozen=True)
+class View:
+    """What maps are painted on. pixels: [H, W, 3]. places: of every patch in these pixels. um_per_px: of these pixels, or None."""
+
+    pixels: RGB
+    places: tuple[Box, ...]
+    um_per_px: float | None = None
+
+    def empty(self) -> Map:
+        return np.full(self.pixels.shape[:2], np.nan, np.float32)
+
+
+def view_of_image(
+    source: ImageSource, boxes: Sequence[Box], mpp: float | None, longest_px: int = PANEL_PX
+) -> View:
+    """The part of an image that its patches cover. mpp: µm per full-resolution pixel."""
+    around = Box(
+        min(box.x0 for box in boxes),
+        min(box.y0 for box in boxes),
+        max(box.x1 for box in boxes),
+        max(box.y1 for box in boxes),
+    ).clipped_to(source.width, source.height)
+    scale = longest_px / max(around.width, around.height)
+    width, height = max(1, round(around.width * scale)), max(1, round(around.height * scale))
+    places = tuple(
+        Box(
+            round((box.x0 - around.x0) * scale),
+            round((box.y0 - around.y0) * scale),
+            round((box.x1 - around.x0) * scale),
+            round((box.y1 - around.y0) * scale),
+        ).clipped_to(width, height)
+        for box in boxes
+    )
+    pixels = source.read_region(around, width=width, height=height)
+    return View(pixels, places, None if mpp is None else mpp / scale)
+
+
+def view_of_patches(bag: PatchBag, across: int = 4, width_px: int = PANEL_PX) -> View:
+    """Patches that have no place on an image, side by side in reading order."""
+    gap, down = 4, ceil(len(bag) / across)
+    side = (width_px - gap * (across - 1)) // across
+    pixels = np.full((down * (side + gap) - gap, across * (side + gap) - gap, 3), 255, np.uint8)
+    places = []
+    for index in range(len(bag)):
+        x, y = (index % across) * (side + gap), (index // across) * (side + gap)
+        places.append(Box(x, y, x + side, y + side))
+        pixels[y : y + side, x : x + side] = resized_patch(bag.pixels(index), side)
+    return View(pixels, tuple(places))
+
+
+def patches_painted(view: View, values: Map) -> Map:
+    """[H, W]: every patch in its value [N], or in its tokens [N, h, w]; NaN outside patches."""
+    canvas = view.empty()
+    for place, value in zip(view.places, values, strict=True):
+        shown = np.atleast_2d(np.asarray(value, np.float32))
+        size = (place.width, place.height)
+        canvas[place.y0 : place.y1, place.x0 : place.x1] = cv2.resize(
+            shown, size, interpolation=cv2.INTER_NEAREST_EXACT
+        )
+    return canvas
+
+
+def objects_painted(
+    view: View, bag: PatchBag, shares: ObjectMap, *, fine: bool = False, overlap: Overlap = "largest"
+) -> Map:
+    """[H, W]: every pixel in the value of its object; ``fine`` shows the share of the object in that patch alone."""
+    canvas = view.empty()
+    for index, place in enumerate(view.places):
+        size = (place.height, place.width)
+        canvas[place.y0 : place.y1, place.x0 : place.x1] = paint_patch(
+            shares, bag, index, size, fine=fine, overlap=overlap
+        )
+    return canvas
+
+
+def map_panel(
+    view: View, painted: Map, title: str, notes: Sequence[str] = (), unit: str = "share of the logit"
+) -> sheet.Panel:
+    """A map over the grey tissue with its own scale below; both ends are equally far from 0."""
+    known = ~np.isnan(painted)
+    limit = float(np.abs(painted[known]).max()) if known.any() else 1.0
+    tissue = sheet.signed(view.pixels, np.nan_to_num(painted), limit or 1.0, known)
+    return sheet.Panel(_with_scale(Image.fromarray(tissue), limit, unit), title, tuple(notes))
+
+
+def _with_scale(picture: Image.Image, limit: float, unit: str) -> Image.Image:
+    """A colour bar from -limit to +limit under the picture, in the colours of ``sheet.signed`` on mid-grey tissue."""
+    whole = Image.new("RGB", (picture.width, picture.height + 48), sheet.WHITE)
+    whole.paste(picture, (0, 0))
+    width = min(picture.width, 300)
+    ramp = np.linspace(-limit, limit, width, dtype=np.float32)[None].repeat(12, 0)
+    strip = sheet.signed(np.full((12, width, 3), 170, np.uint8), ramp, limit or 1.0)
+    y, font, brush = picture.height + 6, drawing.font(12), ImageDraw.Draw(whole)
+    whole.paste(Image.fromarray(strip), (0, y))
+    brush.rectangle((0, y, width - 1, y + 11), outline=sheet.GREY)
+    for value, at in ((-limit, 0.0), (0.0, width / 2), (limit, float(width))):
+        text = f"{value:+.2g}" if value else "0"
+        left = min(max(0.0, at - font.getlength(text) / 2), width - font.getlength(text))
+        brush.text((left, y + 13), text, fill=sheet.INK, font=font)
+    brush.text((0, y + 27), f"blue: against    red: for    ({unit})", fill=sheet.GREY, font=font)
+    return whole
+
+
+def tissue_panel(view: View, bag: PatchBag, shares: ObjectMap) -> sheet.Panel:
+    """The tissue with the best-ranked objects outlined; numbers are ranks."""
+    found = [share for share in shares.ranking if share.name != OTHER and share.patches][:OUTLINED]
+    marks = []
+    for number, share in enumerate(found):
+        labels = np.zeros(view.pixels.shape[:2], np.int32)
+        for index, place in enumerate(view.places):
+            labels[place.y0 : place.y1, place.x0 : place.x1] = mask_at(
+                bag, index, share.name, (place.height, place.width)
+            )
+        caption = f"{share.rank}  {share.name}"
+        marks.append(sheet.Marked(labels, drawing.colour_of(number), share.rank, caption))
+    picture = sheet.marked(view.pixels, marks, view.um_per_px)
+    keys = tuple((mark.colour, mark.caption) for mark in marks)
+    return sheet.Panel(picture, "The tissue and its objects, by rank", keys=keys)
+
+
+def ranking_panel(shares: ObjectMap, width: int) -> sheet.Panel:
+    """All objects, best first, with value, share of the area and number of patches."""
+    limit = max(abs(share.activation) for share in shares.ranking) or 1.0
+    rows = [
+        sheet.Bar(
+            f"{share.rank}  {'all other tissue' if share.name == OTHER else share.name}",
+            share.activation,
+            _row_text(share.activation, share.area_fraction, share.patches),
+            _colour(share),
+        )
+        for share in shares.ranking
+    ]
+    return sheet.bars(
+        "Objects by what they add (activation; their mean plus the offset is the logit)",
+        rows,
+        width,
+        low=-round(limit, 2),
+        high=round(limit, 2),
+        foot="red: for, blue: against",
+    )
+
+
+def _colour(share: ObjectShare) -> str:
+    if not share.patches:
+        return ABSENT
+    return FOR if share.activation > 0 else AGAINST
+
+
+def _row_text(activation: float, area_fraction: float, patches: int) -> str:
+    if not patches:
+        return "not in these patches"
+    return f"{activation:+.2f}   {area_fraction:.1%} of the area, {patches} patch{'es' * (patches > 1)}"
+
+
+def evidence_picture(
+    evidence: ObjectEvidence,
+    view: View,
+    *,
+    patch_values: Map | None = None,
+    overlap: Overlap = "largest",
+) -> Image.Image:
+    """Everything about one slide on one page: tissue, object map, fine map (or a patch map), ranking.
+
+    patch_values: [N] or [N, h, w] of the standard model for the same patches, shown beside the object map for comparison.
+    """
+    shares, name = evidence.shares, evidence.classes[evidence.shares.class_index]
+    coarse = objects_painted(view, evidence.patches, shares, overlap=overlap)
+    fine = objects_painted(view, evidence.patches, shares, fine=True, overlap=overlap)
+    panels = [
+        tissue_panel(view, evidence.patches, shares),
+        map_panel(view, coarse, "What each object adds", unit="activation"),
+        map_panel(view, fine, "The same, patch by patch", ["where inside an object class the share sits"]),
+    ]
+    if patch_values is not None:
+        painted = patches_painted(view, patch_values)
+        panels.append(map_panel(view, painted, "Standard model", ["no objects: only places"]))
+    top = sheet.row(panels)
+    told = ", ".join(
+        f"{one} {value:.2f}" for one, value in zip(evidence.classes, evidence.probabilities, strict=True)
+    )
+    said = evidence.classes[evidence.label]
+    return sheet.sheet(
+        f"The classifier says “{said}” ({told}). Red speaks for “{name}”, blue against it.",
+        [top, sheet.row([ranking_panel(shares, min(top.width, 760))])],
+        FOOT,
+    )

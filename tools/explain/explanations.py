@@ -1,0 +1,84 @@
+"""Explanations kept beside their result: long work is read later, and the full picture is a link.
+
+explanations/<key>.json   the structured answer, links relative to the folder
+explanations/<key>.png    its picture, where there is one
+explanations/<key>-<mask_id>.png   where the answers about a mask differ, where reliability was asked
+The key names what was asked, as it was understood.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from tissuetalk.models.errors import UnknownResultError
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.explain.explain import Explained
+from tissuetalk.tools.answers.explained import ExplainResult
+from tissuetalk.tools.explain.asking import Asking
+from tissuetalk.tools.storage.result_folder import ResultFolder, write_whole
+
+FOLDER = "explanations"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was kept; the picture is in memory."""
+
+    result: ExplainResult
+    picture: Image.Image | None
+
+
+def key_of(asking: Asking) -> str:
+    return hashlib.sha256(json.dumps(asking.as_json()).encode()).hexdigest()[:20]
+
+
+def keep(folder: ResultFolder, asking: Asking, explained: Explained) -> None:
+    """Write the answer, replacing an earlier one to the same question."""
+    key = key_of(asking)
+    (folder.path / FOLDER).mkdir(exist_ok=True)
+    picture = None if explained.picture is None else _write(folder, f"{key}.png", explained.picture)
+    maps = {mask_id: _write(folder, f"{key}-{mask_id}.png", each) for mask_id, each in explained.maps.items()}
+    stability = [
+        each.model_copy(update={"map": maps.get(each.mask_id)}) for each in explained.result.stability
+    ]
+    result = explained.result.model_copy(update={"picture": picture, "stability": stability})
+    write_whole(_json(folder, key), result.model_dump_json(indent=1))
+
+
+def _write(folder: ResultFolder, name: str, picture: Image.Image) -> str:
+    """The link of the file; readers see all of it or the one before."""
+    part = folder.path / FOLDER / f"{name}.part"
+    part.write_bytes(drawing.as_png(picture))
+    part.replace(folder.path / FOLDER / name)
+    return f"{FOLDER}/{name}"
+
+
+def kept(folder: ResultFolder, asking: Asking) -> Kept:
+    """Raises UnknownResultError when the question was not answered yet."""
+    path = _json(folder, key_of(asking))
+    if not path.is_file():
+        raise UnknownResultError("this explanation is gone; call explain with the same question again.")
+    result = ExplainResult.model_validate_json(path.read_text("utf-8"))
+    if result.picture is None:
+        return Kept(result, None)
+    with Image.open(folder.path / result.picture) as picture:
+        picture.load()
+        return Kept(result, picture)
+
+
+def picture_file(folder: ResultFolder, name: str) -> bytes:
+    """The PNG of an explanation. Raises UnknownResultError for a name that is none."""
+    path = folder.path / FOLDER / name
+    if re.fullmatch(r"[0-9a-f]{20}(-msk_[a-z0-9]+)?\.png", name) is None or not path.is_file():
+        raise UnknownResultError(f"no explanation {name[:40]!r} here; call explain to make one.")
+    return path.read_bytes()
+
+
+def _json(folder: ResultFolder, key: str) -> Path:
+    return folder.path / FOLDER / f"{key}.json"

@@ -1,0 +1,171 @@
+"""What the model finds that the words do not mention: observations, listed apart, never conclusions.
+
+The model is asked for the rest of what its card says it knows, on features that are shared or cached. Below its
+presence gate nothing is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.segmentation.pointed import is_pointed
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.segment import engine
+from tissuetalk.tools.answers.explained import Observation
+from tissuetalk.tools.explain.asking import concepts_in
+from tissuetalk.tools.storage.features import FeatureCache
+from tissuetalk.tools.segment.records import bounding_box
+from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
+
+MOST_WORKING_PX = 2048 * 2048
+"""Largest region, in pixels at the scale of a target, that an overview is looked through for what nobody asked for."""
+WHEN_ASKED = 4
+"""How many times as large it may be when the question was what else there is."""
+COARSEST = 2.5
+"""How many times coarser than its own scale a picture may be for a target nobody asked for."""
+ANYTHING = Prompt(None, "a thing without a name", "a thing without a name")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One observation, with its [H, W] labels over the region when there is something to draw."""
+
+    answer: Observation
+    labels: NDArray[np.int32] | None
+
+
+def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, Capability]]:
+    """What the model knows in this organ and the words did not name, in whatever sense they named it.
+
+    A model that takes any words, or only places, has no list of what it knows.
+    """
+    if is_pointed(model) or model.capability(ANYTHING) is not None:
+        return []
+    named = {mask.target for mask in result.masks}
+    said = _concepts(result)
+    organ = _organ(result)
+    asked = []
+    for name in model.card.targets:
+        words = f"{organ} {name}" if organ else name
+        capability = model.capability(Prompt(None, words, words))
+        mentioned = any(concept.id in said for concept in concepts_in(name))
+        if capability is not None and capability.target not in named and not mentioned:
+            named.add(capability.target)
+            asked.append((Prompt(None, name, name), capability))
+    return asked
+
+
+def _concepts(result: SegmentResult) -> set[str]:
+    """Ids of everything the words name: found, missed, ruled out or refused."""
+    items: Sequence[Mask | NotSegmented] = [*result.masks, *result.not_segmented]
+    texts = [text for item in items for text in (item.evidence, item.free_form, _object_type(item)) if text]
+    return {concept.id for text in texts for concept in concepts_in(text)}
+
+
+def _object_type(item: Mask | NotSegmented) -> str:
+    return (item.label or "").rsplit("-", 1)[-1]
+
+
+def _organ(result: SegmentResult) -> str | None:
+    """The organ of the first label that has one."""
+    items: Sequence[Mask | NotSegmented] = [*result.masks, *result.not_segmented]
+    organs = (item.label.split("-", 1)[0] for item in items if item.label)
+    return next((organ for organ in organs if organ != "unspecified"), None)
+
+
+def observe(
+    result: SegmentResult,
+    model: Segmenter,
+    source: ImageSource,
+    *,
+    mpp: float,
+    most_px: int = MOST_WORKING_PX,
+    features: FeatureCache | None = None,
+    progress: engine.Progress = lambda done, what: None,
+    stop: engine.Stop = lambda: False,
+) -> list[Seen]:
+    """Numbered on from the masks that were found. most_px: at the scale of a target. Raises CancelledError."""
+    region = Box.from_sequence(result.image.region)
+    asked, left = [], []
+    for prompt, capability in unmentioned(result, model):
+        zoom = mpp / capability.mpp
+        if zoom > COARSEST:
+            left.append(_not_looked_for(capability.target, f"{mpp:.2g} µm/px is too coarse for it"))
+        elif region.width * region.height * zoom * zoom > most_px:
+            left.append(
+                _not_looked_for(capability.target, "the region is too large; ask about a smaller one")
+            )
+        else:
+            asked.append((prompt, capability))
+    found = (
+        engine.look_for(model, source, region, mpp, asked, features=features, progress=progress, stop=stop)
+        if asked
+        else []
+    )
+    known_scale = result.image.mpp_source in ("file", "given")
+    number, seen = sum(mask.found for mask in result.masks), []
+    for (_, capability), maps in zip(asked, found, strict=True):
+        number += bool(maps.mask.any())
+        seen.append(_seen(capability.target, maps, region, number, mpp if known_scale else None))
+    return seen + left
+
+
+def _seen(name: str, maps: engine.Found, region: Box, number: int, mpp: float | None) -> Seen:
+    if not maps.mask.any():
+        statement = f"{name}: not mentioned, looked for and not found; presence {maps.presence:.2f}"
+        return _nothing(name, round(maps.presence, 4), statement)
+    area_px = int(maps.mask.sum())
+    share = area_px / maps.mask.size
+    count = None if maps.instances is None else len(np.unique(maps.instances[maps.instances > 0]))
+    objects = "" if count is None else f"{count} objects, "
+    labels = maps.mask.astype(np.int32) if maps.instances is None else maps.instances
+    answer = Observation(
+        number=number,
+        name=name,
+        found=True,
+        presence=round(maps.presence, 4),
+        area_px=area_px,
+        area_um2=None if mpp is None else area_px * mpp**2,
+        area_fraction=share,
+        count=count,
+        bbox=bounding_box(maps.mask, region),
+        colour=drawing.colour_of(number - 1),
+        statement=f"{name}: not mentioned; the model outlines {objects}{share:.1%} of the region as this "
+        f"(presence {maps.presence:.2f}). An observation to look at, not a diagnosis.",
+    )
+    return Seen(answer, labels)
+
+
+def _not_looked_for(name: str, why: str) -> Seen:
+    return _nothing(name, None, f"{name}: not looked for, {why}")
+
+
+def _nothing(name: str, presence: float | None, statement: str) -> Seen:
+    answer = Observation(
+        number=None,
+        name=name,
+        found=False,
+        presence=presence,
+        area_px=0,
+        area_um2=None,
+        area_fraction=0.0,
+        count=None,
+        bbox=None,
+        colour=None,
+        statement=statement,
+    )
+    return Seen(answer, None)
+
+
+def summary(seen: Sequence[Observation]) -> str | None:
+    """One line for what was looked for besides and is not there; None when there is nothing to say."""
+    gone = [each.name for each in seen if not each.found and each.presence is not None]
+    skipped = [each.statement for each in seen if each.presence is None]
+    parts = [f"also looked for and not found: {', '.join(gone)}"] if gone else []
+    return "; ".join(parts + skipped) or None

@@ -1,0 +1,181 @@
+"""The picture of each kind of evidence: what a panel shows and what is written on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.tools.answers.explained import Meaning, Observation
+from tissuetalk.tools.explain import windows
+from tissuetalk.tools.explain.counterfactual import Views
+from tissuetalk.tools.explain.observing import Seen, summary
+from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, fitted, framed, heated, marked, row
+from tissuetalk.tools.explain.stability import Checked
+from tissuetalk.tools.measure.measure import name_of
+from tissuetalk.tools.storage.result_folder import ResultFolder
+from tissuetalk.tools.answers.results import Mask, SegmentResult
+
+WIDTH = 1000
+MOST_CROPS = 5
+SURE, UNSURE = "#2e8b57", "#c0392b"
+CALM = "#0a4fd0"
+"""Outline under a heat map, whose own colours run from yellow to red."""
+
+
+class Board:
+    """Draws over one result's image; reads pixels at the size they are shown."""
+
+    def __init__(self, folder: ResultFolder, result: SegmentResult, source: ImageSource) -> None:
+        self.folder, self.result, self.source = folder, result, source
+        self.region = Box.from_sequence(result.image.region)
+        self.mpp = result.image.mpp if result.image.mpp_source in ("file", "given") else None
+        found = [mask for mask in result.masks if mask.found]
+        self.numbers = {mask.mask_id: number for number, mask in enumerate(found, start=1)}
+
+    def _view(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
+        scale = min(width / box.width, height / box.height, 4.0)
+        size = (max(1, round(box.width * scale)), max(1, round(box.height * scale)))
+        return self.source.read_region(box, width=size[0], height=size[1])
+
+    def _um(self, box: Box, width: int) -> float | None:
+        return None if self.mpp is None else self.mpp * box.width / width
+
+    def _labels(self, mask: Mask, box: Box) -> NDArray[np.int32]:
+        labels = self.folder.instances(mask.mask_id)
+        if labels is None:
+            labels = self.folder.mask(mask.mask_id).astype(np.int32)
+        region = Box.from_sequence(mask.provenance.region)
+        return labels[windows.inside(box, region, labels.shape)]
+
+    def findings(self, about: Sequence[Mask], seen: Sequence[Seen], *, small: bool) -> Image.Image:
+        """The region with every mask numbered as in the text, and beside it what the words do not mention."""
+        asked = [
+            Marked(self._labels(mask, self.region), mask.colour, self.numbers[mask.mask_id], _caption(mask))
+            for mask in about
+            if mask.found
+        ]
+        besides = [
+            Marked(each.labels, each.answer.colour or "", each.answer.number, _besides(each.answer))
+            for each in seen
+            if each.labels is not None
+        ]
+        width = (WIDTH - 10) // 2 if besides else WIDTH
+        panels = [self._marked("What the words led to", asked, width, 480 if small else 760)]
+        if (nothing := summary([each.answer for each in seen])) is not None:
+            panels[0] = replace(panels[0], notes=(*panels[0].notes, nothing))
+        if besides:
+            title = "Also seen, not mentioned in the words"
+            panels.append(self._marked(title, besides, width, 480 if small else 760))
+        return row(panels)
+
+    def _marked(self, title: str, masks: Sequence[Marked], width: int, height: int) -> Panel:
+        pixels = self._view(self.region, width, height)
+        picture = marked(pixels, masks, self._um(self.region, pixels.shape[1]))
+        keys = tuple((each.colour, f"{each.number}  {each.caption}") for each in masks)
+        return Panel(picture, title, keys=keys, notes=() if masks else ("nothing was found",))
+
+    def examples(self, meanings: Sequence[Meaning]) -> Image.Image | None:
+        """A crop of each kind at its most typical, outlined and named."""
+        shown = [each for each in meanings if each.example_box is not None][:MOST_CROPS]
+        if not shown:
+            return None
+        side = min(300, (WIDTH - 10 * (len(shown) - 1)) // len(shown))
+        by_id = {mask.mask_id: mask for mask in self.result.masks}
+        panels = []
+        for each in shown:
+            mask, box = by_id[each.mask_id or ""], Box.from_sequence(each.example_box or [])
+            pixels = self._view(box, side, side)
+            drawn = [Marked(self._labels(mask, box), mask.colour, None, "")]
+            picture = fitted(marked(pixels, drawn, None), side, side)
+            number = self.numbers[mask.mask_id]
+            panels.append(Panel(picture, f"{number}  {each.name}", notes=(each.looks_like,)))
+        return row(panels)
+
+    def stability(self, checked: Checked, mask: Mask) -> Image.Image:
+        """Where the answers differ, beside how far each wording and each change agrees."""
+        answer, window = checked.answer, checked.window
+        pixels = self._view(window, 560, 520)
+        heat = marked(
+            heated(pixels, checked.uncertainty),
+            [Marked(self._labels(mask, window), CALM, None, "")],
+            self._um(window, pixels.shape[1]),
+        )
+        for letter, place in zip("ABC", answer.unsure, strict=False):
+            framed(heat, Box.from_sequence(place.box), window, UNSURE, letter)
+        number = self.numbers[mask.mask_id]
+        sure = (
+            "not calibrated" if answer.reliability is None else f"{answer.reliability:.2f} ({answer.level})"
+        )
+        where = tuple(
+            f"{letter}: {place.why}" for letter, place in zip("ABC", answer.unsure, strict=False)
+        ) or ("No place stands out: all answers agree nearly everywhere.",)
+        left = Panel(
+            heat,
+            f"{number}  {answer.name}: where the answer is unsure",
+            notes=where,
+            keys=(
+                (CALM, "outline as segmented"),
+                ("#e16000", "yellow to red: only some answers mark it"),
+            ),
+        )
+        rows = [
+            *(
+                _agreement(
+                    f"“{each.sentence[:26]}…”" if len(each.sentence) > 27 else f"“{each.sentence}”", each.dice
+                )
+                for each in answer.wordings
+            ),
+            *(_agreement(each.kind, each.dice) for each in answer.changes),
+        ]
+        right = bars(
+            f"reliability {sure}; agreement with the mask when it is asked in other words or the picture changes:",
+            rows,
+            WIDTH - left.picture.width - 10,
+            low=0,
+            high=1,
+            foot="(Dice, 1 = same mask)",
+        )
+        return row([left, right])
+
+    def counterfactual(self, views: Views) -> Image.Image:
+        """As it is, blurred, painted over; a classifier's scores below."""
+        side = (WIDTH - 20) // 3
+        mask, number = views.mask, self.numbers[views.mask.mask_id]
+        name = name_of(mask)
+        panels = []
+        before = marked(
+            np.asarray(fitted(Image.fromarray(views.before), side, side)),
+            [Marked(views.painted.astype(np.int32), mask.colour, number, "")],
+            None,
+        )
+        scores = {str(each.change): each.scores for each in views.answers}
+        first = scores["blurred"]
+        panels.append(
+            Panel(before, "as it is", notes=tuple(f"{each.label}: {each.before:.2f}" for each in first))
+        )
+        for change, title, pixels in (
+            ("blurred", f"{name} blurred", views.blurred),
+            ("removed", f"{name} painted over", views.removed),
+        ):
+            notes = tuple(f"{each.label}: {each.before:.2f} -> {each.after:.2f}" for each in scores[change])
+            panels.append(Panel(fitted(Image.fromarray(pixels), side, side), title, notes=notes))
+        return row(panels)
+
+
+def _agreement(name: str, value: float) -> Bar:
+    return Bar(name, value, f"{value:.2f}", SURE if value >= 0.9 else "#d8a200" if value >= 0.75 else UNSURE)
+
+
+def _besides(answer: Observation) -> str:
+    count = "" if answer.count is None else f", {answer.count} objects"
+    return f"{answer.name} ({answer.area_fraction:.1%}{count}), an observation"
+
+
+def _caption(mask: Mask) -> str:
+    count = "" if mask.count is None else f", {mask.count} objects"
+    return f"{name_of(mask)} ({mask.area_fraction:.1%}{count})"

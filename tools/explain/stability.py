@@ -1,0 +1,239 @@
+"""How much a mask depends on its wording and on how the picture was taken, and where.
+
+Wordings share the features the mask was made from. Pictures have to be encoded again, so one look at everything is
+changed in all ways at once, and each change alone is tried where that look differed most.
+Source of the wordings: spec prompt_groups.md section 9; the sentences are the test split of our own bank.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.datasets.wordings import Wording as Rephrasing
+from tissuetalk.models.datasets.wordings import rephrasings
+from tissuetalk.models.metrics.robustness import agreement
+from tissuetalk.models.metrics.scores import dice
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.segmenter import Capability, Context, Prompt, Segmenter
+from tissuetalk.tools.segment import engine
+from tissuetalk.tools.answers.explained import PictureChange, Stability, UnsurePlace, Wording
+from tissuetalk.tools.explain import windows
+from tissuetalk.tools.explain.perturbing import KINDS, TOGETHER, PerturbedSegmenter
+from tissuetalk.tools.explain.reliability import level_of, reliability_of
+from tissuetalk.tools.storage.features import FeatureCache
+from tissuetalk.tools.measure.measure import name_of
+from tissuetalk.tools.answers.results import Mask
+
+MOST_WORKING_PX = 1024 * 1024
+"""Largest part, in pixels at the model's scale, that is looked at again; of a larger region the part with most outline."""
+CLOSE_LOOK_PX = 320
+"""Side of the part on which each change is tried alone, in pixels at the model's scale."""
+MOST_PLACES, PLACE_SHARE, LEAST_DISPUTED = 3, 6, 0.05
+"""Unsure places named, the fraction of the window's side they have, the least share of disputed pixels in one."""
+
+Mask2D = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The answer for one mask, with [H, W] 0..1 where the answers split over ``window``."""
+
+    answer: Stability
+    window: Box
+    uncertainty: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Masks of one target over a window: as asked, in other words, and of the picture changed in all ways at once."""
+
+    stored: Mask2D
+    expected_dice: float
+    reworded: list[Mask2D]
+    together: Mask2D
+
+    @property
+    def wording_agreement(self) -> float | None:
+        """Mean Dice of every pair of wordings; None when the model reads no words."""
+        return agreement([self.stored, *self.reworded]).mean if self.reworded else None
+
+    @property
+    def agreement(self) -> float:
+        """Wording and picture weigh the same."""
+        with_picture = dice(self.stored, self.together)
+        words = self.wording_agreement
+        return with_picture if words is None else (words + with_picture) / 2
+
+    @property
+    def signal(self) -> float:
+        """What reliability is read from: a mask has to be stable and its pixels sure, one alone is not enough."""
+        return self.agreement * self.expected_dice
+
+
+class Checker:
+    """One model on one image; what both need is prepared once."""
+
+    def __init__(
+        self,
+        model: Segmenter,
+        source: ImageSource,
+        *,
+        context: Context | None = None,
+        features: FeatureCache | None = None,
+        stop: engine.Stop = lambda: False,
+    ) -> None:
+        self.source, self.stop, self.features = source, stop, features
+        self.context = context or model.prepare(source.overview())
+        self.model = _knowing(model, self.context)
+
+    def check(self, mask: Mask, painted: Mask2D) -> Checked:
+        """Ask for the mask's target again in other words and on changed pictures.
+
+        painted: [h, w] the stored mask at any scale. Points, boxes and relations are left out: the whole target is
+        compared. Raises CancelledError.
+        """
+        said = Prompt(mask.label, mask.free_form or mask.evidence, mask.prompt)
+        capability = self.model.capability(said)
+        assert capability is not None, "the mask was made by this model"
+        region, mpp = Box.from_sequence(mask.provenance.region), mask.provenance.mpp
+        window = window_of(region, mpp / capability.mpp, painted)
+        others = rephrasings(capability.target) if self.model.card.prompts == "text" else ()
+        looks = self.looks(said, capability, others, window, mpp)
+        uncertainty = agreement([looks.stored, *looks.reworded, looks.together]).uncertainty
+        changes = self._alone(said, capability, uncertainty, looks.stored, window, mpp)
+        return Checked(_answer(mask, looks, others, changes, uncertainty, window), window, uncertainty)
+
+    def looks(
+        self, said: Prompt, capability: Capability, others: Sequence[Rephrasing], window: Box, mpp: float
+    ) -> Looks:
+        """The masks that reliability is computed from."""
+        prompts = [said, *(Prompt(said.label, said.words, other.text, verbatim=True) for other in others)]
+        asked = [(prompt, capability) for prompt in prompts]
+        stored, *reworded = engine.look_for(
+            self.model, self.source, window, mpp, asked, features=self.features, stop=self.stop
+        )
+        changed = PerturbedSegmenter(self.model, TOGETHER, self.context)
+        (together,) = engine.look_for(changed, self.source, window, mpp, asked[:1], stop=self.stop)
+        expected = stored.expected_dice or 0.0
+        return Looks(stored.mask, expected, [each.mask for each in reworded], together.mask)
+
+    def _alone(
+        self,
+        said: Prompt,
+        capability: Capability,
+        uncertainty: NDArray[np.float32],
+        stored: Mask2D,
+        window: Box,
+        mpp: float,
+    ) -> list[PictureChange]:
+        """Each change by itself where the answers differ most, against the unchanged picture of the same part."""
+        side = max(16, round(CLOSE_LOOK_PX * capability.mpp / mpp))
+        weight = uncertainty + 0.05 * windows.edges(stored)
+        part = windows.busiest(np.asarray(weight, np.float32), window, side, side)
+        asked = [(said, capability)]
+        (plain,) = engine.look_for(self.model, self.source, part, mpp, asked, stop=self.stop)
+        changes = []
+        for kind in KINDS:
+            changed = PerturbedSegmenter(self.model, kind, self.context)
+            (found,) = engine.look_for(changed, self.source, part, mpp, asked, stop=self.stop)
+            agreed = round(float(dice(plain.mask, found.mask)), 4)
+            changes.append(
+                PictureChange(kind=kind.name, change=kind.words, region=part.as_list(), dice=agreed)
+            )
+        return changes
+
+
+def _knowing(model: Segmenter, context: Context) -> Segmenter:
+    """The same model, which already knows the image's statistics; its features are found under the same key."""
+    prepared = copy.copy(model)
+    setattr(prepared, "prepare", lambda overview: context)  # noqa: B010  # a method of one instance
+    return prepared
+
+
+def window_of(region: Box, zoom: float, painted: Mask2D) -> Box:
+    """What is looked at again. zoom: pixels at the model's scale per full-resolution pixel."""
+    if region.width * region.height * zoom * zoom <= MOST_WORKING_PX:
+        return region
+    side = round(MOST_WORKING_PX**0.5 / zoom)
+    return windows.busiest(windows.edges(painted), region, side, side)
+
+
+def _answer(
+    mask: Mask,
+    looks: Looks,
+    others: Sequence[Rephrasing],
+    changes: list[PictureChange],
+    uncertainty: NDArray[np.float32],
+    window: Box,
+) -> Stability:
+    name, agreed = name_of(mask), looks.agreement
+    reliability = reliability_of(mask.provenance.weights_sha256, "explain", looks.signal)
+    wordings = [
+        Wording(quality=other.level, sentence=other.text, dice=round(float(dice(looks.stored, reworded)), 4))
+        for other, reworded in zip(others, looks.reworded, strict=True)
+    ]
+    weakest = min(changes, key=lambda change: change.dice)
+    words = looks.wording_agreement
+    return Stability(
+        mask_id=mask.mask_id,
+        name=name,
+        reliability=reliability,
+        level=None if reliability is None else level_of(reliability),
+        agreement=round(agreed, 4),
+        wordings=wordings,
+        wording_agreement=None if words is None else round(words, 4),
+        changes=changes,
+        most_sensitive_to=weakest.kind if weakest.dice < 0.99 else None,
+        disputed_fraction=round(float((uncertainty > 0).mean()), 5),
+        unsure=_places(uncertainty, looks, window),
+        checked_region=window.as_list(),
+        statement=_statement(name, reliability, agreed, words, weakest, mask, window),
+    )
+
+
+def _statement(
+    name: str,
+    reliability: float | None,
+    agreed: float,
+    words: float | None,
+    weakest: PictureChange,
+    mask: Mask,
+    window: Box,
+) -> str:
+    sure = (
+        f"reliability {reliability:.2f} ({level_of(reliability)}; the Dice to expect against an expert)"
+        if reliability is not None
+        else "reliability unknown (never calibrated for this model)"
+    )
+    worded = (
+        f"{mask.provenance.model} does not read words, so no wording can change it"
+        if words is None
+        else f"other wordings agree to {words:.2f}"
+    )
+    picture = 2 * agreed - words if words is not None else agreed
+    moved = f", most sensitive to {weakest.kind} ({weakest.dice:.2f})" if weakest.dice < 0.99 else ""
+    part = "" if window.as_list() == mask.provenance.region else f"; checked on {window.as_list()} only"
+    presence = f"; presence is only {mask.presence:.2f}" if mask.presence < 0.8 else ""
+    return f"{name}: {sure}; {worded}; changed pictures agree to {picture:.2f}{moved}{presence}{part}."
+
+
+def _places(uncertainty: NDArray[np.float32], looks: Looks, window: Box) -> list[UnsurePlace]:
+    """The parts with most disputed pixels, and whether outlines move there or whole objects come and go."""
+    disputed = (uncertainty > 0).astype(np.float32)
+    side = max(8, min(window.width, window.height) // PLACE_SHARE)
+    outline = cv2.dilate(windows.edges(looks.stored), np.ones((7, 7), np.uint8)) > 0
+    places = []
+    for box, share in windows.hot_spots(disputed, window, side, MOST_PLACES, LEAST_DISPUTED):
+        part = windows.inside(box, window, disputed.shape)
+        of_outline = float((disputed[part] * outline[part]).sum() / max(1.0, disputed[part].sum()))
+        by_words = any((looks.stored[part] != other[part]).mean() > share / 2 for other in looks.reworded)
+        what = "the outline moves" if of_outline > 0.6 else "whole objects or areas come and go"
+        when = "with the wording" if by_words else "when the picture changes a little"
+        places.append(UnsurePlace(box=box.as_list(), share=round(share, 3), why=f"{what} {when}"))
+    return places

@@ -1,1 +1,0 @@
-"""The kinds of evidence ``explain`` gives, one module each; ``tools/explain.py`` chooses among them."""

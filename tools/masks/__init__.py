@@ -1,0 +1,1 @@
+"""One mask layer over pictures in memory and slides on disk."""

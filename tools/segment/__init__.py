@@ -1,0 +1,1 @@
+"""segment: an image and words in, masks with evidence, confidence and provenance out."""

@@ -1,1 +1,0 @@
-"""Whole slides: worked on block by block, kept as label pyramids and object tables, read and measured in pieces."""

@@ -1,0 +1,1 @@
+"""Files: roots that images are read from, the workspace, result folders, cached features, addresses."""

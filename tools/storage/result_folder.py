@@ -1,0 +1,169 @@
+"""A result on disk: the same layout in the workspace and where the command line writes.
+
+result.json              what ``segment`` answered; links are relative to the folder
+request.json             what was asked, enough to ask again
+masks/<mask_id>.png      8-bit, 0 or 255, the segmented region in full-resolution pixels
+instances/<mask_id>.png  16-bit labels, 0 background; only where the target has objects
+overlay.png              outlines over the region
+objects/<mask_id>.geojson, tables/<mask_id>.csv   derived from the above when first asked for
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from tissuetalk.models.errors import ImageChangedError, ImageTooLargeError, UnknownMaskError, UnknownResultError
+from tissuetalk.models.images import ImageSource
+from tissuetalk.models.masks import outlines
+from tissuetalk.tools.answers.results import Mask, MaskResources, SegmentResult
+
+MOST_OBJECTS = 65_535
+"""What a 16-bit label picture can number."""
+_MASK_ID = re.compile(r"msk_[a-z0-9]+")
+
+
+class ResultFolder:
+    """Reads and writes one result. Cheap to make; holds nothing open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def existing(cls, path: Path) -> ResultFolder:
+        """The result in a folder. Raises UnknownResultError when there is none."""
+        if not (path / "result.json").is_file():
+            raise UnknownResultError(
+                f"{path} holds no result.json; pass the folder given to `segment --out`."
+            )
+        return cls(path)
+
+    def write_request(self, request: dict[str, Any]) -> None:
+        (self.path / "request.json").write_text(json.dumps(request, indent=1, ensure_ascii=False), "utf-8")
+
+    def request(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.path / "request.json").read_text("utf-8"))
+        return content
+
+    def write_result(self, result: SegmentResult) -> None:
+        write_whole(self.path / "result.json", result.model_dump_json(indent=1))
+
+    def result(self) -> SegmentResult:
+        try:
+            return SegmentResult.model_validate_json((self.path / "result.json").read_text("utf-8"))
+        except (OSError, ValidationError) as error:
+            raise UnknownResultError(
+                f"the result in {self.path.name} was written by another version or is damaged; segment again."
+            ) from error
+
+    def require_same_image(self, source: ImageSource) -> ImageSource:
+        """The source, if it holds what was segmented; otherwise it is closed. Raises ImageChangedError."""
+        if source.image_id != self.result().image.image_id:
+            source.close()
+            raise ImageChangedError(f"{source.name} has changed since it was segmented; segment it again.")
+        return source
+
+    def write_mask(
+        self, mask_id: str, mask: NDArray[np.bool_], instances: NDArray[np.int32] | None
+    ) -> MaskResources:
+        """Files of one mask; the links are relative to the folder."""
+        (self.path / "masks").mkdir(exist_ok=True)
+        _write_png(self.path / "masks" / f"{mask_id}.png", mask.astype(np.uint8) * 255)
+        if instances is not None:
+            if int(instances.max(initial=0)) > MOST_OBJECTS:
+                raise ImageTooLargeError(
+                    f"more than {MOST_OBJECTS} objects in one region; pass a smaller region=[x0, y0, x1, y1]."
+                )
+            (self.path / "instances").mkdir(exist_ok=True)
+            _write_png(self.path / "instances" / f"{mask_id}.png", instances.astype(np.uint16))
+        return MaskResources(
+            mask=f"masks/{mask_id}.png",
+            instances=None if instances is None else f"instances/{mask_id}.png",
+            geojson=f"objects/{mask_id}.geojson",
+            table=f"tables/{mask_id}.csv",
+        )
+
+    def chosen(self, mask_ids: list[str] | None) -> list[Mask]:
+        """The named masks, all of them by default. Raises UnknownMaskError."""
+        masks = self.result().masks
+        if not mask_ids:
+            return masks
+        by_id = {mask.mask_id: mask for mask in masks}
+        unknown = [mask_id for mask_id in mask_ids if mask_id not in by_id]
+        if unknown:
+            raise UnknownMaskError(
+                f"this result has no mask {unknown[0]!r}; it has: {', '.join(by_id) or 'none'}."
+            )
+        return [by_id[mask_id] for mask_id in mask_ids]
+
+    def mask(self, mask_id: str) -> NDArray[np.bool_]:
+        return self._read("masks", mask_id) > 0
+
+    def instances(self, mask_id: str) -> NDArray[np.int32] | None:
+        """[H, W] labels, or None for a region."""
+        if not (self.path / "instances" / f"{mask_id}.png").is_file():
+            return None
+        return self._read("instances", mask_id).astype(np.int32)
+
+    def geojson(self, mask_id: str) -> Path:
+        """The outlines of one mask as a file, made when first asked for."""
+        path = self.path / "objects" / f"{self._checked(mask_id)}.geojson"
+        if not path.is_file():
+            (mask,) = self.chosen([mask_id])
+            write_whole(path, json.dumps(_collection(self._features(mask))))
+        return path
+
+    def all_geojson(self) -> str:
+        """The outlines of every mask that was found, as one FeatureCollection."""
+        found = [mask for mask in self.result().masks if mask.found]
+        return json.dumps(_collection([feature for mask in found for feature in self._features(mask)]))
+
+    def _features(self, mask: Mask) -> list[dict[str, Any]]:
+        region = self.result().image.region
+        return outlines.features(
+            self.mask(mask.mask_id),
+            self.instances(mask.mask_id),
+            origin_xy=(region[0], region[1]),
+            name=mask.label or mask.free_form or mask.target,
+            colour=mask.colour,
+            mask_id=mask.mask_id,
+        )
+
+    def _read(self, kind: str, mask_id: str) -> NDArray[np.uint16]:
+        pixels = cv2.imread(str(self.path / kind / f"{self._checked(mask_id)}.png"), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            raise UnknownMaskError(f"the file of mask {mask_id!r} is missing; segment again.")
+        return pixels.astype(np.uint16)
+
+    def _checked(self, mask_id: str) -> str:
+        """An id is never a path."""
+        if _MASK_ID.fullmatch(mask_id) is None:
+            raise UnknownMaskError(
+                f"{mask_id[:60]!r} is not a mask id; ids look like msk_… and come from segment."
+            )
+        return mask_id
+
+
+def _collection(features: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done, "OpenCV encodes any 8- or 16-bit single-channel picture"
+    path.write_bytes(data.tobytes())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Readers see the whole file or none."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text, "utf-8")
+    part.replace(path)

@@ -1,0 +1,216 @@
+"""The SQLite file of a workspace: its tables, its version, and one way to read and one to write it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peewee import (
+    AutoField,
+    BigIntegerField,
+    BooleanField,
+    DatabaseError,
+    FloatField,
+    IntegerField,
+    Model,
+    SchemaManager,
+    SqliteDatabase,
+    TextField,
+)
+
+# playhouse ships with peewee, but only peewee itself has type stubs
+from playhouse.pool import PooledSqliteDatabase  # type: ignore[import-untyped]
+
+from tissuetalk.models.errors import BusyError, TissuetalkError, WorkspaceUnwritableError
+from tissuetalk.tools.storage.workspace.disk import full_disk
+
+SCHEMA_VERSION = 1
+_APPLICATION_ID = 0x7C155E7A
+"""Written into the file's header, so that a database of another program is never taken for ours."""
+
+_BUSY_TIMEOUT_MS = 30_000
+_MAX_CONNECTIONS = 64
+
+
+class ResultRow(Model):
+    """One finished result; its files lie in ``results/<result_id>``. Times are seconds since 1970."""
+
+    result_id = TextField(primary_key=True)
+    image_id = TextField(index=True)
+    kind = TextField()
+    created_at = FloatField(index=True)
+    last_used = FloatField(index=True)
+    size_bytes = BigIntegerField()
+
+    class Meta:
+        table_name = "results"
+
+
+class ImageRow(Model):
+    """One image that was seen, by the hash of its content. details: a JSON object, free for the caller."""
+
+    image_id = TextField(primary_key=True)
+    path = TextField()
+    sha256 = TextField()
+    width = IntegerField()
+    height = IntegerField()
+    mpp = FloatField(null=True)
+    mpp_source = TextField()
+    details = TextField()
+    last_used = FloatField(index=True)
+
+    class Meta:
+        table_name = "images"
+
+
+class UploadRow(Model):
+    """One uploaded file in ``images/``."""
+
+    name = TextField(primary_key=True)
+    size_bytes = BigIntegerField()
+    last_used = FloatField(index=True)
+
+    class Meta:
+        table_name = "uploads"
+
+
+class PinRow(Model):
+    """Somebody is reading: ``name`` (a result id or an upload's name) must stay where it is."""
+
+    pin_id = AutoField()
+    name = TextField(index=True)
+    owner = TextField(index=True)
+
+    class Meta:
+        table_name = "pins"
+
+
+class JobRecord(Model):
+    """One piece of long work. request and result are JSON; worker is the token of the workspace that runs it."""
+
+    job_id = TextField(primary_key=True)
+    kind = TextField()
+    request = TextField()
+    owner = TextField()
+    state = TextField(index=True)
+    progress = FloatField()
+    eta_s = FloatField(null=True)
+    message = TextField()
+    result = TextField(null=True)
+    error_code = TextField(null=True)
+    error_message = TextField(null=True)
+    cancel_requested = BooleanField()
+    worker = TextField(null=True)
+    attempt = IntegerField()
+    lease_until = FloatField()
+    created_at = FloatField(index=True)
+    updated_at = FloatField()
+
+    class Meta:
+        table_name = "jobs"
+
+
+_TABLES: tuple[type[Model], ...] = (ResultRow, ImageRow, UploadRow, PinRow, JobRecord)
+
+
+class Database:
+    """Pooled connections to one file. Threads share the pool; other processes are kept apart by SQLite itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pool: Any = PooledSqliteDatabase(
+            str(path),
+            max_connections=_MAX_CONNECTIONS,
+            timeout=_BUSY_TIMEOUT_MS / 1000,
+            check_same_thread=False,
+            pragmas={
+                "busy_timeout": _BUSY_TIMEOUT_MS,
+                "journal_mode": "wal",
+                "synchronous": "normal",
+                "foreign_keys": 1,
+            },
+        )
+        self._pid = os.getpid()
+
+    def prepare(self, *, may_create: bool) -> None:
+        """Create the tables, or check that they are ours. Called while no other process does the same.
+
+        Raises WorkspaceUnwritableError for a file that is damaged, foreign, from a newer version, or missing
+        although results exist (``may_create`` is false): nothing is ever repaired by wiping.
+        """
+        with self.write() as db:
+            version = int(_scalar(db, "PRAGMA user_version"))
+            application = int(_scalar(db, "PRAGMA application_id"))
+            empty = int(_scalar(db, "SELECT count(*) FROM sqlite_master")) == 0
+            if empty and not may_create:
+                raise self._refused("is missing or empty although results exist; restore it from a copy")
+            if empty:
+                for table in _TABLES:
+                    SchemaManager(table, db).create_all()
+                self._pool.execute_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
+                self._pool.execute_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                return
+            if application != _APPLICATION_ID:
+                raise self._refused("belongs to another program; move it away")
+            if version > SCHEMA_VERSION:
+                raise self._refused(f"was written by a newer version (format {version}); update tissuetalk")
+            if _scalar(db, "PRAGMA quick_check(1)") != "ok":
+                raise self._refused("is damaged; restore it from a copy or move it away")
+
+    @contextmanager
+    def read(self) -> Iterator[SqliteDatabase]:
+        """A connection for statements that each see a consistent state and change nothing."""
+        with self._errors(), self._of_this_process().connection_context():
+            yield self._pool
+
+    @contextmanager
+    def write(self) -> Iterator[SqliteDatabase]:
+        """A transaction that is alone among all processes from its first statement; an exception undoes it."""
+        with self._errors(), self._of_this_process().connection_context(), self._pool.atomic("IMMEDIATE"):
+            yield self._pool
+
+    def close(self) -> None:
+        """Give the file back. Safe to call twice."""
+        self._pool.close_all()
+
+    def _of_this_process(self) -> Any:
+        """After a fork the parent's connections are forgotten: SQLite forbids their use in the child."""
+        if self._pid != os.getpid():
+            self._pool.dispose()
+            self._pid = os.getpid()
+        return self._pool
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseError as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: DatabaseError) -> TissuetalkError:
+        code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return full_disk(self.path.parent)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return BusyError(f"{self.path} is in use by other processes; try again in a moment")
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return self._refused("is damaged or not a database; restore it from a copy or move it away")
+        if code in (
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_PERM,
+            sqlite3.SQLITE_IOERR,
+        ):
+            return self._refused(f"cannot be written ({error}); make its folder writable")
+        raise error
+
+    def _refused(self, why: str) -> WorkspaceUnwritableError:
+        return WorkspaceUnwritableError(f"{self.path} {why}, or choose another folder with --workspace")
+
+
+def _scalar(db: Any, sql: str) -> Any:
+    return db.execute_sql(sql).fetchone()[0]

@@ -1,0 +1,214 @@
+"""Finished results: committed in one step, read while pinned, listed, copied out and deleted."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from peewee import SQL
+
+from tissuetalk.models.errors import BusyError, InvalidArgumentError, WorkspaceFullError
+from tissuetalk.tools.storage.workspace.database import Database, PinRow, ResultRow
+from tissuetalk.tools.storage.workspace.disk import disk_errors, fsync_folder, fsync_tree, full_disk, is_disk_full, remove, tree_bytes
+from tissuetalk.tools.storage.workspace.errors import no_result
+from tissuetalk.tools.storage.workspace.ids import is_id, new_id, shown
+from tissuetalk.tools.storage.workspace.owner import Owners
+from tissuetalk.tools.storage.workspace.quota import Kept, Room, is_pinned
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A result being written: put files into ``folder``; nobody sees them before all are there."""
+
+    result_id: str
+    folder: Path
+    image_id: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A finished result. Its files may be removed to make room unless it is read inside ``reading()``."""
+
+    result_id: str
+    folder: Path
+    image_id: str
+    kind: str
+    created_at: datetime
+    size_bytes: int
+
+
+class Results:
+    """The ``results/`` folder and its table."""
+
+    def __init__(
+        self, root: Path, database: Database, owners: Owners, room: Room, clock: Callable[[], float]
+    ) -> None:
+        self._root = root
+        self._folder = root / "results"
+        self._database = database
+        self._owners = owners
+        self._room = room
+        self._clock = clock
+
+    @contextmanager
+    def new(self, image_id: str, kind: str) -> Iterator[Draft]:
+        """A folder to write into, which becomes a result when the block ends and vanishes when it fails.
+
+        Raises WorkspaceFullError, with nothing left behind, when the disk is full or the quota too small.
+        """
+        result_id = new_id("res")
+        draft = Draft(result_id, self._owners.folder / result_id, image_id, kind)
+        try:
+            with disk_errors(self._root):
+                draft.folder.mkdir()
+            try:
+                yield draft
+            except OSError as error:
+                if is_disk_full(error):
+                    raise full_disk(self._root) from error
+                raise
+            self._commit(draft)
+        finally:
+            remove(draft.folder)
+
+    def adopt(self, folder: Path, result_id: str, image_id: str, kind: str) -> None:
+        """A folder of the workspace, written elsewhere, becomes a result; on failure it stays where it was.
+
+        Raises WorkspaceFullError when the disk is full or the quota too small.
+        """
+        self._commit(Draft(result_id, folder, image_id, kind), give_back=True)
+
+    def _commit(self, draft: Draft, *, give_back: bool = False) -> None:
+        """Files first and flushed, then the name, then the row: readers go by rows, so they see all or nothing."""
+        target = self._folder / draft.result_id
+        with disk_errors(self._root):
+            fsync_tree(draft.folder)
+            size_bytes = tree_bytes(draft.folder)
+            try:
+                with self._database.write() as db:
+                    trash = self._room.make(db, size_bytes)
+                    draft.folder.rename(target)
+                    now = self._clock()
+                    ResultRow.insert(
+                        result_id=draft.result_id,
+                        image_id=draft.image_id,
+                        kind=draft.kind,
+                        created_at=now,
+                        last_used=now,
+                        size_bytes=size_bytes,
+                    ).execute(db)
+            except BaseException:  # whatever it was, the row is not there, so the files must not be either
+                if give_back and target.exists():
+                    target.rename(draft.folder)
+                remove(target)
+                raise
+            fsync_folder(self._folder)
+        for path in trash:
+            remove(path)
+
+    def get(self, result_id: str) -> StoredResult:
+        """A finished result, now the most recently used. Raises UnknownResultError."""
+        return self._use(result_id, pin=False)[0]
+
+    @contextmanager
+    def reading(self, result_id: str) -> Iterator[StoredResult]:
+        """A result that nobody removes while the block runs. Files added to it meanwhile count for the quota."""
+        stored, pin_id = self._use(result_id, pin=True)
+        try:
+            yield stored
+        finally:
+            size_bytes = tree_bytes(stored.folder)
+            with self._database.write() as db:
+                PinRow.delete().where(PinRow.pin_id == pin_id).execute(db)
+                if size_bytes != stored.size_bytes:
+                    row = ResultRow.result_id == result_id
+                    ResultRow.update(size_bytes=size_bytes).where(row).execute(db)
+
+    def newest(self, limit: int) -> list[StoredResult]:
+        """The newest results first; ``limit`` at most."""
+        newest = (
+            ResultRow.select().order_by(ResultRow.created_at.desc(), SQL("rowid").desc()).limit(max(limit, 0))
+        )
+        with self._database.read() as db:
+            return [self._stored(row) for row in newest.execute(db)]
+
+    def delete(self, result_id: str) -> None:
+        """Remove a result for good. Raises UnknownResultError, or BusyError while somebody reads it."""
+        if not is_id("res", result_id):
+            raise no_result(result_id)
+        with disk_errors(self._root), self._database.write() as db:
+            if is_pinned(db, result_id):
+                raise BusyError(
+                    f"{result_id} is being read by a running call; delete it again when that has ended"
+                )
+            if not ResultRow.select().where(ResultRow.result_id == result_id).exists(db):
+                raise no_result(result_id)
+            trash = self._room.take_away(db, Kept("results", result_id))
+        remove(trash)
+
+    def save(self, result_id: str, folder: Path) -> None:
+        """Copy a result to ``folder``, which must be missing or empty; it appears there complete or not at all.
+
+        Raises InvalidArgumentError for a folder in use or not writable, WorkspaceFullError when its disk is full.
+        """
+        target = folder.parent.resolve() / folder.name if folder.is_symlink() else folder.resolve()
+        if target.is_relative_to(self._root.resolve()):
+            raise InvalidArgumentError(
+                f"{shown(str(folder))} lies in the workspace itself; choose a folder outside"
+            )
+        with self.reading(result_id) as stored:
+            part = target.parent / f".{target.name}.{secrets.token_hex(8)}.part"
+            try:
+                _require_free(target)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(stored.folder, part)
+                fsync_tree(part)
+                if target.is_dir():
+                    target.rmdir()
+                part.rename(target)
+            except OSError as error:
+                if is_disk_full(error):
+                    raise WorkspaceFullError(
+                        f"the disk of {shown(str(folder))} is full; free some space or save elsewhere"
+                    ) from error
+                raise InvalidArgumentError(
+                    f"cannot save to {shown(str(folder))} ({error.strerror}); choose a new folder in a writable place"
+                ) from error
+            finally:
+                remove(part)
+
+    def _use(self, result_id: str, *, pin: bool) -> tuple[StoredResult, int | None]:
+        if not is_id("res", result_id):
+            raise no_result(result_id)
+        with self._database.write() as db:
+            row = ResultRow.select().where(ResultRow.result_id == result_id).bind(db).first()
+            if row is None or not (self._folder / result_id).is_dir():
+                raise no_result(result_id)
+            ResultRow.update(last_used=self._clock()).where(ResultRow.result_id == result_id).execute(db)
+            pin_id = PinRow.insert(name=result_id, owner=self._owners.token).execute(db) if pin else None
+        return self._stored(row), pin_id
+
+    def _stored(self, row: Any) -> StoredResult:
+        return StoredResult(
+            result_id=row.result_id,
+            folder=self._folder / row.result_id,
+            image_id=row.image_id,
+            kind=row.kind,
+            created_at=datetime.fromtimestamp(row.created_at, UTC),
+            size_bytes=row.size_bytes,
+        )
+
+
+def _require_free(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise InvalidArgumentError(
+            f"{shown(str(target))} already exists and is not an empty folder; choose a new folder, "
+            "nothing is ever overwritten"
+        )

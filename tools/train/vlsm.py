@@ -1,0 +1,325 @@
+"""Fine-tune and score CLIPSeg, CRIS and BiomedCLIPSeg with attribute prompts (spec vlsm.md, section 6).
+
+A recipe is a YAML file with ``preset: vlsm``; ``tissuetalk train`` runs it. One set to train on, or none, or several: the
+individual, zero-shot (``epochs: 0``) and pooled experiments; further sets to test on: out of distribution.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from tissuetalk.models import registry
+from tissuetalk.models.masks.characteristics import Mask
+from tissuetalk.models.datasets.manifest import read_manifest, read_rgb
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.metrics.annotations import SCORED_KINDS, read_annotations
+from tissuetalk.models.metrics.scores import dice
+from tissuetalk.models.images import Box, open_image
+from tissuetalk.models.segmenter import RGB, Prompt, Segmenter
+from tissuetalk.models.segmentation.vlsm.networks import NAMES, Vlsm, build
+from tissuetalk.models.segmentation.vlsm.training import Preset, optimiser_of, settings_of, train_step
+from tissuetalk.prompts.attributes import PROMPT_IDS, Attributes, PromptId, attribute_prompt, attributes_of
+from tissuetalk.prompts.taxonomy import Label
+from tissuetalk.prompts.wrong_attributes import ATTRIBUTES, Swap, relative_change, wrong
+from tissuetalk.tools.segment.engine import look_for
+
+DRAWN: Final[tuple[PromptId, ...]] = PROMPT_IDS[1:]
+"""What ``prompt: random`` draws from, anew for each record and epoch."""
+RICHEST: Final[PromptId] = "P6"
+"""Prompt that holds every attribute a mask gives."""
+WEIGHTS: Final = "vlsm.safetensors"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """manifest: as for `tissuetalk evaluate`. label: canonical label of its one class."""
+
+    manifest: Path
+    label: Label
+
+    @property
+    def name(self) -> str:
+        return self.manifest.parent.name if self.manifest.name == "manifest.csv" else self.manifest.stem
+
+
+@dataclass(frozen=True)
+class VlsmRecipe:
+    """Everything that decides a run."""
+
+    preset: str
+    name: str
+    network: str
+    """clipseg, cris, biomedclipseg, biomedclipseg-d; or, with epochs: 0, any text-prompted model of `tissuetalk models`."""
+    test: tuple[DataSet, ...]
+    """Sets to score on, each on its test rows (all rows when it has none)."""
+    train: tuple[DataSet, ...] = ()
+    prompt: str = RICHEST
+    """P0 to P10, or random."""
+    weights: str | None = None
+    """Hub id, folder or file, as the network wants it; relative files start at the recipe's own folder."""
+    tokenizer: str | None = None
+    decoder: str | None = None
+    """CLIPSeg's hub id or folder, whose decoder -D starts from."""
+    legacy_layers: bool = False
+    train_encoders: bool = False
+    """False reproduces the paper: the public CLIPSeg computes its encoders without gradients."""
+    settings: Preset = "paper"
+    epochs: int = 200
+    """At most; training stops early when validation Dice no longer rises."""
+    wrong_attributes: bool = False
+    """Also ask with one attribute made wrong at a time."""
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and class, with what its mask says about itself."""
+
+    file: Path
+    mpp: float | None
+    group: str
+    mask: Mask
+    found: Attributes
+    label: Label
+
+    def image(self) -> RGB:
+        return read_rgb(self.file)
+
+
+Ask = Callable[[Item, str], Mask]
+
+
+def read_recipe(path: Path, values: Mapping[str, Any]) -> VlsmRecipe:
+    """Check a recipe. Raises InvalidArgumentError naming the key that is wrong, UnknownLabelError for a label."""
+    known = {entry.name for entry in fields(VlsmRecipe)}
+    if unknown := set(values) - known:
+        raise InvalidArgumentError(
+            f"{path.name} has unknown keys {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}."
+        )
+    if missing := {"name", "network", "test"} - set(values):
+        raise InvalidArgumentError(f"{path.name} lacks {', '.join(sorted(missing))}.")
+    given = dict(values)
+    for key in ("train", "test"):
+        given[key] = tuple(_data_set(path, entry) for entry in given.get(key) or ())
+    for key in ("weights", "tokenizer", "decoder"):
+        if given.get(key) and (path.parent / str(given[key])).exists():
+            given[key] = str((path.parent / given[key]).resolve())
+    recipe = VlsmRecipe(**given)
+    if recipe.prompt not in (*PROMPT_IDS, "random"):
+        raise InvalidArgumentError(f"{path.name}: prompt is one of {', '.join(PROMPT_IDS)} or random.")
+    if recipe.settings not in ("paper", "released"):
+        raise InvalidArgumentError(f"{path.name}: settings is paper or released.")
+    if recipe.network not in NAMES and (recipe.epochs or recipe.network not in registry.MODELS):
+        raise InvalidArgumentError(
+            f"{path.name}: network {recipe.network!r} cannot be trained here; choose {', '.join(NAMES)}, or with "
+            f"epochs: 0 one of {', '.join(registry.MODELS)}."
+        )
+    if recipe.epochs and not recipe.train:
+        raise InvalidArgumentError(f"{path.name}: nothing to train on; give train, or epochs: 0.")
+    return recipe
+
+
+def _data_set(path: Path, entry: Any) -> DataSet:
+    if not isinstance(entry, dict) or set(entry) != {"manifest", "label"}:
+        raise InvalidArgumentError(f"{path.name}: a data set is written {{manifest: FILE, label: LABEL}}.")
+    manifest = (path.parent / entry["manifest"]).resolve()
+    return DataSet(manifest / "manifest.csv" if manifest.is_dir() else manifest, Label.parse(entry["label"]))
+
+
+def items_of(source: DataSet, split: str) -> list[Item]:
+    """Items that show their class. Rows marked test are tested, all others train; without such rows all do both."""
+    records = [record for record in read_manifest(source.manifest) if record.kind in SCORED_KINDS]
+    marked = any(record.split == "test" for record in records)
+    items = []
+    for record in records:
+        if marked and (record.split == "test") != (split == "test"):
+            continue
+        mask = np.any([each.mask for each in read_annotations(record)], axis=0)
+        if mask.any():
+            found = attributes_of(mask, source.label, read_rgb(record.image))
+            items.append(Item(record.image, record.mpp, record.group, mask, found, source.label))
+    return items
+
+
+def prompt_text(item: Item, prompt: str, random: np.random.Generator | None = None) -> str:
+    """The prompt of an item; while training, prompt and surface form are drawn, else the form is fixed."""
+    chosen = cast(PromptId, prompt)
+    if prompt == "random":
+        chosen = RICHEST if random is None else DRAWN[int(random.integers(len(DRAWN)))]
+    form = 0 if random is None else int(random.integers(5))
+    return attribute_prompt(chosen, item.found, item.label, form)
+
+
+def train(path: Path, values: Mapping[str, Any], out: Path) -> Path:
+    """Run a recipe and return ``out``: ``scores.csv``, and where asked ``wrong_attributes.csv``, ``log.csv`` and weights."""
+    recipe = read_recipe(path, values)
+    torch.manual_seed(recipe.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    if recipe.network in NAMES:
+        model = build(
+            cast(Any, recipe.network),
+            weights=recipe.weights,
+            tokenizer=recipe.tokenizer,
+            decoder=recipe.decoder,
+            legacy_layers=recipe.legacy_layers,
+        )
+        if recipe.epochs:
+            fine_tune(recipe, model, out)
+        ask = _directly(model)
+    else:
+        ask = _through_registry(registry.load(recipe.network))
+    score(recipe, ask, out)
+    return out
+
+
+def fine_tune(recipe: VlsmRecipe, model: Vlsm, out: Path) -> None:
+    """Train until validation Dice has not risen for the paper's patience; the best weights are kept and written."""
+    items = [item for source in recipe.train for item in items_of(source, "train")]
+    learning, checking = _divided(items)
+    settings = settings_of(model, recipe.settings)
+    model.freeze(train_encoders=recipe.train_encoders)
+    optimiser = optimiser_of(model, settings)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, "max", factor=0.1, patience=5)
+    random = np.random.default_rng(recipe.seed)
+    best, since = -1.0, 0
+    with (out / "log.csv").open("w", newline="", encoding="utf-8") as log:
+        writer = csv.writer(log)
+        writer.writerow(("epoch", "loss", "validation_dice"))
+        for epoch in range(1, recipe.epochs + 1):
+            losses = [
+                train_step(
+                    model,
+                    optimiser,
+                    settings,
+                    [item.image() for item in batch],
+                    [prompt_text(item, recipe.prompt, random) for item in batch],
+                    [item.mask for item in batch],
+                )
+                for batch in _batches(learning, settings.batch, random)
+            ]
+            reached = float(
+                np.mean(
+                    [dice(model.segment(i.image(), prompt_text(i, recipe.prompt)), i.mask) for i in checking]
+                )
+            )
+            writer.writerow((epoch, f"{np.mean(losses):.5f}", f"{reached:.4f}"))
+            log.flush()
+            if recipe.settings == "released":
+                plateau.step(reached)
+            since += 1
+            if reached > best:
+                best, since = reached, 0
+                save_file(
+                    {key: value.contiguous() for key, value in model.state_dict().items()}, out / WEIGHTS
+                )
+            if since > settings.patience:
+                break
+    model.load_state_dict(load_file(out / WEIGHTS))
+
+
+def _divided(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Every fifth group is for validation; at least one of each side."""
+    groups = sorted({item.group for item in items})
+    if len(groups) < 2:
+        raise InvalidArgumentError("training needs images of at least two groups: one learns, one checks.")
+    held = set(groups[::5])
+    return [i for i in items if i.group not in held], [i for i in items if i.group in held]
+
+
+def _batches(items: Sequence[Item], size: int, random: np.random.Generator) -> Iterator[list[Item]]:
+    """Every item once, in random order; a last batch of one joins the one before it (batch norm needs two)."""
+    order = random.permutation(len(items)).tolist()
+    starts = list(range(0, len(order), size))
+    if len(starts) > 1 and len(order) - starts[-1] == 1:
+        starts.pop()
+    for number, start in enumerate(starts):
+        end = len(order) if number == len(starts) - 1 else start + size
+        yield [items[at] for at in order[start:end]]
+
+
+def _directly(model: Vlsm) -> Ask:
+    def ask(item: Item, text: str) -> Mask:
+        return model.segment(item.image(), text)
+
+    return ask
+
+
+def _through_registry(model: Segmenter) -> Ask:
+    """Any text-prompted model of the server, asked with exactly the words of the prompt."""
+
+    def ask(item: Item, text: str) -> Mask:
+        name = item.found.object_type
+        capability = model.capability(Prompt(str(item.label), name, name))
+        prompt = Prompt(str(item.label), name, text, verbatim=True)
+        if capability is None:
+            raise InvalidArgumentError(
+                f"{model.card.name} does not know {item.label}; test it on another set."
+            )
+        with open_image(item.file, name=item.file.name) as source:
+            mpp = item.mpp or model.assume_mpp(source.overview(), source.width / source.overview().shape[1])
+            whole = Box.whole(source.width, source.height)
+            (found,) = look_for(model, source, whole, mpp, [(prompt, capability)])
+        return found.mask
+
+    return ask
+
+
+def score(recipe: VlsmRecipe, ask: Ask, out: Path) -> None:
+    """Mean Dice at the size of the masks, per test set; and per wrong attribute with its change in per cent."""
+    rows: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    for source in recipe.test:
+        items = items_of(source, "test")
+        values = [dice(ask(item, prompt_text(item, recipe.prompt)), item.mask) for item in items]
+        mean = round(float(np.mean(values)), 4) if values else None
+        rows.append({"set": source.name, "prompt": recipe.prompt, "dice": mean, "n": len(values)})
+        if recipe.wrong_attributes:
+            changed += _wrong_rows(source, items, ask, recipe.seed)
+    _write(out / "scores.csv", rows)
+    if recipe.wrong_attributes:
+        _write(out / "wrong_attributes.csv", changed)
+
+
+def _wrong_rows(source: DataSet, items: Sequence[Item], ask: Ask, seed: int) -> list[dict[str, Any]]:
+    """One row per attribute and kind of swap, over the items that have the attribute."""
+    rows = []
+    swaps: tuple[Swap, ...] = ("random word", "other value")
+    right = [dice(ask(item, attribute_prompt(RICHEST, item.found, item.label)), item.mask) for item in items]
+    for attribute in ATTRIBUTES:
+        for swap in swaps:
+            before, after = [], []
+            for number, (item, good) in enumerate(zip(items, right, strict=True)):
+                found = wrong(item.found, attribute, swap, seed + number)
+                if found is not None:
+                    before.append(good)
+                    after.append(dice(ask(item, attribute_prompt(RICHEST, found, item.label)), item.mask))
+            if before:
+                means = float(np.mean(before)), float(np.mean(after))
+                change = relative_change(*means)
+                rows.append(
+                    {
+                        "set": source.name,
+                        "attribute": attribute,
+                        "swap": swap,
+                        "dice": round(means[0], 4),
+                        "dice_wrong": round(means[1], 4),
+                        "change_percent": None if change is None else round(change, 2),
+                        "n": len(before),
+                    }
+                )
+    return rows
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
