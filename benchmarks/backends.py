@@ -15,8 +15,8 @@ from PIL import Image
 
 from benchmarks.figure import Figure
 from tissuetalk.models import registry
-from tissuetalk.models.segmentation.pointed import PromptableSegmenter, is_pointed
 from tissuetalk.models.images import ImageSource, open_image
+from tissuetalk.models.segmentation.pointed import PromptableSegmenter, is_pointed
 from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.segment.looking import look

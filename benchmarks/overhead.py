@@ -18,9 +18,9 @@ from PIL import Image
 
 from benchmarks.figure import Figure
 from benchmarks.serving import http_client, over_stdio
+from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.segment.order import Asked
-from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.workbench import Workbench
 
 ROUNDS = 15

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
+from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.training.validate import ask
 
 WORDS = (

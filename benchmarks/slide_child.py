@@ -18,9 +18,9 @@ from typing import Any
 
 from tissuetalk.models import registry
 from tissuetalk.prompts.target import Request, Target
+from tissuetalk.tools.segment import blocks, windows
 from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.segment import blocks, windows
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
 

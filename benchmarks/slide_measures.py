@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from drawn import stored
 
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.tools.measure import measure
 from tissuetalk.tools.export import FORMATS, export
-from tissuetalk.tools.storage.result_folder import ResultFolder
+from tissuetalk.tools.measure import measure
 from tissuetalk.tools.segment.rows import schema
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 SIDE, MPP, STEP = 40_000, 0.25, 2
 TISSUE = 12_600

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
+from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.cards import ORIGINS, availability
 from tissuetalk.models.segmentation.classical_card import CARD as CLASSICAL_NUCLEI
-from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmenter import ModelCard, Segmenter
 from tissuetalk.models.segmentation.pathsegmentor.base_card import CARD as BASE
 from tissuetalk.models.segmentation.pathsegmentor.base_card import why_not as why_no_base
 from tissuetalk.models.segmentation.pathsegmentor.card import CARD as MINI
 from tissuetalk.models.segmentation.pathsegmentor.card import why_not as why_no_mini
 from tissuetalk.models.segmentation.pfps.card import CARD as PFPS
 from tissuetalk.models.segmentation.pfps.card import why_not as why_no_pfps
+from tissuetalk.models.segmenter import ModelCard, Segmenter
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Entry:
 MODELS: dict[str, Entry] = {
     MINI.name: Entry(MINI, "tissuetalk.models.segmentation.pathsegmentor.segmenter:load_mini", why_no_mini),
     BASE.name: Entry(BASE, "tissuetalk.models.segmentation.pathsegmentor.base_segmenter:load", why_no_base),
-    CLASSICAL_NUCLEI.name: Entry(CLASSICAL_NUCLEI, "tissuetalk.models.segmentation.classical_nuclei:ClassicalNuclei"),
+    CLASSICAL_NUCLEI.name: Entry(
+        CLASSICAL_NUCLEI, "tissuetalk.models.segmentation.classical_nuclei:ClassicalNuclei"
+    ),
     PFPS.name: Entry(PFPS, "tissuetalk.models.segmentation.pfps.segmenter:load", why_no_pfps),
     **{
         name: Entry(origin.card, origin.loader, partial(availability, name))

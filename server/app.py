@@ -21,7 +21,13 @@ from tissuetalk.server.lazy import LazyDesk
 from tissuetalk.server.resources import add_resources
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.job import JobStatus
-from tissuetalk.tools.answers.results import LibraryResult, MeasureResult, SegmentAnswer, TargetArgument, ViewResult
+from tissuetalk.tools.answers.results import (
+    LibraryResult,
+    MeasureResult,
+    SegmentAnswer,
+    TargetArgument,
+    ViewResult,
+)
 
 ImagePath = Annotated[
     str, Field(description="Path inside an allowed folder (relative to the first), or image:// URI")

@@ -13,10 +13,10 @@ from tissuetalk.server.lazy import LazyDesk
 
 if TYPE_CHECKING:
     from tissuetalk.tools.answers.explained import ExplainResult
-    from tissuetalk.tools.explain.asking import Asking
     from tissuetalk.tools.answers.job import JobStatus
-    from tissuetalk.tools.segment.order import Order
     from tissuetalk.tools.answers.results import Answer, SegmentAnswer, SegmentResult
+    from tissuetalk.tools.explain.asking import Asking
+    from tissuetalk.tools.segment.order import Order
     from tissuetalk.tools.work import Progress, Stop, Task
 
 R = TypeVar("R")

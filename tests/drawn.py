@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.answers.results import ImageInfo, Mask, Provenance, SegmentResult
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 HAEMATOXYLIN = (80, 60, 140)
 STROMA = (235, 190, 215)

@@ -14,9 +14,9 @@ import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tissuetalk.models.segmenter import RGB
-from tissuetalk.models.masks.object_table import object_table
 from tissuetalk.models.masks import outlines
+from tissuetalk.models.masks.object_table import object_table
+from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 STEP = 2

@@ -24,9 +24,9 @@ from tissuetalk.models import registry
 from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.prompts.target import Request, Target
+from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.segment.engine import Progress, Stop
 from tissuetalk.tools.segment.order import Order
-from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench

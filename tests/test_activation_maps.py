@@ -7,7 +7,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tissuetalk.models.classifiers.activation_maps import Overlap, paint_objects, patch_map, pointing_hit, token_map
+from tissuetalk.models.classifiers.activation_maps import (
+    Overlap,
+    paint_objects,
+    patch_map,
+    pointing_hit,
+    token_map,
+)
 from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
 from tissuetalk.models.errors import InvalidArgumentError
 

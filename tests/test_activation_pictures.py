@@ -11,11 +11,24 @@ from PIL import Image
 
 from tissuetalk.models.classifiers.classifier_file import ClassifierCard
 from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, ObjectAwareModel
-from tissuetalk.models.classifiers.object_classifier import ObjectClassifier, ObjectEvidence, bag_evidence, object_evidence
+from tissuetalk.models.classifiers.object_classifier import (
+    ObjectClassifier,
+    ObjectEvidence,
+    bag_evidence,
+    object_evidence,
+)
 from tissuetalk.models.classifiers.patch_bag import DrawnBag, ObjectMask, Patch
 from tissuetalk.models.classifiers.patch_encoder import PatchFeatures
 from tissuetalk.models.images import Box, open_image
-from tissuetalk.tools.explain.activation_pictures import View, evidence_picture, map_panel, objects_painted, patches_painted, view_of_image, view_of_patches
+from tissuetalk.tools.explain.activation_pictures import (
+    View,
+    evidence_picture,
+    map_panel,
+    objects_painted,
+    patches_painted,
+    view_of_image,
+    view_of_patches,
+)
 
 OBJECTS = ("gland", "tumour", "other")
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
 
+from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
+from tissuetalk.models.metrics.oracles import ask_oracle
 from tissuetalk.models.segmentation import litemedsam, medsam, sam2
 from tissuetalk.models.segmentation.pointed import PromptableSegmenter
 from tissuetalk.models.segmentation.sam_family import Encoded
 from tissuetalk.models.segmentation.tiny_vit import TinyVit, TinyVitShape
-from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.models.metrics.oracles import ask_oracle
 from tissuetalk.models.segmenter import RGB
 
 DECODER = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tissuetalk.models.segmentation.cards import ORIGINS, availability, weights_of
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.segmentation.cards import ORIGINS, availability, weights_of
 
 
 @pytest.fixture(autouse=True)

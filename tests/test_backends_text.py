@@ -18,8 +18,8 @@ from transformers import (
     Sam3Model,
 )
 
-from tissuetalk.models.segmentation import clipseg, sam3
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.segmentation import clipseg, sam3
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *(letter + "</w>" for letter in "abcdefghijklmnopqrstuvwxyz")]

@@ -13,11 +13,17 @@ import pytest
 import tifffile
 from drawn_slides import Drawing, draw
 
-from tissuetalk.models.errors import CancelledError, ImageChangedError, UnreadableImageError, WorkspaceFullError, WorkspaceUnwritableError
+from tissuetalk.models.errors import (
+    CancelledError,
+    ImageChangedError,
+    UnreadableImageError,
+    WorkspaceFullError,
+    WorkspaceUnwritableError,
+)
 from tissuetalk.models.images import open_image
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.answers.results import Mask, SegmentResult
+from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tissuetalk.models.masks.characteristics import boundary_px, components, density_per_mm2, farthest_pair, instance_count, instance_dispersion, instance_ratio, irregularity, nearest_neighbour_px
+from tissuetalk.models.masks.characteristics import (
+    boundary_px,
+    components,
+    density_per_mm2,
+    farthest_pair,
+    instance_count,
+    instance_dispersion,
+    instance_ratio,
+    irregularity,
+    nearest_neighbour_px,
+)
 from tissuetalk.models.masks.object_table import RULES, object_table, stain_od
 
 Mask = NDArray[np.bool_]

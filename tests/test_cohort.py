@@ -16,12 +16,20 @@ import pytest
 from drawn import disc_image
 from drawn_slides import Drawing, draw
 
-from tissuetalk.models.errors import BusyError, CancelledError, InvalidArgumentError, TissuetalkError, UnknownImageError, UnreadableImageError, WorkspaceFullError
+from tissuetalk.models.errors import (
+    BusyError,
+    CancelledError,
+    InvalidArgumentError,
+    TissuetalkError,
+    UnknownImageError,
+    UnreadableImageError,
+    WorkspaceFullError,
+)
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.server.commands import command_line
-from tissuetalk.tools.storage import addresses
 from tissuetalk.tools.cohort.cohort import CohortOrder, Outcome, SlideJob, here, run_cohort, run_slide
 from tissuetalk.tools.segment.settings import SlideSettings
+from tissuetalk.tools.storage import addresses
 
 NUCLEI = CohortOrder(Request("request", (Target(None, "nuclei"),)), mpp=0.5, model="classical-nuclei")
 ASK = ("nuclei", "--model", "classical-nuclei", "--mpp", "0.5")

@@ -11,7 +11,14 @@ import torch
 from drawn_tissue import ColourEncoder, pairs
 
 from tissuetalk.models.classifiers.bags import planted_bags
-from tissuetalk.models.classifiers.classifier import FOLDER_VARIABLE, classifiers, load_classifier, predict_bag, sizes_of, store_classifier
+from tissuetalk.models.classifiers.classifier import (
+    FOLDER_VARIABLE,
+    classifiers,
+    load_classifier,
+    predict_bag,
+    sizes_of,
+    store_classifier,
+)
 from tissuetalk.models.classifiers.classifier_file import ClassifierCard
 from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
 from tissuetalk.models.classifiers.patch_encoder import encode_bag

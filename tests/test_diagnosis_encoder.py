@@ -9,7 +9,13 @@ import pytest
 import torch
 from drawn_tissue import save_vit, tiny_vit
 
-from tissuetalk.models.classifiers.patch_encoder import OWN, OwnEncoder, encode_patches, load_encoder, to_batch
+from tissuetalk.models.classifiers.patch_encoder import (
+    OWN,
+    OwnEncoder,
+    encode_patches,
+    load_encoder,
+    to_batch,
+)
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError
 
 

@@ -9,7 +9,13 @@ import pytest
 from drawn import save
 
 from tissuetalk.models.classifiers.patch_bag import ObjectMask, SourceBag
-from tissuetalk.models.classifiers.patches import TissueRules, find_tissue, patch_boxes, patch_side_px, require_patches
+from tissuetalk.models.classifiers.patches import (
+    TissueRules,
+    find_tissue,
+    patch_boxes,
+    patch_side_px,
+    require_patches,
+)
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tissuetalk.models.classifiers.metrics import classification_scores, macro_accuracy, macro_auc, macro_f1, over_seeds
+from tissuetalk.models.classifiers.metrics import (
+    classification_scores,
+    macro_accuracy,
+    macro_auc,
+    macro_f1,
+    over_seeds,
+)
 from tissuetalk.models.classifiers.splits import stratified_folds, stratified_split
 from tissuetalk.models.errors import InvalidArgumentError
 

@@ -9,7 +9,11 @@ import pytest
 
 from tissuetalk.models.classifiers.classifier import SHIPPED, Classifier, load_classifier, predict
 from tissuetalk.models.classifiers.classifier_file import read_card
-from tissuetalk.models.classifiers.object_classifier import ObjectClassifier, load_object_classifier, object_evidence
+from tissuetalk.models.classifiers.object_classifier import (
+    ObjectClassifier,
+    load_object_classifier,
+    object_evidence,
+)
 from tissuetalk.models.classifiers.patch_bag import ObjectMask
 from tissuetalk.models.images import Box, open_image
 

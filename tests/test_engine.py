@@ -13,9 +13,9 @@ from drawn import discs, lattice, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.errors import CancelledError, ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource, open_image
+from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.segmenter import Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.tools.segment import engine
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.levels import members, published
 from tissuetalk.models.metrics.oracles import boxes_as_mask
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.server.commands.command_line import app
-from tissuetalk.tools.evaluate.evaluate import Summary, evaluate
 from tissuetalk.tools.evaluate.asking import Asking
 from tissuetalk.tools.evaluate.boxes import BoxProbe, load_box_model
 from tissuetalk.tools.evaluate.compare import compare
-from tissuetalk.tools.evaluate.zero_shot import zero_shot
+from tissuetalk.tools.evaluate.evaluate import Summary, evaluate
 from tissuetalk.tools.evaluate.scoring import evaluate_manifest
+from tissuetalk.tools.evaluate.zero_shot import zero_shot
 
 HEADER = "file,mask,mask_kind,mask_class,group,organ,mpp_um,source\n"
 

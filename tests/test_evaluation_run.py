@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError, WorkspaceUnwritableError
+from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.metrics.annotations import class_name, indexed_classes
 from tissuetalk.models.metrics.bootstrap import Interval
 from tissuetalk.models.metrics.plots import intervals_svg

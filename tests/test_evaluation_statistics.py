@@ -11,7 +11,14 @@ from scipy import stats
 
 from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics import trends
-from tissuetalk.models.metrics.aggregate import Sample, best_stand_in, by_level, overall, valid_external_types, weighted_overall
+from tissuetalk.models.metrics.aggregate import (
+    Sample,
+    best_stand_in,
+    by_level,
+    overall,
+    valid_external_types,
+    weighted_overall,
+)
 from tissuetalk.models.metrics.bootstrap import bootstrap
 from tissuetalk.models.metrics.oracles import ask_oracle, boxes_as_mask, efficiency, instance_boxes, union_box
 from tissuetalk.models.metrics.robustness import Wording, agreement, robustness

@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, OutsideRootsError, TissuetalkError, UnknownImageError, UnknownMaskError
+from tissuetalk.models.errors import (
+    InvalidArgumentError,
+    ModelUnavailableError,
+    OutsideRootsError,
+    TissuetalkError,
+    UnknownImageError,
+    UnknownMaskError,
+)
+from tissuetalk.tools.answers.explained import ExplainResult
+from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.explain.explain import MOST_LINES
-from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.segment.order import Asked
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.workbench import Workbench
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"

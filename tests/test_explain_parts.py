@@ -9,8 +9,8 @@ from tissuetalk.models.images import Box
 from tissuetalk.prompts.glossary import card_for, card_for_concept
 from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.taxonomy import LABELS
-from tissuetalk.tools.explain import calibrate, counterfactual, perturbing, reliability, windows
 from tissuetalk.tools.drawing import sheet
+from tissuetalk.tools.explain import calibrate, counterfactual, perturbing, reliability, windows
 from tissuetalk.tools.explain.asking import Asking, kinds_of
 from tissuetalk.tools.explain.calibrate import Seen
 

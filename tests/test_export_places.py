@@ -18,13 +18,18 @@ from drawn import discs, save
 from exported import exported, result
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, UnknownImageError, WorkspaceFullError
+from tissuetalk.models.errors import (
+    InvalidArgumentError,
+    ModelUnavailableError,
+    UnknownImageError,
+    WorkspaceFullError,
+)
+from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.export import FORMATS, dicom, export
 from tissuetalk.tools.export.content import Content, library
-from tissuetalk.tools.storage.folders import export_path
 from tissuetalk.tools.segment.order import Asked
-from tissuetalk.tools.answers.results import TargetArgument
+from tissuetalk.tools.storage.folders import export_path
 from tissuetalk.tools.workbench import Workbench
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tissuetalk.models.segmentation.cards import availability
 from tissuetalk.models.metrics.oracles import instance_boxes
+from tissuetalk.models.segmentation.cards import availability
 from tissuetalk.tools.segment.order import Asked, understand
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.workbench import Workbench
 
 GLANDS = [(20, 0, 105, 80), (103, 35, 176, 118), (150, 110, 208, 178), (130, 160, 166, 206)]

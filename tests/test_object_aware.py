@@ -14,7 +14,13 @@ from tissuetalk.models.classifiers.activation_maps import object_map
 from tissuetalk.models.classifiers.classifier_file import ClassifierCard
 from tissuetalk.models.classifiers.metrics import classification_scores
 from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, ObjectAwareModel
-from tissuetalk.models.classifiers.object_classifier import ObjectClassifier, bag_evidence, load_object_classifier, store_object_classifier, train_objects
+from tissuetalk.models.classifiers.object_classifier import (
+    ObjectClassifier,
+    bag_evidence,
+    load_object_classifier,
+    store_object_classifier,
+    train_objects,
+)
 from tissuetalk.models.classifiers.object_pooling import ObjectBag, pool_objects, read_objects, token_weights
 from tissuetalk.models.classifiers.patch_bag import DrawnBag, Patch
 from tissuetalk.models.classifiers.patch_encoder import PatchFeatures

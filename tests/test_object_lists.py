@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tissuetalk.models.classifiers.object_lists import MINIMUM_DICE, data_objects, importance_objects, map_objects, scored_objects, with_other
+from tissuetalk.models.classifiers.object_lists import (
+    MINIMUM_DICE,
+    data_objects,
+    importance_objects,
+    map_objects,
+    scored_objects,
+    with_other,
+)
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.prompts.taxonomy import Label, published_masks
 

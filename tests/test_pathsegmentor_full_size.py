@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, build_base
 from tissuetalk.models.segmentation.pathsegmentor.base_card import VARIABLE, why_not
 from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import BaseSegmenter, load
@@ -25,6 +24,7 @@ from tissuetalk.models.segmentation.pathsegmentor.checkpoint import load_publish
 from tissuetalk.models.segmentation.pathsegmentor.clip_tower import ClipTower
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
 from tissuetalk.models.segmentation.pathsegmentor.tokens import label_sentence, padded, word_pieces
+from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.training.base_data import TripleSampler, triples
 from tissuetalk.models.training.base_losses import at_points, best_query, supervised, uncertain_points
 from tissuetalk.models.training.base_recipe import BaseRecipe, read_base_recipe

@@ -14,13 +14,13 @@ from skimage import data as photographs
 from tissuetalk.models.datasets.example import OFFERED_TARGETS, Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.segmentation.pathsegmentor.card import CARD, WEIGHTS, why_not
 from tissuetalk.models.segmentation.pathsegmentor.inference import fold_norms
 from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
 from tissuetalk.models.segmentation.pathsegmentor.weights import save_mini
+from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.training.validate import ask, score, spread
 
 SAMPLES = Path(__file__).parent.parent / "models" / "data" / "samples"

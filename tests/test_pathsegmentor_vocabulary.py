@@ -6,8 +6,14 @@ import pytest
 
 from tissuetalk.models.datasets.example import OFFERED_TARGETS
 from tissuetalk.models.datasets.wordings import names, targets
+from tissuetalk.models.segmentation.pathsegmentor.vocabulary import (
+    LABELS,
+    nearest_targets,
+    sentence,
+    target_of,
+    target_of_words,
+)
 from tissuetalk.models.segmenter import Prompt
-from tissuetalk.models.segmentation.pathsegmentor.vocabulary import LABELS, nearest_targets, sentence, target_of, target_of_words
 from tissuetalk.prompts.taxonomy import Label
 
 

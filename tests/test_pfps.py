@@ -17,17 +17,43 @@ from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.models.segmentation.pfps import folder
 from tissuetalk.models.segmentation.pfps.dynamic_head import GENERATED, generated_layers, split
-from tissuetalk.models.segmentation.pfps.efficient_sam import BOTTOM_RIGHT, INVALID, POINT, SLOTS, SMALL, TINY, TOP_LEFT, EfficientSam, SamSizes, load_published, sizes_of
+from tissuetalk.models.segmentation.pfps.efficient_sam import (
+    BOTTOM_RIGHT,
+    INVALID,
+    POINT,
+    SLOTS,
+    SMALL,
+    TINY,
+    TOP_LEFT,
+    EfficientSam,
+    SamSizes,
+    load_published,
+    sizes_of,
+)
 from tissuetalk.models.segmentation.pfps.kidney import UNIT_WORDS, drawn_patch, read_patches, valid_point
 from tissuetalk.models.segmentation.pfps.language import OneSetIds, TwoSetIds, add_lora
 from tissuetalk.models.segmentation.pfps.network import Pfps, PfpsSizes
-from tissuetalk.models.segmentation.pfps.training import Question, answer, ask, optimiser_of, pfps_loss, train_step
+from tissuetalk.models.segmentation.pfps.training import (
+    Question,
+    answer,
+    ask,
+    optimiser_of,
+    pfps_loss,
+    train_step,
+)
 from tissuetalk.prompts.prompt_sets import sentences_of_task
 from tissuetalk.server.commands.training_commands import train
-from tissuetalk.tools.segment.order import Asked, understand
-from tissuetalk.tools.train.pfps import TASKS, PfpsRecipe, allowed_tasks, patches_of, read_recipe, training_questions
 from tissuetalk.tools.answers.results import TargetArgument
+from tissuetalk.tools.segment.order import Asked, understand
 from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.train.pfps import (
+    TASKS,
+    PfpsRecipe,
+    allowed_tasks,
+    patches_of,
+    read_recipe,
+    training_questions,
+)
 from tissuetalk.tools.workbench import Workbench
 
 LITTLE = SamSizes(

@@ -14,12 +14,20 @@ from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.target import Request
+from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.models import model_list
 from tissuetalk.tools.segment.order import Asked, Order
-from tissuetalk.tools.segment.pointing import FINEST_SHARE, LARGEST_SHARE, Place, _Drawn, _painted, crop_around, narrowed
+from tissuetalk.tools.segment.pointing import (
+    FINEST_SHARE,
+    LARGEST_SHARE,
+    Place,
+    _Drawn,
+    _painted,
+    crop_around,
+    narrowed,
+)
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.workbench import Workbench
 
 BOXES = [(20, 20, 50, 50), (90, 20, 130, 60), (60, 120, 200, 170)]

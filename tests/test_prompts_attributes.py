@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tissuetalk.prompts.attributes import PROMPT_IDS, attribute_prompt, attributes_of, components, descriptions_of, location_word, number_word, shape_word, size_word
+from tissuetalk.prompts.attributes import (
+    PROMPT_IDS,
+    attribute_prompt,
+    attributes_of,
+    components,
+    descriptions_of,
+    location_word,
+    number_word,
+    shape_word,
+    size_word,
+)
 from tissuetalk.prompts.taxonomy import Label
 
 GLAND = Label.parse("colon-tissue-gland")

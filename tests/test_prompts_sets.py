@@ -6,7 +6,16 @@ import pytest
 
 from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError
 from tissuetalk.prompts.glossary import card_for, card_for_words, cards, plain_line
-from tissuetalk.prompts.prompt_sets import GroupType, Quality, group_classes, group_sentences, group_templates, quality_of, sentences_of_task, task_sentences
+from tissuetalk.prompts.prompt_sets import (
+    GroupType,
+    Quality,
+    group_classes,
+    group_sentences,
+    group_templates,
+    quality_of,
+    sentences_of_task,
+    task_sentences,
+)
 from tissuetalk.prompts.taxonomy import LABELS, OBJECT_TYPES
 
 

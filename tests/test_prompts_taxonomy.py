@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tissuetalk.models.errors import UnknownLabelError
-from tissuetalk.prompts.taxonomy import LABELS, OBJECT_TYPES, REGIONS, Label, biomedparse_prompt, is_label, labels_of, nearest_labels, pathsegmentor_prompt, published_masks
+from tissuetalk.prompts.taxonomy import (
+    LABELS,
+    OBJECT_TYPES,
+    REGIONS,
+    Label,
+    biomedparse_prompt,
+    is_label,
+    labels_of,
+    nearest_labels,
+    pathsegmentor_prompt,
+    published_masks,
+)
 
 
 def test_the_table_has_the_published_numbers_of_labels_regions_types_and_masks() -> None:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tissuetalk.models.errors import ImageChangedError, InvalidArgumentError, OutsideRootsError, TissuetalkError, UnknownImageError
+from tissuetalk.models.errors import (
+    ImageChangedError,
+    InvalidArgumentError,
+    OutsideRootsError,
+    TissuetalkError,
+    UnknownImageError,
+)
 from tissuetalk.tools.storage import roots as roots_module
 from tissuetalk.tools.storage.roots import Roots
 

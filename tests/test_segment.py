@@ -11,10 +11,10 @@ import pytest
 from drawn import STROMA, discs, lattice, save
 
 from tissuetalk.models.errors import ImageChangedError, PointOutsideImageError
+from tissuetalk.tools.answers.results import Answer, Mask, SegmentResult, TargetArgument
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.segment.order import Asked, Order
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Answer, Mask, SegmentResult, TargetArgument
 from tissuetalk.tools.workbench import Workbench
 
 NUCLEI = (TargetArgument(words="nuclei"),)

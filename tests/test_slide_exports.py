@@ -27,8 +27,8 @@ from slide_folder import STEP, as_slide, coarse
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, UnknownMaskError
 from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.tools.export import FORMATS, export, slide_content, slide_dicom, slide_pictures
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.masks import slide as slide_reader
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 NUCLEUS_LABELS = coarse(ordinary.touching())
 STROMA_MASK = coarse(ordinary.ragged().astype(np.int32)) > 0

@@ -17,12 +17,11 @@ from slide_folder import as_slide, coarse
 from tissuetalk.models.errors import InvalidArgumentError, UnknownMaskError, UnknownResultError
 from tissuetalk.models.images import open_image
 from tissuetalk.prompts.request.place_measures import place_measures_in
-from tissuetalk.tools.measure import measure
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.answers.results import MeasureResult, NotSegmented
-from tissuetalk.tools.measure import between, hotspot, neighbours
 from tissuetalk.tools.masks.layer import Raster
 from tissuetalk.tools.masks.slide import StoredSlide
+from tissuetalk.tools.measure import between, hotspot, measure, neighbours
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 HEIGHT, WIDTH, ORIGIN_XY = 600, 800, (40, 24)
 SIDE = 400

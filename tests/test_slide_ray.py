@@ -17,13 +17,18 @@ import zarr
 from drawn import disc_image
 from drawn_slides import Drawing, draw
 
-from tissuetalk.models.errors import BusyError, InvalidArgumentError, ModelUnavailableError, UnreadableImageError
+from tissuetalk.models.errors import (
+    BusyError,
+    InvalidArgumentError,
+    ModelUnavailableError,
+    UnreadableImageError,
+)
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.segment.order import Order
-from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.segment import ray_runner
 from tissuetalk.tools.cohort.cohort import CohortOrder, run_cohort
+from tissuetalk.tools.segment import ray_runner
+from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.segment.ray_runner import Cluster, work_on
+from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
 

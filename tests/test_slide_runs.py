@@ -21,7 +21,14 @@ import tifffile
 from drawn import HAEMATOXYLIN, discs, save
 from slide_runs import DIE_AFTER, LOG, PAUSE, SMALL, SlideRun, bench_at, order_of, register, run
 
-from tissuetalk.models.errors import BusyError, CancelledError, ImageChangedError, UnreadableImageError, WorkspaceFullError, WorkspaceUnwritableError
+from tissuetalk.models.errors import (
+    BusyError,
+    CancelledError,
+    ImageChangedError,
+    UnreadableImageError,
+    WorkspaceFullError,
+    WorkspaceUnwritableError,
+)
 from tissuetalk.prompts.target import Relation, Target
 from tissuetalk.tools.answers.preliminary import Preliminary
 from tissuetalk.tools.segment import maps, tissue

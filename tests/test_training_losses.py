@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tissuetalk.models.training.losses import consistency, group_loss, group_weights, masked_bce, masked_dice, quality
+from tissuetalk.models.training.losses import (
+    consistency,
+    group_loss,
+    group_weights,
+    masked_bce,
+    masked_dice,
+    quality,
+)
 
 LOSSES = torch.tensor([[0.2, 0.9, 0.4], [1.0, 1.0, 1.0], [0.1, 2.5, 0.3]])
 

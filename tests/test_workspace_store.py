@@ -16,7 +16,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tissuetalk.models.errors import BusyError, ImageTooLargeError, InvalidArgumentError, UnknownImageError, UnknownResultError, WorkspaceFullError, WorkspaceUnwritableError
+from tissuetalk.models.errors import (
+    BusyError,
+    ImageTooLargeError,
+    InvalidArgumentError,
+    UnknownImageError,
+    UnknownResultError,
+    WorkspaceFullError,
+    WorkspaceUnwritableError,
+)
 from tissuetalk.tools.storage.workspace import Workspace, new_id
 
 KB = 1000

@@ -12,23 +12,31 @@ from PIL import Image
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
-from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.segment import engine
-from tissuetalk.tools.explain import explain
-from tissuetalk.tools.measure import measure
 from tissuetalk.tools.answers.explained import ExplainResult
-from tissuetalk.tools.explain import asking, explanations
+from tissuetalk.tools.answers.results import (
+    Answer,
+    LibraryResult,
+    ListedImage,
+    ListedResult,
+    Mask,
+    MeasureResult,
+    SegmentResult,
+    ViewResult,
+)
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.drawing import measure_pictures as pictures
+from tissuetalk.tools.explain import asking, explain, explanations
 from tissuetalk.tools.explain.asking import Asking
 from tissuetalk.tools.export import FORMATS, export, slide_resource, write_slide_outlines
-from tissuetalk.tools.segment.order import Asked, Order, understand
-from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult, Mask, MeasureResult, SegmentResult, ViewResult
-from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.drawing import measure_pictures as pictures
 from tissuetalk.tools.masks.pyramid import is_slide
+from tissuetalk.tools.measure import measure
+from tissuetalk.tools.segment import engine
+from tissuetalk.tools.segment.order import Asked, Order, understand
+from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.storage.result_folder import ResultFolder
+from tissuetalk.tools.storage.workspace.jobs import JobStore
 from tissuetalk.tools.view import view_source
 from tissuetalk.tools.workbench import Workbench
-from tissuetalk.tools.storage.workspace.jobs import JobStore
 
 MOST_LINKS = 12
 MOST_LISTED = 100
@@ -85,7 +93,9 @@ class Desk:
     def asking(self, result_id: str, question: str | None, classifier: str | None = None) -> Asking:
         """What a question about a result asks for. Raises UnknownMaskError and what is wrong with the classifier's name."""
         if classifier is not None:
-            from tissuetalk.tools.explain.diagnosis import find  # loads torch, which most questions do not need
+            from tissuetalk.tools.explain.diagnosis import (
+                find,  # loads torch, which most questions do not need
+            )
 
             find(classifier, self.bench.roots.paths)
         with self.bench.workspace.reading(result_id) as stored:

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tissuetalk.models.errors import CancelledError, TissuetalkError
-from tissuetalk.tools.answers.preliminary import Preliminary
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult
-from tissuetalk.tools.explain.asking import Asking
 from tissuetalk.tools.answers.job import JobError, JobStatus
-from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.answers.preliminary import Preliminary
 from tissuetalk.tools.answers.results import Answer, SegmentAnswer, SegmentResult
-from tissuetalk.tools.segment.scale import image_info, region_of
+from tissuetalk.tools.explain.asking import Asking
 from tissuetalk.tools.segment.first_look import JSON_NAME, PICTURE_NAME
+from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.scale import image_info, region_of
 from tissuetalk.tools.segment.unfinished import folder_of
-from tissuetalk.tools.work import Task, WorkQueue
 from tissuetalk.tools.storage.workspace.jobs import JobRow, JobStore
+from tissuetalk.tools.work import Task, WorkQueue
 
 if TYPE_CHECKING:
     from tissuetalk.tools.desk import Desk

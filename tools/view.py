@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tissuetalk.models.images import ImageSource
-from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.measure.measure import name_of
-from tissuetalk.tools.drawing.overlay import layers_in
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.answers.results import Answer, ViewResult
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.drawing.overlay import layers_in
+from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.segment.scale import Scale, image_info, region_of
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 
 def view_source(

@@ -14,9 +14,9 @@ from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.engines import make_engine
 from tissuetalk.prompts.target import Engine
+from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.roots import Roots
-from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.storage.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -13,7 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tissuetalk.models.classifiers.classifier_file import ClassifierCard, read_card, read_classifier_file, require_encoder, save_classifier
+from tissuetalk.models.classifiers.classifier_file import (
+    ClassifierCard,
+    read_card,
+    read_classifier_file,
+    require_encoder,
+    save_classifier,
+)
 from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
 from tissuetalk.models.classifiers.patch_bag import ObjectMask, PatchBag, SourceBag
 from tissuetalk.models.classifiers.patch_encoder import PatchEncoder, encode_bag, load_encoder

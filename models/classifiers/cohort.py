@@ -19,8 +19,23 @@ from torch import Tensor
 from tissuetalk.models import registry
 from tissuetalk.models.classifiers.classifier import Classifier, sizes_of, store_classifier
 from tissuetalk.models.classifiers.classifier_file import ClassifierCard
-from tissuetalk.models.classifiers.cohort_parts import Gathered, Report, card_metrics, gather, score_line, settings_of, write_json, write_metrics
-from tissuetalk.models.classifiers.cohort_recipe import TISSUE_RULES, CohortRecipe, Slide, read_cohort_recipe, read_slides
+from tissuetalk.models.classifiers.cohort_parts import (
+    Gathered,
+    Report,
+    card_metrics,
+    gather,
+    score_line,
+    settings_of,
+    write_json,
+    write_metrics,
+)
+from tissuetalk.models.classifiers.cohort_recipe import (
+    TISSUE_RULES,
+    CohortRecipe,
+    Slide,
+    read_cohort_recipe,
+    read_slides,
+)
 from tissuetalk.models.classifiers.importance import BagImportance, bag_importance, by_class
 from tissuetalk.models.classifiers.metrics import Floats, Scores, classification_scores, over_seeds
 from tissuetalk.models.classifiers.mil import AttentionMIL
@@ -253,7 +268,9 @@ def train(path: Path, values: Mapping[str, object], out: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tissuetalk.models.classifiers.cohort", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tissuetalk.models.classifiers.cohort", description=__doc__
+    )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     told = parser.parse_args(arguments)

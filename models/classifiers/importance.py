@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from tissuetalk.models.classifiers.blur import SIGMA_PX, blurred_where
-from tissuetalk.models.classifiers.classifier import Classifier, Prediction, bag_of, predict_bag, predict_vectors
+from tissuetalk.models.classifiers.classifier import (
+    Classifier,
+    Prediction,
+    bag_of,
+    predict_bag,
+    predict_vectors,
+)
 from tissuetalk.models.classifiers.controls import ControlPlace, moved_masks
 from tissuetalk.models.classifiers.mil import AttentionMIL
 from tissuetalk.models.classifiers.patch_bag import Mask, ObjectMask, PatchBag, width_um

@@ -12,7 +12,12 @@ import torch
 
 from tissuetalk.models.classifiers.activation_maps import ObjectMap, object_map
 from tissuetalk.models.classifiers.classifier import bag_of, find_classifier
-from tissuetalk.models.classifiers.classifier_file import ClassifierCard, read_classifier_file, require_encoder, save_classifier
+from tissuetalk.models.classifiers.classifier_file import (
+    ClassifierCard,
+    read_classifier_file,
+    require_encoder,
+    save_classifier,
+)
 from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, ObjectAwareModel
 from tissuetalk.models.classifiers.object_lists import OTHER
 from tissuetalk.models.classifiers.object_pooling import ObjectBag, read_objects

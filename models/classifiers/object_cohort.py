@@ -20,7 +20,16 @@ from tissuetalk.models import registry
 from tissuetalk.models.classifiers.activation_maps import object_map
 from tissuetalk.models.classifiers.classifier_file import ClassifierCard
 from tissuetalk.models.classifiers.cohort import boxes_of
-from tissuetalk.models.classifiers.cohort_parts import Gathered, Report, card_metrics, gather, score_line, settings_of, write_json, write_metrics
+from tissuetalk.models.classifiers.cohort_parts import (
+    Gathered,
+    Report,
+    card_metrics,
+    gather,
+    score_line,
+    settings_of,
+    write_json,
+    write_metrics,
+)
 from tissuetalk.models.classifiers.cohort_recipe import CohortRecipe, Slide, read_cohort_recipe, read_slides
 from tissuetalk.models.classifiers.metrics import Floats, Scores, classification_scores, over_seeds
 from tissuetalk.models.classifiers.object_aware import ObjectAwareModel

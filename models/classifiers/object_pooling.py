@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.classifiers.object_lists import OTHER
 from tissuetalk.models.classifiers.patch_bag import PatchBag
 from tissuetalk.models.classifiers.patch_encoder import BATCH, PatchEncoder, to_batch
 from tissuetalk.models.errors import CancelledError, InvalidArgumentError
+from tissuetalk.models.masks.characteristics import Mask
 
 Array = NDArray[np.float32]
 _ROUNDING = 1e-6

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tissuetalk.models.segmentation.loading import from_folder, weights_hash
 from tissuetalk.models.classifiers.patch_bag import PatchBag, resized_patch
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError
+from tissuetalk.models.segmentation.loading import from_folder, weights_hash
 from tissuetalk.models.segmenter import RGB
 
 Feature = Literal["tokens", "pooled"]

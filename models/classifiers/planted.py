@@ -25,7 +25,13 @@ from tissuetalk.models.classifiers.classifier_file import ClassifierCard
 from tissuetalk.models.classifiers.importance import ObjectImportance, bag_importance, control_of
 from tissuetalk.models.classifiers.metrics import Scores, classification_scores
 from tissuetalk.models.classifiers.patch_bag import DrawnBag
-from tissuetalk.models.classifiers.patch_encoder import Feature, PatchEncoder, PatchFeatures, encode_bag, load_encoder
+from tissuetalk.models.classifiers.patch_encoder import (
+    Feature,
+    PatchEncoder,
+    PatchFeatures,
+    encode_bag,
+    load_encoder,
+)
 from tissuetalk.models.classifiers.planted_objects import parted
 from tissuetalk.models.classifiers.tissues import Sides, planted_tissues
 from tissuetalk.models.classifiers.train_mil import TrainSettings, probabilities, train_attention

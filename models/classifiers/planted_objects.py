@@ -19,7 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tissuetalk.models.classifiers.activation_maps import ObjectMap, mask_at, object_map, paint_patch, patch_map, pointing_hit, token_map
+from tissuetalk.models.classifiers.activation_maps import (
+    ObjectMap,
+    mask_at,
+    object_map,
+    paint_patch,
+    patch_map,
+    pointing_hit,
+    token_map,
+)
 from tissuetalk.models.classifiers.bags import TissuePair, planted_bags, without_evidence
 from tissuetalk.models.classifiers.metrics import classification_scores, over_seeds
 from tissuetalk.models.classifiers.mil import AttentionMIL

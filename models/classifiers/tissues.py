@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
 from tissuetalk.models.classifiers.bags import TissuePair
 from tissuetalk.models.classifiers.patch_bag import Patch
 from tissuetalk.models.classifiers.patches import stained
+from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
 
 LEAST_TISSUE = 0.5
 

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tissuetalk.models.errors import ImageChangedError, ImageTooLargeError, OutsideRootsError, UnreadableImageError
+from tissuetalk.models.errors import (
+    ImageChangedError,
+    ImageTooLargeError,
+    OutsideRootsError,
+    UnreadableImageError,
+)
 from tissuetalk.models.images import scale
 from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import CheckedFile

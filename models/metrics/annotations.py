@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.datasets.manifest import Record
 from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError
+from tissuetalk.models.masks.characteristics import Labels, Mask
 
 SCORED_KINDS: Final = ("instance", "binary", "class-index")
 """Kinds with a mask to compare with; ``boxes`` and ``class-label`` rows have none."""

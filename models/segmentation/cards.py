@@ -107,7 +107,9 @@ ORIGINS: Final[dict[str, Origin]] = {
             "TISSUETALK_MEDSAM",
             "tissuetalk.models.segmentation.medsam:load",
         ),
-        Origin(SAM2, "facebook/sam2.1-hiera-tiny", "TISSUETALK_SAM2", "tissuetalk.models.segmentation.sam2:load"),
+        Origin(
+            SAM2, "facebook/sam2.1-hiera-tiny", "TISSUETALK_SAM2", "tissuetalk.models.segmentation.sam2:load"
+        ),
         Origin(LITEMEDSAM, "", "TISSUETALK_LITEMEDSAM", "tissuetalk.models.segmentation.litemedsam:load"),
     )
 }

@@ -13,11 +13,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.cards import LITEMEDSAM, weights_of
 from tissuetalk.models.segmentation.loading import device, min_max, resized, weights_hash
 from tissuetalk.models.segmentation.sam_family import Encoded, SamFamily
 from tissuetalk.models.segmentation.tiny_vit import TinyVit
-from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmenter import RGB, Context
 
 SIDE_PX: Final = 256

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeGuard
 
-from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.segmenter import RGB, Context, Segmenter
 
 BoxXYXY = tuple[float, float, float, float]

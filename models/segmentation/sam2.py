@@ -8,7 +8,15 @@ from typing import Any
 import torch
 
 from tissuetalk.models.segmentation.cards import SAM2, weights_of
-from tissuetalk.models.segmentation.loading import IMAGENET_MEAN, IMAGENET_STD, device, from_folder, normalised, resized, weights_hash
+from tissuetalk.models.segmentation.loading import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    device,
+    from_folder,
+    normalised,
+    resized,
+    weights_hash,
+)
 from tissuetalk.models.segmentation.sam_family import Encoded, SamFamily
 from tissuetalk.models.segmenter import RGB, Context
 

@@ -14,7 +14,15 @@ from typing import Any
 import torch
 
 from tissuetalk.models.segmentation.cards import SAM3, weights_of
-from tissuetalk.models.segmentation.loading import device, from_folder, normalised, resized, to_size, tokenizer_from, weights_hash
+from tissuetalk.models.segmentation.loading import (
+    device,
+    from_folder,
+    normalised,
+    resized,
+    to_size,
+    tokenizer_from,
+    weights_hash,
+)
 from tissuetalk.models.segmentation.open_vocabulary import OpenVocabulary
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from tissuetalk.models.segmentation.pointed import BoxXYXY, PointXY
-from tissuetalk.models.segmentation.loading import device, to_size
-from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.masks.characteristics import Mask
+from tissuetalk.models.segmentation.loading import device, to_size
+from tissuetalk.models.segmentation.pointed import BoxXYXY, PointXY
 from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
 
 AT_ONCE = 16

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from tissuetalk.models.datasets.manifest import Record, read_manifest, read_rgb
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.metrics.annotations import SCORED_KINDS, Annotation, class_name, indexed_classes, read_annotations
+from tissuetalk.models.metrics.annotations import (
+    SCORED_KINDS,
+    Annotation,
+    class_name,
+    indexed_classes,
+    read_annotations,
+)
 from tissuetalk.models.segmentation.pathsegmentor.tokens import Tokens, label_sentence
 from tissuetalk.models.training.base_recipe import BaseRecipe
 

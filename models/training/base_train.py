@@ -15,8 +15,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.segmentation.pathsegmentor.base import PathSegmentor, build_base
 from tissuetalk.models.segmentation.pathsegmentor.base_weights import load_weights, save_base
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import minilm_folder

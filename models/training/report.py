@@ -19,11 +19,19 @@ from rich.progress import track
 
 from tissuetalk.models.datasets.counterexamples import blank_pictures
 from tissuetalk.models.datasets.example import FOREGROUND, OFFERED_TARGETS, UNKNOWN, Example
-from tissuetalk.models.segmenter import Context
-from tissuetalk.models.segmentation.pathsegmentor.presence import ANY, Calibration, Calibrations, Evidence, calibrate, evidence_of, probability
+from tissuetalk.models.segmentation.pathsegmentor.presence import (
+    ANY,
+    Calibration,
+    Calibrations,
+    Evidence,
+    calibrate,
+    evidence_of,
+    probability,
+)
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.segmentation.pathsegmentor.splitting import tidy
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini, save_mini
+from tissuetalk.models.segmenter import Context
 from tissuetalk.models.training.cuts import choose_cuts
 from tissuetalk.models.training.failures import draw_failures
 from tissuetalk.models.training.validate import Viewer, ask, held_out, spread, summary, validate

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.datasets.counterexamples import counterexamples
 from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
+from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.segmentation.pathsegmentor.lite_encoder import imagenet_weights
 from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from tissuetalk.models.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from tissuetalk.tools.segment.order import Asked
     from tissuetalk.tools.cohort.cohort import Work
     from tissuetalk.tools.cohort.table import Cohort
+    from tissuetalk.tools.segment.order import Asked
     from tissuetalk.tools.segment.runners import MakeRunner
 
 ENGINES = ("local", "ray")
@@ -35,9 +35,9 @@ def segment_cohort(
     """
     from tissuetalk.prompts.engines import make_engine
     from tissuetalk.server.commands.printing import as_json, cohort_table, image_progress
+    from tissuetalk.tools.cohort.cohort import CohortOrder, run_cohort
     from tissuetalk.tools.segment import targets
     from tissuetalk.tools.storage.addresses import expand, is_address
-    from tissuetalk.tools.cohort.cohort import CohortOrder, run_cohort
 
     if asked.points or asked.boxes or asked.region:
         raise InvalidArgumentError(

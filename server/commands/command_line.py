@@ -17,11 +17,17 @@ import typer
 
 from tissuetalk.models.errors import BadRequestError, InvalidArgumentError, TissuetalkError
 from tissuetalk.server.commands import more_commands
-from tissuetalk.server.commands.printing import as_json, explain_table, image_progress, measure_table, segment_table
+from tissuetalk.server.commands.printing import (
+    as_json,
+    explain_table,
+    image_progress,
+    measure_table,
+    segment_table,
+)
 
 if TYPE_CHECKING:
-    from tissuetalk.tools.segment.order import Asked
     from tissuetalk.tools.answers.results import SegmentResult
+    from tissuetalk.tools.segment.order import Asked
     from tissuetalk.tools.segment.runners import MakeRunner
     from tissuetalk.tools.workbench import Workbench
 

@@ -101,8 +101,8 @@ def zero_shot(
     from dataclasses import asdict
 
     from tissuetalk.models.registry import DEFAULT_MODEL
-    from tissuetalk.tools.evaluate.zero_shot import zero_shot as run
     from tissuetalk.tools.evaluate.scoring import evaluate_manifest
+    from tissuetalk.tools.evaluate.zero_shot import zero_shot as run
 
     cells = run(
         manifests,

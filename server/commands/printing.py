@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tissuetalk.tools.doctor import Finding
     from tissuetalk.tools.answers.explained import ExplainResult
     from tissuetalk.tools.answers.results import MeasureResult, SegmentResult
     from tissuetalk.tools.cohort.table import Cohort
+    from tissuetalk.tools.doctor import Finding
 
 
 def as_json(result: BaseModel) -> None:

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tissuetalk.models.errors import CancelledError, InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
+from tissuetalk.models.errors import (
+    CancelledError,
+    InvalidArgumentError,
+    ModelUnavailableError,
+    NoTargetInWordsError,
+)
 from tissuetalk.prompts.llm import LLMEngine, Reply, ScriptedModel
 from tissuetalk.prompts.llm.engine import _REPAIR_TOKENS, Budget
 from tissuetalk.prompts.llm.tokens import token_counter

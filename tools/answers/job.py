@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from tissuetalk.tools.answers.preliminary import Preliminary
 from tissuetalk.tools.answers.explained import ExplainResult
+from tissuetalk.tools.answers.preliminary import Preliminary
 from tissuetalk.tools.answers.results import Closed, SegmentResult
 
 

@@ -26,14 +26,22 @@ from pydantic import ValidationError
 
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, ResourceError, UnknownImageError
 from tissuetalk.prompts.target import Request
+from tissuetalk.tools.cohort.table import (
+    Cohort,
+    CohortSlide,
+    cohort_of,
+    failed_row,
+    read_cohort,
+    row_of,
+    write_tables,
+)
 from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.storage import addresses
-from tissuetalk.tools.cohort.table import Cohort, CohortSlide, cohort_of, failed_row, read_cohort, row_of, write_tables
 from tissuetalk.tools.segment.tissue_area import tissue_mm2
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.storage import addresses
 from tissuetalk.tools.storage.workspace.disk import disk_errors, remove
+from tissuetalk.tools.workbench import Workbench
 
 log = logging.getLogger(__name__)
 _LONGEST_NAME = 80

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.masks.pyramid import Pyramid, is_slide
 from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Mask
-from tissuetalk.tools.masks.pyramid import Pyramid, is_slide
 
 
 def overlay_of(

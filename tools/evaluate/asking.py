@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.errors import TissuetalkError, UnknownLabelError
 from tissuetalk.models.images import open_image
+from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.engines import make_engine
 from tissuetalk.prompts.target import Request
 from tissuetalk.prompts.taxonomy import is_label
-from tissuetalk.tools.storage.features import FeatureCache
-from tissuetalk.tools.segment.looking import Looked, look
 from tissuetalk.tools.answers.results import TargetArgument
+from tissuetalk.tools.segment.looking import Looked, look
 from tissuetalk.tools.segment.scale import region_of, scale_of
 from tissuetalk.tools.segment.targets import understand
+from tissuetalk.tools.storage.features import FeatureCache
 
 MEMORY_BYTES = 256 * 2**20
 

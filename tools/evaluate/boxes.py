@@ -10,16 +10,16 @@ from typing import Final
 
 import numpy as np
 
-from tissuetalk.models.segmentation.cards import ORIGINS
-from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.datasets.manifest import Record, read_rgb
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.annotations import Annotation
 from tissuetalk.models.metrics.bootstrap import bootstrap
 from tissuetalk.models.metrics.oracles import PUBLISHED_EFFICIENCY, BoxModel, Oracle, ask_oracle
 from tissuetalk.models.metrics.plots import intervals_svg
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import csv_text, table
+from tissuetalk.models.segmentation.cards import ORIGINS
 from tissuetalk.tools.evaluate.evaluate import Row
 
 BOX_ORACLES: Final[tuple[Oracle, ...]] = ("union box", "instance box")

@@ -18,9 +18,17 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from tissuetalk.models.masks.characteristics import Labels, Mask, components, instance_count, instance_dispersion, instance_ratio, irregularity
 from tissuetalk.models.datasets.manifest import Record, read_manifest
 from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError, WorkspaceUnwritableError
+from tissuetalk.models.masks.characteristics import (
+    Labels,
+    Mask,
+    components,
+    instance_count,
+    instance_dispersion,
+    instance_ratio,
+    irregularity,
+)
 from tissuetalk.models.metrics.annotations import SCORED_KINDS, Annotation, read_annotations
 from tissuetalk.models.metrics.bootstrap import bootstrap
 from tissuetalk.models.metrics.levels import levels_csv, members

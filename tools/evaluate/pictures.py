@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.datasets.manifest import Record, read_rgb
+from tissuetalk.models.images import Box
+from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.annotations import Annotation
 from tissuetalk.models.metrics.tables import table
-from tissuetalk.models.images import Box
 from tissuetalk.tools.drawing.drawing import Layer, as_png, draw, picture_size
 from tissuetalk.tools.evaluate.evaluate import Row
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.datasets.manifest import Record
 from tissuetalk.models.datasets.wordings import Wording as Sentence
 from tissuetalk.models.datasets.wordings import unseen_sentences
+from tissuetalk.models.images import open_image
+from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.annotations import Annotation
 from tissuetalk.models.metrics.plots import intervals_svg
 from tissuetalk.models.metrics.robustness import Robustness, Wording, agreement, robustness
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import csv_text, table, with_limits
-from tissuetalk.models.images import open_image
 from tissuetalk.models.segmenter import Capability, Prompt
-from tissuetalk.tools.segment.engine import look_for
-from tissuetalk.tools.evaluate.evaluate import Row
 from tissuetalk.tools.evaluate.asking import Asking
+from tissuetalk.tools.evaluate.evaluate import Row
+from tissuetalk.tools.segment.engine import look_for
 from tissuetalk.tools.segment.scale import region_of, scale_of
 
 

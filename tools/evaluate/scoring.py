@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tissuetalk.models import registry
-from tissuetalk.tools.evaluate.evaluate import Probe, Summary, evaluate
 from tissuetalk.tools.evaluate.asking import Asking
 from tissuetalk.tools.evaluate.boxes import BoxProbe, load_box_model
+from tissuetalk.tools.evaluate.evaluate import Probe, Summary, evaluate
 from tissuetalk.tools.evaluate.pictures import PictureProbe
 from tissuetalk.tools.evaluate.rewording import WordingProbe
 

@@ -11,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tissuetalk.models.classifiers.activation_maps import ObjectMap, ObjectShare, Overlap, mask_at, paint_patch
+from tissuetalk.models.classifiers.activation_maps import (
+    ObjectMap,
+    ObjectShare,
+    Overlap,
+    mask_at,
+    paint_patch,
+)
 from tissuetalk.models.classifiers.object_classifier import ObjectEvidence
 from tissuetalk.models.classifiers.object_lists import OTHER
 from tissuetalk.models.classifiers.patch_bag import PatchBag, resized_patch
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
-from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.drawing import sheet
+from tissuetalk.tools.drawing import drawing, sheet
 
 Map = NDArray[np.float32]
 PANEL_PX = 380

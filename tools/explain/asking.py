@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 
 from tissuetalk.models.errors import UnknownMaskError
 from tissuetalk.prompts.lexicon import Concept, lexicon, read_words
-from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
+from tissuetalk.tools.measure.measure import name_of
 
 Kind = Literal[
     "grounding", "observations", "meaning", "reliability", "provenance", "counterfactual", "classifier"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.answers.explained import Counterfactual, ScoreChange
+from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Mask
 
 BLUR_UM = 5.0
 """Sigma of the blur: 20 px of a patch at 0.25 µm/px (spec explain.md, section 4)."""

@@ -13,23 +13,41 @@ import numpy as np
 from PIL import Image
 
 from tissuetalk.models.classifiers.activation_maps import patch_map
-from tissuetalk.models.classifiers.classifier import Classifier, bag_of, classifiers, load_classifier, named_classifier, predict_bag
+from tissuetalk.models.classifiers.classifier import (
+    Classifier,
+    bag_of,
+    classifiers,
+    load_classifier,
+    named_classifier,
+    predict_bag,
+)
 from tissuetalk.models.classifiers.classifier_file import ClassifierCard, read_card
 from tissuetalk.models.classifiers.importance import BagImportance, bag_importance
-from tissuetalk.models.classifiers.object_classifier import ObjectClassifier, ObjectEvidence, bag_evidence, load_object_classifier, named_object_classifier
+from tissuetalk.models.classifiers.object_classifier import (
+    ObjectClassifier,
+    ObjectEvidence,
+    bag_evidence,
+    load_object_classifier,
+    named_object_classifier,
+)
 from tissuetalk.models.classifiers.patch_bag import Mask as Painted
 from tissuetalk.models.classifiers.patch_bag import ObjectMask, PatchBag, SourceBag
 from tissuetalk.models.errors import ModelUnavailableError, OutsideRootsError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
-from tissuetalk.tools.segment import engine
 from tissuetalk.tools.answers.explained import ClassifierEvidence
 from tissuetalk.tools.answers.explained import ObjectEvidence as Share
-from tissuetalk.tools.explain.activation_pictures import evidence_picture, map_panel, patches_painted, view_of_image
-from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, marked, row
-from tissuetalk.tools.measure.measure import name_of
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.answers.results import Mask, SegmentResult
+from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, marked, row
+from tissuetalk.tools.explain.activation_pictures import (
+    evidence_picture,
+    map_panel,
+    patches_painted,
+    view_of_image,
+)
+from tissuetalk.tools.measure.measure import name_of
+from tissuetalk.tools.segment import engine
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 Change = Callable[[RGB, Painted], RGB]
 """A patch and where an object is in it, to the patch without it."""

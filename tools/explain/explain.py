@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from tissuetalk.models.segmentation.pointed import is_pointed
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
+from tissuetalk.models.segmentation.pointed import is_pointed
 from tissuetalk.models.segmenter import Segmenter
-from tissuetalk.tools.segment import engine
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, Meaning
-from tissuetalk.tools.explain import grounding, observing
+from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.drawing import sheet
+from tissuetalk.tools.explain import grounding, observing
 from tissuetalk.tools.explain.asking import Asking, Kind
 from tissuetalk.tools.explain.counterfactual import Views, without
 from tissuetalk.tools.explain.meaning import meanings
 from tissuetalk.tools.explain.observing import Seen
 from tissuetalk.tools.explain.pictures import WIDTH, Board
 from tissuetalk.tools.explain.stability import Checked, Checker
-from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.measure.measure import OpenImage
+from tissuetalk.tools.segment import engine
+from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Mask, SegmentResult
 
 if TYPE_CHECKING:
     from tissuetalk.tools.explain.diagnosis import Looked

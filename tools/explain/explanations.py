@@ -17,10 +17,10 @@ from pathlib import Path
 from PIL import Image
 
 from tissuetalk.models.errors import UnknownResultError
-from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.explain.explain import Explained
 from tissuetalk.tools.answers.explained import ExplainResult
+from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.explain.asking import Asking
+from tissuetalk.tools.explain.explain import Explained
 from tissuetalk.tools.storage.result_folder import ResultFolder, write_whole
 
 FOLDER = "explanations"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tissuetalk.tools.answers.explained import Evidence
+from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.explain.asking import Asking
 from tissuetalk.tools.measure.measure import name_of
-from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 
 
 def evidence(result: SegmentResult, asking: Asking) -> list[Evidence]:

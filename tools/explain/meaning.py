@@ -12,11 +12,11 @@ from tissuetalk.models.errors import UnknownLabelError
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.glossary import GlossaryCard, card_for, card_for_concept, card_for_words
 from tissuetalk.tools.answers.explained import Meaning
+from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.asking import Asking
 from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Mask, SegmentResult
 
 ROOM = 2.2
 """Side of an example's box, in sides of the object."""

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.segmentation.pointed import is_pointed
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.segmentation.pointed import is_pointed
 from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
-from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.segment import engine
 from tissuetalk.tools.answers.explained import Observation
-from tissuetalk.tools.explain.asking import concepts_in
-from tissuetalk.tools.storage.features import FeatureCache
-from tissuetalk.tools.segment.records import bounding_box
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.explain.asking import concepts_in
+from tissuetalk.tools.segment import engine
+from tissuetalk.tools.segment.records import bounding_box
+from tissuetalk.tools.storage.features import FeatureCache
 
 MOST_WORKING_PX = 2048 * 2048
 """Largest region, in pixels at the scale of a target, that an overview is looked through for what nobody asked for."""

@@ -11,14 +11,14 @@ from PIL import Image
 
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.tools.answers.explained import Meaning, Observation
+from tissuetalk.tools.answers.results import Mask, SegmentResult
+from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, fitted, framed, heated, marked, row
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.counterfactual import Views
 from tissuetalk.tools.explain.observing import Seen, summary
-from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, fitted, framed, heated, marked, row
 from tissuetalk.tools.explain.stability import Checked
 from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Mask, SegmentResult
 
 WIDTH = 1000
 MOST_CROPS = 5

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.datasets.wordings import Wording as Rephrasing
 from tissuetalk.models.datasets.wordings import rephrasings
+from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.metrics.robustness import agreement
 from tissuetalk.models.metrics.scores import dice
-from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import Capability, Context, Prompt, Segmenter
-from tissuetalk.tools.segment import engine
 from tissuetalk.tools.answers.explained import PictureChange, Stability, UnsurePlace, Wording
+from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.perturbing import KINDS, TOGETHER, PerturbedSegmenter
 from tissuetalk.tools.explain.reliability import level_of, reliability_of
-from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.measure.measure import name_of
-from tissuetalk.tools.answers.results import Mask
+from tissuetalk.tools.segment import engine
+from tissuetalk.tools.storage.features import FeatureCache
 
 MOST_WORKING_PX = 1024 * 1024
 """Largest part, in pixels at the model's scale, that is looked at again; of a larger region the part with most outline."""

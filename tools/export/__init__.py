@@ -11,13 +11,24 @@ from pathlib import Path
 from typing import NoReturn
 
 from tissuetalk.models.errors import InvalidArgumentError, WorkspaceFullError
-from tissuetalk.tools.export import coco, dicom_ann, dicom_seg, geojson, ome_zarr, parquet, slide_dicom, slide_pictures, slide_rows, tables
+from tissuetalk.tools.export import (
+    coco,
+    dicom_ann,
+    dicom_seg,
+    geojson,
+    ome_zarr,
+    parquet,
+    slide_dicom,
+    slide_pictures,
+    slide_rows,
+    tables,
+)
 from tissuetalk.tools.export.content import Content
 from tissuetalk.tools.export.slide_content import SlideContent
-from tissuetalk.tools.measure.measure import OpenImage
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.masks.pyramid import is_slide
 from tissuetalk.tools.masks.slide import StoredSlide
+from tissuetalk.tools.measure.measure import OpenImage
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 
 @dataclass(frozen=True)

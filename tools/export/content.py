@@ -13,13 +13,13 @@ import shapely
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
-from tissuetalk.tools.measure import measure
 from tissuetalk.models.masks import outlines
 from tissuetalk.tools.answers.explained import NOTICE
-from tissuetalk.tools.storage.libraries import library
-from tissuetalk.tools.measure.measure import OpenImage
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.answers.results import Mask
+from tissuetalk.tools.measure import measure
+from tissuetalk.tools.measure.measure import OpenImage
+from tissuetalk.tools.storage.libraries import library
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 __all__ = ["Content", "Layer", "library"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import shapely
 
+from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.export import tables
 from tissuetalk.tools.export.content import Content, Layer, library
-from tissuetalk.tools.answers.results import Mask
 
 _WHOLE = ("id", "area_px", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
 

@@ -13,11 +13,11 @@ from typing import Any
 import shapely
 
 from tissuetalk.models.errors import ImageTooLargeError
+from tissuetalk.models.masks.outlines import MANY
 from tissuetalk.tools.export import parquet as ordinary
 from tissuetalk.tools.export import tables
 from tissuetalk.tools.export.content import library
 from tissuetalk.tools.export.slide_content import SlideContent, outlined, region_parts
-from tissuetalk.models.masks.outlines import MANY
 from tissuetalk.tools.masks.slide import SlideLayer
 
 MOST_RESOURCE_BYTES = 8_000_000

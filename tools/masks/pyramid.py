@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import UnknownMaskError
 from tissuetalk.models.images import Box
-from tissuetalk.tools.storage.libraries import library
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.masks.layer import Raster
+from tissuetalk.tools.storage.libraries import library
 
 WINDOW_PX = 4096
 """Side of the pieces in which labels are read."""

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import BadRequestError, UnknownResultError
 from tissuetalk.models.images import Box
-from tissuetalk.tools.storage.libraries import library
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.masks.layer import Points, Raster
 from tissuetalk.tools.masks.pyramid import Pyramid, missing
 from tissuetalk.tools.measure.values import OpenImage, name_of
+from tissuetalk.tools.storage.libraries import library
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 MEMORY_LIMIT = "512MB"
 ROWS_PER_BATCH = 20_000

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 
 from tissuetalk.models.images import Box
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.measure.hotspot import AREA_MM2, Hotspot, binned
 from tissuetalk.tools.masks.layer import Layer, Place, needs_scale
+from tissuetalk.tools.measure.hotspot import AREA_MM2, Hotspot, binned
 from tissuetalk.tools.measure.values import Value, name_of
 
 ABOUT_CELLS = 40

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 
 from tissuetalk.models.masks.object_table import RULES
 from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.masks.layer import Layer, Place
 from tissuetalk.tools.measure.heatmaps import plain
 from tissuetalk.tools.measure.neighbours import nearest_px
-from tissuetalk.tools.masks.layer import Layer, Place
 from tissuetalk.tools.measure.values import Value, name_of
 
 PERCENTILES = (5, 25, 50, 75, 95)

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from tissuetalk.models.masks import characteristics
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.masks import characteristics
 from tissuetalk.models.masks.object_table import RULES
-from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.storage.result_folder import ResultFolder, write_whole
 from tissuetalk.tools.answers.results import Answer, Mask, Measured, MeasureResult, SegmentResult, Warned
-from tissuetalk.tools.measure.measures import PLACE_METRICS, SLIDE_DEFAULT, place_rows, slide_rows
+from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.picture import OrdinaryPlace
 from tissuetalk.tools.masks.pyramid import is_slide
 from tissuetalk.tools.masks.slide import StoredSlide
+from tissuetalk.tools.measure.measures import PLACE_METRICS, SLIDE_DEFAULT, place_rows, slide_rows
 from tissuetalk.tools.measure.subject import Subject
 from tissuetalk.tools.measure.values import OpenImage, Value, mean, measured, name_of, statistics
+from tissuetalk.tools.storage.result_folder import ResultFolder, write_whole
 
 __all__ = [
     "ALL",

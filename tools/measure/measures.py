@@ -14,11 +14,11 @@ from PIL import Image
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.masks.object_table import RULES
 from tissuetalk.tools.answers.results import Measured, SegmentResult
-from tissuetalk.tools.measure import between, heatmaps, histograms, hotspot
 from tissuetalk.tools.drawing import measure_pictures as drawings
-from tissuetalk.tools.measure.neighbours import nearest_px
 from tissuetalk.tools.masks.layer import Layer, Place
 from tissuetalk.tools.masks.slide import SlideLayer, StoredSlide
+from tissuetalk.tools.measure import between, heatmaps, histograms, hotspot
+from tissuetalk.tools.measure.neighbours import nearest_px
 from tissuetalk.tools.measure.values import Value, measured, statistics
 
 

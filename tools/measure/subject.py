@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
 from tissuetalk.models.masks.object_table import Table, object_table
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.measure.values import OpenImage
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 
 class Subject:

@@ -12,9 +12,9 @@ from tissuetalk.models import registry
 from tissuetalk.models.errors import ImageChangedError
 from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.models.segmenter import RGB, Context, Prompt, Segmenter
-from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.segment.grid import Block
 from tissuetalk.tools.segment.maps import write_maps
+from tissuetalk.tools.storage.features import FeatureCache
 
 
 @dataclass(frozen=True)

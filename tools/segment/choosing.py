@@ -13,8 +13,8 @@ from tissuetalk.models.images import Box
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.segment import rows
 from tissuetalk.tools.segment.grid import inside, intersection
-from tissuetalk.tools.segment.stitching import Group, Place, Stitched, WindowStore
 from tissuetalk.tools.segment.spatial import SLACK_UM, chosen_by_places, reference_of
+from tissuetalk.tools.segment.stitching import Group, Place, Stitched, WindowStore
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import UnreadableImageError
+from tissuetalk.tools.answers.preliminary import EarlyFinding, Preliminary
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.segment import quality
-from tissuetalk.tools.answers.preliminary import EarlyFinding, Preliminary
-from tissuetalk.tools.segment.looking import Wanted
 from tissuetalk.tools.segment.grid import Window, inside
-from tissuetalk.tools.segment.plan import Layer, Plan
+from tissuetalk.tools.segment.looking import Wanted
 from tissuetalk.tools.segment.maps import write_file
+from tissuetalk.tools.segment.plan import Layer, Plan
 from tissuetalk.tools.segment.stitching import WindowStore
-from tissuetalk.tools.segment.tissue import SAMPLE_PX, SAMPLES, sample
 from tissuetalk.tools.segment.targets import name_of
+from tissuetalk.tools.segment.tissue import SAMPLE_PX, SAMPLES, sample
 
 AGAIN_AFTER_S, SELDOM = 5.0, 50
 COARSEST = 8.0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tissuetalk.models.segmentation.pointed import PromptableSegmenter, is_pointed
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.segmentation.pointed import PromptableSegmenter, is_pointed
 from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.segment import engine, pointing, spatial, targets
-from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.answers.results import NotSegmented
+from tissuetalk.tools.segment import engine, pointing, spatial, targets
 from tissuetalk.tools.segment.scale import Scale
+from tissuetalk.tools.storage.features import FeatureCache
 
 
 @dataclass(frozen=True)

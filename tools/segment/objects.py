@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.masks.object_table import object_table
-from tissuetalk.tools.storage.libraries import library
 from tissuetalk.tools.segment import rows
 from tissuetalk.tools.segment.stitching import Group, Numbered, Piece, Place, Stitched, WindowStore
+from tissuetalk.tools.storage.libraries import library
 
 LARGE_PX = 4_000_000
 """A large object whose bounding box has more pixels is measured on a picture shrunk to about this many."""

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tissuetalk.prompts.target import Request
-from tissuetalk.tools.segment import targets
 from tissuetalk.tools.answers.results import TargetArgument
+from tissuetalk.tools.segment import targets
 from tissuetalk.tools.workbench import Workbench
 
 

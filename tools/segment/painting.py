@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.tools.storage.libraries import library
 from tissuetalk.tools.segment.grid import Grid, inside, intersection
 from tissuetalk.tools.segment.stitching import Numbered, Place, Stitched, WindowStore
+from tissuetalk.tools.storage.libraries import library
 
 CHUNK_PX = 1024
 SMALLEST_LEVEL_PX = 256

@@ -14,10 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tissuetalk.models.segmentation.pointed import BoxXYXY, PointXY, PromptableSegmenter
-from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.errors import CancelledError, ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.masks.characteristics import Labels, Mask
+from tissuetalk.models.segmentation.pointed import BoxXYXY, PointXY, PromptableSegmenter
 from tissuetalk.models.segmenter import Context
 from tissuetalk.prompts.relations import renumbered
 from tissuetalk.prompts.target import Request

@@ -15,10 +15,10 @@ from threading import Event, Lock
 from typing import Any, Self
 
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, ModelUnavailableError
-from tissuetalk.tools.segment import engine
-from tissuetalk.tools.segment.blocks import BlockSpec, run_block
 from tissuetalk.tools.cohort.cohort import Outcome, SlideJob, Work, outcome_of, run_slide
 from tissuetalk.tools.cohort.table import CohortSlide
+from tissuetalk.tools.segment import engine
+from tissuetalk.tools.segment.blocks import BlockSpec, run_block
 from tissuetalk.tools.segment.windows import WindowSpec, run_window
 
 ATTEMPTS = 4

@@ -10,10 +10,10 @@ import shapely
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
-from tissuetalk.models.segmenter import RGB
 from tissuetalk.models.masks.object_table import RULES, object_table
-from tissuetalk.tools.storage.libraries import library
 from tissuetalk.models.masks.outlines import polygons
+from tissuetalk.models.segmenter import RGB
+from tissuetalk.tools.storage.libraries import library
 
 WHOLE = ("bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
 LEFT_OUT = ("id", "nearest_neighbour_px")

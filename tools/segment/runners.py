@@ -10,11 +10,11 @@ from typing import Protocol
 
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.segmenter import RGB, Segmenter
-from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.segment import blocks, windows
 from tissuetalk.tools.segment.blocks import BlockSpec
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.segment.windows import WindowSpec
+from tissuetalk.tools.storage.features import FeatureCache
 
 
 class Runner(Protocol):

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.segmentation.pointed import is_pointed
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.segmentation.pointed import is_pointed
 from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.target import Request
-from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.segment import engine, looking, pointing, quality
-from tissuetalk.tools.explain.reliability import low_agreement
-from tissuetalk.tools.storage.features import FeatureCache
-from tissuetalk.tools.segment.looking import look
-from tissuetalk.tools.measure.measure import name_of
-from tissuetalk.tools.segment.order import Order
-from tissuetalk.tools.drawing.overlay import overlay_of
-from tissuetalk.tools.segment.records import write_mask_record
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.answers.results import Mask, SegmentResult, Warned
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.drawing.overlay import overlay_of
+from tissuetalk.tools.explain.reliability import low_agreement
+from tissuetalk.tools.measure.measure import name_of
+from tissuetalk.tools.segment import engine, looking, pointing, quality
+from tissuetalk.tools.segment.looking import look
+from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.records import write_mask_record
 from tissuetalk.tools.segment.scale import Scale, image_info, region_of, scale_of
 from tissuetalk.tools.segment.slide_segment import assumed_scale, is_large, segment_slide
+from tissuetalk.tools.storage.features import FeatureCache
+from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.workbench import Workbench
 
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.target import Request
-from tissuetalk.tools.segment.engine import PRESENT, Progress, Stop
-from tissuetalk.tools.segment.looking import Wanted
 from tissuetalk.tools.segment import choosing, objects, painting
 from tissuetalk.tools.segment.choosing import Choice, Mapped
 from tissuetalk.tools.segment.driving import check, drive
+from tissuetalk.tools.segment.engine import PRESENT, Progress, Stop
 from tissuetalk.tools.segment.first_look import FirstLook
-from tissuetalk.tools.segment.plan import Layer, Plan
+from tissuetalk.tools.segment.looking import Wanted
 from tissuetalk.tools.segment.memory import give_back
+from tissuetalk.tools.segment.plan import Layer, Plan
 from tissuetalk.tools.segment.runners import Runner
 from tissuetalk.tools.segment.stitching import WindowStore, number, stitch
 

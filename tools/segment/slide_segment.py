@@ -15,28 +15,27 @@ import numpy as np
 
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import Segmenter
+from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult, Warned
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.segment import looking, quality, targets
+from tissuetalk.tools.drawing.overlay import overlay_of
+from tissuetalk.tools.segment import choosing, first_look, looking, quality, targets, unfinished
+from tissuetalk.tools.segment.driving import check
 from tissuetalk.tools.segment.engine import Progress, Stop
 from tissuetalk.tools.segment.looking import Wanted
-from tissuetalk.tools.segment.order import Order
-from tissuetalk.tools.drawing.overlay import overlay_of
-from tissuetalk.tools.segment.records import Outcome, record_of
-from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult, Warned
-from tissuetalk.tools.segment.scale import Scale, image_info
-from tissuetalk.tools.segment import choosing, first_look, unfinished
-from tissuetalk.tools.segment.driving import check
-from tissuetalk.tools.segment.plan import Plan, plan_layers
 from tissuetalk.tools.segment.maps import write_file
+from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.plan import Plan, plan_layers
+from tissuetalk.tools.segment.records import Outcome, record_of
 from tissuetalk.tools.segment.runners import LocalRunner
+from tissuetalk.tools.segment.scale import Scale, image_info
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.segment.slide_engine import SlideFound, run_slide
 from tissuetalk.tools.segment.tissue import RULE, Tissue, sample
 from tissuetalk.tools.segment.windows import save_tissue
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.workspace.disk import disk_errors, remove
 from tissuetalk.tools.storage.workspace.ids import new_id
+from tissuetalk.tools.workbench import Workbench
 
 FORMAT = 1
 """Of slide.json and of the unfinished work; work of another format is not taken up."""

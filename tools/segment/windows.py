@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tissuetalk.models import registry
 from tissuetalk.models.images import Box, ImageSource
-from tissuetalk.models.segmenter import Context, Prompt, Segmenter
 from tissuetalk.models.masks.outlines import polygons
+from tissuetalk.models.segmenter import Context, Prompt, Segmenter
 from tissuetalk.tools.segment import rows
 from tissuetalk.tools.segment.blocks import opened
 from tissuetalk.tools.segment.cutting import Cut, connected, cut, view_of

@@ -16,7 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, UnknownImageError, UnreadableImageError
+from tissuetalk.models.errors import (
+    InvalidArgumentError,
+    ModelUnavailableError,
+    UnknownImageError,
+    UnreadableImageError,
+)
 from tissuetalk.tools.storage.workspace.disk import disk_errors, is_disk_full
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

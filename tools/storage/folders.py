@@ -8,14 +8,13 @@ from pathlib import Path
 from tissuetalk.models import registry
 from tissuetalk.models.errors import UnknownImageError, WorkspaceUnwritableError
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.explain import explain
-from tissuetalk.tools.measure import measure
 from tissuetalk.tools.answers.explained import ExplainResult
-from tissuetalk.tools.explain import asking
-from tissuetalk.tools.export import export
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.answers.results import MeasureResult
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.explain import asking, explain
+from tissuetalk.tools.export import export
+from tissuetalk.tools.measure import measure
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 
 def measure_path(path: Path, metrics: Sequence[str] | None) -> MeasureResult:

@@ -20,7 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from tissuetalk.models.errors import ImageChangedError, ImageTooLargeError, UnknownMaskError, UnknownResultError
+from tissuetalk.models.errors import (
+    ImageChangedError,
+    ImageTooLargeError,
+    UnknownMaskError,
+    UnknownResultError,
+)
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.masks import outlines
 from tissuetalk.tools.answers.results import Mask, MaskResources, SegmentResult

@@ -16,7 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TypedDict
 
-from tissuetalk.models.errors import ImageChangedError, InvalidArgumentError, OutsideRootsError, UnknownImageError
+from tissuetalk.models.errors import (
+    ImageChangedError,
+    InvalidArgumentError,
+    OutsideRootsError,
+    UnknownImageError,
+)
 from tissuetalk.models.images import CheckedFile, ImageSource, Limits, open_image
 from tissuetalk.models.images.files import adopt, cannot_open, read_flags, require_regular
 

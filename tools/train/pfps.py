@@ -18,7 +18,13 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmentation.pfps import folder
 from tissuetalk.models.segmentation.pfps.efficient_sam import SMALL, TINY, SamSizes
-from tissuetalk.models.segmentation.pfps.kidney import UNIT_WORDS, KidneyPatch, drawn_patch, read_patches, valid_point
+from tissuetalk.models.segmentation.pfps.kidney import (
+    UNIT_WORDS,
+    KidneyPatch,
+    drawn_patch,
+    read_patches,
+    valid_point,
+)
 from tissuetalk.models.segmentation.pfps.network import PfpsSizes, Strategy
 from tissuetalk.models.segmentation.pfps.training import Question, answer, optimiser_of, train_step
 from tissuetalk.prompts.prompt_sets import Split, sentences_of_task

@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tissuetalk.models import registry
-from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.datasets.manifest import read_manifest, read_rgb
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.images import Box, open_image
+from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.annotations import SCORED_KINDS, read_annotations
 from tissuetalk.models.metrics.scores import dice
-from tissuetalk.models.images import Box, open_image
-from tissuetalk.models.segmenter import RGB, Prompt, Segmenter
 from tissuetalk.models.segmentation.vlsm.networks import NAMES, Vlsm, build
 from tissuetalk.models.segmentation.vlsm.training import Preset, optimiser_of, settings_of, train_step
+from tissuetalk.models.segmenter import RGB, Prompt, Segmenter
 from tissuetalk.prompts.attributes import PROMPT_IDS, Attributes, PromptId, attribute_prompt, attributes_of
 from tissuetalk.prompts.taxonomy import Label
 from tissuetalk.prompts.wrong_attributes import ATTRIBUTES, Swap, relative_change, wrong

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from tissuetalk.models.datasets.pathseg.reading import Annotated, Picture, Split, files_of, group_of, read_picture, told_apart
+from tissuetalk.models.datasets.pathseg.reading import (
+    Annotated,
+    Picture,
+    Split,
+    files_of,
+    group_of,
+    read_picture,
+    told_apart,
+)
 from tissuetalk.models.datasets.pathseg.source import ANY, Source
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, UnreadableImageError
 

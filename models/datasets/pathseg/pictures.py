@@ -7,7 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tissuetalk.models.datasets.pathseg.reading import Annotated, Picture, Split, by_class, class_table, files_of, group_of, read_numbers, read_picture, split_table
+from tissuetalk.models.datasets.pathseg.reading import (
+    Annotated,
+    Picture,
+    Split,
+    by_class,
+    class_table,
+    files_of,
+    group_of,
+    read_numbers,
+    read_picture,
+    split_table,
+)
 from tissuetalk.models.datasets.pathseg.source import Source
 from tissuetalk.models.datasets.pathseg.standardise import Objects
 from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tissuetalk.models.masks.characteristics import components
 from tissuetalk.models.datasets.example import Pixels
 from tissuetalk.models.datasets.pathseg.source import ANY, Files, Source
 from tissuetalk.models.datasets.pathseg.standardise import Objects
 from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError
+from tissuetalk.models.masks.characteristics import components
 
 Split = Literal["train", "test"]
 

@@ -53,7 +53,9 @@ class Source:
 def sources() -> Mapping[str, Source]:
     """All sources by name."""
     text = (
-        resources.files("tissuetalk.models.datasets.pathseg").joinpath("sources.yaml").read_text(encoding="utf-8")
+        resources.files("tissuetalk.models.datasets.pathseg")
+        .joinpath("sources.yaml")
+        .read_text(encoding="utf-8")
     )
     return {
         name: Source(name, **(row | {"images": tuple(Files(**files) for files in row["images"])}))

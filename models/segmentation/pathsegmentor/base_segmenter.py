@@ -14,12 +14,12 @@ from safetensors.torch import load as unpacked
 from safetensors.torch import save as packed
 from torch import Tensor
 
-from tissuetalk.models.segmentation.loading import device, weights_hash
 from tissuetalk.models.masks.characteristics import components
-from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
+from tissuetalk.models.segmentation.loading import device, weights_hash
 from tissuetalk.models.segmentation.pathsegmentor.base import BaseFeatures
 from tissuetalk.models.segmentation.pathsegmentor.base_card import CARD, weight_file
 from tissuetalk.models.segmentation.pathsegmentor.base_weights import open_base
+from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
 
 STRIDE = 32
 SEPARATE = ("gland", "glands")

@@ -14,7 +14,12 @@ from safetensors.torch import save_file
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, PathSegmentor, build_base
-from tissuetalk.models.segmentation.pathsegmentor.checkpoint import LoadReport, load_published, read_tensors, tower_of
+from tissuetalk.models.segmentation.pathsegmentor.checkpoint import (
+    LoadReport,
+    load_published,
+    read_tensors,
+    tower_of,
+)
 from tissuetalk.models.segmentation.pathsegmentor.tokens import Tokens, byte_pairs, word_pieces
 
 OWN_PREFIX: Final = "image_encoder."

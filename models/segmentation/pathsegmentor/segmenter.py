@@ -13,7 +13,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from tissuetalk.models.datasets.example import OBJECT_TARGETS, TARGET_MPP
-from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.models.segmentation.pathsegmentor.card import CARD, WEIGHTS
 from tissuetalk.models.segmentation.pathsegmentor.inference import Inference
 from tissuetalk.models.segmentation.pathsegmentor.mini import Features
@@ -23,6 +22,7 @@ from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSent
 from tissuetalk.models.segmentation.pathsegmentor.vocabulary import nearest_targets, sentence, target_of
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
 from tissuetalk.models.segmentation.pathsegmentor.weights import sha256
+from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
 
 STRIDE = 32
 OVERVIEW_PX = 448

@@ -29,7 +29,9 @@ LABELS: Mapping[str, str] = {
 """Canonical labels that a target was trained for."""
 
 _DATA = yaml.safe_load(
-    resources.files("tissuetalk.models.segmentation.pathsegmentor").joinpath("vocabulary.yaml").read_text(encoding="utf-8")
+    resources.files("tissuetalk.models.segmentation.pathsegmentor")
+    .joinpath("vocabulary.yaml")
+    .read_text(encoding="utf-8")
 )
 _FILLER: frozenset[str] = frozenset(_DATA["filler"])
 _ORGANS: Mapping[str, frozenset[str]] = {

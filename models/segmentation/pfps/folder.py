@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.segmentation.pathsegmentor.checkpoint import read_tensors
 from tissuetalk.models.segmentation.pfps.efficient_sam import SamSizes, load_published
 from tissuetalk.models.segmentation.pfps.language import OneSetIds, SentenceVector, TwoSetIds, load_tinyllama

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.masks.characteristics import Labels
 from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError
+from tissuetalk.models.masks.characteristics import Labels
 from tissuetalk.models.segmenter import RGB
 
 UNIT_WORDS: Final = {

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from tissuetalk.models.segmentation.pfps.dynamic_head import DynamicHead, HeadKind
-from tissuetalk.models.segmentation.pfps.efficient_sam import INVALID, POINT, SMALL, ImageEncoder, MaskDecoder, PromptEncoder, SamSizes
+from tissuetalk.models.segmentation.pfps.efficient_sam import (
+    INVALID,
+    POINT,
+    SMALL,
+    ImageEncoder,
+    MaskDecoder,
+    PromptEncoder,
+    SamSizes,
+)
 
 Strategy = Literal["one-set", "two-set", "text"]
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from tissuetalk.models.segmentation.loading import device, to_size, weights_hash
 from tissuetalk.models.segmentation.open_vocabulary import OpenVocabulary
-from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Prompt
 from tissuetalk.models.segmentation.pfps.card import CARD, VARIABLE
 from tissuetalk.models.segmentation.pfps.folder import load as load_folder
 from tissuetalk.models.segmentation.pfps.kidney import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.language import UNITS
 from tissuetalk.models.segmentation.pfps.network import Pfps
 from tissuetalk.models.segmentation.pfps.training import pixels_of
+from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Prompt
 
 MPP: Final = 0.25
 _NAMES: Final = {

@@ -12,15 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tissuetalk.models.segmentation.cards import weights_of
-from tissuetalk.models.segmentation.loading import IMAGENET_MEAN, IMAGENET_STD, device, from_folder, normalised, resized, tokenizer_from
-from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmenter import RGB
+from tissuetalk.models.masks.characteristics import Mask
+from tissuetalk.models.segmentation.cards import weights_of
+from tissuetalk.models.segmentation.loading import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    device,
+    from_folder,
+    normalised,
+    resized,
+    tokenizer_from,
+)
 from tissuetalk.models.segmentation.pathsegmentor.checkpoint import read_tensors
 from tissuetalk.models.segmentation.vlsm.biomedclip import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes
 from tissuetalk.models.segmentation.vlsm.clipseg import ClipSeg
 from tissuetalk.models.segmentation.vlsm.cris import THRESHOLD, Cris, CrisSizes
+from tissuetalk.models.segmenter import RGB
 
 Name = Literal["clipseg", "cris", "biomedclipseg", "biomedclipseg-d"]
 NAMES: Final[tuple[Name, ...]] = get_args(Name)

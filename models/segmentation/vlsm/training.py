@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tissuetalk.models.masks.characteristics import Mask
-from tissuetalk.models.segmenter import RGB
 from tissuetalk.models.segmentation.vlsm.networks import Vlsm
+from tissuetalk.models.segmenter import RGB
 
 Preset = Literal["paper", "released"]
 

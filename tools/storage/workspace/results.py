@@ -15,7 +15,15 @@ from peewee import SQL
 
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, WorkspaceFullError
 from tissuetalk.tools.storage.workspace.database import Database, PinRow, ResultRow
-from tissuetalk.tools.storage.workspace.disk import disk_errors, fsync_folder, fsync_tree, full_disk, is_disk_full, remove, tree_bytes
+from tissuetalk.tools.storage.workspace.disk import (
+    disk_errors,
+    fsync_folder,
+    fsync_tree,
+    full_disk,
+    is_disk_full,
+    remove,
+    tree_bytes,
+)
 from tissuetalk.tools.storage.workspace.errors import no_result
 from tissuetalk.tools.storage.workspace.ids import is_id, new_id, shown
 from tissuetalk.tools.storage.workspace.owner import Owners
