@@ -42,6 +42,11 @@ class ImageInfo(Closed):
     mpp_source: MppSource
     region: BoxXYXY
 
+    @property
+    def known_mpp(self) -> float | None:
+        """µm per pixel if the file or the caller said it; None when it was only assumed: then units are pixels."""
+        return self.mpp if self.mpp_source in ("file", "given") else None
+
 
 class RelationInfo(Closed):
     op: Literal["inside", "outside", "union", "intersection", "selected"]

@@ -1,0 +1,34 @@
+"""How running work is watched and stopped: one record instead of two callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tissuetalk.models.errors import CancelledError
+
+Progress = Callable[[float, str], None]
+"""Called with the share that is done, 0..1, and what is being done."""
+Stop = Callable[[], bool]
+"""True once somebody asked for the end."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """What work of any length is handed; by default nobody watches and nobody stops it."""
+
+    progress: Progress = lambda done, what: None
+    stop: Stop = lambda: False
+
+    def report(self, done: float, what: str) -> None:
+        """done: share of this work, 0..1."""
+        self.progress(done, what)
+
+    def check(self) -> None:
+        """A safe point. Raises CancelledError when asked to stop."""
+        if self.stop():
+            raise CancelledError("stopped as asked; call again to go on or start over.")
+
+    def part(self, start: float, end: float) -> Control:
+        """For a piece of this work: its 0..1 is start..end here."""
+        return Control(lambda done, what: self.progress(start + (end - start) * done, what), self.stop)
