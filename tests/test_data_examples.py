@@ -16,7 +16,7 @@ from tissuetalk.models.datasets.sources import SOURCES, load
 from tissuetalk.models.datasets.wordings import LEVELS, targets, wordings
 from tissuetalk.models.errors import InvalidArgumentError
 
-SAMPLES = Path(__file__).parent.parent / "models" / "data" / "samples"
+SAMPLES = Path(__file__).parent.parent / "models" / "datasets" / "samples"
 
 
 def disc(side: int, x: float, y: float, radius: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from tissuetalk.models.classifiers.object_lists import importance_objects
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import open_image
 
-RECIPES = Path(__file__).parents[1] / "models" / "diagnosis" / "recipes"
+RECIPES = Path(__file__).parents[1] / "models" / "classifiers" / "recipes"
 DARK, PALE = (120, 60, 140), (230, 180, 210)
 
 

@@ -12,7 +12,7 @@ from tissuetalk.models.classifiers.planted import RememberingEncoder, figures, t
 from tissuetalk.models.classifiers.tissues import Sides, Tissue, planted_tissues
 from tissuetalk.models.errors import InvalidArgumentError
 
-SAMPLES = Path(__file__).parents[1] / "models" / "data" / "samples"
+SAMPLES = Path(__file__).parents[1] / "models" / "datasets" / "samples"
 
 
 def test_only_the_planted_object_decides_the_label() -> None:

@@ -23,7 +23,7 @@ from tissuetalk.models.segmentation.pathsegmentor.weights import save_mini
 from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.training.validate import ask, score, spread
 
-SAMPLES = Path(__file__).parent.parent / "models" / "data" / "samples"
+SAMPLES = Path(__file__).parent.parent / "models" / "datasets" / "samples"
 NOWHERE = Context({})
 
 

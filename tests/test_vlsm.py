@@ -31,7 +31,7 @@ LITTLE_CRIS = CrisSizes(
     ClipSizes(8, (1, 1, 1, 1), 4, 2, 32, 16, 1, 2, len(VOCABULARY), 12), (8, 16, 32), 1, 2, 32, side_px=64
 )
 LITTLE_BIOMED = BiomedSizes(64, 32, 4, 2, 16, 16, 1, 2, len(VOCABULARY), 12, 16, 32, (1, 2, 3))
-SAMPLES = Path(str(files("tissuetalk.models"))) / "data" / "samples"
+SAMPLES = Path(str(files("tissuetalk.models"))) / "datasets" / "samples"
 
 
 def clipseg(folder: Path) -> Vlsm:
@@ -332,7 +332,7 @@ def test_wrong_recipes_are_refused(change: dict[str, object], message: str) -> N
 
 
 def test_shipped_recipes_can_be_read() -> None:
-    shipped = sorted((Path(str(files("tissuetalk.models"))) / "vlsm" / "recipes").glob("*.yaml"))
+    shipped = sorted((Path(str(files("tissuetalk.models"))) / "segmentation" / "vlsm" / "recipes").glob("*.yaml"))
     assert shipped
     for path in shipped:
         recipe = vlsm.read_recipe(path, yaml.safe_load(path.read_text("utf-8")))

@@ -1,5 +1,5 @@
 """explain: evidence for a stored result. The question, or its absence, chooses the kinds; each kind is a module of
-``tools/explaining``."""
+``tools/explain``."""
 
 from __future__ import annotations
 

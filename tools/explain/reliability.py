@@ -24,7 +24,7 @@ HIGH, MEDIUM = 0.85, 0.7
 @lru_cache(maxsize=1)
 def calibration() -> dict[str, Any]:
     """The file as it is: curves by weights, the data they rest on, and how well they held."""
-    text = resources.files("tissuetalk.tools.explaining").joinpath("reliability.json").read_text("utf-8")
+    text = resources.files("tissuetalk.tools.explain").joinpath("reliability.json").read_text("utf-8")
     stored: dict[str, Any] = json.loads(text)
     return stored
 

@@ -9,7 +9,7 @@ from tissuetalk.models.datasets.example import OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmenter import ModelCard
 
 NAME = "tissuetalk-mini"
-WEIGHTS = Path(__file__).parent.parent / "weights" / f"{NAME}.safetensors"
+WEIGHTS = Path(__file__).parents[2] / "weights" / f"{NAME}.safetensors"
 METRICS = WEIGHTS.with_suffix(".json")
 
 
