@@ -431,7 +431,9 @@ def test_training_asks_only_training_sentences_with_points_where_they_belong() -
 
 
 def test_shipped_recipes_can_be_read() -> None:
-    shipped = sorted((Path(str(files("tissuetalk.models"))) / "segmentation" / "pfps" / "recipes").glob("*.yaml"))
+    shipped = sorted(
+        (Path(str(files("tissuetalk.models"))) / "segmentation" / "pfps" / "recipes").glob("*.yaml")
+    )
     assert shipped
     for path in shipped:
         assert read_recipe(path, yaml.safe_load(path.read_text("utf-8"))).size in ("small", "little")

@@ -31,7 +31,8 @@ from tissuetalk.models.errors import (
 )
 from tissuetalk.prompts.target import Relation, Target
 from tissuetalk.tools.answers.preliminary import Preliminary
-from tissuetalk.tools.segment import maps, tissue
+from tissuetalk.tools.masks import tissue
+from tissuetalk.tools.segment import maps
 
 CENTRES = [(x, y) for x in range(40, 700, 60) for y in range(40, 500, 60)]
 STROMA = (225, 170, 205)

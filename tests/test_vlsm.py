@@ -332,7 +332,9 @@ def test_wrong_recipes_are_refused(change: dict[str, object], message: str) -> N
 
 
 def test_shipped_recipes_can_be_read() -> None:
-    shipped = sorted((Path(str(files("tissuetalk.models"))) / "segmentation" / "vlsm" / "recipes").glob("*.yaml"))
+    shipped = sorted(
+        (Path(str(files("tissuetalk.models"))) / "segmentation" / "vlsm" / "recipes").glob("*.yaml")
+    )
     assert shipped
     for path in shipped:
         recipe = vlsm.read_recipe(path, yaml.safe_load(path.read_text("utf-8")))

@@ -35,10 +35,10 @@ from tissuetalk.tools.cohort.table import (
     row_of,
     write_tables,
 )
+from tissuetalk.tools.masks.tissue import tissue_mm2
 from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.segment.tissue_area import tissue_mm2
 from tissuetalk.tools.storage import addresses
 from tissuetalk.tools.storage.workspace.disk import disk_errors, remove
 from tissuetalk.tools.workbench import Workbench

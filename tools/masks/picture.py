@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tissuetalk.models.images import Box
 from tissuetalk.tools.answers.results import ImageInfo, Mask
 from tissuetalk.tools.masks.layer import Points, Raster
+from tissuetalk.tools.masks.tissue import tissue_mask
 from tissuetalk.tools.measure.subject import Subject
 from tissuetalk.tools.measure.values import OpenImage
-from tissuetalk.tools.segment.quality import tissue_mask
 
 TISSUE_VIEW_PX = 2048
 """Longest side of the view in which tissue is told from glass."""

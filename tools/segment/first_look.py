@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from tissuetalk.models.errors import UnreadableImageError
 from tissuetalk.tools.answers.preliminary import EarlyFinding, Preliminary
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.segment import quality
+from tissuetalk.tools.masks.tissue import SAMPLE_PX, SAMPLES, sample, tissue_mask
 from tissuetalk.tools.segment.grid import Window, inside
 from tissuetalk.tools.segment.looking import Wanted
 from tissuetalk.tools.segment.maps import write_file
 from tissuetalk.tools.segment.plan import Layer, Plan
 from tissuetalk.tools.segment.stitching import WindowStore
 from tissuetalk.tools.segment.targets import name_of
-from tissuetalk.tools.segment.tissue import SAMPLE_PX, SAMPLES, sample
 
 AGAIN_AFTER_S, SELDOM = 5.0, 50
 COARSEST = 8.0
@@ -187,7 +186,7 @@ def _estimate(
     model_mpp: float,
 ) -> _Estimate:
     """From a mosaic of squares. Objects on the top or left edge of a square are not counted, as in a counting frame."""
-    tissue = quality.tissue_mask(pixels)
+    tissue = tissue_mask(pixels)
     tissue_px = int(np.count_nonzero(tissue))
     if not tissue_px:
         return _Estimate(presence, None, None)

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.tools.answers.results import Warned
+from tissuetalk.tools.masks.tissue import tissue_mask
 
-BRIGHT_OD = 0.08
-"""Mean optical density below which a pixel counts as glass."""
 LEAST_TISSUE = 0.01
 LEAST_STAIN_LIKE = 0.5
 """Share of coloured tissue pixels that lie between blue-violet and red-pink, as H&E and PAS do.
@@ -18,12 +17,6 @@ LEAST_STAIN_LIKE = 0.5
 LEAST_SHARPNESS = 5.0
 """Variance of the Laplacian over tissue, on a view of at most 1024 px; focus is lost below it."""
 COVERS_EVERYTHING = 0.97
-
-
-def tissue_mask(view: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """[H, W] where there is more than glass: mean optical density over the channels."""
-    density = -np.log10((view.astype(np.float32) + 1) / 256).mean(axis=2)
-    return np.asarray(cv2.blur(density, (5, 5)) > BRIGHT_OD, bool)
 
 
 def stain_like_share(view: NDArray[np.uint8]) -> float:

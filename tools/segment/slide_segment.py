@@ -18,6 +18,7 @@ from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult, Warned
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.drawing.overlay import overlay_of
+from tissuetalk.tools.masks.tissue import RULE, Tissue, sample
 from tissuetalk.tools.segment import choosing, first_look, looking, quality, targets, unfinished
 from tissuetalk.tools.segment.driving import check
 from tissuetalk.tools.segment.engine import Progress, Stop
@@ -30,7 +31,6 @@ from tissuetalk.tools.segment.runners import LocalRunner
 from tissuetalk.tools.segment.scale import Scale, image_info
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.segment.slide_engine import SlideFound, run_slide
-from tissuetalk.tools.segment.tissue import RULE, Tissue, sample
 from tissuetalk.tools.segment.windows import save_tissue
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.workspace.disk import disk_errors, remove

@@ -17,13 +17,13 @@ from tissuetalk.models import registry
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.masks.outlines import polygons
 from tissuetalk.models.segmenter import Context, Prompt, Segmenter
+from tissuetalk.tools.masks.tissue import Tissue
 from tissuetalk.tools.segment import rows
 from tissuetalk.tools.segment.blocks import opened
 from tissuetalk.tools.segment.cutting import Cut, connected, cut, view_of
 from tissuetalk.tools.segment.grid import Block, Window, inside, intersection
 from tissuetalk.tools.segment.maps import BlockMaps, blend, read_maps, write_file
 from tissuetalk.tools.segment.memory import give_back
-from tissuetalk.tools.segment.tissue import Tissue
 
 GLASS_PX = 64
 """How much of the view beyond all tiles is looked at: more than any smoothing reaches, and than the largest hole filled."""

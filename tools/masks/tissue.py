@@ -1,12 +1,15 @@
-"""Where the tissue is, from a small view of the slide, and a sample of it at the model's scale.
+"""The one rule that tells tissue from glass, on a small view of the whole image, and a sample of tissue at a model's scale.
 
-Only blocks that hold tissue are read. Models judge stain and scale from the sample, not from a view of mostly glass.
+Blocks of work, areas of tissue and densities per tissue all come from ``Tissue.of``. Models judge stain and scale of a
+slide from the sample, not from a view of mostly glass.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,8 +18,10 @@ from numpy.typing import NDArray
 from tissuetalk.models.errors import UnreadableImageError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
-from tissuetalk.tools.segment import quality
+from tissuetalk.tools.answers.results import SegmentResult
 
+BRIGHT_OD = 0.08
+"""Mean optical density below which a pixel counts as glass."""
 VIEW_PX = 2048
 """Longest side of the view on which tissue is told from glass."""
 BESIDE_PX = 4
@@ -25,9 +30,17 @@ LEAST_PX = 12
 """Parts smaller than this in the view are dust."""
 SAMPLE_PX, SAMPLES = 256, 16
 RULE = (
-    f"mean optical density above {quality.BRIGHT_OD:g} on a view of at most {VIEW_PX} px, "
+    f"mean optical density above {BRIGHT_OD:g} on a view of at most {VIEW_PX} px, "
     f"parts of at least {LEAST_PX} px of that view"
 )
+_DENSITY = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
+"""Optical density of an 8-bit value; 1 is added so that black has one."""
+
+
+def tissue_mask(view: RGB) -> NDArray[np.bool_]:
+    """[H, W] where there is more than glass: optical density, meant over the channels and 5 x 5 px of [H, W, 3]."""
+    density = cv2.transform(cv2.LUT(view, _DENSITY), np.full((1, 3), 1 / 3, np.float32))
+    return np.asarray(cv2.blur(density, (5, 5)) > BRIGHT_OD, bool)
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Tissue:
     def of(cls, source: ImageSource) -> Tissue:
         """Look at the whole slide. Raises UnreadableImageError where its small levels are damaged."""
         view = source.overview(VIEW_PX)
-        found = quality.tissue_mask(view)
+        found = tissue_mask(view)
         _, parts, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
         large = stats[:, cv2.CC_STAT_AREA] >= LEAST_PX
         large[0] = False
@@ -133,3 +146,18 @@ def _places(tissue: Tissue, side: float) -> list[tuple[float, float]]:
         )
         for row, column in chosen.tolist()
     ]
+
+
+def tissue_mm2(folder: Path, result: SegmentResult, source: ImageSource) -> float | None:
+    """Of the segmented region: what a slide's run has written down, else counted; None where the scale is not known."""
+    image = result.image
+    mpp = image.known_mpp
+    if mpp is None:
+        return None
+    about = folder / "slide" / "slide.json"
+    if about.is_file():
+        written = json.loads(about.read_text("utf-8"))["tissue_area_mm2"]
+        return None if written is None else float(written)
+    region = Box.from_sequence(image.region)
+    share = float(Tissue.of(source).picture(region).mean())
+    return share * region.width * region.height * mpp**2 / 1e6
