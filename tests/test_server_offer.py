@@ -131,7 +131,8 @@ def test_starting_imports_nothing_heavy() -> None:
     """What a client waits for when it starts the server."""
     program = (
         "import sys; from pathlib import Path\n"
-        "from tissuetalk.server import command_line, running\n"
+        "from tissuetalk.server import running\n"
+        "from tissuetalk.server.commands import command_line\n"
         "from tissuetalk.server.lazy import LazyDesk, Settings\n"
         "running.build_server(LazyDesk(Settings((Path('.'),), Path('never-made'))))\n"
         "heavy = ('torch', 'cv2', 'scipy', 'skimage', 'numpy', 'PIL', 'tifffile', 'openslide', 'peewee')\n"
