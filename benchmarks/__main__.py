@@ -7,7 +7,7 @@ from importlib import import_module
 
 from benchmarks.figure import table, write
 
-NAMES = ("first_answer", "overhead", "connecting", "memory", "explaining")
+NAMES = ("first_answer", "overhead", "connecting", "memory", "explaining", "structure")
 WITH_EXTRAS = ("backends", "slides")
 """Run only when named: they need the weights of LiteMedSAM, or `tissuetalk[ray]` and many minutes."""
 
