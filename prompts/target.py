@@ -13,6 +13,14 @@ Measure = Literal[
 
 
 @dataclass(frozen=True)
+class Span:
+    """Part of a text: ``text[start:end]``."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Relation:
     """A set operation whose subject is the target that carries it.
 
@@ -67,7 +75,7 @@ class Request:
     place_measures: tuple[str, ...] = ()
 
 
-class Engine(Protocol):
+class Reader(Protocol):
     """Words in, targets out. ``rules``, ``llm`` and ``hybrid`` all look like this."""
 
     def translate(self, text: str, *, organ: str | None = None) -> Request:

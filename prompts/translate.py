@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tissuetalk.models.errors import InvalidArgumentError, NoTargetInWordsError
-from tissuetalk.prompts.target import Engine, Request, Target
+from tissuetalk.prompts.target import Reader, Request, Target
 
 
-def translate_items(in_path: Path, out_path: Path, engine: Engine) -> int:
+def translate_items(in_path: Path, out_path: Path, reader: Reader) -> int:
     """Write one prediction line per item line and return their number.
 
     In: `{"id", "text", "organ"?}` a line. Out: `{"id", "targets", "relation", "points", "boxes", "measures"}`; an item
     that names nothing gets empty fields. Nothing is written when any line cannot be read (InvalidArgumentError).
     """
-    lines = [json.dumps(_answer(item, engine), ensure_ascii=False) for item in _items(in_path)]
+    lines = [json.dumps(_answer(item, reader), ensure_ascii=False) for item in _items(in_path)]
     try:
         out_path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     except OSError as error:
@@ -55,9 +55,9 @@ def _items(path: Path) -> Iterator[dict[str, Any]]:
         yield item
 
 
-def _answer(item: dict[str, Any], engine: Engine) -> dict[str, Any]:
+def _answer(item: dict[str, Any], reader: Reader) -> dict[str, Any]:
     try:
-        request = engine.translate(item["text"], organ=item.get("organ"))
+        request = reader.translate(item["text"], organ=item.get("organ"))
     except NoTargetInWordsError:
         request = Request("request")
     return {"id": item["id"], **as_prediction(request)}

@@ -29,7 +29,7 @@ class Settings:
     roots: tuple[Path, ...]
     workspace: Path
     roots_named: bool = False
-    engine: str = "rules"
+    reader: str = "rules"
     patience_s: float = 20.0
     workers: int = 2
     most_waiting: int = 64
@@ -55,7 +55,7 @@ class LazyDesk:
                 bench = Workbench.at(
                     settings.roots,
                     settings.workspace,
-                    engine=settings.engine,
+                    reader=settings.reader,
                     roots_named=settings.roots_named,
                     slides=settings.slides,
                 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.prompts.rules import rules_engine
+from tissuetalk.prompts.readers import rule_reader
 from tissuetalk.prompts.translate import translate_items
 from tissuetalk.prompts.words import phrase
 
@@ -19,7 +19,7 @@ OWN_ITEMS = Path(__file__).parent / "data" / "language" / "own.jsonl"
 def run(tmp_path: Path, *items: dict[str, Any]) -> list[dict[str, Any]]:
     source, target = tmp_path / "items.jsonl", tmp_path / "predictions.jsonl"
     source.write_text("\n".join(json.dumps(item) for item in items), encoding="utf-8")
-    assert translate_items(source, target, rules_engine()) == len(items)
+    assert translate_items(source, target, rule_reader()) == len(items)
     return [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
 
 
@@ -51,7 +51,7 @@ def test_a_bad_line_is_named_and_nothing_is_written(tmp_path: Path, line: str) -
     source, target = tmp_path / "items.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"id": "ok", "text": "glands"}\n' + line, encoding="utf-8")
     with pytest.raises(InvalidArgumentError, match="line 2"):
-        translate_items(source, target, rules_engine())
+        translate_items(source, target, rule_reader())
     assert not target.exists()
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tissuetalk.models.errors import InvalidArgumentError, NoTargetInWordsError, TissuetalkError
-from tissuetalk.prompts.rules import rules_engine
+from tissuetalk.prompts.readers import rule_reader
 from tissuetalk.prompts.target import Request
 
 PIECES = [
@@ -20,7 +20,7 @@ PIECES = [
 
 def read(text: str) -> Request | None:
     try:
-        return rules_engine().translate(text)
+        return rule_reader().translate(text)
     except TissuetalkError as error:
         assert str(error)
         return None
@@ -35,7 +35,7 @@ def test_repeated_pieces_end_in_bounded_time(length: int) -> None:
 
 def test_a_text_of_a_megabyte_is_refused_with_the_limit() -> None:
     with pytest.raises(InvalidArgumentError, match="200,000"):
-        rules_engine().translate("carcinoma " * 100_000)
+        rule_reader().translate("carcinoma " * 100_000)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_text_of_a_megabyte_is_refused_with_the_limit() -> None:
 )
 def test_texts_without_findings_name_nothing(text: str) -> None:
     with pytest.raises(NoTargetInWordsError):
-        rules_engine().translate(text)
+        rule_reader().translate(text)
 
 
 def test_a_contradiction_is_present() -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tissuetalk.prompts.rules import rules_engine
+from tissuetalk.prompts.readers import rule_reader
 from tissuetalk.prompts.taxonomy import REGIONS, labels_of
 
 
 def labels(text: str, organ: str | None = None) -> list[str | None]:
-    request = rules_engine().translate(text, organ=organ)
+    request = rule_reader().translate(text, organ=organ)
     assert request.kind == "exploratory"
     return [target.label for target in request.targets]
 
 
 @pytest.mark.parametrize("organ", [region for region in REGIONS if region != "unspecified"])
 def test_an_open_question_lists_one_label_per_kind_of_object(organ: str) -> None:
-    request = rules_engine().translate("What am I looking at?", organ=organ)
+    request = rule_reader().translate("What am I looking at?", organ=organ)
     shown = [target.label for target in request.targets]
     assert len(shown) == len(set(shown)) >= 3
     assert set(shown) <= {str(label) for label in labels_of(organ)}
@@ -25,7 +25,7 @@ def test_an_open_question_lists_one_label_per_kind_of_object(organ: str) -> None
 
 
 def test_the_tumour_comes_first_and_every_target_has_a_plain_line() -> None:
-    request = rules_engine().translate("Show me everything in this colon picture")
+    request = rule_reader().translate("Show me everything in this colon picture")
     assert request.targets[0].label == "colon-tissue-malignant lesion"
     assert all(target.plain.endswith(".") and "\n" not in target.plain for target in request.targets)
 
@@ -56,12 +56,12 @@ def test_a_question_about_one_thing_has_that_thing_only(text: str, expected: str
 
 
 def test_without_an_organ_purple_dots_are_nuclei() -> None:
-    target = rules_engine().translate("what are the purple dots?").targets[0]
+    target = rule_reader().translate("what are the purple dots?").targets[0]
     assert (target.label, target.words) == (None, "nuclei")
 
 
 def test_everything_but_one_thing_leaves_that_thing_out() -> None:
-    request = rules_engine().translate("show me everything except the fat in this breast section")
+    request = rule_reader().translate("show me everything except the fat in this breast section")
     found = {target.label: target.assertion for target in request.targets}
     assert found["breast-tissue-fat"] == "absent"
     assert found["breast-tissue-tumor"] == "present" and len(found) > 5

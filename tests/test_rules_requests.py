@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tissuetalk.models.errors import NoTargetInWordsError
-from tissuetalk.prompts.rules import rules_engine
+from tissuetalk.prompts.readers import rule_reader
 from tissuetalk.prompts.target import Request, Target
 
 
 def ask(text: str, organ: str | None = None) -> Request:
-    return rules_engine().translate(text, organ=organ)
+    return rule_reader().translate(text, organ=organ)
 
 
 def wanted(text: str, organ: str | None = None) -> set[str]:

@@ -16,7 +16,7 @@ from slide_folder import as_slide, coarse
 
 from tissuetalk.models.errors import InvalidArgumentError, UnknownMaskError, UnknownResultError
 from tissuetalk.models.images import open_image
-from tissuetalk.prompts.request.place_measures import place_measures_in
+from tissuetalk.prompts.measures import place_measures_in
 from tissuetalk.tools.answers.results import MeasureResult, NotSegmented
 from tissuetalk.tools.masks.layer import Raster
 from tissuetalk.tools.masks.slide import StoredSlide

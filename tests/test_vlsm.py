@@ -22,8 +22,7 @@ from tissuetalk.models.segmentation.vlsm.clipseg import ClipSeg
 from tissuetalk.models.segmentation.vlsm.cris import Cris, CrisSizes
 from tissuetalk.models.segmentation.vlsm.networks import Vlsm, build
 from tissuetalk.models.segmentation.vlsm.training import optimiser_of, settings_of, train_step, vlsm_loss
-from tissuetalk.prompts.attributes import Attributes
-from tissuetalk.prompts.wrong_attributes import ATTRIBUTES, VALUES, relative_change, wrong
+from tissuetalk.prompts.attributes import ATTRIBUTES, VALUES, Attributes, relative_change, wrong
 from tissuetalk.server.commands.training_commands import train
 from tissuetalk.tools.train import vlsm
 

@@ -1,4 +1,4 @@
-"""What the tools share: the folders images may come from, the workspace, the language engine, the models."""
+"""What the tools share: the folders images may come from, the workspace, the reader of words, the models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError
 from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.models.segmenter import Segmenter
-from tissuetalk.prompts.engines import make_engine
-from tissuetalk.prompts.target import Engine
+from tissuetalk.prompts.readers import make_reader
+from tissuetalk.prompts.target import Reader
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.roots import Roots
@@ -35,7 +35,7 @@ class Workbench:
         roots: Roots,
         workspace: Workspace,
         *,
-        engine: str = "rules",
+        reader: str = "rules",
         slides: SlideSettings | None = None,
         runner: MakeRunner | None = None,
     ) -> None:
@@ -44,7 +44,7 @@ class Workbench:
         self.runner = runner
         self.workspace = workspace
         self.features = FeatureCache(workspace)
-        self._engine_name = engine
+        self._reader_name = reader
 
     @classmethod
     def at(
@@ -52,7 +52,7 @@ class Workbench:
         roots: Sequence[Path],
         workspace: Path,
         *,
-        engine: str = "rules",
+        reader: str = "rules",
         roots_named: bool = False,
         slides: SlideSettings | None = None,
         runner: MakeRunner | None = None,
@@ -63,11 +63,11 @@ class Workbench:
         """
         space = Workspace(workspace)
         allowed = Roots(roots, explicit=roots_named, private=[space.uploads_folder], lookup=space.image_path)
-        return cls(allowed, space, engine=engine, slides=slides, runner=runner)
+        return cls(allowed, space, reader=reader, slides=slides, runner=runner)
 
     @cached_property
-    def engine(self) -> Engine:
-        return make_engine(self._engine_name)
+    def reader(self) -> Reader:
+        return make_reader(self._reader_name)
 
     def model(self, name: str | None) -> Segmenter:
         return registry.load(name)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 
-from tissuetalk.prompts.llm.answer import Answer, Finding, NamedRelation, allowed_labels
-from tissuetalk.prompts.llm.evidence import Quotable, Span
-from tissuetalk.prompts.target import Relation, Target
+from tissuetalk.prompts.llm.seam import ModelAnswer, NamedObject, NamedRelation, allowed_labels
+from tissuetalk.prompts.target import Relation, Span, Target
 from tissuetalk.prompts.taxonomy import Label, is_label
 from tissuetalk.prompts.words import clean, phrase
 
@@ -15,7 +15,7 @@ STRENGTH = {"present": 3, "uncertain": 2, "absent": 1, "historical": 0}
 """Which mention of an object counts: it is somewhere in the specimen, so it should be looked for."""
 
 
-class Checker:
+class QuoteCheck:
     """Checks the findings of one text. Offsets are those of the whole text, also when a passage of it was asked.
 
     shown: the text as the model saw it, of the same length, with identifiers hidden.
@@ -30,7 +30,7 @@ class Checker:
         self._allowed = frozenset(allowed_labels(organ))
         self._words_of_text = frozenset(phrase(shown))
 
-    def targets(self, answer: Answer, passage: Span) -> list[Target]:
+    def targets(self, answer: ModelAnswer, passage: Span) -> list[Target]:
         """The findings whose quote stands in the passage, as targets; the others are noted."""
         quotable = Quotable(self.shown[passage.start : passage.end])
         checked = []
@@ -45,7 +45,7 @@ class Checker:
             checked.append(self._target(finding, label, found))
         return checked
 
-    def _public(self, quotable: Quotable, finding: Finding, offset: int) -> Span | None:
+    def _public(self, quotable: Quotable, finding: NamedObject, offset: int) -> Span | None:
         """Where the quote stands; where the object's words stand, when the quote would repeat an identifier."""
         for quote in (finding.evidence, finding.words):
             span = quotable.find(quote)
@@ -56,7 +56,7 @@ class Checker:
                 return span
         return None
 
-    def _target(self, finding: Finding, label: str | None, span: Span) -> Target:
+    def _target(self, finding: NamedObject, label: str | None, span: Span) -> Target:
         evidence = self.text[span.start : span.end]
         return Target(
             label=label,
@@ -123,3 +123,51 @@ def merged(targets: Iterable[Target]) -> tuple[Target, ...]:
         elif before.relation is None and target.relation is not None:
             kept[key] = replace(before, relation=target.relation)
     return tuple(kept.values())
+
+
+_SAME = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014\u2011", "''\"\"---")
+_EDGES = " \t\r\n\"'.,;:\u2026"
+_SHORTEST = 3
+
+
+class Quotable:
+    """A text prepared for looking up quotes. Case, white space and typographic quotes and dashes do not count."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def _folded(self) -> tuple[str, list[int]]:
+        """The folded text, and for each of its characters the offset it came from."""
+        characters: list[str] = []
+        offsets: list[int] = []
+        for offset, character in enumerate(self.text):
+            if character.isspace():
+                if characters and characters[-1] != " ":
+                    characters.append(" ")
+                    offsets.append(offset)
+                continue
+            for folded in character.translate(_SAME).casefold():
+                characters.append(folded)
+                offsets.append(offset)
+        return "".join(characters), offsets
+
+    def find(self, quote: str, after: int = 0) -> Span | None:
+        """The first place at or after an offset where the quote stands as whole words, or None."""
+        wanted = " ".join(quote.translate(_SAME).casefold().split()).strip(_EDGES)
+        if sum(character.isalnum() for character in wanted) < _SHORTEST:
+            return None
+        folded, offsets = self._folded
+        at = folded.find(wanted)
+        while at >= 0:
+            end = at + len(wanted)
+            if offsets[at] >= after and _is_whole(folded, at, end):
+                return Span(offsets[at], offsets[end - 1] + 1)
+            at = folded.find(wanted, at + 1)
+        return None
+
+
+def _is_whole(text: str, start: int, end: int) -> bool:
+    before = start > 0 and text[start - 1].isalnum() and text[start].isalnum()
+    behind = end < len(text) and text[end].isalnum() and text[end - 1].isalnum()
+    return not before and not behind

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tissuetalk.models.errors import BusyError, ModelUnavailableError
-from tissuetalk.prompts.llm.answer import Answer
-from tissuetalk.prompts.llm.seam import Cancelled, Reply, Turn, never, raise_if
+from tissuetalk.prompts.llm.seam import Cancelled, ModelAnswer, Reply, Turn, never, raise_if
 
 if TYPE_CHECKING:
     import httpx2
@@ -40,10 +39,10 @@ class EndpointModel:
         self.name = f"{self.model} at {self.url}"
         if importlib.util.find_spec("langchain_openai") is None:
             raise ModelUnavailableError(
-                "the language model client is not installed; run: pip install 'tissuetalk[llm]', or use the rules engine"
+                "the language model client is not installed; run: pip install 'tissuetalk[llm]', or use the rule reader"
             )
 
-    def ask(self, turns: Sequence[Turn], schema: type[Answer], cancelled: Cancelled = never) -> Reply:
+    def ask(self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled = never) -> Reply:
         """Send the turns and wait. Call it from a thread that runs no event loop of its own."""
         import langchain_openai  # noqa: F401  # loaded before the clock starts: a second, on a busy machine many
         import openai
@@ -64,7 +63,7 @@ class EndpointModel:
             raise ModelUnavailableError(self._other_api()) from error
 
     async def _answer_or_give_up(
-        self, turns: Sequence[Turn], schema: type[Answer], cancelled: Cancelled
+        self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled
     ) -> Reply:
         """Cancelling closes the connection, which makes vLLM stop generating."""
         task = asyncio.create_task(self._answer(turns, schema))
@@ -79,7 +78,7 @@ class EndpointModel:
             task.cancel()
             await asyncio.wait({task})
 
-    async def _answer(self, turns: Sequence[Turn], schema: type[Answer]) -> Reply:
+    async def _answer(self, turns: Sequence[Turn], schema: type[ModelAnswer]) -> Reply:
         import httpx2
         from langchain_openai import ChatOpenAI
         from langsmith import tracing_context
@@ -117,7 +116,7 @@ class EndpointModel:
     def _too_slow(self) -> str:
         return (
             f"the language model {self.name} gave no answer within {self.timeout_s:g} s; raise "
-            "TISSUETALK_LLM_TIMEOUT_S, check the server, or use the rules engine"
+            "TISSUETALK_LLM_TIMEOUT_S, check the server, or use the rule reader"
         )
 
     def _what_to_do(self, error: openai.OpenAIError) -> str:
@@ -129,7 +128,7 @@ class EndpointModel:
             case openai.APIConnectionError():
                 return (
                     f"no language model answers at {self.url}; start it or correct TISSUETALK_LLM_URL "
-                    "(docs/language-models.md), or use the rules engine"
+                    "(docs/language-models.md), or use the rule reader"
                 )
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 return f"{self.url} refused the key; set TISSUETALK_LLM_API_KEY to one it accepts"
@@ -141,7 +140,7 @@ class EndpointModel:
             case openai.APIStatusError():
                 return (
                     f"the language model server at {self.url} failed with HTTP {error.status_code} "
-                    f"({_detail(error)}); look at its log, or use the rules engine"
+                    f"({_detail(error)}); look at its log, or use the rule reader"
                 )
             case _:
                 return self._other_api()

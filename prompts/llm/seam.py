@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError
-from tissuetalk.prompts.llm.answer import Answer
+from tissuetalk.prompts.target import Assertion, Measure, RelationOp
+from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_of
 
 Cancelled = Callable[[], bool]
 """Polled while the model works; True stops the work and raises CancelledError."""
@@ -47,7 +51,7 @@ class LanguageModel(Protocol):
     name: str
     """For notes and error messages: which model, where."""
 
-    def ask(self, turns: Sequence[Turn], schema: type[Answer], cancelled: Cancelled = never) -> Reply:
+    def ask(self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled = never) -> Reply:
         """Raises ModelUnavailableError, BusyError or CancelledError; an answer of the wrong form is a Reply."""
         ...
 
@@ -67,7 +71,7 @@ class ScriptedModel:
     def __post_init__(self) -> None:
         self._left = iter(self.answers)
 
-    def ask(self, turns: Sequence[Turn], schema: type[Answer], cancelled: Cancelled = never) -> Reply:
+    def ask(self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled = never) -> Reply:
         """Give the next answer of the list."""
         raise_if(cancelled)
         self.asked.append(tuple(turns))
@@ -77,3 +81,78 @@ class ScriptedModel:
         if isinstance(answer, Reply):
             return answer
         return Reply(answer if isinstance(answer, str) else json.dumps(answer))
+
+
+MAX_TARGETS = 24
+"""Of one ask; a passage that names more is rare."""
+_TOKENS_OF_A_TARGET = 70
+"""As JSON with a short quote, indented as guided decoders like to."""
+
+Quote = Annotated[str, Field(min_length=1, max_length=400)]
+Words = Annotated[str, Field(min_length=1, max_length=80)]
+
+
+class _ClosedForm(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NamedRelation(_ClosedForm):
+    """A set operation with the object it refers to."""
+
+    op: RelationOp = Field(description="how this object relates to the reference")
+    reference: Words = Field(description="label or words of the reference; point or box when op is selected")
+
+
+class NamedObject(_ClosedForm):
+    """One object the text names. The quote comes first: what follows is then bound to it."""
+
+    evidence: Quote = Field(description="the exact words of the text that name the object, copied")
+    words: Words = Field(description="the object in a few words of the text")
+    label: Annotated[str, Field(max_length=80)] | None = Field(description="a label of the list, or null")
+    assertion: Assertion
+    relation: NamedRelation | None = None
+
+
+class ModelAnswer(_ClosedForm):
+    """Everything one passage asks for, as any OpenAI-compatible server may send it."""
+
+    kind: Literal["report", "request", "exploratory"]
+    organ: Annotated[str, Field(max_length=40)] | None
+    targets: Annotated[list[NamedObject], Field(max_length=MAX_TARGETS)]
+    measures: Annotated[list[Measure], Field(max_length=9)] = []
+
+
+def allowed_labels(organ: str | None) -> tuple[str, ...]:
+    """The canonical labels a text about this organ can mean; all of them when the organ is not known."""
+    known = (*labels_of(organ), *labels_of("unspecified")) if organ else LABELS
+    return tuple(str(label) for label in known)
+
+
+def most_targets(answer_tokens: int) -> int:
+    """How many targets fit an answer. Small models like to repeat themselves up to whatever the form allows."""
+    return max(1, min(MAX_TARGETS, (answer_tokens - _TOKENS_OF_A_TARGET) // _TOKENS_OF_A_TARGET))
+
+
+@lru_cache(maxsize=64)
+def schema_for(organ: str | None, max_targets: int = MAX_TARGETS) -> type[ModelAnswer]:
+    """The form sent to the server: labels and organs are closed lists there, so a guided decoder cannot stray.
+
+    Answers are read with ``ModelAnswer`` itself, because a server without guided decoding may send any string.
+    """
+    label: Any = Literal[allowed_labels(organ)] | None
+    region: Any = Literal[REGIONS[1:]] | None  # 'unspecified' is no organ
+    finding: Any = create_model(
+        "Finding",
+        __base__=NamedObject,
+        label=(label, Field(description="a label of the list, or null if none fits")),
+        relation=(NamedRelation | None, ...),
+    )
+    findings: Any = Annotated[list[finding], Field(max_length=max_targets)]
+    measures: Any = Annotated[list[Measure], Field(max_length=9)]
+    return create_model(
+        "Answer",
+        __base__=ModelAnswer,
+        organ=(region, ...),
+        targets=(findings, ...),
+        measures=(measures, ...),
+    )

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tissuetalk.prompts.reading.cues import Cue, find_cues
 from tissuetalk.prompts.reading.mentions import Mention
-from tissuetalk.prompts.reading.segments import Segment
+from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues
 from tissuetalk.prompts.target import Assertion
 from tissuetalk.prompts.words import Token
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tissuetalk.prompts.lexicon import lexicon, load_terms
-from tissuetalk.prompts.reading.cues import has_phrase, phrases
 from tissuetalk.prompts.reading.mentions import Mention
-from tissuetalk.prompts.reading.segments import Segment
+from tissuetalk.prompts.reading.segments import Segment, has_phrase, phrases
 from tissuetalk.prompts.target import Assertion
 from tissuetalk.prompts.words import Token
 

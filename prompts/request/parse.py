@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tissuetalk.prompts.exploratory import open_question, survey
 from tissuetalk.prompts.lexicon import lexicon, read_words
+from tissuetalk.prompts.measures import measures_in
 from tissuetalk.prompts.organs import organ_of
-from tissuetalk.prompts.reading.cues import phrases
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
-from tissuetalk.prompts.reading.resolve import quote
-from tissuetalk.prompts.reading.segments import order_spans
-from tissuetalk.prompts.request.measures import measures_in
+from tissuetalk.prompts.reading.report import quote
+from tissuetalk.prompts.reading.segments import order_spans, phrases
 from tissuetalk.prompts.request.places import places_in
 from tissuetalk.prompts.request.relations import Found, find_relation
 from tissuetalk.prompts.request.roles import Part, roles_of
+from tissuetalk.prompts.request.survey import open_question, survey
 from tissuetalk.prompts.request.unknown import find_unknown
 from tissuetalk.prompts.target import Assertion, Relation, Request, Target
 from tissuetalk.prompts.words import Token, clean

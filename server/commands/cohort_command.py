@@ -33,7 +33,7 @@ def segment_cohort(
 
     Raises InvalidArgumentError for what cannot be asked of many slides, and everything ``run_cohort`` raises.
     """
-    from tissuetalk.prompts.engines import make_engine
+    from tissuetalk.prompts.readers import make_reader
     from tissuetalk.server.commands.printing import as_json, cohort_table, image_progress
     from tissuetalk.tools.cohort.cohort import CohortOrder, run_cohort
     from tissuetalk.tools.segment import targets
@@ -44,7 +44,7 @@ def segment_cohort(
             "--point, --box and --region belong to one image; leave them out of a cohort."
         )
     request = targets.understand(
-        make_engine(reader), words=asked.words, targets=asked.targets, points=(), boxes=(), organ=asked.organ
+        make_reader(reader), words=asked.words, targets=asked.targets, points=(), boxes=(), organ=asked.organ
     )
     slides = expand(patterns)
     folder = working_folder(out)

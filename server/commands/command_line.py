@@ -84,7 +84,7 @@ def serve(
         roots=tuple(root or (Path.cwd(),)),
         roots_named=root is not None,
         workspace=workspace or default_workspace(),
-        engine=reader,
+        reader=reader,
     )
     if http is None:
         serve_stdio(settings)
@@ -183,7 +183,7 @@ def segment_to_folder(
 def _bench(root: Path, workspace: Path, reader: str, runner: MakeRunner | None = None) -> Workbench:
     from tissuetalk.tools.workbench import Workbench
 
-    return Workbench.at((root,), workspace, engine=reader, roots_named=True, runner=runner)
+    return Workbench.at((root,), workspace, reader=reader, roots_named=True, runner=runner)
 
 
 @app.command()

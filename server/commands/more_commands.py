@@ -74,10 +74,10 @@ def translate(
     reader: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
 ) -> None:
     """Words to targets only, nothing is segmented."""
-    from tissuetalk.prompts.engines import make_engine
+    from tissuetalk.prompts.readers import make_reader
     from tissuetalk.prompts.translate import translate_items
 
-    translate_items(in_, out, make_engine(reader))
+    translate_items(in_, out, make_reader(reader))
 
 
 def export(

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tissuetalk.prompts.llm.passages import passages
-from tissuetalk.prompts.llm.tokens import token_counter
+from tissuetalk.prompts.llm.passages import passages, token_counter
 
 
 def cut(text, room):
@@ -50,7 +49,7 @@ def count_elsewhere(code, **environment):
         "-W",
         "error",
         "-c",
-        f"from tissuetalk.prompts.llm.tokens import token_counter; {code}",
+        f"from tissuetalk.prompts.llm.passages import token_counter; {code}",
     ]
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout.strip()
 

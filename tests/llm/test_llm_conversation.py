@@ -34,7 +34,7 @@ async def segmented(place, monkeypatch, *answers):
     with openai_server(answers) as server:
         monkeypatch.setenv("TISSUETALK_LLM_URL", server.url)
         monkeypatch.setenv("TISSUETALK_LLM_MODEL", "served")
-        async with Client(build_server(place.lazy(engine="hybrid"))) as client:
+        async with Client(build_server(place.lazy(reader="hybrid"))) as client:
             result = await client.call_tool("segment", {"image": "biopsy.png", "words": REPORT, "mpp": 0.5})
     assert not result.is_error, result.content[0].text
     refused = result.structured_content["not_segmented"]

@@ -1,4 +1,4 @@
-"""The endpoint is a real HTTP server here: whatever it does, the engine answers or says what to do, in time."""
+"""The endpoint is a real HTTP server here: whatever it does, the reader answers or says what to do, in time."""
 
 import threading
 
@@ -6,7 +6,7 @@ import pytest
 from openai_server import Scripted, openai_server
 
 from tissuetalk.models.errors import BusyError, CancelledError, ModelUnavailableError
-from tissuetalk.prompts.engines import LanguageSettings, make_engine
+from tissuetalk.prompts.readers import LanguageSettings, make_reader
 from tissuetalk.prompts.taxonomy import is_label
 
 TEXT = "Colon biopsy: adenocarcinoma with necrosis. No granulomas."
@@ -41,7 +41,7 @@ def settings(url, **changes):
 
 def translated(*answers, text=TEXT, **changes):
     with openai_server(answers) as server:
-        return make_engine("llm", settings(server.url, **changes)).translate(text, organ="colon"), server
+        return make_reader("llm", settings(server.url, **changes)).translate(text, organ="colon"), server
 
 
 def test_a_good_answer_becomes_targets():
@@ -163,9 +163,9 @@ def test_a_slow_server_is_waited_for():
 
 def test_cancelling_hangs_up_on_the_server():
     with openai_server([Scripted(GOOD, wait_s=60)]) as server:
-        engine = make_engine("llm", settings(server.url, timeout_s=60))
+        reader = make_reader("llm", settings(server.url, timeout_s=60))
         with pytest.raises(CancelledError):
-            engine.translate(TEXT, organ="colon", cancelled=lambda: len(server.asked) > 0)
+            reader.translate(TEXT, organ="colon", cancelled=lambda: len(server.asked) > 0)
         assert server.hung_up.wait(10)
 
 
@@ -173,7 +173,7 @@ def test_nobody_listening_says_where_and_what_to_set():
     with openai_server([GOOD]) as server:
         url = server.url
     with pytest.raises(ModelUnavailableError, match="TISSUETALK_LLM_URL"):
-        make_engine("llm", settings(url)).translate(TEXT)
+        make_reader("llm", settings(url)).translate(TEXT)
 
 
 def test_many_texts_at_once_are_not_mixed_up():
@@ -186,10 +186,10 @@ def test_many_texts_at_once_are_not_mixed_up():
 
     seen = {}
     with openai_server(read_it_back) as server:
-        engine = make_engine("llm", settings(server.url))
+        reader = make_reader("llm", settings(server.url))
 
         def read(number):
-            seen[number] = engine.translate(texts[number]).targets[0].evidence
+            seen[number] = reader.translate(texts[number]).targets[0].evidence
 
         threads = [threading.Thread(target=read, args=(number,)) for number in range(8)]
         for thread in threads:

@@ -1,4 +1,4 @@
-"""The llm engine believes nothing that it cannot find in the text. The model is scripted; all else is real."""
+"""The llm reader believes nothing that it cannot find in the text. The model is scripted; all else is real."""
 
 import json
 
@@ -12,9 +12,9 @@ from tissuetalk.models.errors import (
     ModelUnavailableError,
     NoTargetInWordsError,
 )
-from tissuetalk.prompts.llm import LLMEngine, Reply, ScriptedModel
-from tissuetalk.prompts.llm.engine import _REPAIR_TOKENS, Budget
-from tissuetalk.prompts.llm.tokens import token_counter
+from tissuetalk.prompts.llm import LanguageModelReader, Reply, ScriptedModel
+from tissuetalk.prompts.llm.passages import token_counter
+from tissuetalk.prompts.llm.reader import _REPAIR_TOKENS, Budget
 from tissuetalk.prompts.llm.wording import ask_for
 from tissuetalk.prompts.target import Relation
 from tissuetalk.prompts.taxonomy import LABELS, is_label
@@ -43,7 +43,7 @@ GOOD = answer(
 
 def translated(*answers, text=REPORT, organ=None):
     model = ScriptedModel(answers)
-    return LLMEngine(model).translate(text, organ=organ), model
+    return LanguageModelReader(model).translate(text, organ=organ), model
 
 
 def test_every_target_carries_the_verbatim_words_of_the_text():
@@ -232,7 +232,7 @@ def test_a_long_report_is_read_section_by_section_and_merged():
         ),
     ]
     model = ScriptedModel(sections)
-    request = LLMEngine(model, room_for_one_section()).translate(LONG, organ="breast")
+    request = LanguageModelReader(model, room_for_one_section()).translate(LONG, organ="breast")
     asked = [turns[1].text.split(" begin\n")[1] for turns in model.asked]
     assert [text.split(":")[0] for text in asked] == [
         "CLINICAL HISTORY",
@@ -252,36 +252,36 @@ def test_a_quote_from_another_section_does_not_count():
         answer(),
     ]
     model = ScriptedModel(sections)
-    request = LLMEngine(model, room_for_one_section()).translate(LONG, organ="breast")
+    request = LanguageModelReader(model, room_for_one_section()).translate(LONG, organ="breast")
     assert [target.evidence for target in request.targets] == ["There is necrosis"]
 
 
 @pytest.mark.parametrize("text", ["necrosis " * 130_000, "x" * 1_000_000], ids=["words", "one word"])
 def test_a_text_beyond_the_budget_is_refused_before_anything_is_asked(text):
     model = ScriptedModel([])
-    with pytest.raises(InvalidArgumentError, match="rules engine"):
-        LLMEngine(model).translate(text)
+    with pytest.raises(InvalidArgumentError, match="rule reader"):
+        LanguageModelReader(model).translate(text)
     assert model.asked == []
 
 
 def test_a_context_too_small_for_the_instructions_says_which_setting_to_change():
     with pytest.raises(ModelUnavailableError, match="TISSUETALK_LLM_CONTEXT_TOKENS"):
-        LLMEngine(ScriptedModel([GOOD]), Budget(context=1024, answer=512)).translate(REPORT)
+        LanguageModelReader(ScriptedModel([GOOD]), Budget(context=1024, answer=512)).translate(REPORT)
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "12 / 34 -- ...", "\x00\x01\x02"])
 def test_a_text_without_words_is_not_sent(text):
     model = ScriptedModel([GOOD])
     with pytest.raises(NoTargetInWordsError):
-        LLMEngine(model).translate(text)
+        LanguageModelReader(model).translate(text)
     assert model.asked == []
 
 
 def test_cancelling_stops_before_the_next_passage():
     model = ScriptedModel([answer(finding("Prior melanoma", None)), answer(), answer()])
-    engine = LLMEngine(model, room_for_one_section())
+    reader = LanguageModelReader(model, room_for_one_section())
     with pytest.raises(CancelledError):
-        engine.translate(LONG, organ="breast", cancelled=lambda: len(model.asked) == 1)
+        reader.translate(LONG, organ="breast", cancelled=lambda: len(model.asked) == 1)
     assert len(model.asked) == 1
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tissuetalk.prompts.llm.evidence import Quotable
+from tissuetalk.prompts.llm.check import Quotable
 
 TEXT = "Tumour-cells   show\n\tNECROSIS; no “lympho-vascular” invasion \u2013 Straße. Nonecrosis here. Necrosis again."
 

@@ -4,11 +4,10 @@ import pytest
 from openai_server import Scripted, openai_server
 
 from tissuetalk.models.errors import CancelledError, NoTargetInWordsError
-from tissuetalk.prompts.engines import LanguageSettings, make_engine
-from tissuetalk.prompts.gaps import unread
-from tissuetalk.prompts.hybrid import HybridEngine
-from tissuetalk.prompts.llm import LLMEngine, ScriptedModel
-from tissuetalk.prompts.rules import rules_engine
+from tissuetalk.prompts.llm import LanguageModelReader, ScriptedModel
+from tissuetalk.prompts.llm.hybrid import HybridReader
+from tissuetalk.prompts.names import unread
+from tissuetalk.prompts.readers import LanguageSettings, make_reader, rule_reader
 
 NOTHING = "Hello, thanks."
 CLEAR = "Colon biopsy: adenocarcinoma with necrosis. No granulomas."
@@ -26,7 +25,7 @@ def answer(*targets, kind="report"):
 
 def hybrid(*answers):
     model = ScriptedModel(answers)
-    return HybridEngine(rules_engine(), lambda: LLMEngine(model)), model
+    return HybridReader(rule_reader(), lambda: LanguageModelReader(model)), model
 
 
 def by_evidence(request):
@@ -34,77 +33,77 @@ def by_evidence(request):
 
 
 def test_what_the_rules_settle_is_never_sent():
-    engine, model = hybrid()
-    assert engine.translate(CLEAR) == rules_engine().translate(CLEAR) and model.asked == []
+    reader, model = hybrid()
+    assert reader.translate(CLEAR) == rule_reader().translate(CLEAR) and model.asked == []
 
 
 def test_a_known_object_without_a_label_is_settled():
-    engine, model = hybrid()
-    engine.translate("Breast: invasive ductal carcinoma. Calcifications present.")
+    reader, model = hybrid()
+    reader.translate("Breast: invasive ductal carcinoma. Calcifications present.")
     assert model.asked == []
 
 
 def test_an_unknown_object_gets_the_language_models_label():
-    engine, model = hybrid(answer(finding("quokkoid bodies", "colon-nuclei-dead", words="quokkoid bodies")))
-    request = engine.translate(OPEN)
+    reader, model = hybrid(answer(finding("quokkoid bodies", "colon-nuclei-dead", words="quokkoid bodies")))
+    request = reader.translate(OPEN)
     (filled,) = [target for target in request.targets if "quokkoid" in target.evidence]
     assert filled.label == "colon-nuclei-dead" and not filled.ambiguous
     assert "quokkoid" in model.asked[0][1].text.split("could not place them:")[1]
 
 
 def test_the_other_targets_stay_as_the_rules_read_them():
-    engine, _ = hybrid(answer(finding("quokkoid bodies", None)))
-    ruled, request = rules_engine().translate(OPEN), engine.translate(OPEN)
+    reader, _ = hybrid(answer(finding("quokkoid bodies", None)))
+    ruled, request = rule_reader().translate(OPEN), reader.translate(OPEN)
     assert request.targets[: len(ruled.targets)] == ruled.targets
 
 
 def test_a_label_of_an_organ_the_text_does_not_name_is_only_an_alternative():
-    engine, _ = hybrid(answer(finding("quokkoid", "breast-tissue-nerve"), kind="request"))
-    (target,) = engine.translate("segment the quokkoid").targets
+    reader, _ = hybrid(answer(finding("quokkoid", "breast-tissue-nerve"), kind="request"))
+    (target,) = reader.translate("segment the quokkoid").targets
     assert target.label is None and target.alternatives == ("breast-tissue-nerve",)
 
 
 def test_a_disagreement_about_presence_is_ambiguous_and_says_who_read_what():
     denied = finding("adenocarcinoma", "colon-tissue-malignant lesion", "absent")
-    engine, _ = hybrid(answer(finding("quokkoid bodies", None), denied))
-    tumour = by_evidence(engine.translate(OPEN))["adenocarcinoma"]
+    reader, _ = hybrid(answer(finding("quokkoid bodies", None), denied))
+    tumour = by_evidence(reader.translate(OPEN))["adenocarcinoma"]
     assert tumour.assertion == "present"
     assert "rules read this as present, the language model as absent" in tumour.ambiguous
 
 
 def test_present_against_uncertain_is_uncertain_and_still_looked_for():
     doubted = finding("adenocarcinoma", "colon-tissue-malignant lesion", "uncertain")
-    engine, _ = hybrid(answer(finding("quokkoid bodies", None), doubted))
-    tumour = by_evidence(engine.translate(OPEN))["adenocarcinoma"]
+    reader, _ = hybrid(answer(finding("quokkoid bodies", None), doubted))
+    tumour = by_evidence(reader.translate(OPEN))["adenocarcinoma"]
     assert (tumour.assertion, tumour.ambiguous) == ("uncertain", "")
 
 
 def test_the_same_object_under_a_near_label_is_compared_too():
     denied = finding("adenocarcinoma", "colon-nuclei-neoplastic", "absent")
-    engine, _ = hybrid(answer(denied))
-    tumour = by_evidence(engine.translate(OPEN))["adenocarcinoma"]
+    reader, _ = hybrid(answer(denied))
+    tumour = by_evidence(reader.translate(OPEN))["adenocarcinoma"]
     assert tumour.label == "colon-tissue-malignant lesion" and tumour.ambiguous
 
 
 def test_what_only_the_language_model_reads_elsewhere_is_left_to_the_user():
-    engine, _ = hybrid(
+    reader, _ = hybrid(
         answer(finding("quokkoid bodies", None), finding("Colon biopsy", "colon-tissue-gland"))
     )
-    extra = engine.translate(OPEN).targets[-1]
+    extra = reader.translate(OPEN).targets[-1]
     assert extra.label == "colon-tissue-gland" and extra.ambiguous.startswith(
         "only the language model reads this"
     )
 
 
 def test_what_only_the_language_model_rules_out_changes_nothing():
-    engine, _ = hybrid(answer(finding("Colon biopsy", "colon-cell-muscle", "absent")))
-    assert len(engine.translate(OPEN).targets) == len(rules_engine().translate(OPEN).targets)
+    reader, _ = hybrid(answer(finding("Colon biopsy", "colon-cell-muscle", "absent")))
+    assert len(reader.translate(OPEN).targets) == len(rule_reader().translate(OPEN).targets)
 
 
 def test_an_invention_is_reported_and_changes_nothing():
-    engine, _ = hybrid(answer(finding("giant cells", "colon-nuclei-dead")))
-    request = engine.translate(OPEN)
-    assert request.targets == rules_engine().translate(OPEN).targets
+    reader, _ = hybrid(answer(finding("giant cells", "colon-nuclei-dead")))
+    request = reader.translate(OPEN)
+    assert request.targets == rule_reader().translate(OPEN).targets
     assert "could not place" in "; ".join(request.notes)
 
 
@@ -115,40 +114,40 @@ def test_an_invention_is_reported_and_changes_nothing():
 def test_a_language_model_that_is_no_help_costs_nothing_the_rules_found(answers):
     with openai_server(answers) as server:
         settings = LanguageSettings(url=server.url, model="m", timeout_s=2)
-        request = make_engine("hybrid", settings).translate(OPEN)
-    assert request.targets == rules_engine().translate(OPEN).targets
+        request = make_reader("hybrid", settings).translate(OPEN)
+    assert request.targets == rule_reader().translate(OPEN).targets
     assert request.notes[-1].startswith("answered by the rules alone: ")
 
 
 def test_without_any_language_model_set_up_hybrid_is_the_rules_and_says_so():
-    request = make_engine("hybrid", LanguageSettings()).translate(OPEN)
-    assert request.targets == rules_engine().translate(OPEN).targets
+    request = make_reader("hybrid", LanguageSettings()).translate(OPEN)
+    assert request.targets == rule_reader().translate(OPEN).targets
     assert "TISSUETALK_LLM_URL" in request.notes[-1]
 
 
 def test_a_text_the_rules_find_nothing_in_is_read_by_the_language_model():
-    engine, model = hybrid(answer(finding("Hello", None), kind="request"))
-    request = engine.translate(NOTHING)
+    reader, model = hybrid(answer(finding("Hello", None), kind="request"))
+    request = reader.translate(NOTHING)
     assert len(model.asked) == 1 and "language model alone" in request.notes[-1]
 
 
 def test_a_text_nobody_finds_anything_in_is_refused_in_the_rules_words():
     with pytest.raises(NoTargetInWordsError, match="name an object") as caught:
-        make_engine("hybrid", LanguageSettings()).translate(NOTHING)
+        make_reader("hybrid", LanguageSettings()).translate(NOTHING)
     assert "TISSUETALK_LLM_URL" in str(caught.value)
 
 
 def test_a_text_without_words_is_not_sent():
-    engine, model = hybrid()
+    reader, model = hybrid()
     with pytest.raises(NoTargetInWordsError):
-        engine.translate("12 / 34")
+        reader.translate("12 / 34")
     assert model.asked == []
 
 
 def test_cancelling_is_not_taken_for_a_missing_model():
-    engine, _ = hybrid(answer())
+    reader, _ = hybrid(answer())
     with pytest.raises(CancelledError):
-        engine.translate(OPEN, cancelled=lambda: True)
+        reader.translate(OPEN, cancelled=lambda: True)
 
 
 @pytest.mark.parametrize(

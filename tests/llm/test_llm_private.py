@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tissuetalk.models.errors import NoTargetInWordsError
-from tissuetalk.prompts.llm import LLMEngine, ScriptedModel
-from tissuetalk.prompts.llm.private import masked
+from tissuetalk.prompts.llm import LanguageModelReader, ScriptedModel
+from tissuetalk.prompts.llm.wording import masked
 
 TEXT = "Patient: Jane Roe\nMRN: 445566 seen 03/14/2021 by Dr. Ann Example. Prostate: necrosis."
 
@@ -18,7 +18,7 @@ TEXT = "Patient: Jane Roe\nMRN: 445566 seen 03/14/2021 by Dr. Ann Example. Prost
 def test_what_looks_like_an_identifier_is_not_sent(identifier):
     text = f"{TEXT} Accession S21-123456 of March 3, 2021, mail a.b@c.example."
     model = ScriptedModel([{"kind": "report", "organ": "prostate", "targets": [named("necrosis")]}])
-    LLMEngine(model).translate(text)
+    LanguageModelReader(model).translate(text)
     assert identifier in text and not any(identifier in turn.text for turn in model.asked[0])
 
 
@@ -40,7 +40,7 @@ def named(evidence, words=None):
 
 def translated(*targets):
     model = ScriptedModel([{"kind": "report", "organ": "prostate", "targets": list(targets)}])
-    return LLMEngine(model).translate(TEXT)
+    return LanguageModelReader(model).translate(TEXT)
 
 
 def test_a_quote_that_would_repeat_an_identifier_is_cut_to_the_objects_words():

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError, NoTargetInWordsError
-from tissuetalk.prompts.engines import LanguageSettings, make_engine
-from tissuetalk.prompts.llm.answer import Answer
 from tissuetalk.prompts.llm.endpoint import EndpointModel
-from tissuetalk.prompts.llm.engine import Budget, LLMEngine
-from tissuetalk.prompts.llm.seam import Cancelled, LanguageModel, Reply, Turn, never
+from tissuetalk.prompts.llm.reader import Budget, LanguageModelReader
+from tissuetalk.prompts.llm.seam import Cancelled, LanguageModel, ModelAnswer, Reply, Turn, never
+from tissuetalk.prompts.readers import LanguageSettings, make_reader
 from tissuetalk.prompts.target import Request
 from tissuetalk.prompts.taxonomy import is_label
 
@@ -63,7 +62,7 @@ class Overheard:
     def __post_init__(self) -> None:
         self.name = self.model.name
 
-    def ask(self, turns: Sequence[Turn], schema: type[Answer], cancelled: Cancelled = never) -> Reply:
+    def ask(self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled = never) -> Reply:
         reply = self.model.ask(turns, schema, cancelled)
         if reply.end == "complete":
             schema.model_validate_json(reply.text)
@@ -77,10 +76,10 @@ def reading(port: int) -> None:
     """Every complete answer has the form; every target is canonical and verbatim; the rest is refused in words."""
     asked = settings(port)
     model = Overheard(EndpointModel(asked.url, asked.model, asked.api_key, asked.timeout_s, asked.max_tokens))
-    engine = LLMEngine(model, Budget(CONTEXT, ANSWER))
+    reader = LanguageModelReader(model, Budget(CONTEXT, ANSWER))
     for text, organ in TEXTS:
         began = time.monotonic()
-        outcome = _outcome(lambda text=text, organ=organ: engine.translate(text, organ=organ))
+        outcome = _outcome(lambda text=text, organ=organ: reader.translate(text, organ=organ))
         if isinstance(outcome, Request):
             for target in outcome.targets:
                 require(target.label is None or is_label(target.label), f"{target.label} is no label")
@@ -118,7 +117,7 @@ def too_slow(port: int) -> None:
 
 def _refused(asked: LanguageSettings, setting: str) -> None:
     try:
-        make_engine("llm", asked).translate(TEXTS[0][0], organ=TEXTS[0][1])
+        make_reader("llm", asked).translate(TEXTS[0][0], organ=TEXTS[0][1])
     except ModelUnavailableError as error:
         require(setting in str(error), f"{setting} is not named in: {error}")
         print(f"test-vllm: refused as it should be: {error}", flush=True)
@@ -132,7 +131,7 @@ def cancelling(port: int) -> None:
     model = EndpointModel(asked.url, asked.model, asked.api_key, asked.timeout_s, asked.max_tokens)
     give_up = time.monotonic() + 2
     try:
-        LLMEngine(model, Budget(CONTEXT, ANSWER)).translate(
+        LanguageModelReader(model, Budget(CONTEXT, ANSWER)).translate(
             TEXTS[1][0], cancelled=lambda: time.monotonic() > give_up
         )
     except CancelledError:
@@ -156,7 +155,7 @@ def _running(port: int) -> float:
 def gone(port: int) -> None:
     """Without its server `llm` says what to do, and `hybrid` answers by its rules and says so."""
     _refused(settings(port), "TISSUETALK_LLM_URL")
-    request = make_engine("hybrid", settings(port)).translate("Segment the tumour and the quokkoid bodies.")
+    request = make_reader("hybrid", settings(port)).translate("Segment the tumour and the quokkoid bodies.")
     require(bool(request.targets), "hybrid lost what the rules had found")
     print(
         f"test-vllm: hybrid without a server: {len(request.targets)} targets; {'; '.join(request.notes)}",

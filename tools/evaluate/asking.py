@@ -8,7 +8,7 @@ from tissuetalk.models.errors import TissuetalkError, UnknownLabelError
 from tissuetalk.models.images import open_image
 from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.segmenter import Segmenter
-from tissuetalk.prompts.engines import make_engine
+from tissuetalk.prompts.readers import make_reader
 from tissuetalk.prompts.target import Request
 from tissuetalk.prompts.taxonomy import is_label
 from tissuetalk.tools.answers.results import TargetArgument
@@ -26,14 +26,14 @@ class Asking:
     def __init__(self, model: Segmenter) -> None:
         self.model = model
         self.features = FeatureCache(memory_bytes=MEMORY_BYTES)
-        self._engine = make_engine("rules")
+        self._reader = make_reader("rules")
 
     def request(self, words: str) -> Request:
         """What the words ask for; a canonical label asks for just that."""
         if is_label(words):
             target = [TargetArgument(label=words)]
-            return understand(self._engine, words=None, targets=target, points=None, boxes=None, organ=None)
-        return self._engine.translate(words)
+            return understand(self._reader, words=None, targets=target, points=None, boxes=None, organ=None)
+        return self._reader.translate(words)
 
     def label_of(self, words: str) -> str:
         """The canonical label the words lead to, "" when they lead to none."""

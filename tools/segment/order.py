@@ -57,7 +57,7 @@ _ORDER = TypeAdapter(Order)
 def understand(bench: Workbench, asked: Asked) -> Order:
     """Words to targets. Raises InvalidArgumentError, UnknownLabelError, NoTargetInWordsError and the engine's errors."""
     request = targets.understand(
-        bench.engine,
+        bench.reader,
         words=asked.words,
         targets=asked.targets,
         points=asked.points,

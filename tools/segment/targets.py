@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError, UnknownLabelError
 from tissuetalk.models.segmenter import Prompt
-from tissuetalk.prompts.request.place_measures import place_measures_in
-from tissuetalk.prompts.target import Engine, Relation, Request, Target
+from tissuetalk.prompts.measures import place_measures_in
+from tissuetalk.prompts.target import Reader, Relation, Request, Target
 from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
 from tissuetalk.tools.answers.results import TargetArgument
 
@@ -18,7 +18,7 @@ MOST_POINTS = 100
 
 
 def understand(
-    engine: Engine,
+    reader: Reader,
     *,
     words: str | None,
     targets: Sequence[TargetArgument] | None,
@@ -37,7 +37,7 @@ def understand(
             kind="request", organ=organ, targets=tuple(_target(argument, organ) for argument in targets)
         )
     elif words and words.strip():
-        request = engine.translate(words, organ=organ)
+        request = reader.translate(words, organ=organ)
         if request.kind != "report":
             request = replace(request, place_measures=place_measures_in(words))
     else:

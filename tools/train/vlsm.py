@@ -26,9 +26,18 @@ from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmentation.vlsm.networks import NAMES, Vlsm, build
 from tissuetalk.models.segmentation.vlsm.training import Preset, optimiser_of, settings_of, train_step
 from tissuetalk.models.segmenter import RGB, Prompt, Segmenter
-from tissuetalk.prompts.attributes import PROMPT_IDS, Attributes, PromptId, attribute_prompt, attributes_of
+from tissuetalk.prompts.attributes import (
+    ATTRIBUTES,
+    PROMPT_IDS,
+    Attributes,
+    PromptId,
+    Swap,
+    attribute_prompt,
+    attributes_of,
+    relative_change,
+    wrong,
+)
 from tissuetalk.prompts.taxonomy import Label
-from tissuetalk.prompts.wrong_attributes import ATTRIBUTES, Swap, relative_change, wrong
 from tissuetalk.tools.segment.engine import look_for
 
 DRAWN: Final[tuple[PromptId, ...]] = PROMPT_IDS[1:]

@@ -1,4 +1,4 @@
-"""The ``llm`` engine: asks a language model, believes nothing it cannot find in the text."""
+"""The ``llm`` reader: asks a language model, believes nothing it cannot find in the text."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from pydantic import ValidationError
 
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
 from tissuetalk.prompts.glossary import plain_line
-from tissuetalk.prompts.llm.answer import Answer, most_targets, schema_for
-from tissuetalk.prompts.llm.check import Checker, merged
-from tissuetalk.prompts.llm.evidence import Span
-from tissuetalk.prompts.llm.passages import passages
-from tissuetalk.prompts.llm.private import masked
-from tissuetalk.prompts.llm.seam import Cancelled, LanguageModel, Turn, never
-from tissuetalk.prompts.llm.tokens import token_counter
-from tissuetalk.prompts.llm.wording import ask_again, ask_for
+from tissuetalk.prompts.llm.check import QuoteCheck, merged
+from tissuetalk.prompts.llm.passages import passages, token_counter
+from tissuetalk.prompts.llm.seam import (
+    Cancelled,
+    LanguageModel,
+    ModelAnswer,
+    Turn,
+    most_targets,
+    never,
+    schema_for,
+)
+from tissuetalk.prompts.llm.wording import ask_again, ask_for, masked
 from tissuetalk.prompts.organs import organ_of, region_of
 from tissuetalk.prompts.request.places import places_in
-from tissuetalk.prompts.target import Measure, Request, Target
+from tissuetalk.prompts.target import Measure, Request, Span, Target
 from tissuetalk.prompts.taxonomy import REGIONS
 from tissuetalk.prompts.words import tokens
 
@@ -28,7 +32,7 @@ _REPAIR_TOKENS = 700
 """The unusable answer as it is shown again, and what was wrong with it."""
 _HEAD_CHARACTERS = 20_000
 """Where a text says which organ it is about."""
-_NOTHING = "the language model found nothing to outline: name an object, or use the rules engine"
+_NOTHING = "the language model found nothing to outline: name an object, or use the rule reader"
 _LEAST_ROOM = 150
 """A passage shorter than this many tokens loses its sense."""
 
@@ -45,7 +49,7 @@ class Budget:
     passages: int = 12
 
 
-class LLMEngine:
+class LanguageModelReader:
     """Words in, targets out, through a language model. It keeps nothing about any text."""
 
     def __init__(self, model: LanguageModel, budget: Budget | None = None) -> None:
@@ -78,8 +82,8 @@ class LLMEngine:
         region = region_of(organ) or organ_of(tokens(head), head)
         parts, notes = self._cut(text, region)
         shown = masked(text)
-        checker = Checker(text, shown, region, self.model.name)
-        answers: list[Answer] = []
+        check = QuoteCheck(text, shown, region, self.model.name)
+        answers: list[ModelAnswer] = []
         targets: list[Target] = []
         for part in parts:
             here = [
@@ -90,13 +94,13 @@ class LLMEngine:
             answer = self._ask(shown[part.start : part.end], region, here, cancelled)
             answers.append(answer)
             if len(answer.targets) >= self._most:
-                checker.note(
+                check.note(
                     f"the language model's answer was full at {self._most} objects; it may have left some out"
                 )
-            targets += checker.targets(answer, part)
+            targets += check.targets(answer, part)
         if not targets:
             raise NoTargetInWordsError(
-                " ".join(["the language model found nothing to outline.", *checker.notes])
+                " ".join(["the language model found nothing to outline.", *check.notes])
             )
         kind = _kind(answers)
         # Coordinates are read by rules and never from the model; a report's numbers are no coordinates.
@@ -108,7 +112,7 @@ class LLMEngine:
             points=points,
             boxes=boxes,
             measures=_measures(answers),
-            notes=(*notes, *checker.notes),
+            notes=(*notes, *check.notes),
         )
 
     def _cut(self, text: str, organ: str | None) -> tuple[list[Span], tuple[str, ...]]:
@@ -127,11 +131,13 @@ class LLMEngine:
         if parts is None or len(parts) > self.budget.passages:
             raise InvalidArgumentError(
                 f"the text has {len(text)} characters, more than {self.budget.passages} asks of the language model "
-                "can read; send the diagnosis or the section you mean, or use the rules engine, which has no such limit"
+                "can read; send the diagnosis or the section you mean, or use the rule reader, which has no such limit"
             )
         return parts, (counter.note,) if counter.note and len(parts) > 1 else ()
 
-    def _ask(self, text: str, organ: str | None, mentions: Sequence[str], cancelled: Cancelled) -> Answer:
+    def _ask(
+        self, text: str, organ: str | None, mentions: Sequence[str], cancelled: Cancelled
+    ) -> ModelAnswer:
         """One valid answer: repaired once if need be, then refused."""
         turns = ask_for(text, organ, mentions, self._most)
         answer, problem, said = self._try(turns, organ, cancelled)
@@ -140,13 +146,13 @@ class LLMEngine:
         if answer is None:
             raise ModelUnavailableError(
                 f"the language model {self.model.name} answered twice in a form that cannot be used ({problem}); "
-                "serve a model with structured output (docs/language-models.md), or use the rules engine"
+                "serve a model with structured output (docs/language-models.md), or use the rule reader"
             )
         return answer
 
     def _try(
         self, turns: Sequence[Turn], organ: str | None, cancelled: Cancelled
-    ) -> tuple[Answer | None, str, str]:
+    ) -> tuple[ModelAnswer | None, str, str]:
         """The answer, or None with what is wrong and what was said."""
         reply = self.model.ask(turns, schema_for(organ, self._most), cancelled)
         if reply.end == "cut":
@@ -157,7 +163,7 @@ class LLMEngine:
         if reply.end == "refused":
             return None, "the model declined to answer", reply.text
         try:
-            return Answer.model_validate_json(reply.text), "", reply.text
+            return ModelAnswer.model_validate_json(reply.text), "", reply.text
         except ValidationError as error:
             return None, _what_is_wrong(error), reply.text
 
@@ -173,16 +179,16 @@ def _explained(target: Target) -> Target:
     return replace(target, plain=plain_line(target.label)) if target.label else target
 
 
-def _kind(answers: Sequence[Answer]) -> Literal["report", "request", "exploratory"]:
+def _kind(answers: Sequence[ModelAnswer]) -> Literal["report", "request", "exploratory"]:
     """What most of the passages are; a tie is the first one's."""
     kinds = [answer.kind for answer in answers]
     return max(kinds, key=kinds.count)
 
 
-def _organ(answers: Sequence[Answer]) -> str | None:
+def _organ(answers: Sequence[ModelAnswer]) -> str | None:
     named = (answer.organ.casefold() for answer in answers if answer.organ)
     return next((organ for organ in named if organ in REGIONS and organ != "unspecified"), None)
 
 
-def _measures(answers: Sequence[Answer]) -> tuple[Measure, ...]:
+def _measures(answers: Sequence[ModelAnswer]) -> tuple[Measure, ...]:
     return tuple(dict.fromkeys(measure for answer in answers for measure in answer.measures))

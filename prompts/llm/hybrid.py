@@ -6,24 +6,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, NoTargetInWordsError, ResourceError
-from tissuetalk.prompts.gaps import is_known, unread
-from tissuetalk.prompts.llm.engine import LLMEngine
-from tissuetalk.prompts.llm.evidence import Span
+from tissuetalk.prompts.llm.reader import LanguageModelReader
 from tissuetalk.prompts.llm.seam import Cancelled, never
-from tissuetalk.prompts.target import Engine, Request, Target
+from tissuetalk.prompts.names import is_known, unread
+from tissuetalk.prompts.target import Reader, Request, Span, Target
 from tissuetalk.prompts.taxonomy import Label
 
 _UNSURE = "only the language model reads this in the text; ask the user whether it is meant"
 _LOOKED_FOR = ("present", "uncertain")
 
 
-class HybridEngine:
+class HybridReader:
     """Never less than the rules: when the language model is away, theirs is the answer and a note says so.
 
     llm: called when first needed, so that a missing server costs nothing until then.
     """
 
-    def __init__(self, rules: Engine, llm: Callable[[], LLMEngine]) -> None:
+    def __init__(self, rules: Reader, llm: Callable[[], LanguageModelReader]) -> None:
         self.rules = rules
         self.llm = llm
 

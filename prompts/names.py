@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tissuetalk.prompts.lexicon import lexicon, read_words
-from tissuetalk.prompts.llm.evidence import Span
+from tissuetalk.prompts.target import Span
 
 _ENDINGS = "oma|osis|itis|plasia|blast|cyte|phage|iasis|phil|thelial|thelium"
 _NOUNS = "body|inclusion|granule|crystal|globule|nest|infiltrate|rosette|deposit"

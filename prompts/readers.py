@@ -1,20 +1,79 @@
-"""Which engine reads the words, and with which settings. Nothing heavy is imported for ``rules``."""
+"""Readers: words in, targets out. The rule reader, and which reader is chosen with which settings.
+
+Nothing heavy is imported for ``rules``.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import urlsplit
 
-from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.prompts.target import Engine
+from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
+from tissuetalk.prompts.glossary import plain_line
+from tissuetalk.prompts.kind import kind_of
+from tissuetalk.prompts.organs import region_of
+from tissuetalk.prompts.reading.report import read_report, targets_of
+from tissuetalk.prompts.request.parse import read_request
+from tissuetalk.prompts.target import Reader, Request
 
 if TYPE_CHECKING:
-    from tissuetalk.prompts.llm.engine import LLMEngine
+    from tissuetalk.prompts.llm.reader import LanguageModelReader
 
-EngineName = Literal["rules", "llm", "hybrid"]
+
+LONGEST_TEXT = 200_000
+ADVICE = (
+    "the words name nothing that can be outlined; name an object such as 'tumour', 'glands' or 'lymphocytes', "
+    "or ask 'what is in this image?' and say which organ it is from."
+)
+
+
+class RuleReader:
+    """Reads reports, requests and questions with a lexicon and rules; the same words always give the same answer."""
+
+    def translate(self, text: str, *, organ: str | None = None) -> Request:
+        """Targets of a text.
+
+        Raises:
+            NoTargetInWordsError: it names nothing at all.
+            InvalidArgumentError: it is longer than 200,000 characters.
+        """
+        if len(text) > LONGEST_TEXT:
+            raise InvalidArgumentError(
+                f"the text has {len(text):,} characters, the limit is {LONGEST_TEXT:,}; "
+                "give the diagnosis and the microscopic description only."
+            )
+        region = region_of(organ)
+        kind = kind_of(text)
+        if kind == "report":
+            reading = read_report(text, region)
+            request = Request("report", targets_of(reading, text), reading.organ)
+        else:
+            request = read_request(text, region, kind == "exploratory")
+        if not request.targets:
+            raise NoTargetInWordsError(ADVICE)
+        if request.kind == "exploratory":
+            plain = tuple(replace(t, plain=t.plain or _plain(t.label, t.words)) for t in request.targets)
+            request = replace(request, targets=plain)
+        return request
+
+
+def _plain(label: str | None, words: str) -> str:
+    if label is not None:
+        return plain_line(label)
+    return f"{words[0].upper()}{words[1:]}: what you asked about; no label of the taxonomy is made for it."
+
+
+@lru_cache(maxsize=1)
+def rule_reader() -> RuleReader:
+    """The reader everybody shares; it holds no state about any text."""
+    return RuleReader()
+
+
+ReaderName = Literal["rules", "llm", "hybrid"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +120,7 @@ class LanguageSettings:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ModelUnavailableError(
                 "no language model is set up: let TISSUETALK_LLM_URL be the address of an OpenAI-compatible server, "
-                "such as http://127.0.0.1:8000/v1 (docs/language-models.md), or use the rules engine"
+                "such as http://127.0.0.1:8000/v1 (docs/language-models.md), or use the rule reader"
             )
         if not self.model:
             raise ModelUnavailableError(
@@ -82,35 +141,34 @@ def _number(variables: Mapping[str, str], name: str, default: float, least: floa
     return value
 
 
-def make_engine(name: str, settings: LanguageSettings | None = None) -> Engine:
-    """An engine by name. Settings default to the environment; ``rules`` needs none.
+def make_reader(name: str, settings: LanguageSettings | None = None) -> Reader:
+    """A reader by name. Settings default to the environment; ``rules`` needs none.
 
     ``hybrid`` without a server is no error here: it answers by its rules and says so.
 
     Raises:
-        InvalidArgumentError: no such engine.
+        InvalidArgumentError: no such reader.
         ModelUnavailableError: ``llm`` without a server, or without the extra ``tissuetalk[llm]``.
     """
-    if name not in get_args(EngineName):
+    if name not in get_args(ReaderName):
         raise InvalidArgumentError(
-            f"no engine {name[:40]!r}; choose one of {', '.join(get_args(EngineName))}"
+            f"no reader {name[:40]!r}; choose one of {', '.join(get_args(ReaderName))}"
         )
-    from tissuetalk.prompts.rules import rules_engine
 
     if name == "rules":
-        return rules_engine()
+        return rule_reader()
     settings = settings or LanguageSettings.from_environment()
     if name == "llm":
-        return _llm_engine(settings)
-    from tissuetalk.prompts.hybrid import HybridEngine
+        return _language_model_reader(settings)
+    from tissuetalk.prompts.llm.hybrid import HybridReader
 
-    return HybridEngine(rules_engine(), lambda: _llm_engine(settings))
+    return HybridReader(rule_reader(), lambda: _language_model_reader(settings))
 
 
-def _llm_engine(settings: LanguageSettings) -> LLMEngine:
+def _language_model_reader(settings: LanguageSettings) -> LanguageModelReader:
     settings.require_server()
     from tissuetalk.prompts.llm.endpoint import EndpointModel
-    from tissuetalk.prompts.llm.engine import Budget, LLMEngine
+    from tissuetalk.prompts.llm.reader import Budget, LanguageModelReader
 
     model = EndpointModel(
         url=settings.url,
@@ -119,4 +177,6 @@ def _llm_engine(settings: LanguageSettings) -> LLMEngine:
         timeout_s=settings.timeout_s,
         max_tokens=settings.max_tokens,
     )
-    return LLMEngine(model, Budget(settings.context_tokens, settings.max_tokens, settings.max_passages))
+    return LanguageModelReader(
+        model, Budget(settings.context_tokens, settings.max_tokens, settings.max_passages)
+    )

@@ -1,4 +1,4 @@
-"""What a request wants measured, from its words."""
+"""What a request wants measured, from its words: the nine measures of the contract, and what goes beyond them."""
 
 from __future__ import annotations
 
@@ -80,3 +80,44 @@ def measures_in(text: str, *, single_objects: bool) -> tuple[Measure, ...]:
         found.discard("area")
     order = [name for name, _ in _PATTERNS]
     return tuple(name for name in order if name in found)
+
+
+_PLACE_PATTERNS: tuple[tuple[str, str], ...] = (
+    (
+        "hotspot",
+        (
+            r"\bhot[- ]?spots?\b|\bmitotic (?:counts?|ind(?:ex|ices)|rate|activity|density)\b|\bdensest\b|\bhottest\b|"
+            r"\b(?:2|two) ?(?:mm2|mm²|mm\^2|square mm|square millimet\w+)|\b(?:10|ten) (?:hpf|high[- ]power)"
+        ),
+    ),
+    (
+        "tissue",
+        r"\b(?:per|of) (?:(?:the|all|total) )?tissue\b|\btissue area\b|\bper mm\s?(?:2|²) of tissue\b",
+    ),
+    (
+        "density_in",
+        (
+            r"\btils?\b|\btumou?r[- ]infiltrating\b|\binfiltrat(?:e|es|ing|ion)\b|"
+            r"\b(?:density|densities)\b.{0,60}\b(?:in|within|inside)\b.{0,20}\b(?:tumou?r|stroma|epitheli\w+|glands?)\b"
+        ),
+    ),
+    (
+        "distance_to",
+        r"\bdistances?\b.{0,80}\b(?:to|from|between)\b|\bhow (?:far|close|near)\b.{0,80}\b(?:to|from)\b|\bproximity\b.{0,60}\bto\b",
+    ),
+    (
+        "tumour_stroma",
+        r"\btumou?r[-\u2013/: ]+(?:to[- ])?strom(?:a|al)\b(?! cells)|\bstroma[-\u2013/: ]+(?:to[- ])?tumou?r\b|\btsr\b",
+    ),
+    ("heatmap", r"\bheat[- ]?maps?\b|\bdensity maps?\b"),
+    (
+        "histogram",
+        r"\bhistograms?\b|\bdistributions? of (?:\w+ ){0,3}(?:sizes?|areas?|distances?)\b|\b(?:size|area|distance) distributions?\b",
+    ),
+)
+_PLACES = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in _PLACE_PATTERNS)
+
+
+def place_measures_in(text: str) -> tuple[str, ...]:
+    """Metric names in a fixed order; none for words that ask for none."""
+    return tuple(name for name, pattern in _PLACES if pattern.search(text))
