@@ -14,8 +14,9 @@ import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tissuetalk.models.images import Box
 from tissuetalk.models.masks import outlines
-from tissuetalk.models.masks.object_table import object_table
+from tissuetalk.models.masks.object_table import geometry, in_micrometres, staining
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -89,11 +90,11 @@ def _write_rows(
     path: Path, labels: NDArray[np.int32], rgb: RGB | None, region: list[int], mpp: float | None
 ) -> None:
     pixels = np.zeros((*labels.shape, 3), np.uint8) if rgb is None else rgb
-    table = object_table(labels, pixels, mpp)
+    table = geometry(labels, Box(*region))
+    table |= staining(labels, pixels, table["id"])
+    if mpp is not None:
+        table |= in_micrometres(table, mpp)
     ids = table.pop("id")
-    for axis, corner in zip("xy", region[:2], strict=True):
-        for name in (f"centroid_{axis}", f"bbox_{axis}0", f"bbox_{axis}1"):
-            table[name] = table[name] + corner
     table["area_px"] = table["area_px"].astype(float)
     dropped = {name: column for name, column in table.items() if not name.startswith("nearest_neighbour")}
     shapes = [shapely.to_wkb(shape) for _, shape in outlines.polygons(labels, (region[0], region[1]))]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import save
 from numpy.typing import NDArray
 
+from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.masks.characteristics import (
     boundary_px,
     components,
@@ -19,7 +22,14 @@ from tissuetalk.models.masks.characteristics import (
     irregularity,
     nearest_neighbour_px,
 )
-from tissuetalk.models.masks.object_table import RULES, object_table, stain_od
+from tissuetalk.models.masks.object_table import (
+    RULES,
+    column_names,
+    geometry,
+    object_table,
+    stain_od,
+    staining,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -42,6 +52,10 @@ def star(outer: float, inner: float, points: int = 5, side: int = 201) -> Mask:
 
 def as_labels(mask: Mask) -> NDArray[np.int32]:
     return mask.astype(np.int32)
+
+
+def whole(labels: NDArray[np.int32]) -> Box:
+    return Box.whole(labels.shape[1], labels.shape[0])
 
 
 def test_boundary_of_a_rectangle_is_its_outer_ring_of_pixels() -> None:
@@ -141,7 +155,7 @@ def test_nearest_neighbours_and_density_are_arithmetic() -> None:
 def test_row_of_a_rectangle_is_arithmetic() -> None:
     labels = np.zeros((200, 300), dtype=np.int32)
     labels[50:90, 100:200] = 7
-    row = {name: column[0] for name, column in object_table(labels, mpp=0.5).items()}
+    row = {name: column[0] for name, column in object_table(labels, whole(labels), mpp=0.5).items()}
     assert row["id"] == 7
     assert (row["centroid_x"], row["centroid_y"]) == (149.5, 69.5)
     assert [row[f"bbox_{edge}"] for edge in ("x0", "y0", "x1", "y1")] == [100, 50, 200, 90]
@@ -161,7 +175,10 @@ def test_row_of_a_rectangle_is_arithmetic() -> None:
 
 @pytest.mark.parametrize("radius", [6.5, 10.5, 20.5, 60.5])
 def test_row_of_a_disc_is_close_to_the_true_circle(radius: float) -> None:
-    row = {name: float(column[0]) for name, column in object_table(as_labels(disc(radius))).items()}
+    row = {
+        name: float(column[0])
+        for name, column in geometry(as_labels(disc(radius)), Box.whole(201, 201)).items()
+    }
     assert row["perimeter_px"] == pytest.approx(2 * math.pi * radius, rel=0.05)
     assert row["equivalent_diameter_px"] == pytest.approx(2 * radius, rel=0.02)
     assert row["major_axis_px"] == pytest.approx(2 * radius, rel=0.02)
@@ -174,15 +191,15 @@ def test_a_line_rising_on_screen_is_oriented_at_forty_five_degrees() -> None:
     labels = np.zeros((60, 60), dtype=np.int32)
     for step in range(40):
         labels[50 - step, 10 + step : 12 + step] = 1
-    assert object_table(labels)["orientation_deg"][0] == pytest.approx(45.0, abs=1.5)
-    assert object_table(np.ascontiguousarray(labels[:, ::-1]))["orientation_deg"][0] == pytest.approx(
-        135.0, abs=1.5
-    )
+    assert geometry(labels, whole(labels))["orientation_deg"][0] == pytest.approx(45.0, abs=1.5)
+    assert geometry(np.ascontiguousarray(labels[:, ::-1]), whole(labels))["orientation_deg"][
+        0
+    ] == pytest.approx(135.0, abs=1.5)
 
 
 def test_a_ring_has_two_outlines_and_little_solidity() -> None:
     ring = disc(60) & ~disc(40)
-    row = {name: float(column[0]) for name, column in object_table(as_labels(ring)).items()}
+    row = {name: float(column[0]) for name, column in geometry(as_labels(ring), Box.whole(201, 201)).items()}
     assert row["perimeter_px"] == pytest.approx(2 * math.pi * (60 + 40), rel=0.04)
     assert row["solidity"] == pytest.approx(1 - (40 / 60) ** 2, abs=0.02)
 
@@ -191,7 +208,7 @@ def test_touching_objects_with_different_labels_are_measured_apart() -> None:
     labels = np.zeros((40, 60), dtype=np.int32)
     labels[10:20, 10:20] = 1
     labels[10:20, 20:40] = 2
-    table = object_table(labels)
+    table = geometry(labels, whole(labels))
     assert table["area_px"].tolist() == [100, 200]
     assert table["nearest_neighbour_px"].tolist() == [15.0, 15.0]
 
@@ -200,28 +217,40 @@ def test_one_pixel_objects_and_border_objects_are_measured() -> None:
     labels = np.zeros((10, 10), dtype=np.int32)
     labels[0, 3] = 1
     labels[5, 5] = 2
-    table = object_table(labels)
+    table = geometry(labels, whole(labels))
     assert table["touches_border"].tolist() == [True, False]
     assert table["circularity"].tolist() == [1.0, 1.0]
     assert table["feret_max_px"] == pytest.approx([math.sqrt(2)] * 2)
 
 
-def test_no_objects_give_the_same_columns_with_no_rows() -> None:
-    rgb = np.zeros((10, 10, 3), dtype=np.uint8)
-    empty = object_table(np.zeros((10, 10), dtype=np.int32), rgb, mpp=0.25)
+def test_no_objects_give_the_same_columns_with_no_rows(tmp_path: Path) -> None:
     labels = np.zeros((10, 10), dtype=np.int32)
-    labels[2:8, 2:8] = 1
-    full = object_table(labels, rgb, mpp=0.25)
-    assert list(empty) == list(full)
+    with open_image(save(tmp_path / "a.png", np.zeros((10, 10, 3), np.uint8)), name="a.png") as source:
+        empty = object_table(labels, whole(labels), mpp=0.25, source=source)
+        labels[2:8, 2:8] = 1
+        full = object_table(labels, whole(labels), mpp=0.25, source=source)
+    assert list(empty) == list(full) == column_names(0.25)
     assert all(len(column) == 0 for column in empty.values())
+    in_pixels = {name.replace("_um2", "_px").replace("_um", "_px") for name in full}
+    assert in_pixels == set(RULES), "every column has a rule"
 
 
-def test_every_column_has_a_rule() -> None:
-    labels = np.zeros((10, 10), dtype=np.int32)
-    labels[2:8, 2:8] = 1
-    table = object_table(labels, np.zeros((10, 10, 3), dtype=np.uint8), mpp=0.25)
-    in_pixels = {name.replace("_um2", "_px").replace("_um", "_px") for name in table}
-    assert in_pixels == set(RULES)
+@pytest.mark.parametrize("step", [1.0, 2.0, 2.3, 4.0])
+def test_an_object_has_the_same_numbers_in_any_box(tmp_path: Path, step: float) -> None:
+    random = np.random.default_rng(5)
+    labels = np.zeros((200, 240), np.int32)
+    for number in range(1, 31):
+        y, x = random.integers(40, 150), random.integers(40, 190)
+        labels[y : y + random.integers(1, 14), x : x + random.integers(1, 14)] = number
+    pixels = random.integers(0, 256, (200, 240, 3)).astype(np.uint8)
+    part = Box(31, 33, 229, 187)
+    with open_image(save(tmp_path / "a.png", pixels), name="a.png") as source:
+        whole_table = object_table(labels, whole(labels), mpp=0.3, source=source, step=step)
+        part_table = object_table(labels[part.inside(whole(labels))], part, mpp=0.3, source=source, step=step)
+    for name, column in whole_table.items():
+        assert np.array_equal(column, part_table[name]), name
+    stained = (pixels @ np.array([0.299, 0.587, 0.114])).mean()
+    assert whole_table["mean_intensity"].mean() == pytest.approx(stained, rel=0.1)
 
 
 def test_intensity_and_texture_of_a_checkerboard_are_arithmetic() -> None:
@@ -231,7 +260,7 @@ def test_intensity_and_texture_of_a_checkerboard_are_arithmetic() -> None:
     labels = np.zeros((20, 40), dtype=np.int32)
     labels[:, :20] = 1
     labels[:, 20:] = 2
-    table = object_table(labels, rgb)
+    table = staining(labels, rgb, np.array([1, 2], np.int32))
     assert table["mean_intensity"] == pytest.approx([128.0, 127.5], abs=1e-3)
     assert table["sd_intensity"] == pytest.approx([0.0, 127.5], abs=1e-3)
     assert table["texture_entropy_bits"] == pytest.approx([0.0, 1.0])

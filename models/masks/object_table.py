@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.masks.characteristics import Labels, nearest_neighbour_px
 from tissuetalk.models.segmenter import RGB
 
@@ -51,43 +53,120 @@ RULES: Final[dict[str, str]] = {
 """The rule behind every column; a ``_um`` or ``_um2`` column is its ``_px`` column times mpp or mpp²."""
 
 
-def object_table(instances: Labels, rgb: RGB | None = None, mpp: float | None = None) -> Table:
+def object_table(
+    labels: Labels,
+    box: Box,
+    *,
+    mpp: float | None,
+    source: ImageSource | None = None,
+    step: float = 1.0,
+    region: Box | None = None,
+) -> Table:
     """Measure every object of a label image.
 
     Args:
-        instances: [H, W] int32, 0 background; labels need not be consecutive.
-        rgb: the same pixels, for the intensity, stain and texture columns; None leaves them out.
-        mpp: µm per pixel, for the ``_um`` and ``_um2`` columns; None leaves them out.
+        labels: [box.height, box.width] int32 in full-resolution pixels, 0 background; numbers need not be consecutive.
+        box: where the labels lie in the image.
+        mpp: µm per full-resolution pixel, for the ``_um`` and ``_um2`` columns; None leaves them out.
+        source: the image, for the intensity, stain and texture columns; None leaves them out.
+        step: full-resolution pixels per pixel at which staining and texture are measured: the model's scale.
+        region: what was segmented, for ``touches_border``; by default the box.
 
     Returns:
-        Columns with one row per object in order of label; ``RULES`` says how each was computed.
+        Columns with one row per object in order of number, positions in full-resolution pixels of the image; ``RULES``
+        says how each was computed.
     """
-    at = np.flatnonzero(instances)
-    y, x = np.divmod(at, instances.shape[1])
-    ids, rank = _ranked(instances.ravel()[at])
+    table = geometry(labels, box, region)
+    if source is not None:
+        grid = CoarseGrid.over(box, step)
+        table |= staining(grid.labels(labels, box, table), grid.pixels(source), table["id"])
+    if mpp is not None:
+        table |= in_micrometres(table, mpp)
+    return table
+
+
+def geometry(labels: Labels, box: Box, region: Box | None = None) -> Table:
+    """Columns that need no pixels, up to ``nearest_neighbour_px``. Arguments as in ``object_table``.
+
+    Sums run over positions in the image, not in the box: an object has the same numbers whatever box it is read in.
+    """
+    at = np.flatnonzero(labels)
+    y, x = np.divmod(at, labels.shape[1])
+    ids, rank = _ranked(labels.ravel()[at])
+    x, y = x + box.x0, y + box.y0
     table: Table = {"id": ids}
     table |= _position(x, y, rank, ids.size)
     table |= _ellipse(x, y, rank, table)
-    table |= _outline(instances, table)
-    height, width = instances.shape
+    table |= _outline(labels, box, table)
+    edge = region or box
     table["touches_border"] = (
-        (table["bbox_x0"] == 0)
-        | (table["bbox_y0"] == 0)
-        | (table["bbox_x1"] == width)
-        | (table["bbox_y1"] == height)
+        (table["bbox_x0"] <= edge.x0)
+        | (table["bbox_y0"] <= edge.y0)
+        | (table["bbox_x1"] >= edge.x1)
+        | (table["bbox_y1"] >= edge.y1)
     )
-    table["nearest_neighbour_px"] = nearest_neighbour_px(
-        np.stack([table["centroid_x"], table["centroid_y"]], axis=1)
-    )
-    table = {name: table[name] for name in RULES if name in table}
-    if rgb is not None:
-        pixels = rgb.reshape(-1, 3)[at]
-        grey = _grey(pixels)
-        table |= _staining(pixels, grey, rank, ids.size)
-        table |= _texture(grey, instances, at, rank, ids.size)
+    centres = np.stack([table["centroid_x"], table["centroid_y"]], axis=1)
+    table["nearest_neighbour_px"] = nearest_neighbour_px(centres)
+    return {name: table[name] for name in RULES if name in table}
+
+
+@dataclass(frozen=True)
+class CoarseGrid:
+    """Pixels of ``step`` full-resolution pixels, counted from the image's corner, whose middles lie in a box.
+
+    x0, y0: number of the first column and row. step is never below 1: an enlarged picture holds no more.
+    """
+
+    x0: int
+    y0: int
+    width: int
+    height: int
+    step: float
+
+    @classmethod
+    def over(cls, box: Box, step: float) -> CoarseGrid:
+        step = max(step, 1.0)
+        # pixel k has its middle at (k + 0.5) * step
+        x0, y0 = math.ceil(box.x0 / step - 0.5), math.ceil(box.y0 / step - 0.5)
+        x1, y1 = math.ceil(box.x1 / step - 0.5), math.ceil(box.y1 / step - 0.5)
+        return cls(x0, y0, max(1, x1 - x0), max(1, y1 - y0), step)
+
+    def pixels(self, source: ImageSource) -> RGB:
+        """[height, width, 3], each the mean of what it covers."""
+        return source.read_grid(
+            (self.x0 * self.step, self.step),
+            (self.y0 * self.step, self.step),
+            width=self.width,
+            height=self.height,
+        )
+
+    def labels(self, labels: Labels, box: Box, table: Table) -> Labels:
+        """[height, width]: the label under the middle of every pixel. An object under no middle gets its centroid's."""
+        if self.step == 1.0:
+            return labels
+        columns = self._under(self.x0, self.width, box.x0, box.width)
+        rows = self._under(self.y0, self.height, box.y0, box.height)
+        coarse = np.ascontiguousarray(labels[np.ix_(rows, columns)])
+        lost = ~np.isin(table["id"], coarse)
+        x = ((table["centroid_x"][lost] + 0.5) / self.step).astype(np.int64) - self.x0
+        y = ((table["centroid_y"][lost] + 0.5) / self.step).astype(np.int64) - self.y0
+        coarse[np.clip(y, 0, self.height - 1), np.clip(x, 0, self.width - 1)] = table["id"][lost]
+        return coarse
+
+    def _under(self, first: int, count: int, start: int, length: int) -> NDArray[np.int64]:
+        middles = np.floor((first + np.arange(count) + 0.5) * self.step).astype(np.int64)
+        return np.clip(middles - start, 0, length - 1)
+
+
+def column_names(mpp: float | None) -> list[str]:
+    """Columns of an object table with pixels, in order; those in µm only where the scale is known."""
+    names = list(RULES)
     if mpp is not None:
-        table |= _in_micrometres(table, mpp)
-    return table
+        names += [
+            "area_um2",
+            *(f"{name[:-2]}um" for name in RULES if name.endswith("_px") and name != "area_px"),
+        ]
+    return names
 
 
 def _ranked(numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -99,7 +178,8 @@ def _ranked(numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.i
     return np.flatnonzero(found).astype(np.int32), (np.cumsum(found) - 1)[numbers]
 
 
-def _in_micrometres(table: Table, mpp: float) -> Table:
+def in_micrometres(table: Table, mpp: float) -> Table:
+    """The ``_um`` and ``_um2`` columns of a table, of mpp µm per pixel."""
     scaled = {name[:-2] + "um": column * mpp for name, column in table.items() if name.endswith("_px")}
     del scaled["area_um"]
     return {"area_um2": table["area_px"] * mpp**2} | scaled
@@ -138,13 +218,13 @@ def _ellipse(x: NDArray[np.intp], y: NDArray[np.intp], rank: NDArray[np.int64], 
     }
 
 
-def _outline(instances: Labels, table: Table) -> Table:
+def _outline(instances: Labels, box: Box, table: Table) -> Table:
     """Columns that need each object's outline; the only loop over objects."""
     n = len(table["id"])
     perimeter, solidity, feret = np.zeros(n), np.zeros(n), np.zeros(n)
     boxes = zip(*(table[f"bbox_{edge}"].tolist() for edge in ("x0", "y0", "x1", "y1")), strict=True)
-    for row, (label, (x0, y0, x1, y1)) in enumerate(zip(table["id"].tolist(), boxes, strict=True)):
-        shape = (instances[y0:y1, x0:x1] == label).view(np.uint8)
+    for row, (label, edges) in enumerate(zip(table["id"].tolist(), boxes, strict=True)):
+        shape = (instances[Box(*edges).inside(box)] == label).view(np.uint8)
         contours, levels = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         is_hole = levels[0, :, 3] >= 0
         perimeter[row] = sum(
@@ -206,11 +286,19 @@ def stain_od(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(density[pixels] @ unmix[:, :2], dtype=np.float32)
 
 
-def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32), dtype=np.float32)
+def staining(labels: Labels, rgb: RGB, ids: NDArray[np.int32]) -> Table:
+    """Columns that need pixels. labels: [H, W]; rgb: [H, W, 3]; ids: ascending, with every number of ``labels``.
+
+    An object without a pixel here has numbers of nothing: zeros.
+    """
+    at = np.flatnonzero(labels)
+    rank = np.searchsorted(ids, labels.ravel()[at])
+    pixels = rgb.reshape(-1, 3)[at]
+    luminance = np.asarray(pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32), dtype=np.float32)
+    return _stains(pixels, luminance, rank, ids.size) | _texture(luminance, labels, at, rank, ids.size)
 
 
-def _staining(
+def _stains(
     pixels: NDArray[np.uint8], luminance: NDArray[np.float32], rank: NDArray[np.int64], n: int
 ) -> Table:
     count = np.maximum(np.bincount(rank, minlength=n), 1)

@@ -63,8 +63,8 @@ class OrdinaryLayer:
 
     def points(self, within: tuple[float, float, float, float] | None = None) -> Iterator[Points]:
         table = self._subject.table
-        x = table["centroid_x"] + self._region.x0 + 0.5
-        y = table["centroid_y"] + self._region.y0 + 0.5
+        x = table["centroid_x"] + 0.5
+        y = table["centroid_y"] + 0.5
         found: Points = np.column_stack([x, y]).astype(np.float64)
         if within is not None:
             x0, y0, x1, y1 = within

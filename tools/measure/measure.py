@@ -263,10 +263,7 @@ def write_table(folder: ResultFolder, mask: Mask, open_image: OpenImage) -> str:
         return path.read_text("utf-8")
     result = folder.result()
     mpp = result.image.mpp if result.image.mpp_source in ("file", "given") else None
-    x0, y0 = result.image.region[:2]
-    shift = {"centroid_x": x0, "bbox_x0": x0, "bbox_x1": x0, "centroid_y": y0, "bbox_y0": y0, "bbox_y1": y0}
-    stained = Subject(folder, mask, mpp, open_image).stained_table
-    table = {name: column + shift[name] if name in shift else column for name, column in stained.items()}
+    table = Subject(folder, mask, mpp, open_image).stained_table
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table)

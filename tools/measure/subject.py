@@ -33,17 +33,21 @@ class Subject:
     def table(self) -> Table:
         """Geometry of every object; empty for a region without objects."""
         objects = self.instances
-        return object_table(np.zeros_like(self.mask, np.int32) if objects is None else objects, mpp=self.mpp)
+        labels = np.zeros_like(self.mask, np.int32) if objects is None else objects
+        return object_table(labels, self._box, mpp=self.mpp)
+
+    @property
+    def _box(self) -> Box:
+        return Box.from_sequence(self.record.provenance.region)
 
     @cached_property
     def stained_table(self) -> Table:
         """Geometry, staining and texture of every object; for a region, the region as one object."""
-        x0, y0, x1, y1 = self.record.provenance.region
-        box = Box(x0, y0, x1, y1)
-        with self._open_image() as source:
-            rgb = source.read_region(box, width=box.width, height=box.height)
         objects = self.mask.astype(np.int32) if self.instances is None else self.instances
-        return object_table(objects, rgb, self.mpp)
+        origin = self.record.provenance
+        with self._open_image() as source:
+            step = origin.model_mpp / origin.mpp
+            return object_table(objects, self._box, mpp=self.mpp, source=source, step=step)
 
     def length(self, column: str) -> tuple[NDArray[np.float64], str]:
         """A ``_px`` column in µm where the scale is known."""

@@ -12,7 +12,6 @@ import shapely
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import ImageSource
-from tissuetalk.models.masks.object_table import object_table
 from tissuetalk.tools.segment import rows
 from tissuetalk.tools.segment.stitching import Group, Numbered, Piece, Place, Stitched, WindowStore
 from tissuetalk.tools.storage.libraries import library
@@ -101,7 +100,7 @@ def _large(
         width=labels.shape[1],
         height=labels.shape[0],
     )
-    table = object_table(labels, rgb)
+    table = rows.measured(labels, rgb)
     measured: rows.Columns = {name: np.asarray(table[name]) for name in rows.NUMBERS}
     region = store.grid.box
     measured["touches_border"] = np.array(

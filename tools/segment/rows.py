@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
-from tissuetalk.models.masks.object_table import RULES, object_table
+from tissuetalk.models.masks.object_table import RULES, geometry, staining
 from tissuetalk.models.masks.outlines import polygons
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.storage.libraries import library
@@ -32,7 +32,7 @@ def columns_of(
     labels, rgb: [frame.height, frame.width]. frame, region: working pixels. step: full-resolution pixels per working
     pixel. mpp: µm per full-resolution pixel, None leaves out areas and lengths in µm.
     """
-    table = object_table(labels, rgb)
+    table = measured(labels, rgb)
     found: Columns = {name: np.asarray(table[name]) for name in NUMBERS}
     found["touches_border"] = (
         (found["bbox_x0"] + frame.x0 <= region.x0)
@@ -41,6 +41,12 @@ def columns_of(
         | (found["bbox_y1"] + frame.y0 >= region.y1)
     )
     return in_full_pixels(found, (frame.x0, frame.y0), step, mpp)
+
+
+def measured(labels: NDArray[np.int32], rgb: RGB) -> Columns:
+    """The object table of a picture at the model's own scale."""
+    table = geometry(labels, Box.whole(labels.shape[1], labels.shape[0]))
+    return table | staining(labels, rgb, table["id"])
 
 
 def in_full_pixels(table: Columns, corner: tuple[float, float], step: float, mpp: float | None) -> Columns:
