@@ -26,6 +26,7 @@ NOT_RUN = {
     "zero-shot": "needs the reader's data sets",
     "ablate": "trains; the ablation tests run it",
     "demo": "has tests of its own",
+    "weights": "needs a published checkpoint",
 }
 """Commands whose options are checked but which are not run, with the reason."""
 PLACEHOLDER = re.compile(
@@ -69,7 +70,7 @@ ALL = [(page.relative_to(PROJECT).as_posix(), line) for page in PAGES for line i
 @pytest.mark.parametrize("page", sorted({page for page, _ in ALL}))
 def test_the_commands_of_a_page_work_in_their_order(page: str, folder: Path) -> None:
     ran = 0
-    for name in ("result", "glands", "study"):
+    for name in ("result", "slide-nuclei", "glands", "study"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for line in (line for at, line in ALL if at == page):
         words = arguments(line)

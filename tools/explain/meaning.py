@@ -91,7 +91,7 @@ def _typical(labels: NDArray[np.int32], region: Box) -> Box | None:
     x, y, width, height, area = boxes.T
     whole = (x > 0) & (y > 0) & (x + width < labels.shape[1]) & (y + height < labels.shape[0])
     fit = np.flatnonzero(whole) if whole.any() else np.arange(len(area))
-    low, high = np.quantile(area[fit], (0.5, 0.95))
+    low, high = np.quantile(area[fit], (0.5, 0.95), method="nearest")  # of few objects, one at least
     usual = fit[(area[fit] >= low) & (area[fit] <= high)]
     full = area[usual] / (width[usual] * height[usual])
     best = usual[int(full.argmax())]
