@@ -18,6 +18,7 @@ from tissuetalk.models.segmentation.pathsegmentor.card import CARD, WEIGHTS, why
 from tissuetalk.models.segmentation.pathsegmentor.inference import fold_norms
 from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
+from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences, minilm_folder
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
 from tissuetalk.models.segmentation.pathsegmentor.weights import save_mini
 from tissuetalk.models.segmenter import Context, Prompt
@@ -166,3 +167,29 @@ def test_features_from_the_cache_answer_exactly_as_fresh_ones(model: MiniSegment
     first, again = (model.decode(features, [ask("nuclei")])[0] for features in (fresh, kept))
     assert np.array_equal(first.logits, again.logits)
     assert first.presence == again.presence
+
+
+def test_the_text_tower_says_what_the_published_code_says() -> None:
+    """Without importing transformers; alone and in a padded batch, with odd letters, nothing at all, and too much."""
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tower = MiniLMSentences()
+    sentences = [
+        "nuclei",
+        "segment all glands",
+        "café 40 um, 中文, grade-ii (g2)!",
+        "",
+        "word " * 100,
+        "a" * 200,
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
+    published = AutoModel.from_pretrained(minilm_folder(), local_files_only=True).eval()
+    for group in [sentences, *([sentence] for sentence in sentences)]:
+        tokens = tokenizer(group, padding=True, truncation=True, max_length=64, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = published(**tokens).last_hidden_state
+        keep = tokens["attention_mask"][..., None].float()
+        expected = torch.nn.functional.normalize((hidden * keep).sum(1) / keep.sum(1), dim=-1)
+        torch.testing.assert_close(tower.embed_many(group), expected, atol=1e-5, rtol=0)

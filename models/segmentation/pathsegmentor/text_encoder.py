@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional
 
 from tissuetalk.models.errors import ModelUnavailableError
 
@@ -30,6 +32,53 @@ def minilm_folder() -> Path:
     return folder
 
 
+class MiniLM:
+    """The six BERT layers of all-MiniLM-L6-v2, as published.
+
+    Written out because importing ``transformers`` takes longer than everything else a first answer needs.
+    """
+
+    heads = 12
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        self._weights = {name: value for name, value in weights.items() if value.is_floating_point()}
+        self._layers = 1 + max(
+            int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer.")
+        )
+
+    def __call__(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        """[P, T] token ids and [P, T] bool, True where there is a token -> [P, T, 384] token vectors."""
+        weights = self._weights
+        positions = weights["embeddings.position_embeddings.weight"][: tokens.shape[1]]
+        # every token is of type 0: a sentence never comes in a pair
+        hidden = weights["embeddings.word_embeddings.weight"][tokens] + positions
+        hidden = hidden + weights["embeddings.token_type_embeddings.weight"][0]
+        hidden = self._normed("embeddings", hidden)
+        for number in range(self._layers):
+            layer = f"encoder.layer.{number}"
+            query, key, value = (
+                self._linear(f"{layer}.attention.self.{name}", hidden)
+                .unflatten(-1, (self.heads, -1))
+                .transpose(1, 2)
+                for name in ("query", "key", "value")
+            )
+            attended = functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=keep[:, None, None]
+            )
+            attended = self._linear(f"{layer}.attention.output.dense", attended.transpose(1, 2).flatten(2))
+            hidden = self._normed(f"{layer}.attention.output", hidden + attended)
+            wide = functional.gelu(self._linear(f"{layer}.intermediate.dense", hidden))
+            hidden = self._normed(f"{layer}.output", hidden + self._linear(f"{layer}.output.dense", wide))
+        return hidden
+
+    def _linear(self, name: str, values: Tensor) -> Tensor:
+        return functional.linear(values, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
+
+    def _normed(self, name: str, values: Tensor) -> Tensor:
+        weight, bias = (self._weights[f"{name}.LayerNorm.{part}"] for part in ("weight", "bias"))
+        return functional.layer_norm(values, weight.shape, weight, bias, eps=1e-12)
+
+
 class MiniLMSentences:
     """Frozen all-MiniLM-L6-v2: the mean of its token vectors, scaled to length 1.
 
@@ -40,15 +89,11 @@ class MiniLMSentences:
     width = 384
 
     def __init__(self, folder: Path | None = None) -> None:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers ships it untyped
         folder = folder or minilm_folder()
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._tower: Any = AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
-        ).eval()
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.enable_truncation(LONGEST_SENTENCE)
+        self._tokenizer.enable_padding()  # to the longest of a batch: the file says 128
+        self._tower = MiniLM(load_file(folder / "model.safetensors"))
         self._lock = threading.Lock()
         self._remember = lru_cache(maxsize=4096)(self._embed)
 
@@ -64,15 +109,10 @@ class MiniLMSentences:
 
     def embed_many(self, sentences: Sequence[str]) -> Tensor:
         """[P, 384] in one padded pass: quicker for a whole bank, equal to one-by-one up to rounding."""
-        tokens = self._tokenizer(
-            [" ".join(sentence.casefold().split()) for sentence in sentences],
-            padding=True,
-            truncation=True,
-            max_length=LONGEST_SENTENCE,
-            return_tensors="pt",
-        )
+        read = self._tokenizer.encode_batch([" ".join(sentence.casefold().split()) for sentence in sentences])
+        tokens = torch.tensor([each.ids for each in read])
+        keep = torch.tensor([each.attention_mask for each in read]).bool()
         with torch.inference_mode():
-            hidden: Tensor = self._tower(**tokens).last_hidden_state
-            keep = tokens["attention_mask"][..., None].float()
-            mean = (hidden * keep).sum(1) / keep.sum(1).clamp(min=1)
-            return torch.nn.functional.normalize(mean, dim=-1)
+            hidden = self._tower(tokens, keep)
+            mean = (hidden * keep[..., None]).sum(1) / keep.sum(1, keepdim=True).clamp(min=1)
+            return functional.normalize(mean, dim=-1)
