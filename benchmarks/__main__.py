@@ -1,4 +1,8 @@
-"""`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed."""
+"""`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed.
+
+`python -m benchmarks EXPERIMENT …`: one experiment with arguments of its own (`--help` lists them): planted, planted-objects,
+calibrate.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from benchmarks.figure import table, write
 NAMES = ("first_answer", "overhead", "connecting", "memory", "explaining", "structure")
 WITH_EXTRAS = ("backends", "slides")
 """Run only when named: they need the weights of LiteMedSAM, or `tissuetalk[ray]` and many minutes."""
+
+EXPERIMENTS = ("planted", "planted-objects", "calibrate")
+"""Scripts with arguments: what explanations find of what was planted, and the curves of reliability."""
 
 
 def main(names: list[str]) -> int:
@@ -23,6 +30,11 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] and sys.argv[1] in EXPERIMENTS:
+        import_module(f"benchmarks.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
+        sys.exit()
     if unknown := set(sys.argv[1:]) - {*NAMES, *WITH_EXTRAS}:
-        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join((*NAMES, *WITH_EXTRAS))}")
+        sys.exit(
+            f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join((*NAMES, *WITH_EXTRAS, *EXPERIMENTS))}"
+        )
     sys.exit(main(sys.argv[1:]))

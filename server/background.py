@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.answers.explained import ExplainResult
     from tissuetalk.tools.answers.job import JobStatus
     from tissuetalk.tools.answers.results import Answer, SegmentAnswer, SegmentResult
-    from tissuetalk.tools.explain.asking import Asking
+    from tissuetalk.tools.explain.request import ExplainRequest
     from tissuetalk.tools.segment.order import Order
     from tissuetalk.tools.work import Progress, Stop, Task
 
@@ -76,12 +76,12 @@ class Background:
             raise
 
     def _explain(
-        self, result_id: str, asked: Asking, progress: Progress, stop: Stop
+        self, result_id: str, asked: ExplainRequest, progress: Progress, stop: Stop
     ) -> Answer[ExplainResult]:
         return self._lazy.desk().explain_asked(result_id, asked, progress=progress, stop=stop)
 
     def _hand_over_explain(
-        self, result_id: str, asked: Asking, task: Task[Answer[ExplainResult]]
+        self, result_id: str, asked: ExplainRequest, task: Task[Answer[ExplainResult]]
     ) -> Answer[ExplainResult]:
         from tissuetalk.tools.jobs import hand_over_explain
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import ViTConfig, ViTModel
 
-from tissuetalk.models.classifiers.bags import TissuePair
+from benchmarks.planted_bags import TissuePair
 from tissuetalk.models.classifiers.patch_bag import Patch
 from tissuetalk.models.classifiers.patch_encoder import PatchFeatures, TransformersEncoder
 

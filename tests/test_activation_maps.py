@@ -7,12 +7,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.planted_objects import pointing_hit, token_map
 from tissuetalk.models.classifiers.activation_maps import (
     Overlap,
     paint_objects,
     patch_map,
-    pointing_hit,
-    token_map,
 )
 from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
 from tissuetalk.models.errors import InvalidArgumentError

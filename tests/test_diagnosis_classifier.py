@@ -10,7 +10,7 @@ import pytest
 import torch
 from drawn_tissue import ColourEncoder, pairs
 
-from tissuetalk.models.classifiers.bags import planted_bags
+from benchmarks.planted_bags import planted_bags
 from tissuetalk.models.classifiers.classifier import (
     FOLDER_VARIABLE,
     classifiers,

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from drawn_tissue import COLOURS, ColourEncoder, pairs, patch
 
-from tissuetalk.models.classifiers.bags import planted_bags, without_evidence
+from benchmarks.occlusion import grey_squares, random_masks, superpixels
+from benchmarks.planted_bags import planted_bags, without_evidence
 from tissuetalk.models.classifiers.blur import blurred_where
 from tissuetalk.models.classifiers.classifier import Classifier, predict_bag, sizes_of
 from tissuetalk.models.classifiers.classifier_file import ClassifierCard
-from tissuetalk.models.classifiers.controls import grey_squares, moved_masks, random_masks, superpixels
+from tissuetalk.models.classifiers.controls import moved_masks
 from tissuetalk.models.classifiers.importance import bag_importance, by_class, control_of
 from tissuetalk.models.classifiers.metrics import macro_auc
 from tissuetalk.models.classifiers.patch_bag import DrawnBag, Patch

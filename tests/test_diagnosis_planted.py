@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from drawn_tissue import COLOURS, ColourEncoder, pairs
 
-from tissuetalk.models.classifiers.bags import planted_bags, without_evidence
-from tissuetalk.models.classifiers.planted import RememberingEncoder, figures, train_planted
-from tissuetalk.models.classifiers.tissues import Sides, Tissue, planted_tissues
+from benchmarks.planted import RememberingEncoder, figures, train_planted
+from benchmarks.planted_bags import PlantedTissue, Sides, planted_bags, planted_tissues, without_evidence
 from tissuetalk.models.errors import InvalidArgumentError
 
 SAMPLES = Path(__file__).parents[1] / "models" / "datasets" / "samples"
@@ -55,7 +54,7 @@ def test_the_experiment_on_drawn_tissue_finds_what_was_planted() -> None:
 
 
 def test_real_tissue_is_parted_by_image_and_cut_with_and_without_its_object() -> None:
-    metastasis = Tissue(
+    metastasis = PlantedTissue(
         "metastasis",
         "camelyon-node-tumour",
         1.0,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks import calibrate
+from benchmarks.calibrate import ScoredMask
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.glossary import card_for, card_for_concept
 from tissuetalk.prompts.lexicon import lexicon
+from tissuetalk.prompts.question import kinds_of
 from tissuetalk.prompts.taxonomy import LABELS
+from tissuetalk.tools.answers import reliability
+from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.drawing import sheet
-from tissuetalk.tools.explain import calibrate, counterfactual, perturbing, reliability, windows
-from tissuetalk.tools.explain.asking import Asking, kinds_of
-from tissuetalk.tools.explain.calibrate import Seen
+from tissuetalk.tools.explain import counterfactual, perturbations, windows
+from tissuetalk.tools.explain.request import ExplainRequest
 
 
 @pytest.fixture
@@ -51,13 +55,31 @@ def test_a_named_classifier_is_always_explained() -> None:
 
 
 def test_what_was_asked_survives_being_stored() -> None:
-    asked = Asking(("grounding", "meaning"), ("msk_1",), False, ("tumor",), True, "demo")
-    assert Asking.from_json(asked.as_json()) == asked
+    asked = ExplainRequest(
+        kinds=("grounding", "meaning"),
+        mask_ids=("msk_1",),
+        everything=False,
+        concepts=("tumor",),
+        diagnosis=True,
+        classifier="demo",
+    )
+    assert ExplainRequest.model_validate(asked.model_dump(mode="json")) == asked
 
 
-@pytest.mark.parametrize("change", [*perturbing.KINDS, perturbing.TOGETHER], ids=lambda change: change.name)
+def test_an_id_is_not_read_as_words() -> None:
+    mask = Mask.model_construct(
+        mask_id="msk_1ca", found=True, label=None, free_form=None, evidence="gland", target="gland"
+    )
+    result = SegmentResult.model_construct(masks=[mask], not_segmented=[])
+    asked = ExplainRequest.of("why msk_1ca?", None, result)
+    assert asked.mask_ids == ("msk_1ca",) and asked.concepts == ()
+
+
+@pytest.mark.parametrize(
+    "change", [*perturbations.KINDS, perturbations.TOGETHER], ids=lambda change: change.name
+)
 def test_a_mild_change_keeps_everything_in_its_place(
-    change: perturbing.Perturbation, tissue: np.ndarray
+    change: perturbations.Perturbation, tissue: np.ndarray
 ) -> None:
     changed = change.apply(tissue)
     assert changed.dtype == np.uint8 and (changed.shape != tissue.shape or (changed != tissue).any())
@@ -101,7 +123,7 @@ def test_a_curve_is_the_mean_of_its_bins_made_monotone() -> None:
 def test_a_curve_is_checked_on_groups_it_did_not_see() -> None:
     random = np.random.default_rng(0)
     seen = [
-        Seen(
+        ScoredMask(
             set_,
             f"group {number % 9}",
             "gland",

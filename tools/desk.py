@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools.answers.explained import ExplainResult
@@ -25,8 +26,8 @@ from tissuetalk.tools.answers.results import (
 )
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.drawing import measure_pictures as pictures
-from tissuetalk.tools.explain import asking, explain, explanations
-from tissuetalk.tools.explain.asking import Asking
+from tissuetalk.tools.explain import explain, storage
+from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.export import FORMATS, export, slide_resource, write_slide_outlines
 from tissuetalk.tools.masks.pyramid import is_slide
 from tissuetalk.tools.measure import measure
@@ -90,7 +91,7 @@ class Desk:
             picture = pictures.sheet(folder.path, list(result.pictures.values()))
         return measure.answer(result, lambda path: address(result_id, path), picture)
 
-    def asking(self, result_id: str, question: str | None, classifier: str | None = None) -> Asking:
+    def asking(self, result_id: str, question: str | None, classifier: str | None = None) -> ExplainRequest:
         """What a question about a result asks for. Raises UnknownMaskError and what is wrong with the classifier's name."""
         if classifier is not None:
             from tissuetalk.tools.explain.diagnosis import (
@@ -99,7 +100,7 @@ class Desk:
 
             find(classifier, self.bench.roots.paths)
         with self.bench.workspace.reading(result_id) as stored:
-            return asking.read(question, classifier, ResultFolder(stored.folder).result())
+            return ExplainRequest.of(question, classifier, ResultFolder(stored.folder).result())
 
     def explain(
         self,
@@ -116,7 +117,7 @@ class Desk:
     def explain_asked(
         self,
         result_id: str,
-        asked: Asking,
+        asked: ExplainRequest,
         *,
         progress: engine.Progress = lambda done, what: None,
         stop: engine.Stop = lambda: False,
@@ -124,23 +125,17 @@ class Desk:
         """Make the evidence and keep it beside the result."""
         with self.bench.workspace.reading(result_id) as stored:
             folder = ResultFolder(stored.folder)
-            explained = explain.explain_folder(
-                folder,
-                asked,
-                open_image=self._opener(folder),
-                load_model=self.bench.model,
-                roots=self.bench.roots.paths,
-                features=self.bench.features,
-                progress=progress,
-                stop=stop,
+            access = explain.Access(
+                self._opener(folder), self.bench.model, self.bench.roots.paths, self.bench.features
             )
-            explanations.keep(folder, asked, explained)
+            explained = explain.explain(folder, asked, access, Control(progress, stop))
+            storage.store(folder, asked, explained)
         return self.explained(result_id, asked)
 
-    def explained(self, result_id: str, asked: Asking) -> Answer[ExplainResult]:
+    def explained(self, result_id: str, asked: ExplainRequest) -> Answer[ExplainResult]:
         """The answer of a finished explain, as it was first given."""
         with self.bench.workspace.reading(result_id) as stored:
-            kept = explanations.kept(ResultFolder(stored.folder), asked)
+            kept = storage.stored(ResultFolder(stored.folder), asked)
         links = {
             "overlay": kept.result.overlay and address(result_id, kept.result.overlay),
             "picture": kept.result.picture and address(result_id, kept.result.picture),
@@ -223,7 +218,7 @@ class Desk:
             if path == "overlay.png":
                 return (folder.path / path).read_bytes()
             if kind == "explanations":
-                return explanations.picture_file(folder, name)
+                return storage.picture_file(folder, name)
             if kind == pictures.FOLDER:
                 return pictures.read(folder.path, name)
             if path == "result.json":

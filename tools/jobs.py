@@ -12,7 +12,7 @@ from tissuetalk.tools.answers.explained import NOTICE, ExplainResult
 from tissuetalk.tools.answers.job import JobError, JobStatus
 from tissuetalk.tools.answers.preliminary import Preliminary
 from tissuetalk.tools.answers.results import Answer, SegmentAnswer, SegmentResult
-from tissuetalk.tools.explain.asking import Asking
+from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.segment.first_look import JSON_NAME, PICTURE_NAME
 from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.segment.scale import image_info, region_of
@@ -51,10 +51,10 @@ def hand_over(desk: Desk, order: Order, task: Task[Answer[SegmentResult]]) -> An
 
 
 def hand_over_explain(
-    desk: Desk, result_id: str, asked: Asking, task: Task[Answer[ExplainResult]]
+    desk: Desk, result_id: str, asked: ExplainRequest, task: Task[Answer[ExplainResult]]
 ) -> Answer[ExplainResult]:
     """Turn a running explain into a job and say so. The answer has no evidence yet."""
-    request = {"result_id": result_id, "asked": asked.as_json()}
+    request = {"result_id": result_id, "asked": asked.model_dump(mode="json")}
     job_id = desk.jobs.create("explain", request, OWNER)
     desk.jobs.claim(job_id)
     _follow(desk.jobs, desk.followers, job_id, task)
@@ -129,7 +129,7 @@ def resume(desk: Desk, queue: WorkQueue) -> list[str]:
 
 def _again(desk: Desk, row: JobRow) -> Callable[..., AnyAnswer]:
     if row.kind == "explain":
-        result_id, asked = row.request["result_id"], Asking.from_json(row.request["asked"])
+        result_id, asked = row.request["result_id"], ExplainRequest.model_validate(row.request["asked"])
         return lambda progress, stop: desk.explain_asked(result_id, asked, progress=progress, stop=stop)
     order = Order.from_json(row.request)
     return lambda progress, stop: desk.segment(order, progress=progress, stop=stop)
@@ -176,7 +176,7 @@ def _early(desk: Desk, row: JobRow) -> tuple[Preliminary | None, bytes | None]:
 
 def _answer_of(desk: Desk, row: JobRow) -> AnyAnswer:
     if row.kind == "explain":
-        return desk.explained(row.request["result_id"], Asking.from_json(row.request["asked"]))
+        return desk.explained(row.request["result_id"], ExplainRequest.model_validate(row.request["asked"]))
     return desk.stored(row.result["result_id"])
 
 

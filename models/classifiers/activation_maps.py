@@ -97,22 +97,6 @@ def patch_map(model: AttentionMIL, vectors: Tensor, class_index: int | None = No
 
 
 @torch.no_grad()
-def token_map(model: AttentionMIL, tokens: Tensor, class_index: int) -> NDArray[np.float32]:
-    """[N, h, w] vanilla class activation map from [N, h, w, d] tokens: the shares of a patch split among its tokens.
-
-    Raises InvalidArgumentError for a model with a layer before the attention: its shares do not split.
-    """
-    if model.config.pre_fc:
-        raise InvalidArgumentError("a classifier with a pre_fc layer has no token map; ask for its patch map")
-    model.eval()
-    _, height, width, _ = tokens.shape
-    _, attention = model.attend(tokens.mean((1, 2)))
-    share = model.project(tokens) @ model.classify.weight[class_index]
-    split: NDArray[np.float32] = (attention[:, None, None] * share / (height * width)).numpy()
-    return split
-
-
-@torch.no_grad()
 def object_map(model: ObjectAwareModel, bag: ObjectBag, class_index: int | None = None) -> ObjectMap:
     """Shares of the objects of a slide for the predicted class, or for ``class_index``."""
     model.eval()
@@ -199,12 +183,3 @@ def mask_at(bag: PatchBag, index: int, name: str, size: tuple[int, int]) -> Mask
         return np.zeros(size, bool)
     share = cv2.resize(found.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(share >= 0.5, bool)
-
-
-def pointing_hit(activation: NDArray[np.float32], evidence: Mask) -> float:
-    """Pointing game: whether the map's maximum lies in the evidence; with tied maxima, the share of them that does.
-
-    Both arrays have the same shape; NaN is outside the map.
-    """
-    peak = activation == np.nanmax(activation)
-    return float((peak & evidence).sum() / peak.sum())

@@ -5,23 +5,18 @@ Grey squares: Zeiler and Fergus 2014. Superpixels: the regions of LIME, Ribeiro 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-from skimage.segmentation import slic
 
 from tissuetalk.models.classifiers.patch_bag import Mask, PatchBag
 from tissuetalk.models.classifiers.patches import stained
-from tissuetalk.models.segmenter import RGB
 
 ControlPlace = Literal["any patch", "same patches"]
 """Random pixels anywhere in the slide's tissue, or in the very patches that hold the object (harder to beat)."""
 _TRIES = 8
-GREY = 128
 
 
 def moved_masks(
@@ -53,81 +48,3 @@ def _shifted(mask: Mask, random: np.random.Generator) -> Mask:
     turned = np.rot90(mask, int(random.integers(4)))
     shift = tuple(int(step) for step in random.integers(mask.shape[0], size=2))
     return np.roll(turned, shift, axis=(0, 1))
-
-
-@dataclass(frozen=True)
-class OcclusionMap:
-    """relevance: [S, S], how much covering a place raises the loss (a ratio for squares and superpixels). patches: how many were encoded."""
-
-    relevance: NDArray[np.float64]
-    patches: int
-
-
-LossOf = Callable[[Sequence[RGB]], Sequence[float]]
-"""Loss of the slide with one patch replaced by each of these pictures in turn."""
-
-
-def grey_squares(patch: RGB, loss_of: LossOf, *, across: int = 7) -> OcclusionMap:
-    """Cover one square after the other with grey."""
-    side = patch.shape[0]
-    edges = np.linspace(0, side, across + 1).astype(int)
-    places = np.zeros((side, side), int)
-    for row in range(across):
-        for column in range(across):
-            places[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = row * across + column
-    return _covered(patch, places, loss_of, np.array([GREY] * 3))
-
-
-def superpixels(patch: RGB, loss_of: LossOf, *, count: int = 50) -> OcclusionMap:
-    """Replace one superpixel after the other by the patch's mean colour."""
-    places = slic(patch, n_segments=count, compactness=10, start_label=0)
-    return _covered(patch, np.asarray(places), loss_of, patch.mean((0, 1)))
-
-
-def random_masks(
-    patch: RGB, loss_of: LossOf, *, count: int = 200, cells: int = 7, kept: float = 0.5, seed: int = 0
-) -> OcclusionMap:
-    """RISE: dim the patch with soft random masks; a place matters where the loss is low while it is visible."""
-    random = np.random.default_rng(seed)
-    side = patch.shape[0]
-    masks = np.stack([_soft_mask(random, side, cells, kept) for _ in range(count)])
-    grey = (
-        (patch * mask[..., None] + GREY * (1 - mask[..., None])).round().astype(np.uint8) for mask in masks
-    )
-    certainty = np.exp(-np.concatenate([np.asarray(loss_of(some)) for some in _in_batches(grey, 8)]))
-    seen = masks.sum(0)
-    return OcclusionMap(np.tensordot(certainty, masks, axes=1) / np.maximum(seen, 1e-9), count)
-
-
-def _soft_mask(random: np.random.Generator, side: int, cells: int, kept: float) -> NDArray[np.float64]:
-    grid = (random.random((cells, cells)) < kept).astype(np.float32)
-    cell = -(-side // cells)
-    large = cv2.resize(grid, ((cells + 1) * cell,) * 2, interpolation=cv2.INTER_LINEAR)
-    top, left = random.integers(cell, size=2)
-    return np.asarray(large[top : top + side, left : left + side], np.float64)
-
-
-def _covered(
-    patch: RGB, places: NDArray[np.integer], loss_of: LossOf, colour: NDArray[np.floating | np.integer]
-) -> OcclusionMap:
-    numbers = np.unique(places)
-    pictures = (
-        np.where((places == number)[..., None], colour.round().astype(np.uint8), patch) for number in numbers
-    )
-    losses = np.concatenate([np.asarray(loss_of(some)) for some in _in_batches(pictures, 8)])
-    before = float(loss_of([patch])[0])
-    relevance = np.zeros(places.shape)
-    for number, loss in zip(numbers, losses, strict=True):
-        relevance[places == number] = loss / before
-    return OcclusionMap(relevance, len(numbers) + 1)
-
-
-def _in_batches(pictures: Iterator[RGB], size: int) -> Iterator[list[RGB]]:
-    batch: list[RGB] = []
-    for picture in pictures:
-        batch.append(picture)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -32,6 +32,7 @@ from tissuetalk.models.classifiers.object_classifier import (
 )
 from tissuetalk.models.classifiers.patch_bag import Mask as Painted
 from tissuetalk.models.classifiers.patch_bag import ObjectMask, PatchBag, SourceBag
+from tissuetalk.models.control import Control, Stop
 from tissuetalk.models.errors import ModelUnavailableError, OutsideRootsError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
@@ -46,7 +47,6 @@ from tissuetalk.tools.explain.activation_pictures import (
     view_of_image,
 )
 from tissuetalk.tools.measure.measure import name_of
-from tissuetalk.tools.segment import engine
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 Change = Callable[[RGB, Painted], RGB]
@@ -74,7 +74,7 @@ class ChangedBag:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Consultation:
     """What a classifier said. names: of its objects, by mask id. after: probabilities with an object changed."""
 
     answer: ClassifierEvidence
@@ -112,27 +112,19 @@ def find(name: str, roots: Sequence[Path] | None) -> str | Path:
     return path.with_suffix(".safetensors")
 
 
-def look(
-    classifier: str | Path,
-    folder: ResultFolder,
-    result: SegmentResult,
-    source: ImageSource,
-    *,
-    stop: engine.Stop = lambda: False,
-) -> Looked:
+def consult(
+    classifier: str | Path, folder: ResultFolder, source: ImageSource, control: Control = Control()
+) -> Consultation:
     """Ask a classifier about the segmented region.
 
     Raises InvalidArgumentError for too few patches or objects that were never segmented, ModelUnavailableError for a
     classifier that is damaged or made for another encoder or other classes, CancelledError.
     """
+    result, stop = folder.result(), control.stop
     card = read_card(classifier) if isinstance(classifier, Path) else classifiers()[classifier]
     if card.kind == "object-aware":
         return _by_shares(classifier, folder, result, source, stop)
     return _by_blurring(classifier, folder, result, source, stop)
-
-
-def _known_mpp(result: SegmentResult) -> float | None:
-    return result.image.mpp if result.image.mpp_source in ("file", "given") else None
 
 
 def _bag(
@@ -148,12 +140,12 @@ def _bag(
         painted = folder.mask(mask_id)
         merged[name] = painted | merged[name] if name in merged else painted
     masks = [ObjectMask(name, painted, region) for name, painted in merged.items()]
-    return bag_of(card, source, masks, mpp=_known_mpp(result), region=region)
+    return bag_of(card, source, masks, mpp=result.image.known_mpp, region=region)
 
 
 def _by_blurring(
-    name: str | Path, folder: ResultFolder, result: SegmentResult, source: ImageSource, stop: engine.Stop
-) -> Looked:
+    name: str | Path, folder: ResultFolder, result: SegmentResult, source: ImageSource, stop: Stop
+) -> Consultation:
     """Route A: which object's blurring costs the classifier most (spec explain.md, section 4)."""
     loaded = load_classifier(name) if isinstance(name, Path) else named_classifier(name)
     names = {mask.mask_id: name_of(mask) for mask in result.masks if mask.found}
@@ -165,12 +157,12 @@ def _by_blurring(
         return _named(loaded.card, prediction.probabilities)
 
     answer = _importance_answer(loaded.card, found, len(bag))
-    return Looked(answer, _importance_picture(loaded, found, bag, source, folder, result), names, after)
+    return Consultation(answer, _importance_picture(loaded, found, bag, source, folder, result), names, after)
 
 
 def _by_shares(
-    name: str | Path, folder: ResultFolder, result: SegmentResult, source: ImageSource, stop: engine.Stop
-) -> Looked:
+    name: str | Path, folder: ResultFolder, result: SegmentResult, source: ImageSource, stop: Stop
+) -> Consultation:
     """Route B: each object's exact share of the logit (spec explain.md, sections 5 and 6)."""
     loaded = load_object_classifier(name) if isinstance(name, Path) else named_object_classifier(name)
     names = {mask.mask_id: _wanted_name(mask, loaded) for mask in result.masks}
@@ -182,8 +174,8 @@ def _by_shares(
             loaded.card, bag_evidence(loaded, ChangedBag(bag, changed, change), stop=stop).probabilities
         )
 
-    picture = evidence_picture(evidence, view_of_image(source, bag.boxes, _known_mpp(result)))
-    return Looked(_shares_answer(loaded.card, evidence, len(bag)), picture, names, after)
+    picture = evidence_picture(evidence, view_of_image(source, bag.boxes, result.image.known_mpp))
+    return Consultation(_shares_answer(loaded.card, evidence, len(bag)), picture, names, after)
 
 
 def _wanted_name(mask: Mask, loaded: ObjectClassifier) -> str:
@@ -283,7 +275,7 @@ def _importance_picture(
     result: SegmentResult,
 ) -> Image.Image:
     """The tissue with its objects, the map of patches, and how much the blurring of each object costs."""
-    mpp = _known_mpp(result)
+    mpp = result.image.known_mpp
     view = view_of_image(source, bag.boxes, mpp, longest_px=330)
     predicted = loaded.card.classes[found.label]
     shown = patches_painted(view, patch_map(loaded.model, found.prediction.vectors, found.label).values)

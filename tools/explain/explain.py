@@ -1,5 +1,4 @@
-"""explain: evidence for a stored result. The question, or its absence, chooses the kinds; each kind is a module of
-``tools/explain``."""
+"""explain: evidence for a stored result. The question, or its absence, chooses the kinds; each kind is a module here."""
 
 from __future__ import annotations
 
@@ -11,27 +10,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.images import ImageSource
+from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmentation.pointed import is_pointed
 from tissuetalk.models.segmenter import Segmenter
+from tissuetalk.prompts.question import Kind
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, Meaning
-from tissuetalk.tools.answers.results import Mask, SegmentResult
+from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.drawing import sheet
-from tissuetalk.tools.explain import grounding, observing
-from tissuetalk.tools.explain.asking import Asking, Kind
+from tissuetalk.tools.explain import grounding, observations
 from tissuetalk.tools.explain.counterfactual import Views, without
 from tissuetalk.tools.explain.meaning import meanings
-from tissuetalk.tools.explain.observing import Seen
+from tissuetalk.tools.explain.observations import Observed
 from tissuetalk.tools.explain.pictures import WIDTH, Board
-from tissuetalk.tools.explain.stability import Checked, Checker
+from tissuetalk.tools.explain.request import ExplainRequest
+from tissuetalk.tools.explain.stability import Checked, StabilityCheck
 from tissuetalk.tools.measure.measure import OpenImage
-from tissuetalk.tools.segment import engine
+from tissuetalk.tools.segment.field import FieldOfView
+from tissuetalk.tools.segment.scale import Scale
 from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:
-    from tissuetalk.tools.explain.diagnosis import Looked
+    from tissuetalk.tools.explain.diagnosis import Consultation
 
 NO_DIAGNOSIS = "This cannot answer for a diagnosis; what follows is what was seen."
 NOT_ASKED_AGAIN = "No reliability: nothing was found, or the model was told where to look and cannot be asked in other words."
@@ -58,79 +60,65 @@ class Explained:
     maps: dict[str, Image.Image] = field(default_factory=dict)
 
 
-@dataclass
-class Found:
-    """What the kinds came to, before it is written down."""
-
-    seen: list[Seen] = field(default_factory=list)
-    meanings: list[Meaning] = field(default_factory=list)
-    checked: list[tuple[Mask, Checked]] = field(default_factory=list)
-    views: list[Views] = field(default_factory=list)
-    classifier: Looked | None = None
-
-
 @dataclass(frozen=True)
-class Case:
-    """One call: the result, the question, and how to get at pixels and models."""
+class Access:
+    """How to get at pixels, models and classifiers. roots: folders a classifier's file may lie in, None for any."""
 
-    folder: ResultFolder
-    asking: Asking
     open_image: OpenImage
     load_model: Callable[[str], Segmenter]
     roots: Sequence[Path] | None = None
     features: FeatureCache | None = None
-    progress: engine.Progress = lambda done, what: None
-    stop: engine.Stop = lambda: False
 
-    def model_of(self, mask: Mask) -> Segmenter:
-        """Raises InvalidArgumentError when the weights are no longer those the mask was made with."""
-        model = self.load_model(mask.provenance.model)
-        if model.weights_sha256 != mask.provenance.weights_sha256:
+    def field(self, mask: Mask, source: ImageSource) -> FieldOfView:
+        """What the mask was made on. Raises InvalidArgumentError when the weights are no longer those it was made with."""
+        record = mask.provenance
+        model = self.load_model(record.model)
+        if model.weights_sha256 != record.weights_sha256:
             raise InvalidArgumentError(
                 f"{model.card.name} has other weights now than when this result was made; segment again, then ask."
             )
-        return model
+        region, scale = Box.from_sequence(record.region), Scale(record.mpp, record.mpp_source)
+        return FieldOfView(source, model, region, scale, self.features)
 
 
-def explain_folder(
-    folder: ResultFolder,
-    asking: Asking,
-    *,
-    open_image: OpenImage,
-    load_model: Callable[[str], Segmenter],
-    roots: Sequence[Path] | None = None,
-    features: FeatureCache | None = None,
-    progress: engine.Progress = lambda done, what: None,
-    stop: engine.Stop = lambda: False,
+@dataclass
+class Findings:
+    """What the kinds came to, before it is written down."""
+
+    observed: list[Observed] = field(default_factory=list)
+    meanings: list[Meaning] = field(default_factory=list)
+    checked: list[tuple[Mask, Checked]] = field(default_factory=list)
+    views: list[Views] = field(default_factory=list)
+    classifier: Consultation | None = None
+
+
+def explain(
+    folder: ResultFolder, request: ExplainRequest, access: Access, control: Control = Control()
 ) -> Explained:
-    """Evidence for a stored result: what ``asking`` was read from the question.
+    """Evidence for a stored result.
 
-    roots: folders a classifier's file may lie in, None for any. Raises the errors of opening the image and of the
-    classifier, InvalidArgumentError when the model has changed since, and CancelledError.
+    Raises the errors of opening the image and of the classifier, InvalidArgumentError when the model has changed since,
+    and CancelledError.
     """
-    case = Case(folder, asking, open_image, load_model, roots, features, progress, stop)
-    result, kinds = folder.result(), asking.kinds
-    about = asking.masks(result)
-    found = Found()
+    result, kinds, found, picture = folder.result(), request.kinds, Findings(), None
     if "meaning" in kinds:
-        found.meanings = meanings(folder, result, asking)
-    picture = None
+        found.meanings = meanings(folder, result, request)
     if set(kinds) - {"meaning", "provenance"} or any(each.example_box for each in found.meanings):
-        with open_image() as source:
-            _look(case, result, source, found)
-            picture = _picture(case, result, source, found)
+        with access.open_image() as source:
+            _ask_models(folder, request, access, source, found, control)
+            picture = _picture(Board(folder, result, source), request, found)
     answer = ExplainResult(
         result_id=result.result_id,
         kinds=list(kinds),
-        evidence=grounding.evidence(result, asking) if "grounding" in kinds else [],
-        observations=[each.answer for each in found.seen],
+        evidence=grounding.evidence(result, request) if "grounding" in kinds else [],
+        observations=[each.answer for each in found.observed],
         meanings=found.meanings,
         stability=[checked.answer for _, checked in found.checked],
         counterfactuals=[each for views in found.views for each in views.answers],
         classifier=None if found.classifier is None else found.classifier.answer,
-        provenance=[mask.provenance for mask in about] if "provenance" in kinds else [],
+        provenance=[mask.provenance for mask in request.masks(result)] if "provenance" in kinds else [],
         overlay=result.overlay,
-        notice=f"{NO_DIAGNOSIS} {NOTICE}" if asking.diagnosis else NOTICE,
+        notice=f"{NO_DIAGNOSIS} {NOTICE}" if request.diagnosis else NOTICE,
     )
     maps = {
         mask.mask_id: Image.fromarray((checked.uncertainty * 255).astype(np.uint8))
@@ -139,53 +127,45 @@ def explain_folder(
     return Explained(answer, picture, maps)
 
 
-def _look(
-    case: Case,
-    result: SegmentResult,
+def _ask_models(
+    folder: ResultFolder,
+    request: ExplainRequest,
+    access: Access,
     source: ImageSource,
-    found: Found,
+    found: Findings,
+    control: Control,
 ) -> None:
     """Everything that asks a model or reads pixels."""
-    kinds, there = case.asking.kinds, [mask for mask in case.asking.masks(result) if mask.found]
+    kinds, result = request.kinds, folder.result()
+    there = [mask for mask in request.masks(result) if mask.found]
     if "observations" in kinds and result.masks:
-        found.seen = observing.observe(
-            result,
-            case.model_of(result.masks[0]),
-            source,
-            mpp=result.masks[0].provenance.mpp,
-            most_px=observing.MOST_WORKING_PX * (1 if "meaning" in kinds else observing.WHEN_ASKED),
-            features=case.features,
-            progress=case.progress,
-            stop=case.stop,
-        )
-    if "reliability" in kinds and there and not is_pointed(case.model_of(there[0])):
-        checker = Checker(case.model_of(there[0]), source, features=case.features, stop=case.stop)
-        for number, mask in enumerate(there[:MOST_MASKS]):
-            case.progress(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
-            found.checked.append((mask, checker.check(mask, case.folder.mask(mask.mask_id))))
-    if case.asking.classifier is not None:
+        most_px = observations.MOST_WORKING_PX * (1 if "meaning" in kinds else observations.WHEN_ASKED)
+        field = access.field(result.masks[0], source)
+        found.observed = observations.observe(result, field, most_px=most_px, control=control)
+    if "reliability" in kinds and there:
+        field = access.field(there[0], source)
+        if not is_pointed(field.model):
+            check = StabilityCheck(field, control)
+            for number, mask in enumerate(there[:MOST_MASKS]):
+                control.report(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
+                found.checked.append((mask, check.of(mask, folder.mask(mask.mask_id))))
+    if request.classifier is not None:
         from tissuetalk.tools.explain import diagnosis  # loads torch, which most questions do not need
 
-        case.progress(0.3, "asking the classifier")
-        classifier = diagnosis.find(case.asking.classifier, case.roots)
-        found.classifier = diagnosis.look(classifier, case.folder, result, source, stop=case.stop)
+        control.report(0.3, "asking the classifier")
+        classifier = diagnosis.find(request.classifier, access.roots)
+        found.classifier = diagnosis.consult(classifier, folder, source, control)
     if "counterfactual" in kinds:
-        case.progress(0.7, "changing the picture")
+        control.report(0.7, "changing the picture")
         score = None if found.classifier is None else found.classifier.without
-        found.views = [without(case.folder, mask, source, score) for mask in there[:MOST_MASKS]]
+        found.views = [without(folder, mask, source, score) for mask in there[:MOST_MASKS]]
 
 
-def _picture(
-    case: Case,
-    result: SegmentResult,
-    source: ImageSource,
-    found: Found,
-) -> Image.Image | None:
+def _picture(board: Board, request: ExplainRequest, found: Findings) -> Image.Image | None:
     """The kinds that can be seen, one row each."""
-    board = Board(case.folder, result, source)
-    kinds, about, rows = case.asking.kinds, case.asking.masks(result), []
+    kinds, about, rows = request.kinds, request.masks(board.result), []
     if "grounding" in kinds or "observations" in kinds:
-        rows.append(board.findings(about, found.seen, small=len(kinds) > 1))
+        rows.append(board.findings(about, found.observed, small=len(kinds) > 1))
     if found.meanings and (crops := board.examples(found.meanings)) is not None:
         fits = rows and rows[0].width + crops.width < WIDTH
         rows = [sheet.beside(rows[0], crops)] if fits else [*rows, crops]
@@ -202,7 +182,7 @@ def as_text(result: ExplainResult) -> str:
     """At most ten lines: evidence first, then observations, meaning, and how it was made."""
     lines = [f"{item.number or '-'}. {item.statement}" for item in result.evidence]
     lines += [f"{item.number}. {item.statement}" for item in result.observations if item.found]
-    besides = observing.summary(result.observations)
+    besides = observations.summary(result.observations)
     lines += [besides] if besides else []
     lines += [item.statement for item in result.stability]
     lines += [NOT_ASKED_AGAIN] if "reliability" in result.kinds and not result.stability else []
@@ -215,11 +195,7 @@ def as_text(result: ExplainResult) -> str:
         f"image {record.mpp:g} µm/px ({record.mpp_source}), version {record.version}"
         for record in result.provenance
     ]
-    return "\n".join([*_shortened(lines), result.notice])
-
-
-def _shortened(lines: Sequence[str]) -> list[str]:
-    room = MOST_LINES - 1
-    if len(lines) <= room:
-        return list(lines)
-    return [*lines[: room - 1], f"… and {len(lines) - room + 1} more in the structured answer."]
+    room = MOST_LINES - 1  # the notice is the last line, whatever else there is
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"… and {len(lines) - room + 1} more in the structured answer."]
+    return "\n".join([*lines, result.notice])

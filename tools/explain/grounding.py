@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from tissuetalk.tools.answers.explained import Evidence
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
-from tissuetalk.tools.explain.asking import Asking
+from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.measure.measure import name_of
 
 
-def evidence(result: SegmentResult, asking: Asking) -> list[Evidence]:
+def evidence(result: SegmentResult, request: ExplainRequest) -> list[Evidence]:
     """Numbered as in the picture's legend; what has no mask follows without a number, unless masks were named."""
-    about = asking.masks(result)
+    about = request.masks(result)
     shown = [mask for mask in result.masks if mask.found]
     found = [_found(number, mask) for number, mask in enumerate(shown, start=1) if mask in about]
     missed = [_found(None, mask) for mask in result.masks if not mask.found and mask in about]
-    left_out = [_left_out(item) for item in result.not_segmented] if asking.everything else []
+    left_out = [_left_out(item) for item in result.not_segmented] if request.everything else []
     return found + missed + left_out
 
 

@@ -14,7 +14,7 @@ from tissuetalk.prompts.glossary import GlossaryCard, card_for, card_for_concept
 from tissuetalk.tools.answers.explained import Meaning
 from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.explain import windows
-from tissuetalk.tools.explain.asking import Asking
+from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -23,10 +23,10 @@ ROOM = 2.2
 LEAST_SIDE = 64
 
 
-def meanings(folder: ResultFolder, result: SegmentResult, asking: Asking) -> list[Meaning]:
+def meanings(folder: ResultFolder, result: SegmentResult, request: ExplainRequest) -> list[Meaning]:
     """One card per kind of object, in the order it was named. A question that names other objects gets theirs."""
     cards: dict[str, Meaning] = {}
-    for card, mask in _cards(result, asking):
+    for card, mask in _cards(result, request):
         if card.name in cards:
             continue
         box = best_example(folder, mask) if mask is not None and mask.found else None
@@ -43,17 +43,17 @@ def meanings(folder: ResultFolder, result: SegmentResult, asking: Asking) -> lis
     return list(cards.values())
 
 
-def _cards(result: SegmentResult, asking: Asking) -> Iterable[tuple[GlossaryCard, Mask | None]]:
-    if asking.concepts and asking.everything:
-        for concept in asking.concepts:
+def _cards(result: SegmentResult, request: ExplainRequest) -> Iterable[tuple[GlossaryCard, Mask | None]]:
+    if request.concepts and request.everything:
+        for concept in request.concepts:
             card = card_for_concept(concept)
             if card is not None:
                 yield card, None
         return
-    for mask in asking.masks(result):
+    for mask in request.masks(result):
         if (card := _card(mask.label, name_of(mask), mask.evidence)) is not None:
             yield card, mask
-    for item in result.not_segmented if asking.everything else ():
+    for item in result.not_segmented if request.everything else ():
         if (card := _card(item.label, item.free_form or item.evidence, item.evidence)) is not None:
             yield card, None
 

@@ -15,7 +15,7 @@ from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, fitted, framed, heated, marked, row
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.counterfactual import Views
-from tissuetalk.tools.explain.observing import Seen, summary
+from tissuetalk.tools.explain.observations import Observed, summary
 from tissuetalk.tools.explain.stability import Checked
 from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -33,7 +33,7 @@ class Board:
     def __init__(self, folder: ResultFolder, result: SegmentResult, source: ImageSource) -> None:
         self.folder, self.result, self.source = folder, result, source
         self.region = Box.from_sequence(result.image.region)
-        self.mpp = result.image.mpp if result.image.mpp_source in ("file", "given") else None
+        self.mpp = result.image.known_mpp
         found = [mask for mask in result.masks if mask.found]
         self.numbers = {mask.mask_id: number for number, mask in enumerate(found, start=1)}
 
@@ -52,7 +52,7 @@ class Board:
         region = Box.from_sequence(mask.provenance.region)
         return labels[windows.inside(box, region, labels.shape)]
 
-    def findings(self, about: Sequence[Mask], seen: Sequence[Seen], *, small: bool) -> Image.Image:
+    def findings(self, about: Sequence[Mask], seen: Sequence[Observed], *, small: bool) -> Image.Image:
         """The region with every mask numbered as in the text, and beside it what the words do not mention."""
         asked = [
             Marked(self._labels(mask, self.region), mask.colour, self.numbers[mask.mask_id], _caption(mask))

@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.datasets.wordings import Wording as Rephrasing
 from tissuetalk.models.datasets.wordings import rephrasings
-from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.images import Box
 from tissuetalk.models.metrics.robustness import agreement
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmenter import Capability, Context, Prompt, Segmenter
 from tissuetalk.tools.answers.explained import PictureChange, Stability, UnsurePlace, Wording
+from tissuetalk.tools.answers.reliability import level_of, reliability_of
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.explain import windows
-from tissuetalk.tools.explain.perturbing import KINDS, TOGETHER, PerturbedSegmenter
-from tissuetalk.tools.explain.reliability import level_of, reliability_of
+from tissuetalk.tools.explain.perturbations import KINDS, TOGETHER, Perturbation, PerturbedSegmenter
 from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.segment import engine
-from tissuetalk.tools.storage.features import FeatureCache
+from tissuetalk.tools.segment.field import FieldOfView
 
 MOST_WORKING_PX = 1024 * 1024
 """Largest part, in pixels at the model's scale, that is looked at again; of a larger region the part with most outline."""
@@ -76,50 +77,38 @@ class Looks:
         return self.agreement * self.expected_dice
 
 
-class Checker:
-    """One model on one image; what both need is prepared once."""
+class StabilityCheck:
+    """One model on one image; what both need is prepared once. field: its region plays no part."""
 
     def __init__(
-        self,
-        model: Segmenter,
-        source: ImageSource,
-        *,
-        context: Context | None = None,
-        features: FeatureCache | None = None,
-        stop: engine.Stop = lambda: False,
+        self, field: FieldOfView, control: Control = Control(), context: Context | None = None
     ) -> None:
-        self.source, self.stop, self.features = source, stop, features
-        self.context = context or model.prepare(source.overview())
-        self.model = _knowing(model, self.context)
+        self.context = context or field.model.prepare(field.source.overview())
+        self.field = replace(field, model=_knowing(field.model, self.context))
+        self.control = control
 
-    def check(self, mask: Mask, painted: Mask2D) -> Checked:
+    def of(self, mask: Mask, painted: Mask2D) -> Checked:
         """Ask for the mask's target again in other words and on changed pictures.
 
         painted: [h, w] the stored mask at any scale. Points, boxes and relations are left out: the whole target is
         compared. Raises CancelledError.
         """
+        model, mpp = self.field.model, mask.provenance.mpp
         said = Prompt(mask.label, mask.free_form or mask.evidence, mask.prompt)
-        capability = self.model.capability(said)
+        capability = model.capability(said)
         assert capability is not None, "the mask was made by this model"
-        region, mpp = Box.from_sequence(mask.provenance.region), mask.provenance.mpp
-        window = window_of(region, mpp / capability.mpp, painted)
-        others = rephrasings(capability.target) if self.model.card.prompts == "text" else ()
-        looks = self.looks(said, capability, others, window, mpp)
+        window = window_of(Box.from_sequence(mask.provenance.region), mpp / capability.mpp, painted)
+        others = rephrasings(capability.target) if model.card.prompts == "text" else ()
+        looks = self.looks(said, capability, others, window)
         uncertainty = agreement([looks.stored, *looks.reworded, looks.together]).uncertainty
-        changes = self._alone(said, capability, uncertainty, looks.stored, window, mpp)
+        changes = self._alone(said, capability, uncertainty, looks.stored, window)
         return Checked(_answer(mask, looks, others, changes, uncertainty, window), window, uncertainty)
 
-    def looks(
-        self, said: Prompt, capability: Capability, others: Sequence[Rephrasing], window: Box, mpp: float
-    ) -> Looks:
+    def looks(self, said: Prompt, capability: Capability, others: Sequence[Rephrasing], window: Box) -> Looks:
         """The masks that reliability is computed from."""
         prompts = [said, *(Prompt(said.label, said.words, other.text, verbatim=True) for other in others)]
-        asked = [(prompt, capability) for prompt in prompts]
-        stored, *reworded = engine.look_for(
-            self.model, self.source, window, mpp, asked, features=self.features, stop=self.stop
-        )
-        changed = PerturbedSegmenter(self.model, TOGETHER, self.context)
-        (together,) = engine.look_for(changed, self.source, window, mpp, asked[:1], stop=self.stop)
+        stored, *reworded = self._found(window, prompts, capability, self.field.model)
+        (together,) = self._found(window, [said], capability, self._changed(TOGETHER))
         expected = stored.expected_dice or 0.0
         return Looks(stored.mask, expected, [each.mask for each in reworded], together.mask)
 
@@ -130,23 +119,38 @@ class Checker:
         uncertainty: NDArray[np.float32],
         stored: Mask2D,
         window: Box,
-        mpp: float,
     ) -> list[PictureChange]:
         """Each change by itself where the answers differ most, against the unchanged picture of the same part."""
-        side = max(16, round(CLOSE_LOOK_PX * capability.mpp / mpp))
+        side = max(16, round(CLOSE_LOOK_PX * capability.mpp / self.field.scale.mpp))
         weight = uncertainty + 0.05 * windows.edges(stored)
         part = windows.busiest(np.asarray(weight, np.float32), window, side, side)
-        asked = [(said, capability)]
-        (plain,) = engine.look_for(self.model, self.source, part, mpp, asked, stop=self.stop)
+        (plain,) = self._found(part, [said], capability, self.field.model)
         changes = []
         for kind in KINDS:
-            changed = PerturbedSegmenter(self.model, kind, self.context)
-            (found,) = engine.look_for(changed, self.source, part, mpp, asked, stop=self.stop)
+            (found,) = self._found(part, [said], capability, self._changed(kind))
             agreed = round(float(dice(plain.mask, found.mask)), 4)
             changes.append(
                 PictureChange(kind=kind.name, change=kind.words, region=part.as_list(), dice=agreed)
             )
         return changes
+
+    def _changed(self, change: Perturbation) -> PerturbedSegmenter:
+        return PerturbedSegmenter(self.field.model, change, self.context)
+
+    def _found(
+        self, region: Box, prompts: Sequence[Prompt], capability: Capability, model: Segmenter
+    ) -> list[engine.Found]:
+        """One answer per prompt. Only the picture as it is has features worth keeping: nobody asks for the others again."""
+        as_it_is = model is self.field.model
+        return engine.look_for(
+            model,
+            self.field.source,
+            region,
+            self.field.scale.mpp,
+            [(prompt, capability) for prompt in prompts],
+            features=self.field.features if as_it_is else None,
+            stop=self.control.stop,
+        )
 
 
 def _knowing(model: Segmenter, context: Context) -> Segmenter:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.target import Request, Target
+from tissuetalk.tools.answers.reliability import reliability_of
 from tissuetalk.tools.answers.results import Mask, MaskResources, Provenance, RelationInfo
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.explain.reliability import reliability_of
 from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.looking import Wanted
 from tissuetalk.tools.segment.scale import Scale

@@ -11,10 +11,10 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmentation.pointed import is_pointed
 from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.target import Request
+from tissuetalk.tools.answers.reliability import low_agreement
 from tissuetalk.tools.answers.results import Mask, SegmentResult, Warned
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.drawing.overlay import overlay_of
-from tissuetalk.tools.explain.reliability import low_agreement
 from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.segment import engine, looking, pointing, quality
 from tissuetalk.tools.segment.looking import look

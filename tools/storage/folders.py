@@ -11,7 +11,8 @@ from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.results import MeasureResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.explain import asking, explain
+from tissuetalk.tools.explain.explain import Access, explain
+from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.export import export
 from tissuetalk.tools.measure import measure
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -33,12 +34,8 @@ def explain_path(
     Raises UnknownResultError, explain's errors, and WorkspaceUnwritableError where the picture cannot be written.
     """
     folder = ResultFolder.existing(path)
-    explained = explain.explain_folder(
-        folder,
-        asking.read(question, classifier, folder.result()),
-        open_image=lambda: _image_of(folder),
-        load_model=registry.load,
-    )
+    request = ExplainRequest.of(question, classifier, folder.result())
+    explained = explain(folder, request, Access(lambda: _image_of(folder), registry.load))
     if explained.picture is None:
         return explained.result
     target = picture or path / "explanation.png"

@@ -1,6 +1,6 @@
 """From agreement to a calibrated reliability: the Dice with an expert's outline that masks like this one had.
 
-The curves are data (``reliability.json``), fitted by ``python -m tissuetalk.tools.explain.calibrate`` on held-out
+The curves are data (``reliability.json``), fitted by ``python -m benchmarks calibrate`` on held-out
 annotated images; they hold for the weights they name and for no others.
 """
 
@@ -24,7 +24,7 @@ HIGH, MEDIUM = 0.85, 0.7
 @lru_cache(maxsize=1)
 def calibration() -> dict[str, Any]:
     """The file as it is: curves by weights, the data they rest on, and how well they held."""
-    text = resources.files("tissuetalk.tools.explain").joinpath("reliability.json").read_text("utf-8")
+    text = resources.files("tissuetalk.tools.answers").joinpath("reliability.json").read_text("utf-8")
     stored: dict[str, Any] = json.loads(text)
     return stored
 

@@ -17,59 +17,57 @@ from pathlib import Path
 from PIL import Image
 
 from tissuetalk.models.errors import UnknownResultError
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.explain.asking import Asking
 from tissuetalk.tools.explain.explain import Explained
-from tissuetalk.tools.storage.result_folder import ResultFolder, write_whole
+from tissuetalk.tools.explain.request import ExplainRequest
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 FOLDER = "explanations"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What was kept; the picture is in memory."""
+class StoredExplanation:
+    """What was stored; the picture is in memory."""
 
     result: ExplainResult
     picture: Image.Image | None
 
 
-def key_of(asking: Asking) -> str:
-    return hashlib.sha256(json.dumps(asking.as_json()).encode()).hexdigest()[:20]
+def key_of(request: ExplainRequest) -> str:
+    return hashlib.sha256(json.dumps(request.model_dump(mode="json")).encode()).hexdigest()[:20]
 
 
-def keep(folder: ResultFolder, asking: Asking, explained: Explained) -> None:
-    """Write the answer, replacing an earlier one to the same question."""
-    key = key_of(asking)
-    (folder.path / FOLDER).mkdir(exist_ok=True)
+def store(folder: ResultFolder, request: ExplainRequest, explained: Explained) -> None:
+    """Write the answer, replacing an earlier one to the same question. The JSON comes last: it names the pictures."""
+    key = key_of(request)
     picture = None if explained.picture is None else _write(folder, f"{key}.png", explained.picture)
     maps = {mask_id: _write(folder, f"{key}-{mask_id}.png", each) for mask_id, each in explained.maps.items()}
     stability = [
         each.model_copy(update={"map": maps.get(each.mask_id)}) for each in explained.result.stability
     ]
     result = explained.result.model_copy(update={"picture": picture, "stability": stability})
-    write_whole(_json(folder, key), result.model_dump_json(indent=1))
+    write_whole(_json(folder, request), result.model_dump_json(indent=1))
 
 
 def _write(folder: ResultFolder, name: str, picture: Image.Image) -> str:
-    """The link of the file; readers see all of it or the one before."""
-    part = folder.path / FOLDER / f"{name}.part"
-    part.write_bytes(drawing.as_png(picture))
-    part.replace(folder.path / FOLDER / name)
+    """The link of the file."""
+    write_whole(folder.path / FOLDER / name, drawing.as_png(picture))
     return f"{FOLDER}/{name}"
 
 
-def kept(folder: ResultFolder, asking: Asking) -> Kept:
+def stored(folder: ResultFolder, request: ExplainRequest) -> StoredExplanation:
     """Raises UnknownResultError when the question was not answered yet."""
-    path = _json(folder, key_of(asking))
+    path = _json(folder, request)
     if not path.is_file():
         raise UnknownResultError("this explanation is gone; call explain with the same question again.")
     result = ExplainResult.model_validate_json(path.read_text("utf-8"))
     if result.picture is None:
-        return Kept(result, None)
+        return StoredExplanation(result, None)
     with Image.open(folder.path / result.picture) as picture:
         picture.load()
-        return Kept(result, picture)
+        return StoredExplanation(result, picture)
 
 
 def picture_file(folder: ResultFolder, name: str) -> bytes:
@@ -80,5 +78,5 @@ def picture_file(folder: ResultFolder, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _json(folder: ResultFolder, key: str) -> Path:
-    return folder.path / FOLDER / f"{key}.json"
+def _json(folder: ResultFolder, request: ExplainRequest) -> Path:
+    return folder.path / FOLDER / f"{key_of(request)}.json"

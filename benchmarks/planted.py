@@ -1,4 +1,4 @@
-"""Does object importance find what was planted? ``python -m tissuetalk.models.classifiers.planted DATA_FOLDER``.
+"""Does object importance find what was planted? ``python -m benchmarks planted DATA_FOLDER``.
 
 For each object in turn: train a slide classifier on bags whose label is that object, then ask on bags of unseen images which
 object it relied on. Prints one line per object; nothing is stored unless ``--out`` says where.
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tissuetalk.models.classifiers.bags import TissuePair, planted_bags, without_evidence
+from benchmarks.planted_bags import Sides, TissuePair, planted_bags, planted_tissues, without_evidence
+from benchmarks.planted_objects import parted
 from tissuetalk.models.classifiers.blur import SIGMA_PX
 from tissuetalk.models.classifiers.classifier import Classifier, predict_bag, sizes_of
 from tissuetalk.models.classifiers.classifier_file import ClassifierCard
@@ -32,8 +33,6 @@ from tissuetalk.models.classifiers.patch_encoder import (
     encode_bag,
     load_encoder,
 )
-from tissuetalk.models.classifiers.planted_objects import parted
-from tissuetalk.models.classifiers.tissues import Sides, planted_tissues
 from tissuetalk.models.classifiers.train_mil import TrainSettings, probabilities, train_attention
 
 CLASSES = ("without", "with")
@@ -200,9 +199,7 @@ def _share(answers: Iterable[bool]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tissuetalk.models.classifiers.planted", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks planted", description=__doc__)
     parser.add_argument("data", type=Path, help="folder with the data sets")
     parser.add_argument("--planted", nargs="*", help="only these objects; default is each in turn")
     parser.add_argument("--encoder", help="a ViT's folder or hub id; default is our own encoder")
@@ -238,7 +235,3 @@ def line(row: Figures) -> str:
         f"{row.flips_blurred:.0%}, when replaced {row.flips_replaced:.0%}; importance {row.median_importance:.3g}, others "
         f"{row.median_others:.3g}, control {row.median_control:.3g}"
     )
-
-
-if __name__ == "__main__":
-    main()

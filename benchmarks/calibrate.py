@@ -1,4 +1,4 @@
-"""Fit and check the reliability curves: ``python -m tissuetalk.tools.explain.calibrate DATA [MODEL]``.
+"""Fit and check the reliability curves: ``python -m benchmarks calibrate DATA [MODEL]``.
 
 Every held-out annotated image is asked for what is annotated on it, as it is and once in a worse state, so that the
 curves know bad masks as well. A curve is the mean Dice of eight equally full bins of a signal, made monotone, from (0, 0) to (1, 1). How well it
@@ -7,9 +7,9 @@ holds is measured by leaving out whole groups (patients, slides), and on sets th
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,11 +28,14 @@ from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmenter import RGB, Context, Segmenter
 from tissuetalk.models.training.validate import EVALUATION_ONLY, ask, held_out
-from tissuetalk.tools.explain import perturbing, windows
-from tissuetalk.tools.explain.reliability import Signal
-from tissuetalk.tools.explain.stability import Checker
+from tissuetalk.tools.answers import reliability
+from tissuetalk.tools.answers.reliability import Signal
+from tissuetalk.tools.explain import perturbations, windows
+from tissuetalk.tools.explain.stability import StabilityCheck
+from tissuetalk.tools.segment.field import FieldOfView
+from tissuetalk.tools.segment.scale import Scale
 
-OUT = Path(__file__).with_name("reliability.json")
+OUT = Path(reliability.__file__).with_name("reliability.json")
 MOST_OF_A_SET = 24
 SIDE_PX = 640
 """Side of the part that is compared, in pixels at the model's scale."""
@@ -47,16 +50,16 @@ def _noisy(rgb: RGB) -> RGB:
 
 
 WORSE: dict[str, Callable[[RGB], RGB]] = {
-    "out of focus": lambda rgb: perturbing.blurred(rgb, 2.2),
-    "faded": lambda rgb: perturbing.restained(rgb, 0.5, 0.6),
-    "too pink": lambda rgb: perturbing.restained(rgb, 0.7, 1.6),
+    "out of focus": lambda rgb: perturbations.blurred(rgb, 2.2),
+    "faded": lambda rgb: perturbations.restained(rgb, 0.5, 0.6),
+    "too pink": lambda rgb: perturbations.restained(rgb, 0.7, 1.6),
     "noisy": _noisy,
 }
 WRONG_SCALE = {"scale off by 1.6": 1.6, "scale off by 0.6": 0.6}
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScoredMask:
     """One mask with its signals and its true Dice."""
 
     dataset: str
@@ -68,7 +71,7 @@ class Seen:
     dice: float
 
 
-def observe(model: Segmenter, example: Example, target: str, condition: str) -> Seen | None:
+def observe(model: Segmenter, example: Example, target: str, condition: str) -> ScoredMask | None:
     """Ask as ``explain`` does. None when nothing was found: an empty mask has no reliability."""
     labelled = example.targets[target]
     worse = WORSE.get(condition)
@@ -83,13 +86,15 @@ def observe(model: Segmenter, example: Example, target: str, condition: str) -> 
         truth, known = labelled.label == FOREGROUND, labelled.label != UNKNOWN
         side = round(SIDE_PX * capability.mpp / mpp)
         window = windows.busiest(windows.edges(truth), region, side, side)
-        checker = Checker(model, source, context=Context({}))
-        looks = checker.looks(said, capability, rephrasings(target), window, mpp)
+        field = FieldOfView(source, model, region, Scale(mpp, "given"))
+        looks = StabilityCheck(field, context=Context({})).looks(
+            said, capability, rephrasings(target), window
+        )
     if not looks.stored.any():
         return None
     part = windows.inside(window, region, truth.shape)
     score = dice(looks.stored & known[part], truth[part])
-    return Seen(
+    return ScoredMask(
         example.dataset,
         example.group,
         target,
@@ -100,7 +105,7 @@ def observe(model: Segmenter, example: Example, target: str, condition: str) -> 
     )
 
 
-def observe_all(model: Segmenter, root: Path) -> Iterator[Seen]:
+def observe_all(model: Segmenter, root: Path) -> Iterator[ScoredMask]:
     """Held-out images, at most MOST_OF_A_SET of a set, and the sets for evaluation only as they are."""
     counted: Counter[str] = Counter()
     states = [*WORSE, *WRONG_SCALE]
@@ -143,7 +148,9 @@ def read(curve: Curve, signal: Sequence[float]) -> NDArray[np.float64]:
     return np.asarray(np.interp(signal, [x for x, _ in curve], [y for _, y in curve]), np.float64)
 
 
-def check(curve_of: Callable[[Seen], Curve], seen: Sequence[Seen], signal: Signal) -> dict[str, float]:
+def check(
+    curve_of: Callable[[ScoredMask], Curve], seen: Sequence[ScoredMask], signal: Signal
+) -> dict[str, float]:
     """How far the stated reliability is from the true Dice."""
     stated = [float(read(curve_of(each), [getattr(each, signal)])[0]) for each in seen]
     true = [each.dice for each in seen]
@@ -156,7 +163,7 @@ def check(curve_of: Callable[[Seen], Curve], seen: Sequence[Seen], signal: Signa
     }
 
 
-def calibrate(seen: Sequence[Seen], signal: Signal) -> dict[str, Any]:
+def calibrate(seen: Sequence[ScoredMask], signal: Signal) -> dict[str, Any]:
     """The curve over all sets that may be used, and how it does on groups and sets it never saw."""
     ours = [each for each in seen if each.dataset not in EVALUATION_ONLY]
     others = [each for each in seen if each.dataset in EVALUATION_ONLY]
@@ -176,26 +183,26 @@ def calibrate(seen: Sequence[Seen], signal: Signal) -> dict[str, Any]:
     }
 
 
-def main(root: Path, model_name: str | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Adds or replaces the curves of one model's weights."""
-    model = registry.load(model_name)
-    store(model, list(observe_all(model, root)))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks calibrate", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder with the data sets")
+    parser.add_argument("model", nargs="?", help="default: the default model")
+    told = parser.parse_args(arguments)
+    model = registry.load(told.model)
+    store(model, list(observe_all(model, told.data)))
 
 
-def store(model: Segmenter, seen: Sequence[Seen]) -> None:
+def store(model: Segmenter, seen: Sequence[ScoredMask]) -> None:
     """Fit both curves and write them, with what they rest on, into the data file."""
     content = json.loads(OUT.read_text("utf-8"))
     ours = [each for each in seen if each.dataset not in EVALUATION_ONLY]
     entry: dict[str, Any] = {
         "model": model.card.name,
-        "made_by": "python -m tissuetalk.tools.explain.calibrate",
+        "made_by": "python -m benchmarks calibrate",
         "fitted_on": dict(Counter(f"{each.dataset}/{each.target}" for each in ours)),
         "states": dict(Counter(each.condition for each in ours)),
         **{str(signal): calibrate(seen, signal) for signal in SIGNALS},
     }
     content["models"][model.weights_sha256] = entry
     OUT.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:3])

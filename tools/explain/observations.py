@@ -12,16 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.control import Control
+from tissuetalk.models.images import Box
 from tissuetalk.models.segmentation.pointed import is_pointed
 from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
+from tissuetalk.prompts.question import concepts_in
 from tissuetalk.tools.answers.explained import Observation
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.explain.asking import concepts_in
 from tissuetalk.tools.segment import engine
+from tissuetalk.tools.segment.field import FieldOfView
 from tissuetalk.tools.segment.records import bounding_box
-from tissuetalk.tools.storage.features import FeatureCache
 
 MOST_WORKING_PX = 2048 * 2048
 """Largest region, in pixels at the scale of a target, that an overview is looked through for what nobody asked for."""
@@ -33,7 +34,7 @@ ANYTHING = Prompt(None, "a thing without a name", "a thing without a name")
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observed:
     """One observation, with its [H, W] labels over the region when there is something to draw."""
 
     answer: Observation
@@ -81,19 +82,15 @@ def _organ(result: SegmentResult) -> str | None:
 
 def observe(
     result: SegmentResult,
-    model: Segmenter,
-    source: ImageSource,
+    field: FieldOfView,
     *,
-    mpp: float,
     most_px: int = MOST_WORKING_PX,
-    features: FeatureCache | None = None,
-    progress: engine.Progress = lambda done, what: None,
-    stop: engine.Stop = lambda: False,
-) -> list[Seen]:
+    control: Control = Control(),
+) -> list[Observed]:
     """Numbered on from the masks that were found. most_px: at the scale of a target. Raises CancelledError."""
-    region = Box.from_sequence(result.image.region)
+    region, mpp = field.region, field.scale.mpp
     asked, left = [], []
-    for prompt, capability in unmentioned(result, model):
+    for prompt, capability in unmentioned(result, field.model):
         zoom = mpp / capability.mpp
         if zoom > COARSEST:
             left.append(_not_looked_for(capability.target, f"{mpp:.2g} µm/px is too coarse for it"))
@@ -103,20 +100,24 @@ def observe(
             )
         else:
             asked.append((prompt, capability))
-    found = (
-        engine.look_for(model, source, region, mpp, asked, features=features, progress=progress, stop=stop)
-        if asked
-        else []
+    found = engine.look_for(
+        field.model,
+        field.source,
+        region,
+        mpp,
+        asked,
+        features=field.features,
+        progress=control.progress,
+        stop=control.stop,
     )
-    known_scale = result.image.mpp_source in ("file", "given")
     number, seen = sum(mask.found for mask in result.masks), []
     for (_, capability), maps in zip(asked, found, strict=True):
         number += bool(maps.mask.any())
-        seen.append(_seen(capability.target, maps, region, number, mpp if known_scale else None))
+        seen.append(_observed(capability.target, maps, region, number, result.image.known_mpp))
     return seen + left
 
 
-def _seen(name: str, maps: engine.Found, region: Box, number: int, mpp: float | None) -> Seen:
+def _observed(name: str, maps: engine.Found, region: Box, number: int, mpp: float | None) -> Observed:
     if not maps.mask.any():
         statement = f"{name}: not mentioned, looked for and not found; presence {maps.presence:.2f}"
         return _nothing(name, round(maps.presence, 4), statement)
@@ -139,14 +140,14 @@ def _seen(name: str, maps: engine.Found, region: Box, number: int, mpp: float | 
         statement=f"{name}: not mentioned; the model outlines {objects}{share:.1%} of the region as this "
         f"(presence {maps.presence:.2f}). An observation to look at, not a diagnosis.",
     )
-    return Seen(answer, labels)
+    return Observed(answer, labels)
 
 
-def _not_looked_for(name: str, why: str) -> Seen:
+def _not_looked_for(name: str, why: str) -> Observed:
     return _nothing(name, None, f"{name}: not looked for, {why}")
 
 
-def _nothing(name: str, presence: float | None, statement: str) -> Seen:
+def _nothing(name: str, presence: float | None, statement: str) -> Observed:
     answer = Observation(
         number=None,
         name=name,
@@ -160,7 +161,7 @@ def _nothing(name: str, presence: float | None, statement: str) -> Seen:
         colour=None,
         statement=statement,
     )
-    return Seen(answer, None)
+    return Observed(answer, None)
 
 
 def summary(seen: Sequence[Observation]) -> str | None:

@@ -1,4 +1,4 @@
-"""Does the object map find what was planted? ``python -m tissuetalk.models.classifiers.planted_objects DATA_FOLDER``.
+"""Does the object map find what was planted? ``python -m benchmarks planted-objects DATA_FOLDER``.
 
 Both classifiers are trained on the same bags, whose label is one planted object: the object-aware one (route B) and the
 standard one (route A). On bags of unseen images: does the planted object rank first, does the map point at it, does the answer
@@ -19,16 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.planted_bags import Sides, TissuePair, planted_bags, planted_tissues, without_evidence
 from tissuetalk.models.classifiers.activation_maps import (
     ObjectMap,
     mask_at,
     object_map,
     paint_patch,
     patch_map,
-    pointing_hit,
-    token_map,
 )
-from tissuetalk.models.classifiers.bags import TissuePair, planted_bags, without_evidence
 from tissuetalk.models.classifiers.metrics import classification_scores, over_seeds
 from tissuetalk.models.classifiers.mil import AttentionMIL
 from tissuetalk.models.classifiers.object_aware import ObjectAwareModel
@@ -37,8 +35,8 @@ from tissuetalk.models.classifiers.object_lists import with_other
 from tissuetalk.models.classifiers.object_pooling import ObjectBag, masks_of, pool_objects
 from tissuetalk.models.classifiers.patch_bag import DrawnBag, Mask, Patch
 from tissuetalk.models.classifiers.patch_encoder import PatchEncoder, load_encoder, to_batch
-from tissuetalk.models.classifiers.tissues import Sides, planted_tissues
 from tissuetalk.models.classifiers.train_mil import TrainSettings, probabilities, train_attention
+from tissuetalk.models.errors import InvalidArgumentError
 
 SETTINGS = TrainSettings(epochs=8, earliest=3, patience=3, learning_rate=1e-3, weight_decay=3e-2, hidden=64)
 """Of both classifiers: many small bags of few patches learn in few epochs. Tokens see beyond their own place, so with less decay
@@ -60,7 +58,7 @@ class ReadPatch:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReadBag:
     """One bag as both classifiers read it. vectors: [N, d] for the standard one. patches: where its maps come from."""
 
     bag: DrawnBag
@@ -74,24 +72,24 @@ class Seen:
         return torch.stack([patch.tokens for patch in self.patches])
 
 
-class Reader:
+class PatchReader:
     """Encodes each patch once; bags share patches, so most of an experiment is in memory."""
 
     def __init__(self, encoder: PatchEncoder, objects: Sequence[str]) -> None:
         self.encoder, self.objects = encoder, tuple(objects)
         self._known: dict[int, tuple[Patch, ReadPatch]] = {}
 
-    def see(self, bags: Sequence[DrawnBag]) -> list[Seen]:
-        return [self._seen(bag) for bag in bags]
+    def read(self, bags: Sequence[DrawnBag]) -> list[ReadBag]:
+        return [self._bag(bag) for bag in bags]
 
-    def _seen(self, bag: DrawnBag) -> Seen:
-        patches = tuple(self._read(patch, bag.objects) for patch in bag.patches)
+    def _bag(self, bag: DrawnBag) -> ReadBag:
+        patches = tuple(self._patch(patch, bag.objects) for patch in bag.patches)
         features = np.stack([patch.features for patch in patches])
         coverage = np.stack([patch.coverage for patch in patches])
         vectors = torch.stack([patch.tokens.mean((0, 1)) for patch in patches])
-        return Seen(bag, patches, vectors, ObjectBag(self.objects, features, coverage))
+        return ReadBag(bag, patches, vectors, ObjectBag(self.objects, features, coverage))
 
-    def _read(self, patch: Patch, looked_for: Sequence[str]) -> ReadPatch:
+    def _patch(self, patch: Patch, looked_for: Sequence[str]) -> ReadPatch:
         if id(patch) not in self._known:
             alone = DrawnBag("", (patch,), tuple(looked_for), 0)
             tokens = self.encoder.encode(to_batch([patch.pixels])).tokens
@@ -148,16 +146,18 @@ def parted(pairs: Sequence[TissuePair]) -> tuple[list[TissuePair], list[TissuePa
     return sides
 
 
-def measure(reader: Reader, sides: Sides, planted: str, *, bags: tuple[int, int], seed: int) -> ObjectFigures:
+def measure(
+    reader: PatchReader, sides: Sides, planted: str, *, bags: tuple[int, int], seed: int
+) -> ObjectFigures:
     """Train both classifiers on ``bags[0]`` bags and test them on ``bags[1]`` bags of unseen images."""
     start = perf_counter()
     learning, stopping = parted(sides.train)
-    train = reader.see(planted_bags(learning, planted, count=bags[0], seed=seed, name="train"))
-    stop = reader.see(planted_bags(stopping, planted, count=VALIDATION_BAGS, seed=seed, name="stop"))
-    test = reader.see(planted_bags(sides.test, planted, count=bags[1], seed=seed + 1, name="test"))
+    train = reader.read(planted_bags(learning, planted, count=bags[0], seed=seed, name="train"))
+    stop = reader.read(planted_bags(stopping, planted, count=VALIDATION_BAGS, seed=seed, name="stop"))
+    test = reader.read(planted_bags(sides.test, planted, count=bags[1], seed=seed + 1, name="test"))
     aware, standard = _both(train, stop, seed)
     carriers = [one for one in test if one.bag.label]
-    swapped = reader.see([without_evidence(one.bag, sides.test, seed=i) for i, one in enumerate(carriers)])
+    swapped = reader.read([without_evidence(one.bag, sides.test, seed=i) for i, one in enumerate(carriers)])
     evidence = [_evidence(one.bag, planted) for one in carriers]
     maps = [object_map(aware, one.pooled, 1) for one in carriers]
     return ObjectFigures(
@@ -195,7 +195,9 @@ def measure(reader: Reader, sides: Sides, planted: str, *, bags: tuple[int, int]
     )
 
 
-def _both(train: Sequence[Seen], stop: Sequence[Seen], seed: int) -> tuple[ObjectAwareModel, AttentionMIL]:
+def _both(
+    train: Sequence[ReadBag], stop: Sequence[ReadBag], seed: int
+) -> tuple[ObjectAwareModel, AttentionMIL]:
     labels, settings = [one.bag.label for one in train], replace(SETTINGS, seed=seed)
     aware, _ = train_objects(
         [one.pooled for one in train],
@@ -219,9 +221,34 @@ def _evidence(bag: DrawnBag, planted: str) -> Mask:
     return np.stack([mask_at(bag, i, planted, (GRID_PX, GRID_PX)) for i in range(len(bag))])
 
 
-def _painted(one: Seen, found: ObjectMap, *, fine: bool) -> NDArray[np.float32]:
+def _painted(one: ReadBag, found: ObjectMap, *, fine: bool) -> NDArray[np.float32]:
     size = (GRID_PX, GRID_PX)
     return np.stack([paint_patch(found, one.bag, i, size, fine=fine) for i in range(len(one.bag))])
+
+
+@torch.no_grad()
+def token_map(model: AttentionMIL, tokens: Tensor, class_index: int) -> NDArray[np.float32]:
+    """[N, h, w] vanilla class activation map from [N, h, w, d] tokens: the shares of a patch split among its tokens.
+
+    Raises InvalidArgumentError for a model with a layer before the attention: its shares do not split.
+    """
+    if model.config.pre_fc:
+        raise InvalidArgumentError("a classifier with a pre_fc layer has no token map; ask for its patch map")
+    model.eval()
+    _, height, width, _ = tokens.shape
+    _, attention = model.attend(tokens.mean((1, 2)))
+    share = model.project(tokens) @ model.classify.weight[class_index]
+    split: NDArray[np.float32] = (attention[:, None, None] * share / (height * width)).numpy()
+    return split
+
+
+def pointing_hit(activation: NDArray[np.float32], evidence: Mask) -> float:
+    """Pointing game: whether the map's maximum lies in the evidence; with tied maxima, the share of them that does.
+
+    Both arrays have the same shape; NaN is outside the map.
+    """
+    peak = activation == np.nanmax(activation)
+    return float((peak & evidence).sum() / peak.sum())
 
 
 def _enlarged(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -234,7 +261,7 @@ def _pointing(maps: Sequence[NDArray[np.float32]], evidence: Sequence[Mask]) -> 
     return float(np.mean([pointing_hit(one, where) for one, where in zip(maps, evidence, strict=True)]))
 
 
-def _patch_pointing(values: Sequence[NDArray[np.float32]], carriers: Sequence[Seen]) -> float:
+def _patch_pointing(values: Sequence[NDArray[np.float32]], carriers: Sequence[ReadBag]) -> float:
     return float(
         np.mean([int(each.argmax()) in one.bag.evidence for each, one in zip(values, carriers, strict=True)])
     )
@@ -249,15 +276,13 @@ def _flips(
     return float((~left[known]).mean()) if known.any() else float("nan")
 
 
-def _scores(shares: NDArray[np.float64], test: Sequence[Seen]) -> tuple[float, float, float]:
+def _scores(shares: NDArray[np.float64], test: Sequence[ReadBag]) -> tuple[float, float, float]:
     found = classification_scores(shares, [one.bag.label for one in test], resamples=1)
     return found.macro_auc.value, found.macro_accuracy.value, found.macro_f1.value
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tissuetalk.models.classifiers.planted_objects", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks planted-objects", description=__doc__)
     parser.add_argument("data", type=Path, help="folder with the data sets")
     parser.add_argument("--encoder", help="a ViT's folder or hub id; default is our own encoder")
     parser.add_argument("--bags", type=int, nargs=2, default=(600, 60), metavar=("TRAIN", "TEST"))
@@ -266,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = parser.parse_args(arguments)
     sides = planted_tissues(told.data, most=PATCHES)
     objects = [pair.object for pair in sides.train]
-    reader = Reader(load_encoder(told.encoder), with_other(objects))
+    reader = PatchReader(load_encoder(told.encoder), with_other(objects))
     table: list[ObjectFigures] = []
     for seed in told.seeds:
         for planted in objects:
@@ -332,7 +357,3 @@ def summary(table: Sequence[ObjectFigures]) -> str:
         f"{mean([row.standard.pointing for row in table]):.3f} vanilla activation map, "
         f"{mean([row.chance for row in table]):.3f} chance"
     )
-
-
-if __name__ == "__main__":
-    main()
