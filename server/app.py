@@ -20,7 +20,7 @@ from tissuetalk.server.errors import CodesFirst, readable_errors
 from tissuetalk.server.lazy import LazyDesk
 from tissuetalk.server.resources import add_resources
 from tissuetalk.tools.answers.explained import ExplainResult
-from tissuetalk.tools.answers.job import JobStatus
+from tissuetalk.tools.answers.jobs import JobStatus
 from tissuetalk.tools.answers.results import (
     LibraryResult,
     MeasureResult,

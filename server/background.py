@@ -13,7 +13,7 @@ from tissuetalk.server.lazy import LazyDesk
 
 if TYPE_CHECKING:
     from tissuetalk.tools.answers.explained import ExplainResult
-    from tissuetalk.tools.answers.job import JobStatus
+    from tissuetalk.tools.answers.jobs import JobStatus
     from tissuetalk.tools.answers.results import Answer, SegmentAnswer, SegmentResult
     from tissuetalk.tools.explain.request import ExplainRequest
     from tissuetalk.tools.segment.order import Order

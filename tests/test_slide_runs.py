@@ -30,7 +30,7 @@ from tissuetalk.models.errors import (
     WorkspaceUnwritableError,
 )
 from tissuetalk.prompts.target import Relation, Target
-from tissuetalk.tools.answers.preliminary import Preliminary
+from tissuetalk.tools.answers.jobs import Preliminary
 from tissuetalk.tools.masks import tissue
 from tissuetalk.tools.segment import maps
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from tissuetalk.models.errors import CancelledError, TissuetalkError
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult
-from tissuetalk.tools.answers.job import JobError, JobStatus
-from tissuetalk.tools.answers.preliminary import Preliminary
+from tissuetalk.tools.answers.jobs import JobError, JobStatus, Preliminary
 from tissuetalk.tools.answers.results import Answer, SegmentAnswer, SegmentResult
 from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.segment.first_look import JSON_NAME, PICTURE_NAME

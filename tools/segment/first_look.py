@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import UnreadableImageError
-from tissuetalk.tools.answers.preliminary import EarlyFinding, Preliminary
+from tissuetalk.tools.answers.jobs import EarlyFinding, Preliminary
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.tissue import SAMPLE_PX, SAMPLES, sample, tissue_mask
 from tissuetalk.tools.segment.grid import Window, inside
