@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.prompts.glossary import card_for
-from tissuetalk.prompts.lexicon import load_terms
 from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
+from tissuetalk.prompts.words import load_terms
 
 Mask = NDArray[np.bool_]
 RGB = NDArray[np.uint8]

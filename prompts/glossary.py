@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tissuetalk.models.errors import UnknownLabelError
-from tissuetalk.prompts.lexicon import lexicon, load_terms
+from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.taxonomy import Label, nearest_labels
-from tissuetalk.prompts.words import phrase
+from tissuetalk.prompts.words import load_terms, phrase
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
-import yaml
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from tissuetalk.prompts.taxonomy import is_label
-from tissuetalk.prompts.words import Token, phrase, tokens
+from tissuetalk.prompts.words import Token, Words, load_terms, phrase, tokens, word_set
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-ARTICLES = frozenset({"the", "a", "an", "that", "those", "these", "any"})
+ARTICLES = word_set("the a an that those these any")
 Node = dict[str, Any]
 
 
@@ -66,13 +63,6 @@ class Hit:
     last: int
 
 
-@lru_cache(maxsize=16)
-def load_terms(name: str) -> Any:
-    """One YAML file of `terms/`."""
-    text = resources.files("tissuetalk.prompts").joinpath("terms", name).read_text(encoding="utf-8")
-    return yaml.load(text, Loader=LOADER)
-
-
 def grow(tree: Node, words: Sequence[str], value: Any) -> None:
     """Add one phrase to a tree of words; the value hangs under the empty word."""
     node = tree
@@ -81,12 +71,15 @@ def grow(tree: Node, words: Sequence[str], value: Any) -> None:
     node[""] = value
 
 
-def longest(tree: Node, words: Sequence[Token], start: int, text: str) -> tuple[int, Any] | None:
-    """The longest phrase that begins at token `start`: its last token and value. Articles inside are skipped."""
+def longest(tree: Node, words: Words, start: int, stop: int | None = None) -> tuple[int, Any] | None:
+    """The longest phrase that begins at token `start` and ends before `stop`: its last token and value.
+
+    Articles inside are skipped.
+    """
     node, best = tree, None
-    for index in range(start, len(words)):
+    for index in range(start, len(words) if stop is None else stop):
         word = words[index]
-        if index > start and not joins(text, words[index - 1].end, word.start):
+        if index > start and not joins(words.gap(index - 1, index)):
             break
         if word.norm in node:
             node = node[word.norm]
@@ -97,9 +90,19 @@ def longest(tree: Node, words: Sequence[Token], start: int, text: str) -> tuple[
     return best
 
 
-def joins(text: str, end: int, start: int) -> bool:
-    """Whether nothing stands between two words that would part a phrase: scanners turn line ends into stops."""
-    gap = text[end:start]
+def phrases_of(tree: Node, words: Words) -> list[tuple[int, int, Any]]:
+    """All phrases of a tree from the left, longest first, none overlapping: (first token, last token, value)."""
+    found, index = [], 0
+    while index < len(words):
+        hit = longest(tree, words, index)
+        if hit is not None:
+            found.append((index, *hit))
+        index = index + 1 if hit is None else hit[0] + 1
+    return found
+
+
+def joins(gap: str) -> bool:
+    """Whether nothing between two words parts a phrase: scanners turn line ends into stops."""
     return len(gap) <= 6 and not any(mark in gap for mark in ",;:()[]?!=+") and gap.count(".") <= 1
 
 
@@ -139,12 +142,12 @@ class Lexicon:
         grow(self.tree, words, concept)
         self.words.update(words)
 
-    def find(self, words: Sequence[Token], text: str) -> list[Hit]:
+    def find(self, words: Words) -> list[Hit]:
         """All phrases, longest first from the left, none overlapping."""
         hits: list[Hit] = []
         index = 0
         while index < len(words):
-            found = longest(self.tree, words, index, text)
+            found = longest(self.tree, words, index)
             if found is not None:
                 hits.append(Hit(found[1], index, found[0]))
                 index = found[0] + 1
@@ -241,11 +244,12 @@ def respell(word: str, loose: bool) -> str:
     return str(best[0])
 
 
-def read_words(text: str, *, loose: bool) -> list[Token]:
+def read_words(text: str, *, loose: bool) -> Words:
     """The tokens of a text with misspelt words put right in `norm`; offsets and `lower` stay verbatim."""
-    return [
+    found = (
         Token(respell(token.norm, loose), token.lower, token.start, token.end)
         if token.norm.isalpha()
         else token
         for token in tokens(text)
-    ]
+    )
+    return Words.of(found, text)

@@ -17,7 +17,7 @@ _NO_OBJECT = frozenset({"diagnosis", "prognosis", "anastomosis"})
 def unread(text: str) -> tuple[Span, ...]:
     """Where such words stand, in order. A noun such as "bodies" is taken with the word before it."""
     words = read_words(text, loose=False)
-    known = {index for hit in lexicon().find(words, text) for index in range(hit.first, hit.last + 1)}
+    known = {index for hit in lexicon().find(words) for index in range(hit.first, hit.last + 1)}
     gaps = []
     for index, word in enumerate(words):
         if index in known or word.norm in _NO_OBJECT:
@@ -31,4 +31,4 @@ def unread(text: str) -> tuple[Span, ...]:
 
 def is_known(words: str) -> bool:
     """Whether the lexicon knows an object: that it has no label is then an answer, not a gap."""
-    return bool(lexicon().find(read_words(words, loose=False), words))
+    return bool(lexicon().find(read_words(words, loose=False)))

@@ -6,12 +6,12 @@ organ has are clues. Family and earlier disease do not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
-from tissuetalk.prompts.lexicon import Node, grow, lexicon, load_terms, longest
+from tissuetalk.prompts.lexicon import Node, grow, lexicon, phrases_of
 from tissuetalk.prompts.taxonomy import REGIONS
-from tissuetalk.prompts.words import Token, phrase, tokens
+from tissuetalk.prompts.words import Words, load_terms, phrase, tokens
 
 NAME_WEIGHT, CLUE_WEIGHT, STRONG_WEIGHT, HEAD_WEIGHT, TUMOR_WEIGHT = 4.0, 1.5, 7.0, 6.0, 6.0
 REPEATED = 0.4
@@ -28,23 +28,13 @@ def _tree() -> Node:
     return tree
 
 
-def organ_hits(words: Sequence[Token], text: str) -> list[tuple[int, int, str, float]]:
+def organ_hits(words: Words) -> list[tuple[int, int, str, float]]:
     """Every word that points to an organ: (first token, last token, region, weight)."""
-    hits = []
-    index = 0
-    while index < len(words):
-        found = longest(_tree(), words, index, text)
-        if found is None:
-            index += 1
-            continue
-        region, weight = found[1]
-        hits.append((index, found[0], region, weight))
-        index = found[0] + 1
-    return hits
+    return [(first, last, *value) for first, last, value in phrases_of(_tree(), words)]
 
 
 def organ_of(
-    words: Sequence[Token], text: str, *, heads: Iterable[int] = (), ignored: Iterable[tuple[int, int]] = ()
+    words: Words, *, heads: Iterable[int] = (), ignored: Iterable[tuple[int, int]] = ()
 ) -> str | None:
     """The region of the taxonomy a text is about, or None when it does not say.
 
@@ -53,11 +43,11 @@ def organ_of(
     spans, starts = tuple(ignored), tuple(heads)
     score: dict[str, float] = {}
     seen: set[tuple[str, ...]] = set()
-    for first, last, region, weight in organ_hits(words, text):
+    for first, last, region, weight in organ_hits(words):
         start = words[first].start
         if any(low <= start < high for low, high in spans):
             continue
-        name = tuple(word.norm for word in words[first : last + 1])
+        name = tuple(words.norms(first, last + 1))
         value = weight * (REPEATED if name in seen else 1.0)
         seen.add(name)
         if weight >= NAME_WEIGHT and _names_the_tumor(words, first, last):
@@ -73,11 +63,11 @@ def organ_of(
     return None if best == ELSEWHERE else best
 
 
-def _names_the_tumor(words: Sequence[Token], first: int, last: int) -> bool:
+def _names_the_tumor(words: Words, first: int, last: int) -> bool:
     """ "adenocarcinoma of the endometrium", "prostatic adenocarcinoma": the organ word belongs to a tumour's name."""
     heads = lexicon().tumor_heads
-    before = [word.norm for word in words[max(0, first - 4) : first]]
-    after = [word.norm for word in words[last + 1 : last + 3]]
+    before = words.norms(first - 4, first)
+    after = words.norms(last + 1, last + 3)
     followed = bool(after) and (after[0] in heads or (after[0] in lexicon().modifiers and after[-1] in heads))
     return ("of" in before and bool(heads & set(before))) or followed
 
@@ -89,4 +79,4 @@ def region_of(name: str | None) -> str | None:
     plain = " ".join(name.lower().split())
     if plain in REGIONS:
         return None if plain == "unspecified" else plain
-    return organ_of(tokens(name), name)
+    return organ_of(tokens(name))

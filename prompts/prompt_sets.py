@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.prompts.lexicon import LOADER
+from tissuetalk.prompts.words import LOADER
 
 GroupType = Literal["T1", "T2"]
 Quality = Literal["low", "medium", "high"]

@@ -143,7 +143,7 @@ def asks_for_a_diagnosis(question: str | None) -> bool:
 def concepts_in(text: str) -> list[Concept]:
     """Everything a text names that the lexicon knows, in the order it is named."""
     words = read_words(text, loose=True)
-    return list({hit.concept.id: hit.concept for hit in lexicon().find(words, text)}.values())
+    return list({hit.concept.id: hit.concept for hit in lexicon().find(words)}.values())
 
 
 def mask_numbers(question: str) -> list[int]:

@@ -50,7 +50,7 @@ class RuleReader:
         kind = kind_of(text)
         if kind == "report":
             reading = read_report(text, region)
-            request = Request("report", targets_of(reading, text), reading.organ)
+            request = Request("report", targets_of(reading), reading.organ)
         else:
             request = read_request(text, region, kind == "exploratory")
         if not request.targets:

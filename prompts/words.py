@@ -6,96 +6,18 @@ British and American spelling, plurals and case fall together, so that the lexic
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]{1,2}(?![^\W\d_]))?|\d+(?:[.,]\d+)?")
 """Runs of letters (with a short apostrophe ending) or a number; every hyphen and slash separates."""
-
-_IRREGULAR = {
-    "nuclei": "nucleus",
-    "nucleoli": "nucleolus",
-    "mitoses": "mitosis",
-    "glomeruli": "glomerulus",
-    "metastases": "metastasis",
-    "granulomata": "granuloma",
-    "carcinomata": "carcinoma",
-    "papillae": "papilla",
-    "villi": "villus",
-    "acini": "acinus",
-    "alveoli": "alveolus",
-    "bronchi": "bronchus",
-    "bronchioli": "bronchiole",
-    "foci": "focus",
-    "septa": "septum",
-    "lumina": "lumen",
-    "nevi": "nevus",
-    "thrombi": "thrombus",
-    "emboli": "embolus",
-    "calculi": "calculus",
-    "diverticula": "diverticulum",
-    "fungi": "fungus",
-    "bacteria": "bacterium",
-    "hyphae": "hypha",
-    "calices": "calyx",
-    "biopsies": "biopsy",
-    "ovaries": "ovary",
-    "arteries": "artery",
-    "bodies": "body",
-    "cavities": "cavity",
-    "necroses": "necrosis",
-    "diagnoses": "diagnosis",
-    "fibroses": "fibrosis",
-    "adnexae": "adnexa",
-    "cells": "cell",
-    "leiomyomata": "leiomyoma",
-    "testes": "testis",
-    "mice": "mouse",
-    "teeth": "tooth",
-    "has": "has",
-    "was": "was",
-    "this": "this",
-    "is": "is",
-    "does": "does",
-    "yes": "yes",
-    "us": "us",
-    "pus": "pus",
-    "lens": "lens",
-    "gas": "gas",
-}
-
-_AMERICAN = (
-    (re.compile(r"tumour"), "tumor"),
-    (re.compile(r"colour"), "color"),
-    (re.compile(r"favour"), "favor"),
-    (re.compile(r"neighbour"), "neighbor"),
-    (re.compile(r"behaviour"), "behavior"),
-    (re.compile(r"oedema"), "edema"),
-    (re.compile(r"oesoph"), "esoph"),
-    (re.compile(r"haem"), "hem"),
-    (re.compile(r"leuco"), "leuko"),
-    (re.compile(r"paed"), "ped"),
-    (re.compile(r"naev"), "nev"),
-    (re.compile(r"(?<=an)aem"), "em"),
-    (re.compile(r"aemia"), "emia"),
-    (re.compile(r"caec"), "cec"),
-    (re.compile(r"faec"), "fec"),
-    (re.compile(r"oestr"), "estr"),
-    (re.compile(r"gynaec"), "gynec"),
-    (re.compile(r"foetal"), "fetal"),
-    (re.compile(r"artefact"), "artifact"),
-    (re.compile(r"fibre"), "fiber"),
-    (re.compile(r"grey"), "gray"),
-    (re.compile(r"centre"), "center"),
-    (re.compile(r"^centr(?=(es|ed)$)"), "center"),
-    (re.compile(r"apoptotic"), "apoptotic"),
-    (re.compile(r"(?<=[a-z]{3})isation"), "ization"),
-    (re.compile(r"(?<=[a-z]{3})ised$"), "ized"),
-    (re.compile(r"(?<=[a-z]{4})yse(?=[ds]?$)"), "yze"),
-    (re.compile(r"orrhoea"), "orrhea"),
-    (re.compile(r"phaeo"), "pheo"),
-    (re.compile(r"mould"), "mold"),
-)
 _LIGATURES = str.maketrans({"æ": "ae", "œ": "oe", "ﬁ": "fi", "ﬂ": "fl", "\u2019": "'", "ß": "ss"})
 
 
@@ -109,6 +31,53 @@ class Token:
     end: int
 
 
+class Words(tuple[Token, ...]):
+    """The tokens of a text, with the text they stand in."""
+
+    text: str
+
+    @classmethod
+    def of(cls, found: Iterable[Token], text: str) -> Words:
+        words = cls(found)
+        words.text = text
+        return words
+
+    def part(self, first: int, stop: int) -> Words:
+        """The tokens `first`..`stop - 1`; their offsets stay those of the whole text."""
+        return Words.of(self[first:stop], self.text)
+
+    def gap(self, before: int, after: int) -> str:
+        """The characters between two tokens."""
+        return self.text[self[before].end : self[after].start]
+
+    def quote(self, first: int, last: int) -> str:
+        """The characters from the first token to the end of the last, verbatim."""
+        return self.text[self[first].start : self[last].end]
+
+    def norms(self, first: int, stop: int) -> list[str]:
+        """The normal forms of the tokens `first`..`stop - 1`; a negative `first` is the beginning."""
+        return [word.norm for word in self[max(first, 0) : max(stop, 0)]]
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a string as a set."""
+    return frozenset(text.split())
+
+
+@lru_cache(maxsize=16)
+def load_terms(name: str) -> Any:
+    """One YAML file of `terms/`."""
+    text = resources.files("tissuetalk.prompts").joinpath("terms", name).read_text(encoding="utf-8")
+    return yaml.load(text, Loader=LOADER)
+
+
+@lru_cache(maxsize=1)
+def _american() -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple(
+        (re.compile(pattern), said) for pattern, said in load_terms("forms.yaml")["american"].items()
+    )
+
+
 @lru_cache(maxsize=20_000)
 def normal(word: str) -> str:
     """American, singular, lower-case form of one word."""
@@ -116,15 +85,16 @@ def normal(word: str) -> str:
     low = low.removesuffix("'s")
     if not low.isalpha():
         return low
-    for pattern, american in _AMERICAN:
+    for pattern, american in _american():
         low = pattern.sub(american, low)
     return singular(low)
 
 
 def singular(word: str) -> str:
     """The singular by the rules of English and of medical Latin; short and -us/-is/-ss words stay."""
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
+    irregular: str | None = load_terms("forms.yaml")["irregular"].get(word)
+    if irregular is not None:
+        return irregular
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 4 and word.endswith(("ches", "shes", "sses", "xes")):
@@ -145,13 +115,13 @@ def unscan(text: str) -> str:
     return _OCR.sub(lambda match: _OCR_LETTERS[match.group()], text)
 
 
-def tokens(text: str) -> list[Token]:
+def tokens(text: str) -> Words:
     """All words and numbers of the text in order."""
-    text = unscan(text)
-    return [
+    found = (
         Token(normal(match.group()), match.group().lower(), match.start(), match.end())
-        for match in WORD.finditer(text)
-    ]
+        for match in WORD.finditer(unscan(text))
+    )
+    return Words.of(found, text)
 
 
 @lru_cache(maxsize=20_000)

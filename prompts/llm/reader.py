@@ -79,7 +79,7 @@ class LanguageModelReader:
                 "the text has no words; name an object such as 'tumour' or 'lymphocytes'"
             )
         head = text[:_HEAD_CHARACTERS]
-        region = region_of(organ) or organ_of(tokens(head), head)
+        region = region_of(organ) or organ_of(tokens(head))
         parts, notes = self._cut(text, region)
         shown = masked(text)
         check = QuoteCheck(text, shown, region, self.model.name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues
 from tissuetalk.prompts.target import Assertion
-from tissuetalk.prompts.words import Token
+from tissuetalk.prompts.words import Words, word_set
 
 FORWARD = {"pre_absent": 28, "pre_uncertain": 12, "pre_historical": 14}
 BACKWARD = {"post_absent": 22, "post_uncertain": 14, "post_historical": 12}
@@ -26,7 +26,7 @@ SAYS: dict[str, Assertion] = {
 }
 CONTRAST = frozenset({"but", "however", "now", "although", "currently"})
 ZERO_WORDS = frozenset({"0", "zero", "none", "nil"})
-COUNTED = frozenset({"mitosis", "lymphocyte", "neutrophil", "eosinophil", "plasma_cell", "necrosis", "tumor"})
+COUNTED = word_set("mitosis lymphocyte neutrophil eosinophil plasma_cell necrosis tumor")
 SCORE_WORDS = frozenset({"score", "tubule", "grade", "nottingham"})
 
 
@@ -41,11 +41,11 @@ class Verdict:
 class SegmentReader:
     """Assertions of all mentions of one segment; cues are found once."""
 
-    def __init__(self, words: Sequence[Token], text: str, segment: Segment, mentions: Sequence[Mention]):
-        self.words, self.text, self.segment, self.mentions = words, text, segment, mentions
+    def __init__(self, words: Words, segment: Segment, mentions: Sequence[Mention]):
+        self.words, self.segment, self.mentions = words, segment, mentions
         taken = frozenset(i for mention in mentions for i in range(mention.core_first, mention.last + 1))
         self.taken = taken
-        self.cues = find_cues(words, text, segment.first, segment.last, taken)
+        self.cues = find_cues(words, segment.first, segment.last, taken)
 
     def verdict(self, mention: Mention) -> Verdict:
         """The assertion of one mention of this segment, without its heading or value."""
@@ -73,19 +73,16 @@ class SegmentReader:
             if cue.last >= mention.core_first:
                 return None
             distance = mention.core_first - cue.last
-            aside = ")" in self._text_between(cue.last, mention.core_first).split("(", 1)[0]
+            aside = ")" in self.words.gap(cue.last, mention.core_first).split("(", 1)[0]
             blocked = distance > FORWARD[kind] or aside or self._blocked_forward(cue, kind, mention)
             return None if blocked else distance
         if cue.first <= mention.last:
             return None
         distance = cue.first - mention.last
-        between = self._text_between(mention.last, cue.first)
+        between = self.words.gap(mention.last, cue.first)
         aside = "(" in between and ")" not in between and not between.rstrip().endswith("(")
         blocked = distance > BACKWARD[kind] or aside or self._blocked_backward(cue, mention)
         return None if blocked else distance
-
-    def _text_between(self, last: int, first: int) -> str:
-        return self.text[self.words[last].end : self.words[first].start]
 
     def _between(self, first: int, last: int) -> list[Cue]:
         return [cue for cue in self.cues if first < cue.first and cue.last < last]
@@ -103,7 +100,7 @@ class SegmentReader:
     def _past_the_list(self, cue: Cue, mention: Mention) -> bool:
         """A denial crosses a comma only within a list: "no A, B or C" does, "without A, B, C" does not."""
         start, end = self.words[cue.last].end, self.words[mention.core_first].start
-        if "pre_absent" not in cue.kinds or "," not in self.text[start:end]:
+        if "pre_absent" not in cue.kinds or "," not in self.words.text[start:end]:
             return False
         links = {"or", "nor"} if self.words[cue.last].norm == "without" else {"or", "nor", "and"}
         after = self.words[cue.last + 1 : min(self.segment.last, mention.last + 14) + 1]
@@ -122,8 +119,8 @@ class SegmentReader:
         ]
         if not earlier:
             return False
-        link = {word.norm for word in self.words[earlier[-1].last + 1 : mention.core_first]}
-        comma = "," in self.text[self.words[earlier[-1].last].end : self.words[mention.core_first].start]
+        link = set(self.words.norms(earlier[-1].last + 1, mention.core_first))
+        comma = "," in self.words.gap(earlier[-1].last, mention.core_first)
         if not ("and" in link or (comma and "or" not in link)):
             return False
         after = next((other for other in self.cues if other.first > mention.last), None)
@@ -146,15 +143,17 @@ class SegmentReader:
 
     def _question_mark(self, mention: Mention) -> bool:
         start = self.words[mention.first].start
-        after = self.text[self.words[mention.last].end : self.words[mention.last].end + 2]
-        return self.text[max(0, start - 2) : start].rstrip().endswith("?") or after.lstrip().startswith("?")
+        after = self.words.text[self.words[mention.last].end : self.words[mention.last].end + 2]
+        return self.words.text[max(0, start - 2) : start].rstrip().endswith("?") or after.lstrip().startswith(
+            "?"
+        )
 
 
-def value_verdict(words: Sequence[Token], text: str, value: Segment | None) -> Verdict:
+def value_verdict(words: Words, value: Segment | None) -> Verdict:
     """What the value of a heading says about the objects the heading names; None for an empty or unanswered field."""
     if value is None:
         return Verdict(None)
-    cues = find_cues(words, text, value.first, min(value.last, value.first + 7), frozenset())
+    cues = find_cues(words, value.first, min(value.last, value.first + 7), frozenset())
     opening = [cue for cue in cues if cue.first <= value.first + 2]
     for cue in opening:
         if "unknown" in cue.kinds:
@@ -173,11 +172,11 @@ def value_verdict(words: Sequence[Token], text: str, value: Segment | None) -> V
     return Verdict("present")
 
 
-def counted(words: Sequence[Token], text: str, mention: Mention, limit: int) -> Assertion | bool | None:
+def counted(words: Words, mention: Mention, limit: int) -> Assertion | bool | None:
     """A number with the mention: "absent" for a count of 0, None for a mitotic score of 1, False where no number speaks."""
     if mention.concept.id not in COUNTED:
         return False
-    near = {word.norm for word in words[max(0, mention.first - 6) : mention.last + 4]}
+    near = set(words.norms(mention.first - 6, mention.last + 4))
     for index in range(mention.last + 1, min(mention.last + 4, limit + 1)):
         norm = words[index].norm
         if norm == "0":

@@ -4,53 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tissuetalk.prompts.lexicon import lexicon, load_terms
+from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.segments import Segment, has_phrase, phrases
 from tissuetalk.prompts.target import Assertion
-from tissuetalk.prompts.words import Token
+from tissuetalk.prompts.words import Words, load_terms, word_set
 
-TUMORS = frozenset(
-    {"tumor", "tumor_nuclei", "dcis", "lcis", "cis", "dysplasia", "pin", "cin", "liver_metastasis", "adenoma"}
-)
-EXTENTS = frozenset(
-    {
-        "smooth_muscle",
-        "fat",
-        "perirenal_fat",
-        "stroma",
-        "fibrosis",
-        "skin_adnexa",
-        "nerve",
-        "vessel",
-        "lymphatic",
-    }
-)
+TUMORS = word_set("tumor tumor_nuclei dcis lcis cis dysplasia pin cin liver_metastasis adenoma")
+EXTENTS = word_set("smooth_muscle fat perirenal_fat stroma fibrosis skin_adnexa nerve vessel lymphatic")
 WALLS = frozenset({"muscularis", "myometrium", "detrusor", "muscular"})
-ABNORMAL = frozenset(
-    {"malignant", "anastomosing", "irregular", "fused", "abnormal", "complex", "cancerization"}
-)
-MARKER_WORDS = frozenset(
-    [
-        "stain",
-        "immunostain",
-        "immunohistochemistry",
-        "immunoperoxidase",
-        "marker",
-        "antibody",
-        "antigen",
-        "actin",
-        "myosin",
-        "receptor",
-        "cd34",
-        "positive",
-    ]
+ABNORMAL = word_set("malignant anastomosing irregular fused abnormal complex cancerization")
+MARKER_WORDS = word_set(
+    "stain immunostain immunohistochemistry immunoperoxidase marker antibody antigen actin myosin "
+    "receptor cd34 positive"
 )
 
 
 def keep(
-    words: Sequence[Token],
-    text: str,
+    words: Words,
     mention: Mention,
     said: Assertion,
     part: Segment,
@@ -63,7 +34,7 @@ def keep(
     low = heading.first if heading is not None else part.first
     if not concept.report or (concept.layer and said != "absent"):
         return False
-    if _bare(words, mention, said) or _small_print(words, text, mention):
+    if _bare(words, mention, said) or _small_print(words, mention):
         return False
     if concept.id in TUMORS and _elsewhere(words, mention, said, part, low):
         return False
@@ -82,22 +53,22 @@ def keep(
     return not _is_marker(words, mention)
 
 
-def _bare(words: Sequence[Token], mention: Mention, said: Assertion) -> bool:
-    name = tuple(word.norm for word in words[mention.core_first : mention.last + 1])
+def _bare(words: Words, mention: Mention, said: Assertion) -> bool:
+    name = tuple(words.norms(mention.core_first, mention.last + 1))
     if name in phrases("not_in_report"):
         return True
     return name in phrases("only_denied") and said != "absent"
 
 
-def _small_print(words: Sequence[Token], text: str, mention: Mention) -> bool:
+def _small_print(words: Words, mention: Mention) -> bool:
     """ "pin" is not PIN: an abbreviation counts in capitals only."""
-    name = tuple(word.norm for word in words[mention.core_first : mention.last + 1])
-    return name in phrases("abbreviations") and text[words[mention.last].start].islower()
+    name = tuple(words.norms(mention.core_first, mention.last + 1))
+    return name in phrases("abbreviations") and words.text[words[mention.last].start].islower()
 
 
-def _of_another_organ(words: Sequence[Token], mention: Mention, region: str | None) -> bool:
+def _of_another_organ(words: Words, mention: Mention, region: str | None) -> bool:
     """Endometrium in a report on the ovary, the adrenal gland in one on the kidney."""
-    names = [word.norm for word in words[max(0, mention.first - 1) : mention.last + 1]]
+    names = words.norms(mention.first - 1, mention.last + 1)
     if mention.concept.id == "gland" and any((name,) in phrases("organ_glands") for name in names):
         return True
     owners: dict[str, str] = load_terms("cues.yaml")["own_epithelium"]
@@ -105,7 +76,7 @@ def _of_another_organ(words: Sequence[Token], mention: Mention, region: str | No
     return owner is not None and region is not None and owner != region
 
 
-def _elsewhere(words: Sequence[Token], mention: Mention, said: Assertion, part: Segment, low: int) -> bool:
+def _elsewhere(words: Words, mention: Mention, said: Assertion, part: Segment, low: int) -> bool:
     """Statements on a margin never count; a node without tumour says nothing of the specimen itself."""
     if has_phrase(words, low, part.last, "margin"):
         near = words[max(low, mention.first - 8) : min(part.last, mention.last + 8) + 1]
@@ -114,21 +85,19 @@ def _elsewhere(words: Sequence[Token], mention: Mention, said: Assertion, part: 
     return said == "absent" and has_phrase(words, low, part.last, "node")
 
 
-def _has_own_statement(words: Sequence[Token], mention: Mention, part: Segment) -> bool:
+def _has_own_statement(words: Words, mention: Mention, part: Segment) -> bool:
     """ "Invasive carcinoma is 1 mm from the margin": the tumour is the subject, so it is there."""
     return mention.first <= part.first + 3
 
 
-def _describes_tumor(words: Sequence[Token], mention: Mention, part: Segment) -> bool:
+def _describes_tumor(words: Words, mention: Mention, part: Segment) -> bool:
     """ "tumour size", "tumour site": the word only opens a field."""
     if mention.last + 1 > part.last:
         return False
     return words[mention.last + 1].norm in lexicon().not_after_head
 
 
-def _is_extent(
-    words: Sequence[Token], mention: Mention, part: Segment, neighbours: Sequence[Mention]
-) -> bool:
+def _is_extent(words: Words, mention: Mention, part: Segment, neighbours: Sequence[Mention]) -> bool:
     """Fat, muscle and the like that only say how far a tumour grows."""
     before = words[max(part.first, mention.first - 7) : mention.first]
     if any((word.norm,) in phrases("invading") for word in before):
@@ -140,9 +109,7 @@ def _is_extent(
     return False
 
 
-def _is_normal(
-    words: Sequence[Token], mention: Mention, part: Segment, neighbours: Sequence[Mention]
-) -> bool:
+def _is_normal(words: Words, mention: Mention, part: Segment, neighbours: Sequence[Mention]) -> bool:
     """A gland or an epithelium counts when called normal, or when nothing near it is a tumour."""
     if called_normal(words, mention, part):
         return True
@@ -152,18 +119,16 @@ def _is_normal(
     return not near & ABNORMAL
 
 
-def _near(words: Sequence[Token], mention: Mention, part: Segment) -> set[str]:
-    return {
-        word.norm for word in words[max(part.first, mention.first - 5) : min(part.last, mention.last + 6) + 1]
-    }
+def _near(words: Words, mention: Mention, part: Segment) -> set[str]:
+    return set(words.norms(max(part.first, mention.first - 5), min(part.last, mention.last + 6) + 1))
 
 
-def called_normal(words: Sequence[Token], mention: Mention, part: Segment) -> bool:
+def called_normal(words: Words, mention: Mention, part: Segment) -> bool:
     """Whether a word such as "benign" or "unremarkable" stands near an object."""
     return has_phrase(words, max(part.first, mention.first - 5), min(part.last, mention.last + 6), "normal")
 
 
-def _is_marker(words: Sequence[Token], mention: Mention) -> bool:
+def _is_marker(words: Words, mention: Mention) -> bool:
     """ "smooth muscle actin", "keratin-positive": the name of a stain."""
     if mention.last + 1 >= len(words):
         return False

@@ -6,42 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tissuetalk.prompts.lexicon import Concept, Hit, joins, lexicon
-from tissuetalk.prompts.words import Token, clean, phrase
+from tissuetalk.prompts.words import Words, clean, phrase, word_set
 
-SHARED_HEADS = frozenset({"invasion", "involvement", "permeation", "infiltration", "spread", "embolus"})
+SHARED_HEADS = word_set("invasion involvement permeation infiltration spread embolus")
 LIST_WORDS = frozenset({"or", "and", "nor"})
-INVASION_ADJECTIVES = frozenset(
-    [
-        "vascular",
-        "lymphatic",
-        "lymphovascular",
-        "venous",
-        "perineural",
-        "neural",
-        "angiolymphatic",
-        "pleural",
-        "capsular",
-        "serosal",
-        "microvascular",
-        "blood",
-        "vessel",
-        "arterial",
-        "lymph",
-        "angio",
-        "dermal",
-        "intraneural",
-        "perineurial",
-        "large",
-        "small",
-        "extramural",
-        "intramural",
-        "stromal",
-        "vein",
-        "portal",
-        "hepatic",
-        "renal",
-        "artery",
-    ]
+INVASION_ADJECTIVES = word_set(
+    "vascular lymphatic lymphovascular venous perineural neural angiolymphatic pleural capsular serosal "
+    "microvascular blood vessel arterial lymph angio dermal intraneural perineurial large small "
+    "extramural intramural stromal vein portal hepatic renal artery"
 )
 
 
@@ -55,38 +27,36 @@ class Mention:
     core_first: int
 
 
-def find_mentions(words: Sequence[Token], text: str) -> list[Mention]:
+def find_mentions(words: Words) -> list[Mention]:
     """All named objects in order, none overlapping."""
     book = lexicon()
-    shared = _shared_heads(words, text)
+    shared = _shared_heads(words)
     taken = {index for hit in shared for index in range(hit.first, hit.last + 1)}
     taken |= _adjectives_of(words, shared)
-    hits = shared + [
-        h for h in book.find(words, text) if not any(i in taken for i in range(h.first, h.last + 1))
-    ]
+    hits = shared + [h for h in book.find(words) if not any(i in taken for i in range(h.first, h.last + 1))]
     hits.sort(key=lambda hit: hit.first)
     mentions: list[Mention] = []
     previous = -1
     for hit in hits:
         mention = Mention(hit.concept, hit.first, hit.last, hit.first)
         if hit.concept.id in ("tumor", "cis", "benign_tumor", "adenoma"):
-            while mentions and _is_modifier(mentions[-1], mention, words, text):
+            while mentions and _is_modifier(mentions[-1], mention, words):
                 mentions.pop()
             previous = mentions[-1].last if mentions else -1
-            mention = _extended(mention, words, text, previous)
+            mention = _extended(mention, words, previous)
         mentions.append(mention)
         previous = mention.last
     return mentions
 
 
-def _shared_heads(words: Sequence[Token], text: str) -> list[Hit]:
+def _shared_heads(words: Words) -> list[Hit]:
     """Adjectives that share a head: one hit per kind of invasion, the last of them on the head itself."""
     book = lexicon()
     found: list[Hit] = []
     for index, word in enumerate(words):
         if word.norm not in SHARED_HEADS:
             continue
-        adjectives = _list_before(words, text, index)
+        adjectives = _list_before(words, index)
         if len({words[i].norm for i in adjectives}) < 2:
             continue
         kinds: dict[str, int] = {}
@@ -101,12 +71,12 @@ def _shared_heads(words: Sequence[Token], text: str) -> list[Hit]:
     return found
 
 
-def _list_before(words: Sequence[Token], text: str, head: int) -> list[int]:
+def _list_before(words: Words, head: int) -> list[int]:
     """Indices of the adjectives of a comma, slash or "or" list that ends right before the head."""
     places: list[int] = []
     index = head - 1
     while index >= 0 and head - index < 14:
-        gap = text[words[index].end : words[index + 1].start]
+        gap = words.gap(index, index + 1)
         if any(mark in gap for mark in ":;") or "\n\n" in gap:
             break
         if words[index].norm in INVASION_ADJECTIVES:
@@ -117,7 +87,7 @@ def _list_before(words: Sequence[Token], text: str, head: int) -> list[int]:
     return places[::-1]
 
 
-def _adjectives_of(words: Sequence[Token], shared: Sequence[Hit]) -> set[int]:
+def _adjectives_of(words: Words, shared: Sequence[Hit]) -> set[int]:
     """Tokens of the lists themselves, so that "lymphatic" alone is not taken for a vessel."""
     covered: set[int] = set()
     for hit in shared:
@@ -128,12 +98,13 @@ def _adjectives_of(words: Sequence[Token], shared: Sequence[Hit]) -> set[int]:
     return covered
 
 
-def _extended(mention: Mention, words: Sequence[Token], text: str, previous: int) -> Mention:
+def _extended(mention: Mention, words: Words, previous: int) -> Mention:
     """The whole name of a tumour: "high grade papillary urothelial carcinoma" rather than its last word."""
     book = lexicon()
     first = mention.first
     while first - 1 > previous and words[first - 1].norm in book.modifiers:
-        if not joins(text, words[first - 1].end, words[first].start) or ". " in _gap(text, words, first):
+        gap = words.gap(first - 1, first)
+        if not joins(gap) or (". " in gap and not words.text[words[first].start].islower()):
             break
         first -= 1
     while first < mention.first and words[first].norm in (
@@ -154,26 +125,19 @@ def _extended(mention: Mention, words: Sequence[Token], text: str, previous: int
     return replace(mention, first=first)
 
 
-def _is_modifier(earlier: Mention, mention: Mention, words: Sequence[Token], text: str) -> bool:
+def _is_modifier(earlier: Mention, mention: Mention, words: Words) -> bool:
     """ "squamous cell" before "carcinoma": a hit that is only part of the tumour's name."""
     book = lexicon()
-    if earlier.last + 1 != mention.first or not joins(
-        text, words[earlier.last].end, words[mention.first].start
-    ):
+    if earlier.last + 1 != mention.first or not joins(words.gap(earlier.last, mention.first)):
         return False
     return all(words[i].norm in book.modifiers for i in range(earlier.first, earlier.last + 1))
 
 
-def _gap(text: str, words: Sequence[Token], index: int) -> str:
-    gap = text[words[index - 1].end : words[index].start]
-    return "" if text[words[index].start].islower() else gap
-
-
-def spoken(mention: Mention, words: Sequence[Token], text: str) -> str:
+def spoken(mention: Mention, words: Words) -> str:
     """What a target is called: the words of the text where they say it plainly, else the concept's own name."""
-    said = clean(text[words[mention.first].start : words[mention.last].end])
+    said = clean(words.quote(mention.first, mention.last))
     concept = mention.concept
-    norms = {word.norm for word in words[mention.first : mention.last + 1]}
+    norms = set(words.norms(mention.first, mention.last + 1))
     plain = norms & set(phrase(concept.name))
     head = words[mention.last].norm
     built = (

@@ -14,7 +14,7 @@ from tissuetalk.prompts.reading.filters import called_normal, keep
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
 from tissuetalk.prompts.reading.segments import Segment, has_phrase, order_spans, segments
 from tissuetalk.prompts.target import Assertion, Target
-from tissuetalk.prompts.words import Token
+from tissuetalk.prompts.words import Words
 
 WITHDRAWN = ("unclear whether", "uncertain whether", "unclear if", "withdrawn", "not confirmed")
 
@@ -45,24 +45,24 @@ class Reading:
 
     findings: tuple[Finding, ...]
     organ: str | None
-    words: tuple[Token, ...]
+    words: Words
 
 
 def read_report(text: str, organ: str | None) -> Reading:
     """Find every mention, decide each one, and leave out what no reader would outline (margins, stages, orders)."""
     words = read_words(text, loose=False)
-    mentions = find_mentions(words, text)
+    mentions = find_mentions(words)
     inside = frozenset(i for m in mentions for i in range(m.core_first + 1, m.last + 1))
-    parts = segments(words, text, inside)
-    orders = order_spans(words, text)
-    region = organ or _organ(words, text, parts, orders)
+    parts = segments(words, inside)
+    orders = order_spans(words)
+    region = organ or _organ(words, parts, orders)
     findings: list[Finding] = []
     grouped = _by_segment(parts, mentions)
     for number, part in enumerate(parts):
         own = grouped.get(number, [])
         if not own:
             continue
-        reader = SegmentReader(words, text, part, own)
+        reader = SegmentReader(words, part, own)
         value = (
             parts[number + 1]
             if number + 1 < len(parts) and parts[number + 1].sentence == part.sentence
@@ -77,17 +77,17 @@ def read_report(text: str, organ: str | None) -> Reading:
                 and any(other.concept.id in IN_SITU for other in named)
             ):
                 continue
-            verdict = _decide(words, text, reader, mention, part, value, orders)
+            verdict = _decide(words, reader, mention, part, value, orders)
             if verdict.assertion is None:
                 continue
             said = verdict.assertion
-            if not keep(words, text, mention, said, part, heading, own, region):
+            if not keep(words, mention, said, part, heading, own, region):
                 continue
-            findings.append(_finding(words, text, mention, verdict, part, region))
-    findings += _tumor_in_vessels(words, text, parts, grouped, region)
-    findings += _normal_organ(words, text, parts, region)
+            findings.append(_finding(words, mention, verdict, part, region))
+    findings += _tumor_in_vessels(words, parts, grouped, region)
+    findings += _normal_organ(words, parts, region)
     findings.sort(key=lambda finding: finding.start)
-    return Reading(tuple(findings), region, tuple(words))
+    return Reading(tuple(findings), region, words)
 
 
 def _by_segment(parts: Sequence[Segment], mentions: Sequence[Mention]) -> dict[int, list[Mention]]:
@@ -100,21 +100,18 @@ def _by_segment(parts: Sequence[Segment], mentions: Sequence[Mention]) -> dict[i
     return grouped
 
 
-def _organ(
-    words: Sequence[Token], text: str, parts: Sequence[Segment], orders: Sequence[tuple[int, int]]
-) -> str | None:
+def _organ(words: Words, parts: Sequence[Segment], orders: Sequence[tuple[int, int]]) -> str | None:
     heads = [words[part.first].start for part in parts if part.key] + [0]
     ignored = [
         (words[part.first].start, words[part.last].end)
         for part in parts
         if part.section in ("history", "family")
     ]
-    return organ_of(words, text, heads=heads, ignored=[*ignored, *orders])
+    return organ_of(words, heads=heads, ignored=[*ignored, *orders])
 
 
 def _decide(
-    words: Sequence[Token],
-    text: str,
+    words: Words,
     reader: SegmentReader,
     mention: Mention,
     part: Segment,
@@ -125,11 +122,11 @@ def _decide(
     if any(low <= start < high for low, high in orders):
         return Verdict("absent")
     verdict = reader.verdict(mention)
-    number = counted(words, text, mention, value.last if part.key and value else part.last)
+    number = counted(words, mention, value.last if part.key and value else part.last)
     if part.empty_value and not _opens_fields(mention):
         return Verdict(None)
     if part.key:
-        said = value_verdict(words, text, value)
+        said = value_verdict(words, value)
         if said.assertion != "present" or (verdict.assertion == "absent" and _is_affirmed(words, value)):
             verdict = said
     elif _unanswered(reader, mention):
@@ -148,7 +145,7 @@ def _opens_fields(mention: Mention) -> bool:
     return mention.concept.id == "tumor" and mention.last > mention.first
 
 
-def _is_affirmed(words: Sequence[Token], value: Segment | None) -> bool:
+def _is_affirmed(words: Words, value: Segment | None) -> bool:
     return value is not None and words[value.first].norm in (
         "present",
         "yes",
@@ -163,21 +160,15 @@ def _unanswered(reader: SegmentReader, mention: Mention) -> bool:
     return any("unknown" in cue.kinds and 0 < cue.first - mention.last <= 3 for cue in reader.cues)
 
 
-def _finding(
-    words: Sequence[Token], text: str, mention: Mention, verdict: Verdict, part: Segment, region: str | None
-) -> Finding:
+def _finding(words: Words, mention: Mention, verdict: Verdict, part: Segment, region: str | None) -> Finding:
     assertion = verdict.assertion or "present"
     concept = mention.concept
-    own = _own_region(words, text, mention) if concept.id in ("tumor", "tumor_nuclei") else None
+    own = _own_region(words, mention) if concept.id in ("tumor", "tumor_nuclei") else None
     other = own is not None and own != region and assertion in ("uncertain", "historical")
     first, last = mention.first, mention.last
     if verdict.cue is not None:
         first, last = min(first, verdict.cue.first), max(last, verdict.cue.last)
-    cue_words = (
-        ""
-        if verdict.cue is None
-        else " ".join(w.norm for w in words[verdict.cue.first : verdict.cue.last + 1])
-    )
+    cue_words = "" if verdict.cue is None else " ".join(words.norms(verdict.cue.first, verdict.cue.last + 1))
     return Finding(
         mention,
         concept.report_as or concept.id,
@@ -190,20 +181,19 @@ def _finding(
     )
 
 
-def _own_region(words: Sequence[Token], text: str, mention: Mention) -> str | None:
+def _own_region(words: Words, mention: Mention) -> str | None:
     """The organ a tumour's own name or its neighbour names: "renal cell carcinoma", "cancer of the colon"."""
     low, high = mention.first, mention.last
-    after = [word.norm for word in words[high + 1 : high + 4]]
+    after = words.norms(high + 1, high + 4)
     if after and after[0] in ("of", "in", "from"):
         high = min(high + 3, len(words) - 1)
-    hits = organ_hits(words[low : high + 1], text)
+    hits = organ_hits(words.part(low, high + 1))
     regions = [region for _, _, region, _ in hits if region != "elsewhere"]
     return regions[0] if regions else None
 
 
 def _tumor_in_vessels(
-    words: Sequence[Token],
-    text: str,
+    words: Words,
     parts: Sequence[Segment],
     grouped: dict[int, list[Mention]],
     region: str | None,
@@ -219,11 +209,11 @@ def _tumor_in_vessels(
         vessel = next((v for v in vessels if 0 < v.first - tumor.last < 12), None)
         if vessel is None:
             continue
-        between = {word.norm for word in words[tumor.last + 1 : vessel.first]}
+        between = set(words.norms(tumor.last + 1, vessel.first))
         reached = between & {"within", "inside", "into", "invade", "in", "involve", "penetrate"}
         if not reached or between & {"from", "around", "between", "space", "not", "no"}:
             continue
-        reader = SegmentReader(words, text, parts[number], own)
+        reader = SegmentReader(words, parts[number], own)
         said = reader.verdict(vessel).assertion
         if said is None or parts[number].section in ("history", "family"):
             continue
@@ -232,9 +222,7 @@ def _tumor_in_vessels(
     return found
 
 
-def _normal_organ(
-    words: Sequence[Token], text: str, parts: Sequence[Segment], region: str | None
-) -> list[Finding]:
+def _normal_organ(words: Words, parts: Sequence[Segment], region: str | None) -> list[Finding]:
     """ "Non-neoplastic lung: unremarkable" says normal tissue in the two organs that have a label for it."""
     if region not in ("lung", "prostate"):
         return []
@@ -246,7 +234,7 @@ def _normal_organ(
         if (
             spared
             and fine
-            and region in {hit[2] for hit in organ_hits(words[part.first : part.last + 1], text)}
+            and region in {hit[2] for hit in organ_hits(words.part(part.first, part.last + 1))}
         ):
             mention = Mention(lexicon().concepts["normal_epithelium"], part.first, part.last, part.first)
             start, end = words[part.first].start, words[value.first].end
@@ -264,7 +252,7 @@ NORMAL_REGIONS = ("lung", "prostate", "breast")
 LONGEST_EVIDENCE = 160
 
 
-def targets_of(reading: Reading, text: str) -> tuple[Target, ...]:
+def targets_of(reading: Reading) -> tuple[Target, ...]:
     """One target per label (or per name, where no label exists), in the order of the text."""
     findings = _after_addenda(reading.findings)
     tumor_present = any(f.concept_id == "tumor" and f.assertion == "present" for f in findings)
@@ -276,14 +264,12 @@ def targets_of(reading: Reading, text: str) -> tuple[Target, ...]:
         if concept.id == "gland" and tumor_present and finding.unqualified:
             continue
         place = placed(concept, finding.region, finding.assertion, tumor_present)
-        key = place.label or (
-            spoken(finding.mention, reading.words, text) if concept.own_words else concept.id
-        )
+        key = place.label or (spoken(finding.mention, reading.words) if concept.own_words else concept.id)
         held = chosen.get(key)
         if held is None or STRENGTH[finding.assertion] < STRENGTH[held[0].assertion]:
             chosen[key] = (finding, place)
     ordered = sorted(chosen.values(), key=lambda pair: pair[0].start)
-    return tuple(_target(finding, place, reading, text) for finding, place in ordered)
+    return tuple(_target(finding, place, reading) for finding, place in ordered)
 
 
 def placed(concept: Concept, region: str | None, assertion: Assertion, tumor_present: bool) -> Placement:
@@ -314,11 +300,11 @@ def _after_addenda(findings: Sequence[Finding]) -> list[Finding]:
     return sorted((finding for own in held.values() for finding in own), key=lambda finding: finding.start)
 
 
-def _target(finding: Finding, place: Placement, reading: Reading, text: str) -> Target:
-    evidence, start = quote(text, finding.start, finding.end, *_name_span(finding, reading))
+def _target(finding: Finding, place: Placement, reading: Reading) -> Target:
+    evidence, start = quote(reading.words, finding.start, finding.end, *_name_span(finding, reading))
     return Target(
         place.label,
-        spoken(finding.mention, reading.words, text),
+        spoken(finding.mention, reading.words),
         finding.assertion,
         evidence,
         start,
@@ -332,8 +318,9 @@ def _name_span(finding: Finding, reading: Reading) -> tuple[int, int]:
     return reading.words[finding.mention.first].start, reading.words[finding.mention.last].end
 
 
-def quote(text: str, start: int, end: int, name_start: int, name_end: int) -> tuple[str, int]:
+def quote(words: Words, start: int, end: int, name_start: int, name_end: int) -> tuple[str, int]:
     """The verbatim words for a target; cut down to the object's name when they are long or could identify anybody."""
+    text = words.text
     if end - start <= LONGEST_EVIDENCE and not IDENTIFIER.search(text, start, end):
         return text[start:end], start
     return text[name_start:name_end], name_start

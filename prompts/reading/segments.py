@@ -11,63 +11,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from tissuetalk.prompts.lexicon import Node, grow, load_terms, longest
-from tissuetalk.prompts.words import Token, phrase
+from tissuetalk.prompts.lexicon import Node, grow, longest
+from tissuetalk.prompts.words import Token, Words, load_terms, phrase, word_set
 
 Section = Literal["body", "history", "family", "addendum", "gross", "order"]
 
 LONGEST_ORDER = 2_000
 LONGEST_SEGMENT = 150
 """Tokens after which a segment is cut even without punctuation, so that the work stays in proportion to the text."""
-OPEN_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "into",
-        "and",
-        "or",
-        "with",
-        "without",
-        "no",
-        "not",
-        "by",
-        "for",
-        "from",
-        "to",
-        "at",
-        "as",
-        "is",
-        "are",
-        "was",
-        "were",
-        "which",
-        "that",
-        "than",
-        "on",
-        "its",
-        "per",
-        "nor",
-        "neither",
-        "any",
-        "all",
-        "each",
-        "both",
-        "this",
-        "these",
-        "those",
-        "between",
-        "within",
-        "through",
-        "approximately",
-        "including",
-        "involving",
-        "measuring",
-    ]
+OPEN_WORDS = word_set(
+    "a an the of in into and or with without no not by for from to at as is are was were which that "
+    "than on its per nor neither any all each both this these those between within through "
+    "approximately including involving measuring"
 )
-CLOSING_WORDS = frozenset(["is", "are", "was", "were", "of", "and", "or", "in", "with", "which", "that"])
+CLOSING_WORDS = word_set("is are was were of and or in with which that")
 BULLET = re.compile(r"(?:^|\s)[-*\u2022\u00b7](?=\s|$)|\n\s*\n|\n\s*[-*\u2022]|\t")
 LETTERED = re.compile(r"(?:^|[\s.\n])(?:\(?[A-Z0-9]{1,2}\)|[A-Z]\.|\d{1,2}[.:])$")
 
@@ -84,28 +41,28 @@ class Segment:
     section: Section
 
 
-def segments(words: Sequence[Token], text: str, inside: frozenset[int]) -> list[Segment]:
+def segments(words: Words, inside: frozenset[int]) -> list[Segment]:
     """Cut a text. `inside` holds the tokens that continue a phrase of the lexicon: no cut stands before them."""
     cuts: list[tuple[int, int, str]] = []
     start = 0
     for index in range(1, len(words) + 1):
-        mark = "." if index == len(words) else _cut(words, text, index, inside)
+        mark = "." if index == len(words) else _cut(words, index, inside)
         if not mark and index - start >= LONGEST_SEGMENT and index not in inside:
             mark = "."
         if mark:
             cuts.append((start, index - 1, mark))
             start = index
-    return _with_sections(words, text, cuts)
+    return _with_sections(words, cuts)
 
 
-def _cut(words: Sequence[Token], text: str, index: int, inside: frozenset[int]) -> str:
+def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
     """What ends between tokens index-1 and index: '.' a sentence, ':' a heading, '' nothing."""
     before, after = words[index - 1], words[index]
-    gap = text[before.end : after.start]
+    gap = words.gap(index - 1, index)
     if index in inside or gap in (" ", "-", ", ", "/"):
         return ""
     if ":" in gap and not gap.startswith("::"):
-        return "." if "\n" in gap[gap.index(":") :] and _is_heading_line(text, after.start) else ":"
+        return "." if "\n" in gap[gap.index(":") :] and _is_heading_line(words.text, after.start) else ":"
     if ";" in gap or "!" in gap or gap.startswith("?"):
         return "."
     if "=" in gap:
@@ -113,10 +70,10 @@ def _cut(words: Sequence[Token], text: str, index: int, inside: frozenset[int]) 
     if BULLET.search(gap):
         return "."
     if "\n" in gap:
-        titled = _is_title_line(text, before.start) or _is_title_line(text, after.start)
-        return "." if gap.count(".") or titled or _is_heading_line(text, after.start) else ""
+        titled = _is_title_line(words.text, before.start) or _is_title_line(words.text, after.start)
+        return "." if gap.count(".") or titled or _is_heading_line(words.text, after.start) else ""
     if "." in gap or ("[" in gap or "]" in gap):
-        return "." if "." not in gap or _ends(before, after, text) else ""
+        return "." if "." not in gap or _ends(before, after, words.text) else ""
     return ""
 
 
@@ -142,7 +99,7 @@ def _ends(before: Token, after: Token, text: str) -> bool:
     return not first.islower()
 
 
-def _with_sections(words: Sequence[Token], text: str, cuts: Sequence[tuple[int, int, str]]) -> list[Segment]:
+def _with_sections(words: Words, cuts: Sequence[tuple[int, int, str]]) -> list[Segment]:
     found: list[Segment] = []
     section: Section = "body"
     sentence = 0
@@ -151,9 +108,9 @@ def _with_sections(words: Sequence[Token], text: str, cuts: Sequence[tuple[int, 
         opened = _section_of(words, first, last) if key or last - first < 4 else None
         if opened is not None:
             section = opened
-        elif section in ("history", "family") and _new_specimen(words, text, first, last, key):
+        elif section in ("history", "family") and _new_specimen(words, first, last, key):
             section = "body"
-        tail = text[words[last].end : words[last].end + 3]
+        tail = words.text[words[last].end : words[last].end + 3]
         empty = mark == "." and tail.lstrip(" )").startswith(":")
         found.append(Segment(first, last, sentence, key, empty, section))
         if not key or number + 1 == len(cuts):
@@ -161,9 +118,9 @@ def _with_sections(words: Sequence[Token], text: str, cuts: Sequence[tuple[int, 
     return found
 
 
-def _section_of(words: Sequence[Token], first: int, last: int) -> Section | None:
+def _section_of(words: Words, first: int, last: int) -> Section | None:
     names = section_names()
-    norms = tuple(word.norm for word in words[first : last + 1])
+    norms = tuple(words.norms(first, last + 1))
     for size in range(len(norms), 0, -1):
         if norms[-size:] in names:
             return names[norms[-size:]]  # type: ignore[return-value]  # the file holds only section names
@@ -172,11 +129,11 @@ def _section_of(words: Sequence[Token], first: int, last: int) -> Section | None
     return None
 
 
-def _new_specimen(words: Sequence[Token], text: str, first: int, last: int, key: bool) -> bool:
+def _new_specimen(words: Words, first: int, last: int, key: bool) -> bool:
     """A lettered heading, or one in capitals before a colon, ends the clinical history."""
-    if LETTERED.search(text[max(0, words[first].start - 9) : words[first].start].rstrip()):
+    if LETTERED.search(words.text[max(0, words[first].start - 9) : words[first].start].rstrip()):
         return True
-    span = text[words[first].start : words[last].end]
+    span = words.quote(first, last)
     return (
         key
         and last - first < 12
@@ -184,17 +141,17 @@ def _new_specimen(words: Sequence[Token], text: str, first: int, last: int, key:
     )
 
 
-def order_spans(words: Sequence[Token], text: str) -> list[tuple[int, int]]:
+def order_spans(words: Words) -> list[tuple[int, int]]:
     """Character spans that give orders to a machine or a reader: the whole bracket, or to the end of the sentence."""
     wanted = phrases("order_phrases")
-    norms = [word.norm for word in words]
+    norms = words.norms(0, len(words))
     spans: list[tuple[int, int]] = []
     for index, word in enumerate(words):
         if spans and spans[-1][0] <= word.start < spans[-1][1]:
             continue
         if not any(tuple(norms[index : index + size]) in wanted for size in range(2, 6)):
             continue
-        spans.append(_around(text, word.start))
+        spans.append(_around(words.text, word.start))
     return spans
 
 
@@ -254,13 +211,13 @@ def _tree() -> Node:
     return tree
 
 
-def find_cues(words: Sequence[Token], text: str, first: int, last: int, taken: frozenset[int]) -> list[Cue]:
+def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> list[Cue]:
     """All cues among tokens `first`..`last`, longest first from the left, none inside a named object (`taken`)."""
     cues: list[Cue] = []
     index = first
     while index <= last:
         end = next((inner for inner in range(index, last + 1) if inner in taken), last + 1)
-        found = longest(_tree(), words[:end], index, text) if end > index else None
+        found = longest(_tree(), words, index, end) if end > index else None
         if found is None:
             index += 1
             continue
@@ -282,10 +239,10 @@ def section_names() -> dict[tuple[str, ...], str]:
     return {phrase(text): section for section, texts in rows.items() for text in texts}
 
 
-def has_phrase(words: Sequence[Token], first: int, last: int, name: str) -> bool:
+def has_phrase(words: Words, first: int, last: int, name: str) -> bool:
     """Whether any phrase of the list stands among tokens `first`..`last`."""
     wanted = phrases(name)
-    norms = [word.norm for word in words[max(first, 0) : last + 1]]
+    norms = words.norms(first, last + 1)
     return any(
         tuple(norms[i : i + n]) in wanted
         for i in range(len(norms))

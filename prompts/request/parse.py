@@ -19,7 +19,7 @@ from tissuetalk.prompts.request.roles import Part, roles_of
 from tissuetalk.prompts.request.survey import open_question, survey
 from tissuetalk.prompts.request.unknown import find_unknown
 from tissuetalk.prompts.target import Assertion, Relation, Request, Target
-from tissuetalk.prompts.words import Token, clean
+from tissuetalk.prompts.words import Words, clean
 
 QUOTED = re.compile(
     r'"([^"\n]{4,300})"|\u201c([^\u201d\n]{4,300})\u201d|\[([^\]\n]{8,400})\]|\'([^\'\n]{12,300})\''
@@ -39,28 +39,28 @@ class _Named:
 def read_request(text: str, organ: str | None, question: bool) -> Request:
     """Everything a request asks for; `question` when it is an open or lay question."""
     words = read_words(text, loose=True)
-    quoted = _order_quotes(words, text)
+    quoted = _order_quotes(words)
     points, boxes, offsets = places_in(_without(text, quoted))
-    mentions = _merged(find_mentions(words, text), words, text)
+    mentions = _merged(find_mentions(words), words)
     ordered = [m for m in mentions if _inside(words[m.first].start, quoted)]
     mentions = [m for m in mentions if m not in ordered]
-    region = organ or organ_of(words, text, ignored=quoted) or _implied(mentions)
+    region = organ or organ_of(words, ignored=quoted) or _implied(mentions)
     mentions = _without_vague(mentions)
-    parts = roles_of(words, text, mentions)
+    parts = roles_of(words, mentions)
     cells = any(p.mention.concept.kind == "cells" for p in parts if p.role == "wanted")
     measures = measures_in(_without(text, quoted), single_objects=cells)
-    opened = open_question(words, text, [part.mention for part in parts if part.role == "wanted"])
+    opened = open_question(words, [part.mention for part in parts if part.role == "wanted"])
     relation: Found | None = None
     if not opened:
-        relation, parts = find_relation(words, text, parts, measures)
-    named = _names(words, text, parts, mentions, region, quoted) if not opened else []
+        relation, parts = find_relation(words, parts, measures)
+    named = _names(words, parts, mentions, region, quoted) if not opened else []
     if opened:
-        named = [n for n in _names(words, text, parts, mentions, region, quoted) if n.assertion == "absent"]
+        named = [n for n in _names(words, parts, mentions, region, quoted) if n.assertion == "absent"]
         left_out = {_key(one.target) for one in named}
-        shown = [target for target in survey(words, text, region, opened) if _key(target) not in left_out]
+        shown = [target for target in survey(words, region, opened) if _key(target) not in left_out]
         named += [_Named(target, None, "present") for target in shown]
         measures = ()
-    named += [_Named(_target(words, text, m, region, "absent", None), m, "absent") for m in ordered]
+    named += [_Named(_target(words, m, region, "absent", None), m, "absent") for m in ordered]
     targets = _unique(named)
     targets = _related(targets, named, relation, words, points, boxes, offsets)
     kind: Literal["request", "exploratory"] = "exploratory" if question or opened else "request"
@@ -71,11 +71,11 @@ def _notes(ordered: Sequence[Mention]) -> tuple[str, ...]:
     return ("an order inside quoted text was not followed",) if ordered else ()
 
 
-def _order_quotes(words: Sequence[Token], text: str) -> list[tuple[int, int]]:
+def _order_quotes(words: Words) -> list[tuple[int, int]]:
     """Quoted text that gives orders, and sentences that order the reader about: data, not wishes."""
-    spans = order_spans(words, text)
+    spans = order_spans(words)
     verbs = {name[0] for name in phrases("order_verbs")}
-    for match in QUOTED.finditer(text):
+    for match in QUOTED.finditer(words.text):
         inside = {word.norm for word in words if match.start() <= word.start < match.end()}
         if inside & verbs and len(inside) > 2:
             spans.append(match.span())
@@ -98,7 +98,7 @@ def _implied(mentions: Sequence[Mention]) -> str | None:
     return organs[0] if organs else None
 
 
-def _merged(mentions: list[Mention], words: Sequence[Token], text: str) -> list[Mention]:
+def _merged(mentions: list[Mention], words: Words) -> list[Mention]:
     """ "benign" right before "epithelial nuclei" is one object, and says which kind."""
     kept: list[Mention] = []
     for mention in mentions:
@@ -106,19 +106,17 @@ def _merged(mentions: list[Mention], words: Sequence[Token], text: str) -> list[
         if last is not None and _is_bare_normal(last, words) and mention.first == last.last + 1:
             kept.pop()
             mention = replace(mention, first=last.first)
-        kept.extend(_split(mention, words, text))
+        kept.extend(_split(mention, words))
     return kept
 
 
-def _split(mention: Mention, words: Sequence[Token], text: str) -> list[Mention]:
+def _split(mention: Mention, words: Words) -> list[Mention]:
     """ "tumour/stroma" is two objects where "tumour stroma" is one."""
     pair = [words[index].norm for index in range(mention.first, mention.last + 1)]
     if pair != ["tumor", "stroma"]:
         return [mention]
-    gap = text[words[mention.first].end : words[mention.last].start]
-    if "/" not in gap and not (
-        "-" in gap and "ratio" in {word.norm for word in words[mention.last : mention.last + 3]}
-    ):
+    gap = words.gap(mention.first, mention.last)
+    if "/" not in gap and not ("-" in gap and "ratio" in set(words.norms(mention.last, mention.last + 3))):
         return [mention]
     first, last = mention.first, mention.last
     return [
@@ -127,7 +125,7 @@ def _split(mention: Mention, words: Sequence[Token], text: str) -> list[Mention]
     ]
 
 
-def _is_bare_normal(mention: Mention, words: Sequence[Token]) -> bool:
+def _is_bare_normal(mention: Mention, words: Words) -> bool:
     return mention.first == mention.last and words[mention.first].norm in BARE_NORMAL
 
 
@@ -138,16 +136,13 @@ def _without_vague(mentions: list[Mention]) -> list[Mention]:
 
 
 def _names(
-    words: Sequence[Token],
-    text: str,
+    words: Words,
     parts: Sequence[Part],
     mentions: Sequence[Mention],
     region: str | None,
     quoted: Sequence[tuple[int, int]],
 ) -> list[_Named]:
-    unknown = [
-        one for one in find_unknown(words, text, mentions) if not _inside(words[one.first].start, quoted)
-    ]
+    unknown = [one for one in find_unknown(words, mentions) if not _inside(words[one.first].start, quoted)]
     replaced = {id(one.extends) for one in unknown if one.extends is not None}
     live = [part for part in parts if part.role != "case"] or [p for p in parts if p.role == "case"]
     named: list[_Named] = []
@@ -155,7 +150,7 @@ def _names(
         if id(part.mention) in replaced:
             continue
         said: Assertion = "absent" if part.role == "unwanted" else "present"
-        named.append(_Named(_target(words, text, part.mention, region, said, part.cue), part.mention, said))
+        named.append(_Named(_target(words, part.mention, region, said, part.cue), part.mention, said))
         if (
             part.mention.concept.id == "lvi"
             and words[part.mention.last].norm == "vessel"
@@ -164,8 +159,8 @@ def _names(
             vessel = Mention(
                 lexicon().concepts["vessel"], part.mention.last, part.mention.last, part.mention.last
             )
-            if "invasion" not in {w.norm for w in words[part.mention.first : part.mention.last]}:
-                named.append(_Named(_target(words, text, vessel, region, said, None), vessel, said))
+            if "invasion" not in set(words.norms(part.mention.first, part.mention.last)):
+                named.append(_Named(_target(words, vessel, region, said, None), vessel, said))
     for one in unknown:
         start, end = words[one.first].start, words[one.last].end
         near = () if one.extends is None else _near(one.extends, region)
@@ -174,9 +169,9 @@ def _names(
             _Named(
                 Target(
                     None,
-                    clean(text[start:end]),
+                    clean(words.text[start:end]),
                     "present",
-                    text[start:end],
+                    words.text[start:end],
                     start,
                     region,
                     None,
@@ -196,8 +191,7 @@ def _near(mention: Mention, region: str | None) -> tuple[str, ...]:
 
 
 def _target(
-    words: Sequence[Token],
-    text: str,
+    words: Words,
     mention: Mention,
     region: str | None,
     said: Assertion,
@@ -211,10 +205,10 @@ def _target(
         else (min(mention.first, cue[0]), max(mention.last, cue[1]))
     )
     name_start, name_end = words[mention.first].start, words[mention.last].end
-    evidence, start = quote(text, words[first].start, words[last].end, name_start, name_end)
+    evidence, start = quote(words, words[first].start, words[last].end, name_start, name_end)
     return Target(
         place.label,
-        spoken(mention, words, text),
+        spoken(mention, words),
         said,
         evidence,
         start,
@@ -239,7 +233,7 @@ def _related(
     targets: list[Target],
     named: Sequence[_Named],
     relation: Found | None,
-    words: Sequence[Token],
+    words: Words,
     points: Sequence[tuple[float, float]],
     boxes: Sequence[tuple[float, float, float, float]],
     offsets: Sequence[int],

@@ -9,7 +9,7 @@ from itertools import pairwise
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.request.roles import Part, find_terms, term_phrases
 from tissuetalk.prompts.target import RelationOp
-from tissuetalk.prompts.words import Token
+from tissuetalk.prompts.words import Words
 
 Found = tuple[RelationOp, Mention, Mention]
 CELLS = "cells"
@@ -17,33 +17,32 @@ AREA_MEASURES = frozenset({"area", "area_fraction"})
 
 
 def find_relation(
-    words: Sequence[Token], text: str, parts: Sequence[Part], measures: Sequence[str]
+    words: Words, parts: Sequence[Part], measures: Sequence[str]
 ) -> tuple[Found | None, list[Part]]:
     """The relation (op, subject, reference), and the parts with subtracted objects turned into wanted ones.
 
     A comparison of two places would need two relations, so it has none.
     """
     parts = list(parts)
-    subtracted = _subtraction(words, text, parts, measures)
+    subtracted = _subtraction(words, parts, measures)
     if subtracted is not None:
         return subtracted
     live = [part.mention for part in parts if part.role == "wanted"]
     if len(live) < 2:
         return None, parts
-    joint = _joint(words, text, live)
+    joint = _joint(words, live)
     if joint is not None:
         return joint, parts
-    links = _links(words, text, live)
+    links = _links(words, live)
     if not links or (
-        len({(id(one[1])) for one in links if one[0] == "inside"}) == 1
-        and _compared(words, text, links, live)
+        len({(id(one[1])) for one in links if one[0] == "inside"}) == 1 and _compared(words, links, live)
     ):
         return None, parts
     return links[0], parts
 
 
 def _subtraction(
-    words: Sequence[Token], text: str, parts: list[Part], measures: Sequence[str]
+    words: Words, parts: list[Part], measures: Sequence[str]
 ) -> tuple[Found | None, list[Part]] | None:
     """ "tumour area excluding necrosis": what is taken away in space must be outlined too."""
     wanted = [part for part in parts if part.role == "wanted"]
@@ -71,9 +70,9 @@ def _subject(wanted: Sequence[Part], part: Part) -> Mention:
     return earlier[-1] if earlier else wanted[0].mention
 
 
-def _joint(words: Sequence[Token], text: str, live: Sequence[Mention]) -> Found | None:
+def _joint(words: Words, live: Sequence[Mention]) -> Found | None:
     """Union and overlap: words that speak of two objects at once."""
-    found = find_terms(words, text, "union", "intersection")
+    found = find_terms(words, "union", "intersection")
     inside = {i for m in live for i in range(m.first, m.last + 1)}
     kinds = [kind for first, _, kind in found if first not in inside and words[first].norm != "both"]
     if "intersection" in kinds:
@@ -81,43 +80,39 @@ def _joint(words: Sequence[Token], text: str, live: Sequence[Mention]) -> Found 
     return ("union", live[0], live[1]) if "union" in kinds else None
 
 
-def _links(words: Sequence[Token], text: str, live: Sequence[Mention]) -> list[Found]:
+def _links(words: Words, live: Sequence[Mention]) -> list[Found]:
     """Prepositions between neighbours, or in front of the first of them."""
     found: list[Found] = []
-    opening = _link(words, text, -1, live[0])
-    if (
-        opening is not None
-        and live[0].first - _first_link(words, text, live[0]) <= 5
-        and _opens(words, text, live[0])
-    ):
+    opening = _link(words, -1, live[0])
+    if opening is not None and live[0].first - _first_link(words, live[0]) <= 5 and _opens(words, live[0]):
         found.append((opening, live[1], live[0]))
     subject = live[0]
     for one, other in pairwise(live):
-        op = _link(words, text, one.last, other)
+        op = _link(words, one.last, other)
         if op is not None and not any(link[1] is other and link[2] is one for link in found):
             found.append((op, subject if _continues(words, one, other, found) else one, other))
-        elif op is None and _holds(words, text, one, other):
+        elif op is None and _holds(words, one, other):
             found.append(("inside", other, one))
         if op is None:
             subject = other
     return found
 
 
-def _continues(words: Sequence[Token], one: Mention, other: Mention, found: Sequence[Found]) -> bool:
+def _continues(words: Words, one: Mention, other: Mention, found: Sequence[Found]) -> bool:
     """ "A inside B but outside C": the second place still speaks of A."""
-    between = {word.norm for word in words[one.last + 1 : other.first]}
+    between = set(words.norms(one.last + 1, other.first))
     return bool(found) and bool(between & {"but", "and"}) and found[-1][2] is one
 
 
-def _link(words: Sequence[Token], text: str, last: int, other: Mention) -> RelationOp | None:
+def _link(words: Words, last: int, other: Mention) -> RelationOp | None:
     """What the words between a token and a mention say; the last preposition counts."""
-    part = words[last + 1 : other.first]
+    part = words.part(last + 1, other.first)
     if not part:
         return None
-    gap = text[words[last].end if last >= 0 else 0 : words[other.first].start]
+    gap = words.text[words[last].end if last >= 0 else 0 : words[other.first].start]
     if last >= 0 and any(mark in gap for mark in ".;:?"):
         return None
-    found = find_terms(part, text, "inside", "always_space")
+    found = find_terms(part, "inside", "always_space")
     if not found or len(part) - 1 - found[-1][1] > 3:
         return None
     if last >= 0 and found[-1][2] == "inside" and "," in gap and part[0].norm in ("and", "or"):
@@ -128,33 +123,33 @@ def _link(words: Sequence[Token], text: str, last: int, other: Mention) -> Relat
     return "outside" if found[-1][2] == "always_space" else "inside"
 
 
-def _first_link(words: Sequence[Token], text: str, mention: Mention) -> int:
-    found = find_terms(words[: mention.first], text, "inside", "always_space")
+def _first_link(words: Words, mention: Mention) -> int:
+    found = find_terms(words.part(0, mention.first), "inside", "always_space")
     return found[-1][0] if found else -99
 
 
-def _opens(words: Sequence[Token], text: str, mention: Mention) -> bool:
+def _opens(words: Words, mention: Mention) -> bool:
     """ "Within the DCIS, segment the necrosis": the place stands first, then a comma or a verb."""
     if mention.last + 1 >= len(words):
         return False
-    gap = text[words[mention.last].end : words[mention.last + 1].start]
-    return "," in gap or ":" in gap or _first_link(words, text, mention) <= 1
+    gap = words.gap(mention.last, mention.last + 1)
+    return "," in gap or ":" in gap or _first_link(words, mention) <= 1
 
 
-def _holds(words: Sequence[Token], text: str, one: Mention, other: Mention) -> bool:
+def _holds(words: Words, one: Mention, other: Mention) -> bool:
     """ "stroma with lymphocytes in it", "glands containing mucin"."""
-    between = [word.norm for word in words[one.last + 1 : other.first]]
-    after = [word.norm for word in words[other.last + 1 : other.last + 3]]
+    between = words.norms(one.last + 1, other.first)
+    after = words.norms(other.last + 1, other.last + 3)
     return "containing" in between or (
         "with" in between and after[:2] in (["in", "it"], ["inside", "it"], ["in", "them"], ["within", "it"])
     )
 
 
-def _compared(words: Sequence[Token], text: str, links: Sequence[Found], live: Sequence[Mention]) -> bool:
+def _compared(words: Words, links: Sequence[Found], live: Sequence[Mention]) -> bool:
     """ "plasma cells in tumour versus stroma": one subject, two places."""
     place = links[0][2]
     later = [m for m in live if m.first > place.last]
     if not later or len(live) < 3:
         return False
-    between = {word.norm for word in words[place.last + 1 : later[0].first]}
+    between = set(words.norms(place.last + 1, later[0].first))
     return bool(between & {"versus", "vs", "v", "and", "or", "against", "with", "to", "than"})

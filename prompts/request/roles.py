@@ -7,30 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from tissuetalk.prompts.lexicon import Node, grow, lexicon, load_terms, longest
+from tissuetalk.prompts.lexicon import Node, grow, lexicon, phrases_of
 from tissuetalk.prompts.organs import organ_hits
 from tissuetalk.prompts.reading.mentions import Mention
-from tissuetalk.prompts.words import Token, phrase
+from tissuetalk.prompts.words import Words, load_terms, phrase, word_set
 
 Role = Literal["wanted", "unwanted", "subtracted", "case"]
 PARTS = ",;.:!?\n"
-RESUMING = frozenset(
-    {
-        "but",
-        "only",
-        "just",
-        "show",
-        "segment",
-        "mark",
-        "however",
-        "then",
-        "do",
-        "i",
-        "outline",
-        "count",
-        "and",
-    }
-)
+RESUMING = word_set("but only just show segment mark however then do i outline count and")
 TUMORS = frozenset({"tumor", "tumor_nuclei", "cis", "liver_metastasis", "adenoma"})
 
 
@@ -66,35 +50,25 @@ def term_phrases(name: str) -> frozenset[tuple[str, ...]]:
     return frozenset(phrase(str(text)) for text in load_terms("request.yaml")[name])
 
 
-def find_terms(words: Sequence[Token], text: str, *names: str) -> list[tuple[int, int, str]]:
+def find_terms(words: Words, *names: str) -> list[tuple[int, int, str]]:
     """Phrases of the lists in order: (first token, last token, list)."""
-    tree, found, index = terms_tree(*names), [], 0
-    while index < len(words):
-        hit = longest(tree, words, index, text)
-        if hit is None:
-            index += 1
-            continue
-        found.append((index, hit[0], str(hit[1])))
-        index = hit[0] + 1
-    return found
+    return phrases_of(terms_tree(*names), words)
 
 
-def roles_of(words: Sequence[Token], text: str, mentions: Sequence[Mention]) -> list[Part]:
+def roles_of(words: Words, mentions: Sequence[Mention]) -> list[Part]:
     """One part per mention, in order."""
-    before = find_terms(words, text, "unwanted_before")
-    behind = find_terms(words, text, "unwanted_behind")
+    before = find_terms(words, "unwanted_before")
+    behind = find_terms(words, "unwanted_behind")
     inside = {i for m in mentions for i in range(m.first, m.last + 1)}
     before = [cue for cue in before if cue[0] not in inside]
     parts: list[Part] = []
     for number, mention in enumerate(mentions):
         previous = mentions[number - 1] if number else None
-        cue = _cue_before(words, text, mention, previous, before, parts) or _cue_behind(
-            words, text, mention, behind
-        )
+        cue = _cue_before(words, mention, previous, before, parts) or _cue_behind(words, mention, behind)
         if cue is not None:
-            said = " ".join(word.norm for word in words[cue[0] : cue[1] + 1])
+            said = " ".join(words.norms(cue[0], cue[1] + 1))
             parts.append(Part(mention, "unwanted", cue, said))
-        elif _is_case(words, text, mention, mentions):
+        elif _is_case(words, mention, mentions):
             parts.append(Part(mention, "case"))
         else:
             parts.append(Part(mention, "wanted"))
@@ -102,8 +76,7 @@ def roles_of(words: Sequence[Token], text: str, mentions: Sequence[Mention]) -> 
 
 
 def _cue_before(
-    words: Sequence[Token],
-    text: str,
+    words: Words,
     mention: Mention,
     previous: Mention | None,
     cues: Sequence[tuple[int, int, str]],
@@ -115,13 +88,14 @@ def _cue_before(
             continue
         if mention.first - last > 6:
             break
-        between = words[last + 1 : mention.first]
-        gap = text[words[last].end : words[mention.first].start]
-        if any(mark in gap for mark in ";.:!\n") or {word.norm for word in between} & (RESUMING - {"and"}):
+        gap = words.gap(last, mention.first)
+        if any(mark in gap for mark in ";.:!\n") or set(words.norms(last + 1, mention.first)) & (
+            RESUMING - {"and"}
+        ):
             return None
         if previous is not None and previous.first > last:
             held = parts[-1]
-            listed = {word.norm for word in words[previous.last + 1 : mention.first]} <= {
+            listed = set(words.norms(previous.last + 1, mention.first)) <= {
                 "or",
                 "and",
                 "nor",
@@ -135,7 +109,7 @@ def _cue_before(
     return None
 
 
-def _is_spatial(words: Sequence[Token], first: int, last: int) -> bool:
+def _is_spatial(words: Words, first: int, last: int) -> bool:
     """ "not in", "except inside": the place is excluded, not the object."""
     after = words[last + 1].norm if last + 1 < len(words) else ""
     said = words[last].norm
@@ -164,10 +138,10 @@ def _is_spatial(words: Sequence[Token], first: int, last: int) -> bool:
 
 
 def _cue_behind(
-    words: Sequence[Token], text: str, mention: Mention, cues: Sequence[tuple[int, int, str]]
+    words: Words, mention: Mention, cues: Sequence[tuple[int, int, str]]
 ) -> tuple[int, int] | None:
     for first, last, _ in cues:
-        gap = text[words[mention.last].end : words[first].start] if first > mention.last else "."
+        gap = words.gap(mention.last, first) if first > mention.last else "."
         if first > mention.last and first - mention.last <= 3 and not any(mark in gap for mark in PARTS):
             if words[first].norm == "out" and first == last and not _leaves(words, mention):
                 continue
@@ -175,24 +149,24 @@ def _cue_behind(
     return None
 
 
-def _leaves(words: Sequence[Token], mention: Mention) -> bool:
+def _leaves(words: Words, mention: Mention) -> bool:
     return any(
         word.norm in ("leave", "leaving", "keep", "cut", "filter")
         for word in words[max(0, mention.first - 4) : mention.first]
     )
 
 
-def _is_case(words: Sequence[Token], text: str, mention: Mention, mentions: Sequence[Mention]) -> bool:
+def _is_case(words: Words, mention: Mention, mentions: Sequence[Mention]) -> bool:
     """A tumour named only to say what the slide is: "HCC case", "it's an IDC of the breast", "RCC: vessels and blood"."""
     if len(mentions) < 2:
         return False
-    if _pointed_at(words, text, mention):
+    if _pointed_at(words, mention):
         return True
     if mention.concept.id not in TUMORS:
         return False
     others = [m for m in mentions if m is not mention]
     after = words[mention.last + 1].norm if mention.last + 1 < len(words) else ""
-    before = [word.norm for word in words[max(0, mention.first - 3) : mention.first]]
+    before = words.norms(mention.first - 3, mention.first)
     if after in term_words("case_words") or before[-2:] in (
         ["is", "a"],
         ["is", "an"],
@@ -203,34 +177,34 @@ def _is_case(words: Sequence[Token], text: str, mention: Mention, mentions: Sequ
         return True
     if "case" in before[-2:]:
         return True
-    low, high = _stretch(words, text, mention)
+    low, high = _stretch(words, mention)
     if any(low <= m.first <= high for m in others):
         return False
     verbs = term_words("verbs") - {"do", "get", "make", "see"}
     alone = {i for i in range(low, high + 1) if not mention.first <= i <= mention.last}
-    alone -= {i for first, last, _, _ in organ_hits(words, text) for i in range(first, last + 1)}
+    alone -= {i for first, last, _, _ in organ_hits(words) for i in range(first, last + 1)}
     left = {words[i].norm for i in alone}
     filler = {"a", "an", "the", "this", "in", "of", "case", "breast", "slide", "with", "my", "from", "h", "e"}
     spare = filler | term_words("case_words") | lexicon().modifiers
-    return not left & verbs and left <= spare and _set_apart(text, words, low, high)
+    return not left & verbs and left <= spare and _set_apart(words, low, high)
 
 
-def _pointed_at(words: Sequence[Token], text: str, mention: Mention) -> bool:
+def _pointed_at(words: Words, mention: Mention) -> bool:
     """ "in this breast tumour": where the picture is from."""
-    before = [word.norm for word in words[max(0, mention.first - 4) : mention.first]]
+    before = words.norms(mention.first - 4, mention.first)
     places = [i for i, norm in enumerate(before) if norm in ("this", "my", "our", "her", "his", "these")]
     if not places or places[-1] == 0 or before[places[-1] - 1] not in ("in", "of", "from", "on"):
         return False
     start = words[mention.first - len(before) + places[-1]].end
-    return not any(mark in text[start : words[mention.first].start] for mark in PARTS)
+    return not any(mark in words.text[start : words[mention.first].start] for mark in PARTS)
 
 
-def _stretch(words: Sequence[Token], text: str, mention: Mention) -> tuple[int, int]:
+def _stretch(words: Words, mention: Mention) -> tuple[int, int]:
     """The tokens around a mention up to the next punctuation, spaced dash or end."""
     low, high = mention.first, mention.last
-    while low > 0 and not _parted(text[words[low - 1].end : words[low].start]):
+    while low > 0 and not _parted(words.gap(low - 1, low)):
         low -= 1
-    while high + 1 < len(words) and not _parted(text[words[high].end : words[high + 1].start]):
+    while high + 1 < len(words) and not _parted(words.gap(high, high + 1)):
         high += 1
     return low, high
 
@@ -239,14 +213,12 @@ def _parted(gap: str) -> bool:
     return any(mark in gap for mark in PARTS) or " - " in gap or "\u2014" in gap or "\u2013" in gap
 
 
-def _set_apart(text: str, words: Sequence[Token], low: int, high: int) -> bool:
+def _set_apart(words: Words, low: int, high: int) -> bool:
     """The case description is a part of its own: the first or the last one, not an item of a list by commas."""
     if low == 0 and high + 1 < len(words):
-        return any(mark in text[words[high].end : words[high + 1].start] for mark in ".:;-\u2014\u2013,")
-    ends = high == len(words) - 1 or any(
-        mark in text[words[high].end : words[high + 1].start] for mark in ".?\n"
-    )
+        return any(mark in words.gap(high, high + 1) for mark in ".:;-\u2014\u2013,")
+    ends = high == len(words) - 1 or any(mark in words.gap(high, high + 1) for mark in ".?\n")
     if ends and low > 0:
-        gap = text[words[low - 1].end : words[low].start]
+        gap = words.gap(low - 1, low)
         return any(mark in gap for mark in ".:;-?,\u2014\u2013")
     return False

@@ -7,12 +7,11 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from tissuetalk.prompts.glossary import card_for, plain_line
-from tissuetalk.prompts.lexicon import load_terms
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.request.roles import find_terms
 from tissuetalk.prompts.target import Target
 from tissuetalk.prompts.taxonomy import Label, is_label
-from tissuetalk.prompts.words import Token
+from tissuetalk.prompts.words import Words, load_terms
 
 Scope = Literal["", "everything", "cells"]
 
@@ -23,27 +22,27 @@ def _terms() -> dict[str, Any]:
     return found
 
 
-def open_question(words: Sequence[Token], text: str, wanted: Sequence[Mention]) -> Scope:
+def open_question(words: Words, wanted: Sequence[Mention]) -> Scope:
     """Whether a text asks for everything there is, or every kind of cell; "" when it asks for particular things."""
     wanted = [mention for mention in wanted if mention.concept.id != "cell"]
-    cells = _phrases(words, text, wanted, "only_cells")
+    cells = _phrases(words, wanted, "only_cells")
     if cells:
         return "cells"
-    strong, weak = _phrases(words, text, wanted, "strong"), _phrases(words, text, wanted, "everything")
+    strong, weak = _phrases(words, wanted, "strong"), _phrases(words, wanted, "everything")
     if strong and not wanted:
         return "everything"
     if strong and _limited(words, strong[0][1]):
         return ""
     if strong and not any(
-        mention.first > strong[0][1] and _near(words, text, strong[0][1], mention) for mention in wanted
+        mention.first > strong[0][1] and _near(words, strong[0][1], mention) for mention in wanted
     ):
         return "everything"
     return "everything" if weak and not wanted else ""
 
 
-def _limited(words: Sequence[Token], last: int) -> bool:
+def _limited(words: Words, last: int) -> bool:
     """ "everything that is ...", "everything else", "everything apart from": not the whole organ."""
-    after = [word.norm for word in words[last + 1 : last + 3]]
+    after = words.norms(last + 1, last + 3)
     return bool(after) and after[0] in (
         "else",
         "that",
@@ -57,27 +56,23 @@ def _limited(words: Sequence[Token], last: int) -> bool:
     )
 
 
-def _phrases(
-    words: Sequence[Token], text: str, wanted: Sequence[Mention], name: str
-) -> list[tuple[int, int, str]]:
+def _phrases(words: Words, wanted: Sequence[Mention], name: str) -> list[tuple[int, int, str]]:
     """Phrases of a list that are not part of a named object ("everything nuclear")."""
     taken = {index for mention in wanted for index in range(mention.first, mention.last + 1)}
-    return [
-        found for found in find_terms(words, text, name) if found[0] not in taken and found[1] not in taken
-    ]
+    return [found for found in find_terms(words, name) if found[0] not in taken and found[1] not in taken]
 
 
-def _near(words: Sequence[Token], text: str, last: int, mention: Mention) -> bool:
+def _near(words: Words, last: int, mention: Mention) -> bool:
     """The object follows in the same sentence, so the question is about it."""
-    gap = text[words[last].end : words[mention.first].start]
+    gap = words.gap(last, mention.first)
     return not any(mark in gap for mark in ".?!")
 
 
-def survey(words: Sequence[Token], text: str, organ: str | None, scope: Scope) -> list[Target]:
+def survey(words: Words, organ: str | None, scope: Scope) -> list[Target]:
     """One target per kind of object of the organ, near-duplicates as alternatives, each with a plain line."""
-    found = find_terms(words, text, "only_cells") or find_terms(words, text, "strong", "everything")
+    found = find_terms(words, "only_cells") or find_terms(words, "strong", "everything")
     first, last, _ = found[0]
-    evidence, start = text[words[first].start : words[last].end], words[first].start
+    evidence, start = words.quote(first, last), words[first].start
     reason = "an open question is answered with every kind of object of the organ, most useful first"
     targets = []
     for label, others in _kinds(organ, scope):

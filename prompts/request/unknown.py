@@ -6,43 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tissuetalk.prompts.lexicon import ARTICLES, lexicon, load_terms
+from tissuetalk.prompts.lexicon import ARTICLES, lexicon
 from tissuetalk.prompts.organs import organ_hits
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.request.roles import find_terms, term_words
-from tissuetalk.prompts.words import Token, phrase
+from tissuetalk.prompts.words import Token, Words, load_terms, phrase, word_set
 
-ASKING = frozenset(
-    [
-        "segment",
-        "outline",
-        "mark",
-        "highlight",
-        "find",
-        "delineate",
-        "trace",
-        "mask",
-        "detect",
-        "locate",
-        "extract",
-        "isolate",
-        "circle",
-        "annotate",
-        "count",
-        "measure",
-        "show",
-        "quantify",
-        "identify",
-        "pick",
-        "label",
-        "contour",
-        "draw",
-        "where",
-    ]
+ASKING = word_set(
+    "segment outline mark highlight find delineate trace mask detect locate extract isolate circle "
+    "annotate count measure show quantify identify pick label contour draw where"
 )
-STRUCTURES = frozenset(
-    {"border", "membrane", "layer", "wall", "edge", "rim", "lining", "surface", "structure"}
-)
+STRUCTURES = word_set("border membrane layer wall edge rim lining surface structure")
 LONGEST_NAME = 5
 LINKING = frozenset({"and", "or"})
 
@@ -87,17 +61,15 @@ def _ordinary() -> frozenset[str]:
     return frozenset(words)
 
 
-def find_unknown(words: Sequence[Token], text: str, mentions: Sequence[Mention]) -> list[Unknown]:
+def find_unknown(words: Words, mentions: Sequence[Mention]) -> list[Unknown]:
     """Runs of words that are neither ordinary English nor in the lexicon, where an object would stand."""
     taken = {i: mention for mention in mentions for i in range(mention.first, mention.last + 1)}
-    organs = {i for first, last, _, _ in organ_hits(words, text) for i in range(first, last + 1)}
+    organs = {i for first, last, _, _ in organ_hits(words) for i in range(first, last + 1)}
     measured = {
-        i
-        for first, last, _ in find_terms(words, text, "inside", "always_space")
-        for i in range(first, last + 1)
+        i for first, last, _ in find_terms(words, "inside", "always_space") for i in range(first, last + 1)
     }
     free = [
-        i not in taken and i not in organs and i not in measured and _is_strange(word, text)
+        i not in taken and i not in organs and i not in measured and _is_strange(word)
         for i, word in enumerate(words)
     ]
     found: list[Unknown] = []
@@ -107,18 +79,18 @@ def find_unknown(words: Sequence[Token], text: str, mentions: Sequence[Mention])
             index += 1
             continue
         last = index
-        while last + 1 < len(words) and free[last + 1] and _joined(words, text, last):
+        while last + 1 < len(words) and free[last + 1] and _joined(words, last):
             last += 1
-        while last + 1 < len(words) and words[last + 1].norm in STRUCTURES and _joined(words, text, last):
+        while last + 1 < len(words) and words[last + 1].norm in STRUCTURES and _joined(words, last):
             last += 1
-        unknown = _judge(words, text, index, last, taken, bool(mentions))
+        unknown = _judge(words, index, last, taken, bool(mentions))
         if unknown is not None:
             found.append(unknown)
         index = last + 1
     return found
 
 
-def _is_strange(word: Token, text: str) -> bool:
+def _is_strange(word: Token) -> bool:
     if not (word.norm.isalpha() and word.norm.isascii()) or len(word.norm) < 3:
         return False
     return (
@@ -128,18 +100,18 @@ def _is_strange(word: Token, text: str) -> bool:
     )
 
 
-def _joined(words: Sequence[Token], text: str, last: int) -> bool:
-    return text[words[last].end : words[last + 1].start] in (" ", "-", "  ")
+def _joined(words: Words, last: int) -> bool:
+    return words.gap(last, last + 1) in (" ", "-", "  ")
 
 
 def _judge(
-    words: Sequence[Token], text: str, first: int, last: int, taken: dict[int, Mention], anything_known: bool
+    words: Words, first: int, last: int, taken: dict[int, Mention], anything_known: bool
 ) -> Unknown | None:
     """An unknown run counts when it goes on with a known name, follows a word that asks, or stands in a list."""
     before = taken.get(first - 1)
-    if before is not None and _joined(words, text, first - 1):
+    if before is not None and _joined(words, first - 1):
         return Unknown(before.first, last, before) if _is_noun(words[last]) else None
-    if taken.get(last + 1) is not None and _joined(words, text, last):
+    if taken.get(last + 1) is not None and _joined(words, last):
         return None
     start = first
     while start > 0 and words[start - 1].norm in ARTICLES | {"all", "every", "each", "any", "only", "just"}:
@@ -150,7 +122,7 @@ def _judge(
         or (previous in LINKING and bool(anything_known))
         or (start == 0 and not anything_known and len(words) <= LONGEST_NAME)
     )
-    listed = start > 0 and (start - 1) in taken and "," in text[words[start - 1].end : words[start].start]
+    listed = start > 0 and (start - 1) in taken and "," in words.gap(start - 1, start)
     if not (asked or listed) or not _is_noun(words[last]):
         return None
     return Unknown(first, last)
