@@ -95,7 +95,7 @@ def test_a_silent_worker_loses_its_job_and_its_late_answer_does_not_count(
         job_id = jobs.create("segment", {}, "me")
         assert jobs.claim(job_id)
         clock.now += 40
-        assert jobs.heartbeat(job_id)
+        assert jobs.progress(job_id, 0.5)
         clock.now += 40
         assert not other.claim(job_id)
         clock.now += 40

@@ -184,7 +184,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path: Path) ->
                 put(workspace, 3_000 * KB)
             assert [path.name for path in (workspace.folder / "results").iterdir()] == [kept]
             assert list(workspace.owners.folder.iterdir()) == []
-            assert not workspace.cache_put("features", b"f" * 3_000 * KB)
+            assert not workspace.cache.put("features", b"f" * 3_000 * KB)
             with pytest.raises(WorkspaceFullError):
                 workspace.store_upload(io.BytesIO(b"u" * 3_000 * KB), ".png", 10_000 * KB)
             put(workspace)
@@ -271,10 +271,7 @@ def test_uploads_are_kept_once_and_count_for_the_quota(workspace: Workspace) -> 
     first = workspace.store_upload(io.BytesIO(b"i" * 4 * KB), ".png", 5 * KB)
     assert workspace.store_upload(io.BytesIO(b"i" * 4 * KB), ".png", 5 * KB) == first
     assert first.read_bytes() == b"i" * 4 * KB
-    with workspace.reading_image(first):
-        put(workspace, 5 * KB)
-        put(workspace, 5 * KB)
-        assert first.exists()
+    put(workspace, 5 * KB)
     put(workspace, 5 * KB)
     assert not first.exists()
     wrong = workspace.store_upload(io.BytesIO(b"no image"), ".ome.tiff", 5 * KB)
@@ -293,25 +290,25 @@ def test_uploads_too_large_or_with_a_path_as_ending_are_refused(workspace: Works
 
 
 def test_cached_bytes_come_back_and_damaged_ones_do_not(workspace: Workspace) -> None:
-    assert workspace.cache_get("tile 1") is None
+    assert workspace.cache.get("tile 1") is None
     for damage in (lambda stored: stored[:-1], lambda stored: stored[:10], lambda stored: stored[:-1] + b"?"):
-        assert workspace.cache_put("tile 1", b"features")
-        assert workspace.cache_get("tile 1") == b"features"
+        assert workspace.cache.put("tile 1", b"features")
+        assert workspace.cache.get("tile 1") == b"features"
         (file,) = (workspace.folder / "cache").iterdir()
         file.write_bytes(damage(file.read_bytes()))
-        assert workspace.cache_get("tile 1") is None
+        assert workspace.cache.get("tile 1") is None
         assert not file.exists()
 
 
 def test_the_cache_stays_in_its_share_and_keeps_what_is_used(workspace: Workspace) -> None:
-    assert not workspace.cache_put("huge", b"h" * 4 * KB)
-    workspace.cache_put("often", b"o" * 500)
+    assert not workspace.cache.put("huge", b"h" * 4 * KB)
+    workspace.cache.put("often", b"o" * 500)
     for number in range(40):
-        workspace.cache_put(str(number), b"n" * 500)
-        assert workspace.cache_get("often") == b"o" * 500
+        workspace.cache.put(str(number), b"n" * 500)
+        assert workspace.cache.get("often") == b"o" * 500
         assert sum(path.stat().st_size for path in (workspace.folder / "cache").iterdir()) <= 3 * KB
-    assert workspace.cache_get("39") is not None
-    assert workspace.cache_get("0") is None
+    assert workspace.cache.get("39") is not None
+    assert workspace.cache.get("0") is None
 
 
 def test_sixteen_threads_write_and_read_without_a_mix_up(tmp_path: Path) -> None:
@@ -319,8 +316,8 @@ def test_sixteen_threads_write_and_read_without_a_mix_up(tmp_path: Path) -> None
 
         def work(number: int) -> None:
             result_id = put(workspace, number + 1, f"img_{number}")
-            workspace.cache_put(f"key {number % 4}", bytes([number % 4]) * 1000)
-            assert workspace.cache_get(f"key {number % 4}") == bytes([number % 4]) * 1000
+            workspace.cache.put(f"key {number % 4}", bytes([number % 4]) * 1000)
+            assert workspace.cache.get(f"key {number % 4}") == bytes([number % 4]) * 1000
             with workspace.reading(result_id) as stored:
                 assert (stored.image_id, stored.size_bytes) == (f"img_{number}", number + 1)
 

@@ -43,7 +43,7 @@ class Workbench:
         self.slides = slides or SlideSettings()
         self.runner = runner
         self.workspace = workspace
-        self.features = FeatureCache(workspace)
+        self.features = FeatureCache(workspace.cache)
         self._reader_name = reader
 
     @classmethod

@@ -166,13 +166,13 @@ def segment_to_folder(
     from tissuetalk.tools.desk import write_command_line_result
     from tissuetalk.tools.segment.order import understand
     from tissuetalk.tools.segment.segment import segment as run
-    from tissuetalk.tools.storage.beside import workspace_beside
+    from tissuetalk.tools.storage.files import unfinished_workspace
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")
     with (
         blocks_by(engine, ray_address) as runner,
-        workspace_beside(out) as scratch,
+        unfinished_workspace(out) as scratch,
         closing(_bench(Path(asked.image).parent, scratch, reader, runner)) as bench,
         image_progress(quiet) as progress,
     ):

@@ -40,7 +40,7 @@ from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.storage import addresses
-from tissuetalk.tools.storage.workspace.disk import disk_errors, remove
+from tissuetalk.tools.storage.files import disk_errors, remove
 from tissuetalk.tools.workbench import Workbench
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from PIL import Image
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.masks import characteristics
 from tissuetalk.models.masks.object_table import RULES
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.results import Answer, Mask, Measured, MeasureResult, SegmentResult, Warned
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.picture import OrdinaryPlace
@@ -20,7 +21,7 @@ from tissuetalk.tools.masks.slide import StoredSlide
 from tissuetalk.tools.measure.measures import PLACE_METRICS, SLIDE_DEFAULT, place_rows, slide_rows
 from tissuetalk.tools.measure.subject import Subject
 from tissuetalk.tools.measure.values import OpenImage, Value, mean, measured, name_of, statistics
-from tissuetalk.tools.storage.result_folder import ResultFolder, write_whole
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 __all__ = [
     "ALL",

@@ -12,7 +12,7 @@ from tissuetalk.tools.segment.engine import Progress, Stop
 from tissuetalk.tools.segment.grid import Block, Window
 from tissuetalk.tools.segment.plan import Layer, Plan
 from tissuetalk.tools.segment.runners import Runner
-from tissuetalk.tools.storage.workspace.disk import remove
+from tissuetalk.tools.storage.files import remove
 
 LOOK_EVERY_S = 0.2
 CHECK_EVERY_S = 2.0

@@ -18,7 +18,7 @@ from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.looking import Wanted
 from tissuetalk.tools.segment.scale import Scale
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.storage.workspace.ids import new_id
+from tissuetalk.tools.storage.workspace import new_id
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ from tissuetalk.tools.segment.scale import Scale, image_info
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.segment.slide_engine import SlideFound, run_slide
 from tissuetalk.tools.segment.windows import save_tissue
+from tissuetalk.tools.storage.files import disk_errors, remove
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.storage.workspace.disk import disk_errors, remove
-from tissuetalk.tools.storage.workspace.ids import new_id
+from tissuetalk.tools.storage.workspace import new_id
 from tissuetalk.tools.workbench import Workbench
 
 FORMAT = 1
@@ -178,7 +178,7 @@ def _work(
     for name in ("labels", "objects"):
         remove(slide / name)
     make = bench.runner or LocalRunner
-    runner = make(source, model, bench.features.for_slides(bench.workspace.cache_bytes), bench.slides)
+    runner = make(source, model, bench.features.for_slides(bench.workspace.cache.quota_bytes), bench.slides)
     try:
         found = run_slide(plan, runner, order.request, asked, mask_ids, slide, progress=progress, stop=stop)
     finally:

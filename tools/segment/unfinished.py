@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from tissuetalk.models.errors import BusyError
 from tissuetalk.tools.segment.maps import write_file
-from tissuetalk.tools.storage.workspace.disk import disk_errors, remove
+from tissuetalk.tools.storage.files import disk_errors, remove
 
 KEEP_S = 30 * 24 * 3600.0
 """Unfinished work nobody came back to for this long is removed."""

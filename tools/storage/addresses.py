@@ -8,7 +8,6 @@ are written locally and copied to their address when a slide is finished.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,8 @@ from tissuetalk.models.errors import (
     UnknownImageError,
     UnreadableImageError,
 )
-from tissuetalk.tools.storage.workspace.disk import disk_errors, is_disk_full
+from tissuetalk.models.writing import whole_file
+from tissuetalk.tools.storage.files import disk_errors, is_disk_full
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SEVERAL_FILES = (".mrxs", ".dcm")
@@ -127,12 +127,10 @@ def fetch(address: str, folder: Path) -> Path:
     if not copy.is_file():
         with disk_errors(folder):
             copy.parent.mkdir(parents=True, exist_ok=True)
-        with _named(address):
+        with _named(address), whole_file(copy) as partial:
             system, inner = _system(address)
-            partial = copy.with_name(f"{name}.{os.getpid()}.partial")
             with system.open(inner, "rb") as far, partial.open("wb") as near:
                 shutil.copyfileobj(far, near, 2**20)
-        partial.replace(copy)
     return copy
 
 

@@ -7,13 +7,30 @@ can be found under it.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Final, Protocol, runtime_checkable
 
-MEMORY_BYTES = 512 * 2**20
+from tissuetalk.tools.storage.files import disk_errors, is_disk_full, remove
+
+MEMORY_BYTES: Final = 512 * 2**20
+SLIDE_MEMORY_BYTES: Final = 256 * 2**20
+SLIDE_SHARE: Final = 0.8
+"""Of the store, for one slide: what comes after that would only push out what came before."""
+
+_MAGIC = b"TTCACHE1"
+_DIGEST_BYTES = 32
+_NAME = re.compile(r"[0-9a-f]{64}")
+_KEEP_WHEN_FULL = 0.9
+"""Eviction frees a little more than it must, so that not every put of a full cache has to evict."""
 
 
 @runtime_checkable
@@ -26,20 +43,15 @@ class Packable(Protocol):
 
 
 class Store(Protocol):
-    """Where packed features go: the workspace."""
+    """Where packed features go."""
 
-    def cache_get(self, key: str) -> bytes | None: ...
+    def get(self, key: str) -> bytes | None: ...
 
-    def cache_put(self, key: str, content: bytes) -> bool: ...
-
-
-SLIDE_MEMORY_BYTES = 256 * 2**20
-SLIDE_SHARE = 0.8
-"""Of the store, for one slide: what comes after that would only push out what came before."""
+    def put(self, key: str, content: bytes) -> bool: ...
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Entry:
     features: Any
     size_bytes: int
 
@@ -51,7 +63,7 @@ class FeatureCache:
         self._store = store
         self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._total_bytes = 0
 
     def get(self, key: str, model: object, encode: Callable[[], Any]) -> Any:
@@ -61,16 +73,16 @@ class FeatureCache:
         Features of a model that does not pack are cheap to make and are not kept.
         """
         with self._lock:
-            if (kept := self._kept.get(key)) is not None:
-                self._kept.move_to_end(key)
-                return kept.features
+            if (entry := self._entries.get(key)) is not None:
+                self._entries.move_to_end(key)
+                return entry.features
         if not isinstance(model, Packable):
             return encode()
-        packed = None if self._store is None else self._store.cache_get(key)
+        packed = None if self._store is None else self._store.get(key)
         if packed is None:
             packed = model.pack(encode())
             if self._store is not None:
-                self._store.cache_put(key, packed)
+                self._store.put(key, packed)
         features = model.unpack(packed)
         self._keep(key, features, 2 * len(packed))
         return features
@@ -83,25 +95,25 @@ class FeatureCache:
     def holds(self, key: str, model: object) -> bool:
         """Whether ``get`` will answer without encoding; the features are then in memory."""
         with self._lock:
-            if key in self._kept:
+            if key in self._entries:
                 return True
         if self._store is None or not isinstance(model, Packable):
             return False
-        if (packed := self._store.cache_get(key)) is None:
+        if (packed := self._store.get(key)) is None:
             return False
         self._keep(key, model.unpack(packed), 2 * len(packed))
-        return key in self._kept
+        return key in self._entries
 
     def _keep(self, key: str, features: Any, size_bytes: int) -> None:
         """size_bytes: of the unpacked features."""
         if size_bytes > self._memory_bytes:
             return
         with self._lock:
-            replaced = self._kept.pop(key, None)
-            self._kept[key] = _Kept(features, size_bytes)
+            replaced = self._entries.pop(key, None)
+            self._entries[key] = _Entry(features, size_bytes)
             self._total_bytes += size_bytes - (replaced.size_bytes if replaced else 0)
             while self._total_bytes > self._memory_bytes:
-                _, oldest = self._kept.popitem(last=False)
+                _, oldest = self._entries.popitem(last=False)
                 self._total_bytes -= oldest.size_bytes
 
 
@@ -111,14 +123,104 @@ class _Sparing:
     def __init__(self, store: Store, most_bytes: int) -> None:
         self._store, self._left = store, most_bytes
 
-    def cache_get(self, key: str) -> bytes | None:
-        content = self._store.cache_get(key)
+    def get(self, key: str) -> bytes | None:
+        content = self._store.get(key)
         if content is not None:
             self._left -= len(content)
         return content
 
-    def cache_put(self, key: str, content: bytes) -> bool:
+    def put(self, key: str, content: bytes) -> bool:
         if self._left < len(content):
             return False
         self._left -= len(content)
-        return self._store.cache_put(key, content)
+        return self._store.put(key, content)
+
+
+class BlobCache:
+    """One file per key, named by the key's SHA-256; several processes may use the same folder.
+
+    A file is magic, SHA-256 of the content, content. It is written beside and renamed, so a reader sees all of it
+    or none; it is not flushed to the disk, since a damaged file is noticed and is only a miss. Its modification
+    time is the last use.
+    """
+
+    def __init__(self, folder: Path, scratch: Path, quota_bytes: int) -> None:
+        self._folder = folder
+        self._scratch = scratch
+        self.quota_bytes = quota_bytes
+        self._guard = threading.Lock()
+        self._known_bytes = 0
+        self._puts_left = 0
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes last put under ``key``, or None; a damaged file is removed and counts as None."""
+        path = self._path(key)
+        try:
+            stored = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        header = len(_MAGIC) + _DIGEST_BYTES
+        content = stored[header:]
+        if stored[:header] != _MAGIC + hashlib.sha256(content).digest():
+            remove(path)
+            return None
+        with suppress(OSError):  # evicted meanwhile, or the disk became read-only: the bytes are still good
+            os.utime(path)
+        return content
+
+    def put(self, key: str, content: bytes) -> bool:
+        """Store bytes; False when they did not fit (larger than the cache, or the disk is full).
+
+        Raises WorkspaceUnwritableError when the workspace cannot be written any more.
+        """
+        size = len(_MAGIC) + _DIGEST_BYTES + len(content)
+        if size > self.quota_bytes:
+            return False
+        self._make_room(size)
+        part = self._scratch / f"blob_{secrets.token_hex(8)}"
+        try:
+            with disk_errors(self._folder.parent):
+                try:
+                    with part.open("wb") as file:
+                        file.write(_MAGIC + hashlib.sha256(content).digest())
+                        file.write(content)
+                    part.replace(self._path(key))
+                except OSError as error:
+                    if is_disk_full(error):
+                        return False
+                    raise
+        finally:
+            remove(part)
+        return True
+
+    def _make_room(self, size: int) -> None:
+        """Count again when this process's sum says full, and now and then, since others put files here too."""
+        with self._guard:
+            self._puts_left -= 1
+            self._known_bytes += size
+            if self._puts_left >= 0 and self._known_bytes <= self.quota_bytes:
+                return
+            files = self._oldest_first()
+            total = sum(bytes_ for _, bytes_, _ in files) + size
+            if total > self.quota_bytes:
+                goal = max(size, int(self.quota_bytes * _KEEP_WHEN_FULL))
+                for _, bytes_, path in files:
+                    if total <= goal:
+                        break
+                    remove(path)
+                    total -= bytes_
+            self._known_bytes = total
+            self._puts_left = max(16, len(files) // 8)
+
+    def _oldest_first(self) -> list[tuple[float, int, Path]]:
+        files = []
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # another process evicts too
+                    if _NAME.fullmatch(entry.name):
+                        status = entry.stat()
+                        files.append((status.st_mtime, status.st_size, Path(entry.path)))
+        return sorted(files)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / hashlib.sha256(key.encode()).hexdigest()

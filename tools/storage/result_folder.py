@@ -28,6 +28,7 @@ from tissuetalk.models.errors import (
 )
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.masks import outlines
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.results import Mask, MaskResources, SegmentResult
 
 MOST_OBJECTS = 65_535
@@ -51,7 +52,7 @@ class ResultFolder:
         return cls(path)
 
     def write_request(self, request: dict[str, Any]) -> None:
-        (self.path / "request.json").write_text(json.dumps(request, indent=1, ensure_ascii=False), "utf-8")
+        write_whole(self.path / "request.json", json.dumps(request, indent=1, ensure_ascii=False))
 
     def request(self) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.path / "request.json").read_text("utf-8"))
@@ -79,14 +80,12 @@ class ResultFolder:
         self, mask_id: str, mask: NDArray[np.bool_], instances: NDArray[np.int32] | None
     ) -> MaskResources:
         """Files of one mask; the links are relative to the folder."""
-        (self.path / "masks").mkdir(exist_ok=True)
         _write_png(self.path / "masks" / f"{mask_id}.png", mask.astype(np.uint8) * 255)
         if instances is not None:
             if int(instances.max(initial=0)) > MOST_OBJECTS:
                 raise ImageTooLargeError(
                     f"more than {MOST_OBJECTS} objects in one region; pass a smaller region=[x0, y0, x1, y1]."
                 )
-            (self.path / "instances").mkdir(exist_ok=True)
             _write_png(self.path / "instances" / f"{mask_id}.png", instances.astype(np.uint16))
         return MaskResources(
             mask=f"masks/{mask_id}.png",
@@ -163,12 +162,4 @@ def _collection(features: list[dict[str, Any]]) -> dict[str, Any]:
 def _write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
     done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert done, "OpenCV encodes any 8- or 16-bit single-channel picture"
-    path.write_bytes(data.tobytes())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Readers see the whole file or none."""
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, "utf-8")
-    part.replace(path)
+    write_whole(path, data.tobytes())

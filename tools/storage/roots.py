@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypedDict
 
@@ -38,7 +38,7 @@ _SCANNED_ENTRIES = 20_000
 _WALK_IS_SAFE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 
 
-class ListedImage(TypedDict):
+class RootImage(TypedDict):
     """path: as ``Roots.open`` takes it. bytes: size of the file."""
 
     path: str
@@ -101,9 +101,11 @@ class Roots:
         """How a file is called in answers: relative to the first root where possible."""
         return path.relative_to(self.paths[0]).as_posix() if path.is_relative_to(self.paths[0]) else str(path)
 
-    def list_images(self, limit: int = 500) -> list[ListedImage]:
+    def list_images(self, limit: int = 500) -> list[RootImage]:
         """Files with an image's suffix in the roots, by name; hidden files and links are passed over."""
-        return list(islice(self._images(), max(0, limit)))
+        budget = iter(range(_SCANNED_ENTRIES))
+        entries = chain.from_iterable(_files_below(root, budget) for root in self.paths)
+        return list(islice(self._listed(entries), max(0, limit)))
 
     def _open_by_id(self, image_id: str) -> ImageSource:
         path = self._seen.get(image_id) or (self._lookup(image_id) if self._lookup else None)
@@ -144,17 +146,7 @@ class Roots:
             raise cannot_open(name, error) from error
         return adopt(descriptor, name=name, path=real)
 
-    def _images(self) -> Iterator[ListedImage]:
-        budget = iter(range(_SCANNED_ENTRIES))
-        for root in self.paths:
-            yield from self._listed(_files_below(root, budget))
-
-    def _images_in(self, folder: Path) -> Iterator[ListedImage]:
-        """The images right in one folder, when it is inside a root."""
-        if any(folder.is_relative_to(root) for root in self.paths):
-            yield from self._listed(_files_below(folder, iter(range(2000)), deep=False))
-
-    def _listed(self, entries: Iterator[os.DirEntry[str]]) -> Iterator[ListedImage]:
+    def _listed(self, entries: Iterator[os.DirEntry[str]]) -> Iterator[RootImage]:
         for entry in entries:
             if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                 size = entry.stat(follow_symlinks=False).st_size
@@ -162,8 +154,9 @@ class Roots:
 
     def _not_found(self, image: str) -> str:
         folder = Path(os.path.realpath(self.paths[0] / image)).parent
-        names = [listed["path"] for listed in self._images_in(folder)]
-        names += [listed["path"] for listed in self.list_images(2000)]
+        inside = any(folder.is_relative_to(root) for root in self.paths)
+        near = self._listed(_files_below(folder, iter(range(2000)), deep=False)) if inside else ()
+        names = [listed["path"] for listed in (*near, *self.list_images(2000))]
         by_file_name = {Path(name).name.lower(): name for name in reversed(names)}
         close = get_close_matches(Path(image).name.lower(), by_file_name, n=3, cutoff=0.6)
         similar = ", ".join(by_file_name[name] for name in close)

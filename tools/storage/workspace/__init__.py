@@ -1,18 +1,8 @@
 """Results, images, cached features and jobs on disk: they survive a restart and a kill at any moment."""
 
-from tissuetalk.tools.storage.workspace.ids import new_id
-from tissuetalk.tools.storage.workspace.images import SeenImage
-from tissuetalk.tools.storage.workspace.jobs import CancelOutcome, JobRow, JobStore
-from tissuetalk.tools.storage.workspace.results import Draft, StoredResult
-from tissuetalk.tools.storage.workspace.store import Workspace
+from tissuetalk.tools.storage.workspace.database import new_id
+from tissuetalk.tools.storage.workspace.jobs import JobRow, JobStore
+from tissuetalk.tools.storage.workspace.results import StoredResult
+from tissuetalk.tools.storage.workspace.workspace import Workspace
 
-__all__ = [
-    "CancelOutcome",
-    "Draft",
-    "JobRow",
-    "JobStore",
-    "SeenImage",
-    "StoredResult",
-    "Workspace",
-    "new_id",
-]
+__all__ = ["JobRow", "JobStore", "StoredResult", "Workspace", "new_id"]

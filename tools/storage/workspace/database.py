@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peewee import (
     AutoField,
@@ -26,7 +30,7 @@ from peewee import (
 from playhouse.pool import PooledSqliteDatabase  # type: ignore[import-untyped]
 
 from tissuetalk.models.errors import BusyError, TissuetalkError, WorkspaceUnwritableError
-from tissuetalk.tools.storage.workspace.disk import full_disk
+from tissuetalk.tools.storage.files import full_disk
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x7C155E7A
@@ -34,24 +38,63 @@ _APPLICATION_ID = 0x7C155E7A
 
 _BUSY_TIMEOUT_MS = 30_000
 _MAX_CONNECTIONS = 64
+_ID = re.compile(r"(res|job|msk)_[0-9a-f]{32}")
 
 
-class ResultRow(Model):
-    """One finished result; its files lie in ``results/<result_id>``. Times are seconds since 1970."""
+def new_id(kind: Literal["res", "job", "msk"]) -> str:
+    """``res_`` and 128 random bits in hexadecimal: nobody can guess it, and it is safe in a URL, a file name and a shell."""
+    return f"{kind}_{secrets.token_hex(16)}"
+
+
+def is_id(kind: Literal["res", "job", "msk"], text: str) -> bool:
+    """True only for what ``new_id(kind)`` could have returned: no separator, dot or newline can hide in it."""
+    return text.startswith(kind) and _ID.fullmatch(text) is not None
+
+
+def shown(text: str) -> str:
+    """An id as a caller gave it, quoted and cut short, for an error message."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+class _JsonField(TextField):
+    """JSON values kept as text."""
+
+    def db_value(self, value: Any) -> str | None:
+        return None if value is None else json.dumps(value)
+
+    def python_value(self, value: str | None) -> Any:
+        return None if value is None else json.loads(value)
+
+
+class _MomentField(FloatField):
+    """Written as seconds since 1970, read as a date and time."""
+
+    def python_value(self, value: float) -> datetime:
+        return datetime.fromtimestamp(value, UTC)
+
+
+class _Table(Model):
+    """Its name in the file: ``results`` for ResultTable. Times are seconds since 1970."""
+
+    class Meta:
+        @staticmethod
+        def table_function(table: type[Model]) -> str:
+            return table.__name__.removesuffix("Table").lower() + "s"
+
+
+class ResultTable(_Table):
+    """One finished result; its files lie in ``results/<result_id>``."""
 
     result_id = TextField(primary_key=True)
     image_id = TextField(index=True)
     kind = TextField()
-    created_at = FloatField(index=True)
+    created_at = _MomentField(index=True)
     last_used = FloatField(index=True)
     size_bytes = BigIntegerField()
 
-    class Meta:
-        table_name = "results"
 
-
-class ImageRow(Model):
-    """One image that was seen, by the hash of its content. details: a JSON object, free for the caller."""
+class ImageTable(_Table):
+    """One image that was opened, by the hash of its content."""
 
     image_id = TextField(primary_key=True)
     path = TextField()
@@ -60,61 +103,51 @@ class ImageRow(Model):
     height = IntegerField()
     mpp = FloatField(null=True)
     mpp_source = TextField()
-    details = TextField()
+    details = TextField(
+        default="{}"
+    )  # nobody reads it; workspaces of 0.1.0 have the column and insist on a value
     last_used = FloatField(index=True)
 
-    class Meta:
-        table_name = "images"
 
-
-class UploadRow(Model):
+class UploadTable(_Table):
     """One uploaded file in ``images/``."""
 
     name = TextField(primary_key=True)
     size_bytes = BigIntegerField()
     last_used = FloatField(index=True)
 
-    class Meta:
-        table_name = "uploads"
 
-
-class PinRow(Model):
-    """Somebody is reading: ``name`` (a result id or an upload's name) must stay where it is."""
+class PinTable(_Table):
+    """Somebody is reading: the result with the id ``name`` must stay where it is."""
 
     pin_id = AutoField()
     name = TextField(index=True)
     owner = TextField(index=True)
 
-    class Meta:
-        table_name = "pins"
 
-
-class JobRecord(Model):
-    """One piece of long work. request and result are JSON; worker is the token of the workspace that runs it."""
+class JobTable(_Table):
+    """One piece of long work. worker: token of the workspace that runs it."""
 
     job_id = TextField(primary_key=True)
     kind = TextField()
-    request = TextField()
+    request = _JsonField()
     owner = TextField()
     state = TextField(index=True)
     progress = FloatField()
     eta_s = FloatField(null=True)
     message = TextField()
-    result = TextField(null=True)
+    result = _JsonField(null=True)
     error_code = TextField(null=True)
     error_message = TextField(null=True)
     cancel_requested = BooleanField()
     worker = TextField(null=True)
-    attempt = IntegerField()
+    attempts = IntegerField(column_name="attempt")
     lease_until = FloatField()
-    created_at = FloatField(index=True)
-    updated_at = FloatField()
-
-    class Meta:
-        table_name = "jobs"
+    created_at = _MomentField(index=True)
+    updated_at = _MomentField()
 
 
-_TABLES: tuple[type[Model], ...] = (ResultRow, ImageRow, UploadRow, PinRow, JobRecord)
+_TABLES = (ResultTable, ImageTable, UploadTable, PinTable, JobTable)
 
 
 class Database:

@@ -1,24 +1,18 @@
-"""Images that were seen, so that their URI works later, and files that were uploaded."""
+"""Images that were opened, so that their URI works later, and files that were uploaded."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
-from tissuetalk.tools.storage.workspace.database import Database, ImageRow, PinRow, UploadRow
-from tissuetalk.tools.storage.workspace.disk import disk_errors, flush, fsync_folder, remove
-from tissuetalk.tools.storage.workspace.errors import no_image
-from tissuetalk.tools.storage.workspace.ids import shown
-from tissuetalk.tools.storage.workspace.owner import Owners
-from tissuetalk.tools.storage.workspace.quota import Kept, Room
+from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, UnknownImageError
+from tissuetalk.tools.storage.files import disk_errors, flush, fsync_folder, remove
+from tissuetalk.tools.storage.workspace.database import ImageTable, UploadTable, shown
+from tissuetalk.tools.storage.workspace.room import Entry, Room
 
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}")
 _UPLOAD = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8}){1,2}")
@@ -26,8 +20,8 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class SeenImage:
-    """Where an image was last seen and what it was then. details: JSON values of the caller's choice."""
+class KnownImage:
+    """Where an image was last opened and what it was then."""
 
     image_id: str
     path: Path
@@ -36,64 +30,64 @@ class SeenImage:
     height: int
     mpp: float | None
     mpp_source: str
-    details: Mapping[str, Any]
 
 
-class Images:
-    """The ``images/`` folder of uploads, and the tables of uploads and of all images seen."""
+class Images(Room):
+    """The ``images/`` folder of uploads, and the tables of uploads and of all images that were opened."""
 
-    def __init__(
+    @property
+    def uploads_folder(self) -> Path:
+        return self.folder / "images"
+
+    def remember_image(
         self,
-        root: Path,
-        database: Database,
-        owners: Owners,
-        room: Room,
-        clock: Callable[[], float],
+        image_id: str,
+        *,
+        path: Path,
+        sha256: str,
+        width: int,
+        height: int,
+        mpp: float | None = None,
+        mpp_source: str = "unknown",
     ) -> None:
-        self._root = root
-        self.folder = root / "images"
-        self._database = database
-        self._owners = owners
-        self._room = room
-        self._clock = clock
+        """Note where an image lies, so that its id can be used instead of its path, also after a restart.
 
-    def remember(self, seen: SeenImage) -> None:
-        """Note where an image lies; the same content seen elsewhere replaces the older place."""
-        row = {
-            "image_id": seen.image_id,
-            "path": str(seen.path),
-            "sha256": seen.sha256,
-            "width": seen.width,
-            "height": seen.height,
-            "mpp": seen.mpp,
-            "mpp_source": seen.mpp_source,
-            "details": json.dumps(dict(seen.details)),
-            "last_used": self._clock(),
-        }
-        with self._database.write() as db:
-            ImageRow.insert(row).on_conflict_replace().execute(db)
+        The same content opened elsewhere replaces the older place.
+        """
+        with self.database.write() as db:
+            ImageTable.insert(
+                image_id=image_id,
+                path=str(path.absolute()),
+                sha256=sha256,
+                width=width,
+                height=height,
+                mpp=mpp,
+                mpp_source=mpp_source,
+                last_used=self.clock(),
+            ).on_conflict_replace().execute(db)
 
-    def get(self, image_id: str) -> SeenImage:
+    def image(self, image_id: str) -> KnownImage:
         """What is known of an image; an upload becomes the most recently used. Raises UnknownImageError."""
-        with self._database.write() as db:
-            row = ImageRow.select().where(ImageRow.image_id == image_id).bind(db).first()
+        with self.database.write() as db:
+            row = ImageTable.select().where(ImageTable.image_id == image_id).bind(db).first()
             if row is None:
-                raise no_image(image_id)
+                raise UnknownImageError(
+                    f"there is no image {shown(image_id)} (an upload may have been removed to make room); "
+                    "list the images with library, give a path inside an allowed root, or upload it again"
+                )
             path = Path(row.path)
-            if path.parent == self.folder:
-                UploadRow.update(last_used=self._clock()).where(UploadRow.name == path.name).execute(db)
-        return SeenImage(
-            row.image_id,
-            path,
-            row.sha256,
-            row.width,
-            row.height,
-            row.mpp,
-            row.mpp_source,
-            json.loads(row.details),
-        )
+            if path.parent == self.uploads_folder:
+                UploadTable.update(last_used=self.clock()).where(UploadTable.name == path.name).execute(db)
+        return KnownImage(image_id, path, row.sha256, row.width, row.height, row.mpp, row.mpp_source)
 
-    def store(self, stream: BinaryIO, suffix: str, max_bytes: int) -> Path:
+    def image_path(self, image_id: str) -> Path | None:
+        """Where an image was last opened, or None."""
+        try:
+            return self.image(image_id).path
+        except UnknownImageError:
+            return None
+
+    def store_upload(self, stream: BinaryIO, suffix: str, max_bytes: int) -> Path:
         """Keep an upload as ``<sha256><suffix>``; the same content twice is one file.
 
         Raises ImageTooLargeError beyond ``max_bytes``, WorkspaceFullError; both leave nothing behind.
@@ -102,54 +96,40 @@ class Images:
             raise InvalidArgumentError(
                 f"{shown(suffix)} is no file ending; use one such as .png or .ome.tiff"
             )
-        part = self._owners.folder / f"upload_{secrets.token_hex(8)}"
+        part = self.owners.folder / f"upload_{secrets.token_hex(8)}"
         try:
-            with disk_errors(self._root):
+            with disk_errors(self.folder):
                 sha256, size_bytes = _receive(stream, part, max_bytes)
                 return self._publish(part, f"{sha256}{suffix.lower()}", size_bytes)
         finally:
             remove(part)
 
     def _publish(self, part: Path, name: str, size_bytes: int) -> Path:
-        path = self.folder / name
-        with self._database.write() as db:
-            if UploadRow.select().where(UploadRow.name == name).exists(db) and path.is_file():
-                UploadRow.update(last_used=self._clock()).where(UploadRow.name == name).execute(db)
+        path = self.uploads_folder / name
+        with self.database.write() as db:
+            stored = UploadTable.update(last_used=self.clock()).where(UploadTable.name == name).execute(db)
+            if stored and path.is_file():
                 return path
-            UploadRow.delete().where(UploadRow.name == name).execute(db)
-            trash = self._room.make(db, size_bytes)
+            UploadTable.delete().where(UploadTable.name == name).execute(db)
+            trash = self._make_room(db, size_bytes)
             part.rename(path)
-            UploadRow.insert(name=name, size_bytes=size_bytes, last_used=self._clock()).execute(db)
-        fsync_folder(self.folder)
+            UploadTable.insert(name=name, size_bytes=size_bytes, last_used=self.clock()).execute(db)
+        fsync_folder(self.uploads_folder)
         for old in trash:
             remove(old)
         return path
 
     def discard_upload(self, path: Path) -> None:
         """Remove an upload that turned out not to be an image. Anything else is left alone."""
-        if path.parent != self.folder or not is_upload_name(path.name):
+        if path.parent != self.uploads_folder or not is_upload_name(path.name):
             return
-        with disk_errors(self._root), self._database.write() as db:
-            trash = self._room.take_away(db, Kept("images", path.name))
+        with disk_errors(self.folder), self.database.write() as db:
+            trash = self._take_away(db, Entry("images", path.name))
         remove(trash)
-
-    @contextmanager
-    def reading(self, path: Path) -> Iterator[None]:
-        """Keep an upload where it is while the block runs; for a file outside the workspace nothing is needed."""
-        if path.parent != self.folder:
-            yield
-            return
-        with self._database.write() as db:
-            pin_id = PinRow.insert(name=path.name, owner=self._owners.token).execute(db)
-        try:
-            yield
-        finally:
-            with self._database.write() as db:
-                PinRow.delete().where(PinRow.pin_id == pin_id).execute(db)
 
 
 def is_upload_name(name: str) -> bool:
-    """Whether a file in ``images/`` was put there by ``store``; anything else is left alone."""
+    """Whether a file in ``images/`` was put there by ``store_upload``; anything else is left alone."""
     return _UPLOAD.fullmatch(name) is not None
 
 

@@ -8,20 +8,17 @@ A running job whose worker is gone can be claimed again; nothing else ever moves
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any, Literal, cast
 
 from peewee import SqliteDatabase, fn
 
-from tissuetalk.tools.storage.workspace.database import JobRecord
-from tissuetalk.tools.storage.workspace.errors import no_job
-from tissuetalk.tools.storage.workspace.ids import is_id, new_id
-from tissuetalk.tools.storage.workspace.store import Workspace
+from tissuetalk.models.errors import UnknownJobError
+from tissuetalk.tools.storage.workspace.database import JobTable, is_id, new_id, shown
+from tissuetalk.tools.storage.workspace.workspace import Workspace
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 CancelOutcome = Literal["cancelled", "requested", "already_ended"]
@@ -82,16 +79,16 @@ class JobStore:
         job_id = new_id("job")
         now = self._clock()
         with self._database.write() as db:
-            JobRecord.insert(
+            JobTable.insert(
                 job_id=job_id,
                 kind=kind,
-                request=json.dumps(dict(request)),
+                request=dict(request),
                 owner=owner,
                 state="queued",
                 progress=0.0,
                 message="",
                 cancel_requested=False,
-                attempt=0,
+                attempts=0,
                 lease_until=0.0,
                 created_at=now,
                 updated_at=now,
@@ -106,9 +103,7 @@ class JobStore:
     def unfinished(self) -> list[JobRow]:
         """Jobs to look after at a start: queued, or running somewhere, oldest first."""
         jobs = (
-            JobRecord.select()
-            .where(JobRecord.state.in_(("queued", "running")))
-            .order_by(JobRecord.created_at)
+            JobTable.select().where(JobTable.state.in_(("queued", "running"))).order_by(JobTable.created_at)
         )
         with self._database.read() as db:
             return [_row(record) for record in jobs.execute(db)]
@@ -127,28 +122,28 @@ class JobStore:
         now = self._clock()
         # the attempt tells whether the record is still the one that was looked at
         unchanged = (
-            (JobRecord.job_id == job_id)
-            & (JobRecord.state == before.state)
-            & (JobRecord.attempt == before.attempt)
-            & (JobRecord.lease_until == before.lease_until)
+            (JobTable.job_id == job_id)
+            & (JobTable.state == before.state)
+            & (JobTable.attempts == before.attempts)
+            & (JobTable.lease_until == before.lease_until)
         )
         claimed = {
             "state": "running",
             "worker": self._owners.token,
-            "attempt": before.attempt + 1,
+            "attempts": before.attempts + 1,
             "lease_until": now + self._lease_s,
             "updated_at": now,
         }
         with self._database.write() as db:
-            ended = JobRecord.update(state="cancelled", updated_at=now).where(
-                unchanged, JobRecord.cancel_requested
+            ended = JobTable.update(state="cancelled", updated_at=now).where(
+                unchanged, JobTable.cancel_requested
             )
             if ended.execute(db):
                 return False
-            if not JobRecord.update(claimed).where(unchanged).execute(db):
+            if not JobTable.update(claimed).where(unchanged).execute(db):
                 return False
         with self._guard:
-            self._held[job_id] = before.attempt + 1
+            self._held[job_id] = before.attempts + 1
             self._written_at.pop(job_id, None)
         return True
 
@@ -166,31 +161,9 @@ class JobStore:
             job_id, progress=_larger(fraction), eta_s=eta_s, message=message, lease_until=now + self._lease_s
         )
 
-    def heartbeat(self, job_id: str) -> bool:
-        """Renew the lease; False when the job was lost."""
-        return self._report(job_id, lease_until=self._clock() + self._lease_s)
-
-    @contextmanager
-    def keep_alive(self, job_id: str) -> Iterator[None]:
-        """Renew the lease from a thread while the block runs, for work that has long silent stretches."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(self._lease_s / 4):
-                if not self.heartbeat(job_id):
-                    return
-
-        thread = threading.Thread(target=beat, name=f"heartbeat {job_id}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
     def finish(self, job_id: str, result: Any) -> bool:
         """The work is done. result: JSON values. A request to cancel that came too late is overtaken."""
-        return self._end(job_id, "done", progress=1.0, eta_s=0.0, result=json.dumps(result))
+        return self._end(job_id, "done", progress=1.0, eta_s=0.0, result=result)
 
     def fail(self, job_id: str, code: str, message: str) -> bool:
         """The work ended with an error of the contract."""
@@ -198,8 +171,7 @@ class JobStore:
 
     def cancelled(self, job_id: str, result: Any = None) -> bool:
         """The worker has stopped as asked. result: what was finished until then, as JSON values, or None."""
-        text = None if result is None else json.dumps(result)
-        return self._end(job_id, "cancelled", eta_s=None, result=text)
+        return self._end(job_id, "cancelled", eta_s=None, result=result)
 
     def request_cancel(self, job_id: str) -> CancelOutcome:
         """Ask for an end: at once if nobody runs it, else the worker is told. Raises UnknownJobError."""
@@ -207,17 +179,17 @@ class JobStore:
             before = _record(db, job_id)
         abandoned = before.state == "running" and self._is_abandoned(before)
         now = self._clock()
-        this = JobRecord.job_id == job_id
-        idle = JobRecord.state == "queued"
+        this = JobTable.job_id == job_id
+        idle = JobTable.state == "queued"
         if abandoned:
-            idle |= (JobRecord.state == "running") & (JobRecord.attempt == before.attempt)
+            idle |= (JobTable.state == "running") & (JobTable.attempts == before.attempts)
         with self._database.write() as db:
-            ended = JobRecord.update(state="cancelled", cancel_requested=True, updated_at=now).where(
+            ended = JobTable.update(state="cancelled", cancel_requested=True, updated_at=now).where(
                 this, idle
             )
             if ended.execute(db):
                 return "cancelled"
-            told = JobRecord.update(cancel_requested=True).where(this, JobRecord.state == "running")
+            told = JobTable.update(cancel_requested=True).where(this, JobTable.state == "running")
             return "requested" if told.execute(db) else "already_ended"
 
     def cancel_requested(self, job_id: str) -> bool:
@@ -238,16 +210,16 @@ class JobStore:
         if attempt is None:
             return False
         ours = (
-            (JobRecord.job_id == job_id)
-            & (JobRecord.state == "running")
-            & (JobRecord.worker == self._owners.token)
-            & (JobRecord.attempt == attempt)
+            (JobTable.job_id == job_id)
+            & (JobTable.state == "running")
+            & (JobTable.worker == self._owners.token)
+            & (JobTable.attempts == attempt)
         )
         with self._database.write() as db:
-            update = JobRecord.update(updated_at=self._clock(), **fields).where(ours)
+            update = JobTable.update(updated_at=self._clock(), **fields).where(ours)
             return bool(update.execute(db))
 
-    def _is_abandoned(self, record: JobRecord) -> bool:
+    def _is_abandoned(self, record: JobTable) -> bool:
         if record.lease_until <= self._clock():
             return True
         return not self._owners.is_alive(cast(str, record.worker))
@@ -255,40 +227,25 @@ class JobStore:
     def _forget_old(self) -> None:
         long_ago = self._clock() - _KEEP_ENDED_S
         with self._database.write() as db:
-            JobRecord.delete().where(JobRecord.state.in_(_ENDED), JobRecord.updated_at < long_ago).execute(db)
+            JobTable.delete().where(JobTable.state.in_(_ENDED), JobTable.updated_at < long_ago).execute(db)
 
 
 def _larger(fraction: float) -> Any:
     """The larger of what is stored and ``fraction``: a late or repeated report never moves progress back."""
-    return fn.MAX(JobRecord.progress, fraction)
+    return fn.MAX(JobTable.progress, fraction)
 
 
 def _record(db: SqliteDatabase, job_id: str) -> Any:
-    record = (
-        JobRecord.select().where(JobRecord.job_id == job_id).bind(db).first()
-        if is_id("job", job_id)
-        else None
+    found = (
+        JobTable.select().where(JobTable.job_id == job_id).bind(db).first() if is_id("job", job_id) else None
     )
-    if record is None:
-        raise no_job(job_id)
-    return record
+    if found is None:
+        raise UnknownJobError(
+            f"there is no job {shown(job_id)}; use the job_id that came with the answer that started the work, "
+            "or start the work again"
+        )
+    return found
 
 
 def _row(record: Any) -> JobRow:
-    return JobRow(
-        job_id=record.job_id,
-        kind=record.kind,
-        request=json.loads(record.request),
-        owner=record.owner,
-        state=record.state,
-        progress=record.progress,
-        eta_s=record.eta_s,
-        message=record.message,
-        result=None if record.result is None else json.loads(record.result),
-        error_code=record.error_code,
-        error_message=record.error_message,
-        cancel_requested=record.cancel_requested,
-        attempts=record.attempt,
-        created_at=datetime.fromtimestamp(record.created_at, UTC),
-        updated_at=datetime.fromtimestamp(record.updated_at, UTC),
-    )
+    return JobRow(**{field.name: getattr(record, field.name) for field in fields(JobRow)})

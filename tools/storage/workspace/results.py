@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from peewee import SQL
 
-from tissuetalk.models.errors import BusyError, InvalidArgumentError, WorkspaceFullError
-from tissuetalk.tools.storage.workspace.database import Database, PinRow, ResultRow
-from tissuetalk.tools.storage.workspace.disk import (
+from tissuetalk.models.errors import (
+    BusyError,
+    InvalidArgumentError,
+    UnknownResultError,
+    WorkspaceFullError,
+)
+from tissuetalk.tools.storage.files import (
     disk_errors,
     fsync_folder,
     fsync_tree,
@@ -24,10 +28,8 @@ from tissuetalk.tools.storage.workspace.disk import (
     remove,
     tree_bytes,
 )
-from tissuetalk.tools.storage.workspace.errors import no_result
-from tissuetalk.tools.storage.workspace.ids import is_id, new_id, shown
-from tissuetalk.tools.storage.workspace.owner import Owners
-from tissuetalk.tools.storage.workspace.quota import Kept, Room, is_pinned
+from tissuetalk.tools.storage.workspace.database import PinTable, ResultTable, is_id, new_id, shown
+from tissuetalk.tools.storage.workspace.room import Entry, Room
 
 
 @dataclass(frozen=True)
@@ -41,53 +43,39 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class StoredResult:
+class StoredResult(Draft):
     """A finished result. Its files may be removed to make room unless it is read inside ``reading()``."""
 
-    result_id: str
-    folder: Path
-    image_id: str
-    kind: str
     created_at: datetime
     size_bytes: int
 
 
-class Results:
+class Results(Room):
     """The ``results/`` folder and its table."""
 
-    def __init__(
-        self, root: Path, database: Database, owners: Owners, room: Room, clock: Callable[[], float]
-    ) -> None:
-        self._root = root
-        self._folder = root / "results"
-        self._database = database
-        self._owners = owners
-        self._room = room
-        self._clock = clock
-
     @contextmanager
-    def new(self, image_id: str, kind: str) -> Iterator[Draft]:
+    def new_result(self, *, image_id: str, kind: str) -> Iterator[Draft]:
         """A folder to write into, which becomes a result when the block ends and vanishes when it fails.
 
         Raises WorkspaceFullError, with nothing left behind, when the disk is full or the quota too small.
         """
         result_id = new_id("res")
-        draft = Draft(result_id, self._owners.folder / result_id, image_id, kind)
+        draft = Draft(result_id, self.owners.folder / result_id, image_id, kind)
         try:
-            with disk_errors(self._root):
+            with disk_errors(self.folder):
                 draft.folder.mkdir()
             try:
                 yield draft
             except OSError as error:
                 if is_disk_full(error):
-                    raise full_disk(self._root) from error
+                    raise full_disk(self.folder) from error
                 raise
             self._commit(draft)
         finally:
             remove(draft.folder)
 
-    def adopt(self, folder: Path, result_id: str, image_id: str, kind: str) -> None:
-        """A folder of the workspace, written elsewhere, becomes a result; on failure it stays where it was.
+    def adopt_result(self, folder: Path, *, result_id: str, image_id: str, kind: str) -> None:
+        """A folder in the workspace that holds a whole result becomes one, in one step; on failure it stays.
 
         Raises WorkspaceFullError when the disk is full or the quota too small.
         """
@@ -95,16 +83,16 @@ class Results:
 
     def _commit(self, draft: Draft, *, give_back: bool = False) -> None:
         """Files first and flushed, then the name, then the row: readers go by rows, so they see all or nothing."""
-        target = self._folder / draft.result_id
-        with disk_errors(self._root):
+        target = self.folder / "results" / draft.result_id
+        with disk_errors(self.folder):
             fsync_tree(draft.folder)
             size_bytes = tree_bytes(draft.folder)
             try:
-                with self._database.write() as db:
-                    trash = self._room.make(db, size_bytes)
+                with self.database.write() as db:
+                    trash = self._make_room(db, size_bytes)
                     draft.folder.rename(target)
-                    now = self._clock()
-                    ResultRow.insert(
+                    now = self.clock()
+                    ResultTable.insert(
                         result_id=draft.result_id,
                         image_id=draft.image_id,
                         kind=draft.kind,
@@ -117,48 +105,49 @@ class Results:
                     target.rename(draft.folder)
                 remove(target)
                 raise
-            fsync_folder(self._folder)
+            fsync_folder(target.parent)
         for path in trash:
             remove(path)
 
-    def get(self, result_id: str) -> StoredResult:
+    def result(self, result_id: str) -> StoredResult:
         """A finished result, now the most recently used. Raises UnknownResultError."""
         return self._use(result_id, pin=False)[0]
 
     @contextmanager
     def reading(self, result_id: str) -> Iterator[StoredResult]:
-        """A result that nobody removes while the block runs. Files added to it meanwhile count for the quota."""
+        """A result that nobody removes while the block runs. Files added to it meanwhile count for the quota.
+
+        Raises UnknownResultError.
+        """
         stored, pin_id = self._use(result_id, pin=True)
         try:
             yield stored
         finally:
             size_bytes = tree_bytes(stored.folder)
-            with self._database.write() as db:
-                PinRow.delete().where(PinRow.pin_id == pin_id).execute(db)
+            with self.database.write() as db:
+                PinTable.delete().where(PinTable.pin_id == pin_id).execute(db)
                 if size_bytes != stored.size_bytes:
-                    row = ResultRow.result_id == result_id
-                    ResultRow.update(size_bytes=size_bytes).where(row).execute(db)
+                    row = ResultTable.result_id == result_id
+                    ResultTable.update(size_bytes=size_bytes).where(row).execute(db)
 
-    def newest(self, limit: int) -> list[StoredResult]:
-        """The newest results first; ``limit`` at most."""
-        newest = (
-            ResultRow.select().order_by(ResultRow.created_at.desc(), SQL("rowid").desc()).limit(max(limit, 0))
-        )
-        with self._database.read() as db:
-            return [self._stored(row) for row in newest.execute(db)]
+    def results(self, limit: int = 100) -> list[StoredResult]:
+        """Finished results, newest first; ``limit`` at most."""
+        newest = ResultTable.select().order_by(ResultTable.created_at.desc(), SQL("rowid").desc())
+        with self.database.read() as db:
+            return [self._stored(row) for row in newest.limit(max(limit, 0)).execute(db)]
 
     def delete(self, result_id: str) -> None:
         """Remove a result for good. Raises UnknownResultError, or BusyError while somebody reads it."""
         if not is_id("res", result_id):
-            raise no_result(result_id)
-        with disk_errors(self._root), self._database.write() as db:
-            if is_pinned(db, result_id):
+            raise _no_result(result_id)
+        with disk_errors(self.folder), self.database.write() as db:
+            if PinTable.select().where(PinTable.name == result_id).exists(db):
                 raise BusyError(
                     f"{result_id} is being read by a running call; delete it again when that has ended"
                 )
-            if not ResultRow.select().where(ResultRow.result_id == result_id).exists(db):
-                raise no_result(result_id)
-            trash = self._room.take_away(db, Kept("results", result_id))
+            if not ResultTable.select().where(ResultTable.result_id == result_id).exists(db):
+                raise _no_result(result_id)
+            trash = self._take_away(db, Entry("results", result_id))
         remove(trash)
 
     def save(self, result_id: str, folder: Path) -> None:
@@ -167,7 +156,7 @@ class Results:
         Raises InvalidArgumentError for a folder in use or not writable, WorkspaceFullError when its disk is full.
         """
         target = folder.parent.resolve() / folder.name if folder.is_symlink() else folder.resolve()
-        if target.is_relative_to(self._root.resolve()):
+        if target.is_relative_to(self.folder.resolve()):
             raise InvalidArgumentError(
                 f"{shown(str(folder))} lies in the workspace itself; choose a folder outside"
             )
@@ -194,24 +183,26 @@ class Results:
 
     def _use(self, result_id: str, *, pin: bool) -> tuple[StoredResult, int | None]:
         if not is_id("res", result_id):
-            raise no_result(result_id)
-        with self._database.write() as db:
-            row = ResultRow.select().where(ResultRow.result_id == result_id).bind(db).first()
-            if row is None or not (self._folder / result_id).is_dir():
-                raise no_result(result_id)
-            ResultRow.update(last_used=self._clock()).where(ResultRow.result_id == result_id).execute(db)
-            pin_id = PinRow.insert(name=result_id, owner=self._owners.token).execute(db) if pin else None
+            raise _no_result(result_id)
+        with self.database.write() as db:
+            row = ResultTable.select().where(ResultTable.result_id == result_id).bind(db).first()
+            if row is None or not (self.folder / "results" / result_id).is_dir():
+                raise _no_result(result_id)
+            ResultTable.update(last_used=self.clock()).where(ResultTable.result_id == result_id).execute(db)
+            pin_id = PinTable.insert(name=result_id, owner=self.owners.token).execute(db) if pin else None
         return self._stored(row), pin_id
 
     def _stored(self, row: Any) -> StoredResult:
-        return StoredResult(
-            result_id=row.result_id,
-            folder=self._folder / row.result_id,
-            image_id=row.image_id,
-            kind=row.kind,
-            created_at=datetime.fromtimestamp(row.created_at, UTC),
-            size_bytes=row.size_bytes,
-        )
+        folder = self.folder / "results" / row.result_id
+        return StoredResult(row.result_id, folder, row.image_id, row.kind, row.created_at, row.size_bytes)
+
+
+def _no_result(result_id: str) -> UnknownResultError:
+    """Always the same sentence, whether the id is wrong or its result was evicted or deleted."""
+    return UnknownResultError(
+        f"there is no result {shown(result_id)} (it may have been deleted, or removed to make room); "
+        "list the results with library, or segment the image again"
+    )
 
 
 def _require_free(target: Path) -> None:

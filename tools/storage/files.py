@@ -1,4 +1,4 @@
-"""Writing so that a kill at any moment leaves the whole thing or nothing, and what to say when the disk refuses."""
+"""The disk under what we keep: what is said when it refuses, what survives a power cut, and folders of unfinished work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 def full_disk(folder: Path) -> WorkspaceFullError:
-    """The error for a disk without space, worded once."""
     return WorkspaceFullError(
         f"the disk that holds the workspace {folder} is full; free some space, delete results "
         "that are no longer needed, or choose another folder with --workspace"
@@ -49,8 +48,8 @@ def full_disk(folder: Path) -> WorkspaceFullError:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the system can (Windows cannot open folders)."""
-    if os.name == "nt":
+    """Make the names in a folder durable, where the system can."""
+    if os.name == "nt":  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -91,3 +90,21 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+@contextmanager
+def unfinished_workspace(out: Path) -> Iterator[Path]:
+    """``OUT.unfinished``, where the command line works: on the same disk as the result it will become.
+
+    It stays only if there is slide work to go on with; the same command then finds finished blocks and stored features.
+    """
+    out = out.absolute()
+    folder = out.with_name(f"{out.name}.unfinished")
+    runs = folder / "unfinished"
+    try:
+        yield folder
+    except BaseException:
+        if not (runs.is_dir() and any(entry.is_dir() for entry in runs.iterdir())):
+            remove(folder)
+        raise
+    remove(folder)
