@@ -19,8 +19,8 @@ from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.models.segmentation.pointed import PromptableSegmenter, is_pointed
 from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.segment.looking import look
-from tissuetalk.tools.segment.scale import Scale, region_of
+from tissuetalk.tools.segment.field import FieldOfView, Scale, region_of
+from tissuetalk.tools.segment.segment import segment_field
 
 SIDE_PX = 256
 MPP = 0.5
@@ -72,7 +72,7 @@ def drawn_tissue(path: Path) -> tuple[tuple[float, float, float, float], ...]:
 def seconds(source: ImageSource, model: Segmenter, request: Request) -> float:
     """Of processor time, for one answer."""
     began = time.process_time()
-    look(source, model, request, region_of(source, None), Scale(MPP, "given"))
+    segment_field(FieldOfView(source, model, region_of(source, None), Scale(MPP, "given")), request)
     return time.process_time() - began
 
 

@@ -32,8 +32,7 @@ from tissuetalk.tools.answers import reliability
 from tissuetalk.tools.answers.reliability import Signal
 from tissuetalk.tools.explain import perturbations, windows
 from tissuetalk.tools.explain.stability import StabilityCheck
-from tissuetalk.tools.segment.field import FieldOfView
-from tissuetalk.tools.segment.scale import Scale
+from tissuetalk.tools.segment.field import FieldOfView, Scale
 
 OUT = Path(reliability.__file__).with_name("reliability.json")
 MOST_OF_A_SET = 24

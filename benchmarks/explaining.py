@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.figure import Figure
 from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.segment.order import Asked
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.workbench import Workbench
 
 SAMPLE = Path(__file__).parent.parent / "models" / "samples" / "tnbc.jpg"
@@ -45,7 +45,9 @@ def measure() -> list[Figure]:
 def _run(root: Path, workspace: Path) -> tuple[float, float, float]:
     with closing(Desk(Workbench.at((root,), workspace))) as desk:
         started = time.perf_counter()
-        result = desk.segment(desk.understand(Asked("tissue.png", "segment the nuclei", mpp=0.25))).result
+        result = desk.segment(
+            desk.understand(SegmentArguments("tissue.png", "segment the nuclei", mpp=0.25))
+        ).result
         segmented = time.perf_counter()
         desk.explain(result.result_id, "how reliable is this mask?")
         explained = time.perf_counter()

@@ -20,7 +20,7 @@ from benchmarks.figure import Figure
 from benchmarks.serving import http_client, over_stdio
 from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.segment.order import Asked
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.workbench import Workbench
 
 ROUNDS = 15
@@ -80,7 +80,9 @@ async def _measure() -> list[Figure]:
 
 def _directly(desk: Desk) -> float:
     started = time.perf_counter()
-    asked = Asked("tissue.png", targets=(TargetArgument(words="nuclei"),), mpp=0.5, model="classical-nuclei")
+    asked = SegmentArguments(
+        "tissue.png", targets=(TargetArgument(words="nuclei"),), mpp=0.5, model="classical-nuclei"
+    )
     answer = desk.segment(desk.understand(asked))
     took = time.perf_counter() - started
     assert answer.picture

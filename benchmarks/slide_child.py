@@ -19,7 +19,7 @@ from typing import Any
 from tissuetalk.models import registry
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.segment import blocks, windows
-from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
@@ -166,14 +166,14 @@ def _gflop(encode: Any, decode: Any, clock: Clock, request: dict[str, Any]) -> f
 
 
 def _prompts(request: dict[str, Any]) -> list[Any]:
-    from tissuetalk.tools.segment.targets import prompt_for
+    from tissuetalk.tools.segment.request import prompt_for
 
     return [prompt_for(Target(None, words)) for words in request["words"]]
 
 
-def _order(request: dict[str, Any], words: list[str]) -> Order:
+def _order(request: dict[str, Any], words: list[str]) -> SegmentRequest:
     asked = Request("request", tuple(Target(None, each) for each in words))
-    return Order(request["slide"], asked, None, None, request["model"])
+    return SegmentRequest(request["slide"], asked, None, None, request["model"])
 
 
 if __name__ == "__main__":

@@ -83,12 +83,12 @@ async def status(client: Client, job_id: str) -> dict[str, Any]:
 
 
 def in_one_go(slide: Path, asked: dict[str, Any], workspace: Path) -> None:
-    from tissuetalk.tools.segment.order import Asked, understand
+    from tissuetalk.tools.segment.request import SegmentArguments, understand
     from tissuetalk.tools.segment.segment import segment
     from tissuetalk.tools.workbench import Workbench
 
     with closing(Workbench.at((slide.parent,), workspace, roots_named=True, slides=ALWAYS_BLOCKS)) as bench:
-        segment(bench, understand(bench, Asked(**asked)))
+        segment(bench, understand(bench, SegmentArguments(**asked)))
 
 
 def objects(workspace: Path) -> pyarrow.Table:

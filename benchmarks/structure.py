@@ -88,7 +88,7 @@ def trace() -> dict[str, int]:
     from PIL import Image
 
     from tissuetalk.tools.desk import Desk
-    from tissuetalk.tools.segment.order import Asked
+    from tissuetalk.tools.segment.request import SegmentArguments
     from tissuetalk.tools.workbench import Workbench
 
     seen: set[CodeType] = set()
@@ -105,7 +105,7 @@ def trace() -> dict[str, int]:
         desk = Desk(bench)
         threading.setprofile(started)
         sys.setprofile(started)
-        desk.segment(desk.understand(Asked("crop.png", "nuclei", mpp=0.5)))
+        desk.segment(desk.understand(SegmentArguments("crop.png", "nuclei", mpp=0.5)))
         sys.setprofile(None)
         threading.setprofile(None)
         desk.close()

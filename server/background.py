@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.answers.jobs import JobStatus
     from tissuetalk.tools.answers.results import Answer, SegmentAnswer, SegmentResult
     from tissuetalk.tools.explain.request import ExplainRequest
-    from tissuetalk.tools.segment.order import Order
+    from tissuetalk.tools.segment.request import SegmentRequest
     from tissuetalk.tools.work import Progress, Stop, Task
 
 R = TypeVar("R")
@@ -90,15 +90,15 @@ class Background:
     def _submit(self, work: Callable[[Progress, Stop], R]) -> Task[R]:
         return self._lazy.queue().submit(work)
 
-    def _understand(self, arguments: dict[str, Any]) -> Order:
-        from tissuetalk.tools.segment.order import Asked
+    def _understand(self, arguments: dict[str, Any]) -> SegmentRequest:
+        from tissuetalk.tools.segment.request import SegmentArguments
 
-        return self._lazy.desk().understand(Asked(**arguments))
+        return self._lazy.desk().understand(SegmentArguments(**arguments))
 
-    def _segment(self, order: Order, progress: Progress, stop: Stop) -> Answer[SegmentResult]:
+    def _segment(self, order: SegmentRequest, progress: Progress, stop: Stop) -> Answer[SegmentResult]:
         return self._lazy.desk().segment(order, progress=progress, stop=stop)
 
-    def _hand_over(self, order: Order, task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
+    def _hand_over(self, order: SegmentRequest, task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
         from tissuetalk.tools.jobs import hand_over
 
         return hand_over(self._lazy.desk(), order, task)

@@ -21,12 +21,12 @@ import shapely
 import zarr
 
 from tissuetalk.models import registry
+from tissuetalk.models.control import Control, Progress, Stop
 from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.answers.results import Mask, SegmentResult
-from tissuetalk.tools.segment.engine import Progress, Stop
-from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
@@ -148,22 +148,22 @@ class SlideRun:
 
 def order_of(
     image: Path, words: Sequence[str] = ("nuclei",), model: str = "classical-nuclei", **asked: Any
-) -> Order:
+) -> SegmentRequest:
     """mpp is 0.5, the models' own, unless something else is said."""
     targets = asked.pop("targets", None) or tuple(Target(None, word, evidence=word) for word in words)
     given = {name: asked.pop(name) for name in ("region", "mpp") if name in asked}
     request = Request(kind="request", targets=targets, **asked)
-    return Order(str(image), request, model=model, **({"mpp": 0.5} | given))
+    return SegmentRequest(str(image), request, model=model, **({"mpp": 0.5} | given))
 
 
 def run(
     bench: Workbench,
-    order: Order,
+    order: SegmentRequest,
     *,
     progress: Progress = lambda done, what: None,
     stop: Stop = lambda: False,
 ) -> SlideRun:
-    result = segment(bench, order, progress=progress, stop=stop)
+    result = segment(bench, order, Control(progress, stop))
     return SlideRun(result, bench.workspace.result(result.result_id).folder)
 
 

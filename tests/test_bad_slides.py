@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from drawn_slides import Drawing, draw
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import (
     CancelledError,
     ImageChangedError,
@@ -23,7 +24,7 @@ from tissuetalk.models.errors import (
 from tissuetalk.models.images import open_image
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.answers.results import Mask, SegmentResult
-from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
@@ -56,9 +57,9 @@ def at_work(slide: Path, workspace: Path) -> Iterator[Workbench]:
 def segmented(
     slide: Path, workspace: Path, progress: Progress = lambda done, what: None, mpp: float | None = None
 ) -> SegmentResult:
-    order = Order(str(slide), NUCLEI, None, mpp, "classical-nuclei")
+    order = SegmentRequest(str(slide), NUCLEI, None, mpp, "classical-nuclei")
     with at_work(slide, workspace) as bench:
-        return segment(bench, order, progress=progress)
+        return segment(bench, order, Control(progress))
 
 
 def kept(workspace: Path) -> set[str]:
@@ -188,7 +189,7 @@ def test_cancelled_work_is_kept_and_ends_with_the_same_objects(
     slide: Path, tmp_path: Path, undisturbed: list[Mask]
 ) -> None:
     stopping: list[bool] = []
-    order = Order(str(slide), NUCLEI, None, None, "classical-nuclei")
+    order = SegmentRequest(str(slide), NUCLEI, None, None, "classical-nuclei")
     with at_work(slide, tmp_path / "w") as bench:
         with pytest.raises(CancelledError, match="kept"):
             segment(
@@ -199,6 +200,6 @@ def test_cancelled_work_is_kept_and_ends_with_the_same_objects(
             )
         assert kept(tmp_path / "w")
         said: list[str] = []
-        resumed = segment(bench, order, progress=lambda done, what: said.append(what))
+        resumed = segment(bench, order, Control(lambda done, what: said.append(what)))
     assert "going on with earlier work" in said and "block 1 of" not in " ".join(said)
     assert resumed.masks == undisturbed

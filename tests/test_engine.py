@@ -13,11 +13,20 @@ from drawn import discs, lattice, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import CancelledError, ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource, open_image
 from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.segmenter import Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.tools.segment import engine
+from tissuetalk.tools.segment.field import Scale
+
+
+def look_for(model, source, region, mpp, asked, **control):
+    """``find_masks`` on a field that is described in one line."""
+    field = engine.FieldOfView(source, model, region, Scale(mpp, "given"))
+    return engine.find_masks(field, asked, Control(**control))
+
 
 NUCLEI = Prompt(None, "nuclei", "nuclei")
 DARK = Prompt(None, "dark", "dark")
@@ -94,7 +103,7 @@ def test_a_local_model_gives_the_same_mask_for_every_tile_size(
     source: ImageSource, tile_px: int, margin_px: int
 ) -> None:
     model = Local(tile_px=tile_px, margin_px=margin_px)
-    (found,) = engine.look_for(model, source, whole(source), 0.5, [(DARK, at(0.5))])
+    (found,) = look_for(model, source, whole(source), 0.5, [(DARK, at(0.5))])
     pixels = source.read_region(whole(source), width=source.width, height=source.height)
     assert np.array_equal(found.mask, pixels.mean(axis=2) < 128)
 
@@ -104,7 +113,7 @@ def test_the_baseline_counts_the_same_nuclei_for_every_tile_size(source: ImageSo
     for tile_px in (80, 128, 1024):
         model = ClassicalNuclei()
         model.tile_px = tile_px
-        (found,) = engine.look_for(
+        (found,) = look_for(
             model, source, whole(source), 0.5, [(NUCLEI, Capability("nuclei", 0.5, objects=True))]
         )
         assert found.instances is not None and len(np.unique(found.instances)) == 20 + 1
@@ -116,7 +125,7 @@ def test_the_baseline_counts_the_same_nuclei_for_every_tile_size(source: ImageSo
 def test_every_tile_is_encoded_once_however_many_prompts_share_it(source: ImageSource) -> None:
     model = Local(tile_px=100)
     bright = replace(DARK, words="bright")
-    dark, light = engine.look_for(model, source, whole(source), 0.5, [(DARK, at(0.5)), (bright, at(0.5))])
+    dark, light = look_for(model, source, whole(source), 0.5, [(DARK, at(0.5)), (bright, at(0.5))])
     tiles = len(list(engine.plan_tiles(source.width, source.height, 100, 2 * model.margin_px)))
     assert model.encoded == model.decoded == tiles == 12
     assert not (dark.mask & light.mask).any() and (dark.mask | light.mask).all()
@@ -125,7 +134,7 @@ def test_every_tile_is_encoded_once_however_many_prompts_share_it(source: ImageS
 def test_prompts_of_two_scales_come_back_in_the_order_asked(source: ImageSource) -> None:
     bright = replace(DARK, words="bright")
     asked = [(DARK, at(1.0)), (bright, at(0.5)), (DARK, at(0.5))]
-    coarse, light, fine = engine.look_for(Local(), source, whole(source), 0.5, asked)
+    coarse, light, fine = look_for(Local(), source, whole(source), 0.5, asked)
     assert [coarse.model_mpp, light.model_mpp, fine.model_mpp] == [1.0, 0.5, 0.5]
     assert not (light.mask & fine.mask).any()
     assert coarse.mask.shape == fine.mask.shape
@@ -133,34 +142,34 @@ def test_prompts_of_two_scales_come_back_in_the_order_asked(source: ImageSource)
 
 
 def test_a_region_is_answered_in_its_own_pixels(source: ImageSource) -> None:
-    everything = engine.look_for(Local(), source, whole(source), 0.5, [(DARK, at(0.5))])[0]
-    part = engine.look_for(Local(), source, Box(25, 40, 125, 110), 0.5, [(DARK, at(0.5))])[0]
+    everything = look_for(Local(), source, whole(source), 0.5, [(DARK, at(0.5))])[0]
+    part = look_for(Local(), source, Box(25, 40, 125, 110), 0.5, [(DARK, at(0.5))])[0]
     assert np.array_equal(part.mask, everything.mask[40:110, 25:125])
 
 
 def test_a_target_the_model_does_not_believe_in_is_not_painted(source: ImageSource) -> None:
-    (found,) = engine.look_for(Local(presence=0.49), source, whole(source), 0.5, [(DARK, at(0.5))])
+    (found,) = look_for(Local(presence=0.49), source, whole(source), 0.5, [(DARK, at(0.5))])
     assert not found.mask.any() and found.weak_px > 0
-    (found,) = engine.look_for(Local(presence=0.5), source, whole(source), 0.5, [(DARK, at(0.5))])
+    (found,) = look_for(Local(presence=0.5), source, whole(source), 0.5, [(DARK, at(0.5))])
     assert found.mask.any() and found.weak_px == 0
 
 
 def test_progress_grows_to_one_and_never_falls(source: ImageSource) -> None:
     said: list[float] = []
     asked = [(DARK, at(0.5)), (DARK, at(1.0))]
-    engine.look_for(Local(), source, whole(source), 0.5, asked, progress=lambda done, what: said.append(done))
+    look_for(Local(), source, whole(source), 0.5, asked, progress=lambda done, what: said.append(done))
     assert said == sorted(said) and said[-1] == pytest.approx(1.0) and len(said) > 10
 
 
 def test_a_stop_ends_the_work_before_the_next_tile(source: ImageSource) -> None:
     model = Local(tile_px=32)
     with pytest.raises(CancelledError):
-        engine.look_for(model, source, whole(source), 0.5, [(DARK, at(0.5))], stop=lambda: model.encoded == 3)
+        look_for(model, source, whole(source), 0.5, [(DARK, at(0.5))], stop=lambda: model.encoded == 3)
     assert model.encoded == 3
 
 
 def test_a_region_too_large_to_hold_is_refused_before_any_work(source: ImageSource) -> None:
     model = Local()
     with pytest.raises(ImageTooLargeError, match="region"):
-        engine.look_for(model, source, whole(source), 50.0, [(DARK, at(0.05))])
+        look_for(model, source, whole(source), 50.0, [(DARK, at(0.05))])
     assert model.encoded == 0

@@ -22,7 +22,7 @@ from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.explain.explain import MOST_LINES
-from tissuetalk.tools.segment.order import Asked
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.workbench import Workbench
 
@@ -38,7 +38,7 @@ class Case:
         self.root.mkdir()
         (self.root / "colon.jpg").write_bytes((SAMPLES / "colon.jpg").read_bytes())
         self.desk = Desk(Workbench.at((self.root,), folder / "workspace", roots_named=True))
-        asked = self.desk.understand(Asked("colon.jpg", REPORT, mpp=1.2))
+        asked = self.desk.understand(SegmentArguments("colon.jpg", REPORT, mpp=1.2))
         self.result = self.desk.segment(asked).result
 
     def ask(self, question: str | None = None, classifier: str | None = None) -> Answer[ExplainResult]:

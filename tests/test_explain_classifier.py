@@ -19,7 +19,7 @@ from tissuetalk.models.classifiers.object_classifier import store_object_classif
 from tissuetalk.models.classifiers.patch_encoder import load_encoder
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.segment.order import Asked
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.workbench import Workbench
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"
@@ -34,7 +34,7 @@ class Case:
         self.root.mkdir()
         (self.root / "colon.jpg").write_bytes((SAMPLES / "colon.jpg").read_bytes())
         self.desk = Desk(Workbench.at((self.root,), folder / "workspace", roots_named=True))
-        asked = self.desk.understand(Asked("colon.jpg", "segment the glands", mpp=1.2))
+        asked = self.desk.understand(SegmentArguments("colon.jpg", "segment the glands", mpp=1.2))
         self.result_id = self.desk.segment(asked).result.result_id
         self._write_classifiers()
 

@@ -28,7 +28,7 @@ from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.export import FORMATS, dicom, export
 from tissuetalk.tools.export.content import Content, library
-from tissuetalk.tools.segment.order import Asked
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.storage.folders import export_path
 from tissuetalk.tools.workbench import Workbench
 
@@ -126,7 +126,7 @@ def test_save_writes_any_format_into_a_folder_of_the_user(tmp_path: Path) -> Non
     with contextlib.closing(bench):
         desk = Desk(bench)
         nuclei = (TargetArgument(words="nuclei"),)
-        asked = Asked(image="discs.png", targets=nuclei, mpp=0.5, model="classical-nuclei")
+        asked = SegmentArguments(image="discs.png", targets=nuclei, mpp=0.5, model="classical-nuclei")
         result_id = desk.segment(desk.understand(asked)).result.result_id
         for format in ("geojson", "coco"):
             desk.library("save", result_id=result_id, format=format, folder=f"kept/{format}")

@@ -10,7 +10,7 @@ import pytest
 
 from tissuetalk.models.metrics.oracles import instance_boxes
 from tissuetalk.models.segmentation.cards import availability
-from tissuetalk.tools.segment.order import Asked, understand
+from tissuetalk.tools.segment.request import SegmentArguments, understand
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.workbench import Workbench
@@ -26,7 +26,10 @@ def test_each_box_around_a_gland_gives_an_outline_that_fills_it(tmp_path: Path) 
     root = Path(str(files("tissuetalk.models"))) / "samples"
     bench = Workbench.at((root,), tmp_path / "workspace", roots_named=True)
     result = segment(
-        bench, understand(bench, Asked("colon.jpg", words="the glands", boxes=GLANDS, model="litemedsam"))
+        bench,
+        understand(
+            bench, SegmentArguments("colon.jpg", words="the glands", boxes=GLANDS, model="litemedsam")
+        ),
     )
     (mask,) = result.masks
     instances = ResultFolder(bench.workspace.result(result.result_id).folder).instances(mask.mask_id)

@@ -44,7 +44,7 @@ from tissuetalk.models.segmentation.pfps.training import (
 from tissuetalk.prompts.prompt_sets import sentences_of_task
 from tissuetalk.server.commands.training_commands import train
 from tissuetalk.tools.answers.results import TargetArgument
-from tissuetalk.tools.segment.order import Asked, understand
+from tissuetalk.tools.segment.request import SegmentArguments, understand
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.train.pfps import (
     TASKS,
@@ -394,7 +394,7 @@ def test_a_recipe_trains_scores_and_its_folder_answers_segment(
     monkeypatch.setattr(registry, "_loaded", {})
     cv2.imwrite(str(tmp_path / "kidney.png"), drawn_patch(9, "tuft", 128).image)
     bench = Workbench.at((tmp_path,), tmp_path / "workspace", roots_named=True)
-    asked = Asked(
+    asked = SegmentArguments(
         "kidney.png",
         targets=(TargetArgument(words="glomerular tuft"), TargetArgument(words="mitosis")),
         model="pfps",

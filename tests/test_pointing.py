@@ -17,16 +17,16 @@ from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.models import model_list
-from tissuetalk.tools.segment.order import Asked, Order
 from tissuetalk.tools.segment.pointing import (
     FINEST_SHARE,
     LARGEST_SHARE,
-    Place,
+    PointedPlace,
     _Drawn,
     _painted,
     crop_around,
     narrowed,
 )
+from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.workbench import Workbench
 
@@ -48,7 +48,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 
 def ask(desk: Desk, **asked: object) -> SegmentResult:
     asked = {"image": "discs.png", "words": "nuclei", "mpp": 0.5, "model": "medsam"} | asked
-    return desk.segment(desk.understand(Asked(**asked))).result
+    return desk.segment(desk.understand(SegmentArguments(**asked))).result
 
 
 def objects(desk: Desk, result: SegmentResult) -> tuple[Mask, np.ndarray]:
@@ -72,7 +72,7 @@ def test_boxes_become_objects_named_by_the_words(desk: Desk) -> None:
 def test_asking_again_gives_the_identical_objects_from_the_same_features(desk: Desk) -> None:
     first = ask(desk, boxes=BOXES)
     request = ResultFolder(desk.bench.workspace.result(first.result_id).folder).request()
-    again = desk.segment(Order.from_json(request)).result
+    again = desk.segment(SegmentRequest.from_json(request)).result
     assert np.array_equal(objects(desk, first)[1], objects(desk, again)[1])
 
 
@@ -126,20 +126,22 @@ def test_a_crop_shows_the_whole_box_with_surroundings(longest_px: int) -> None:
     side_px = 256
     rng = np.random.default_rng(longest_px)
     for x, y in rng.integers(0, 20_000 - longest_px, (200, 2)).tolist():
-        crop = crop_around(Place(box=(x, y, x + longest_px, y + longest_px)), side_px, 20_000, 20_000)
+        crop = crop_around(PointedPlace(box=(x, y, x + longest_px, y + longest_px)), side_px, 20_000, 20_000)
         assert crop.x0 <= x and crop.y0 <= y and crop.x1 >= x + longest_px and crop.y1 >= y + longest_px
         assert crop.width == crop.height >= max(side_px * FINEST_SHARE, longest_px / LARGEST_SHARE)
         assert crop.x1 <= 20_000 and crop.y1 <= 20_000
 
 
 def test_neighbours_share_a_crop() -> None:
-    crops = {crop_around(Place(box=(x, 400, x + 20, 420)), 256, 2000, 2000) for x in range(400, 440, 5)}
+    crops = {
+        crop_around(PointedPlace(box=(x, 400, x + 20, 420)), 256, 2000, 2000) for x in range(400, 440, 5)
+    }
     assert len(crops) <= 2
 
 
 def test_a_crop_of_a_small_image_is_the_image() -> None:
-    assert crop_around(Place(box=(5, 5, 60, 60)), 256, 100, 80) == Box(0, 0, 100, 80)
-    assert crop_around(Place(point=(5, 5)), 1024, 100, 80) == Box(0, 0, 100, 80)
+    assert crop_around(PointedPlace(box=(5, 5, 60, 60)), 256, 100, 80) == Box(0, 0, 100, 80)
+    assert crop_around(PointedPlace(point=(5, 5)), 1024, 100, 80) == Box(0, 0, 100, 80)
 
 
 def test_of_overlapping_objects_the_smaller_is_on_top_and_numbers_follow_the_boxes() -> None:

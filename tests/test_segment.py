@@ -13,7 +13,7 @@ from drawn import STROMA, discs, lattice, save
 from tissuetalk.models.errors import ImageChangedError, PointOutsideImageError
 from tissuetalk.tools.answers.results import Answer, Mask, SegmentResult, TargetArgument
 from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.segment.order import Asked, Order
+from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.workbench import Workbench
 
@@ -35,7 +35,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def answer(desk: Desk, image: str = "discs.png", **asked: object) -> Answer[SegmentResult]:
     asked = {"targets": NUCLEI, "mpp": 0.5, "model": "classical-nuclei"} | asked
-    return desk.segment(desk.understand(Asked(image=image, **asked)))
+    return desk.segment(desk.understand(SegmentArguments(image=image, **asked)))
 
 
 def ask(desk: Desk, image: str = "discs.png", **asked: object) -> SegmentResult:
@@ -92,7 +92,7 @@ def test_files_agree_with_the_record(desk: Desk) -> None:
 
 def test_asking_again_from_the_stored_request_gives_the_identical_mask(desk: Desk) -> None:
     first = ask(desk, points=[(50, 50), (110, 50)], region=[10, 10, 250, 200])
-    again = desk.segment(Order.from_json(folder_of(desk, first).request())).result
+    again = desk.segment(SegmentRequest.from_json(folder_of(desk, first).request())).result
     assert one(again).count == 2
     assert_same_masks(desk, first, again)
 

@@ -17,6 +17,7 @@ import zarr
 from drawn import disc_image
 from drawn_slides import Drawing, draw
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import (
     BusyError,
     InvalidArgumentError,
@@ -26,8 +27,8 @@ from tissuetalk.models.errors import (
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.cohort.cohort import CohortOrder, run_cohort
 from tissuetalk.tools.segment import ray_runner
-from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.segment.ray_runner import Cluster, work_on
+from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.workbench import Workbench
@@ -54,7 +55,9 @@ def objects_and_labels(slide: Path, workspace: Path, **options: object) -> tuple
     with closing(
         Workbench.at((slide.parent,), workspace, roots_named=True, slides=SMALL_BLOCKS, **options)
     ) as bench:
-        result = segment(bench, Order(str(slide), NUCLEI, None, None, "classical-nuclei"), progress=progress)
+        result = segment(
+            bench, SegmentRequest(str(slide), NUCLEI, None, None, "classical-nuclei"), Control(progress)
+        )
         (mask,) = result.masks
         folder = bench.workspace.result(result.result_id).folder / "slide"
         table = pyarrow.parquet.read_table(folder / "objects" / f"{mask.mask_id}.parquet")

@@ -21,7 +21,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.workbench import Workbench
 
@@ -58,7 +58,7 @@ def uninterrupted(place: Place, workspace: Path) -> pyarrow.Table:
         Workbench.at((place.root,), workspace, roots_named=True, slides=slide_server.SMALL_BLOCKS)
     ) as bench:
         asked = Request("request", (Target(None, "nuclei", reason="named by the caller"),))
-        segment(bench, Order("slide.svs", asked, None, None, slow.NAME))
+        segment(bench, SegmentRequest("slide.svs", asked, None, None, slow.NAME))
     return objects(workspace)
 
 

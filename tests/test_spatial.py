@@ -9,7 +9,7 @@ from drawn import rectangles
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.target import Relation, Request, Target
 from tissuetalk.tools.segment import spatial
-from tissuetalk.tools.segment.engine import Found
+from tissuetalk.tools.segment.engine import FoundMask
 
 REGION = Box(1000, 500, 1100, 580)
 """Deliberately not at the origin: points and boxes are pixels of the source image."""
@@ -17,18 +17,18 @@ NUCLEI = Target(None, "nuclei", evidence="nuclei")
 GLAND = Target("colon-tissue-gland", "gland", evidence="glands")
 
 
-def found(labels: np.ndarray, *, objects: bool = True, mpp: float = 0.5) -> Found:
-    return Found(labels > 0, labels if objects else None, 0.9, mpp, mpp)
+def found(labels: np.ndarray, *, objects: bool = True, mpp: float = 0.5) -> FoundMask:
+    return FoundMask(labels > 0, labels if objects else None, 0.9, mpp, mpp)
 
 
-def four_objects() -> Found:
+def four_objects() -> FoundMask:
     """10 x 10 px each: top left, top right, bottom left, bottom right."""
     return found(
         rectangles((80, 100), [(10, 10, 20, 20), (60, 10, 70, 20), (10, 50, 20, 60), (60, 50, 70, 60)])
     )
 
 
-def apply(request: Request, targets: list[Target], maps: list[Found]) -> list[Found]:
+def apply(request: Request, targets: list[Target], maps: list[FoundMask]) -> list[FoundMask]:
     return spatial.apply(request, targets, maps, REGION)
 
 

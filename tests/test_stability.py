@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.segment.order import Asked
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.workbench import Workbench
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"
@@ -19,7 +19,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def test_other_wordings_of_the_same_target_give_nearly_the_same_mask(desk: Desk) -> None:
-    segmented = desk.segment(desk.understand(Asked("colon.jpg", "segment the glands")))
+    segmented = desk.segment(desk.understand(SegmentArguments("colon.jpg", "segment the glands")))
     explained = desk.explain(segmented.result.result_id, "how reliable is this mask?")
     (stability,) = explained.result.stability
     assert explained.result.kinds == ["reliability"]
@@ -30,7 +30,7 @@ def test_other_wordings_of_the_same_target_give_nearly_the_same_mask(desk: Desk)
 
 
 def test_a_model_that_reads_no_words_says_that_wording_plays_no_part(desk: Desk) -> None:
-    asked = Asked("tnbc.jpg", "segment the nuclei", mpp=0.25, model="classical-nuclei")
+    asked = SegmentArguments("tnbc.jpg", "segment the nuclei", mpp=0.25, model="classical-nuclei")
     segmented = desk.segment(desk.understand(asked))
     (stability,) = desk.explain(segmented.result.result_id, "can I trust it?").result.stability
     assert stability.reliability is None and "does not read words" in stability.statement

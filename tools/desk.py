@@ -32,7 +32,7 @@ from tissuetalk.tools.export import FORMATS, export, slide_resource, write_slide
 from tissuetalk.tools.masks.pyramid import is_slide
 from tissuetalk.tools.measure import measure
 from tissuetalk.tools.segment import engine
-from tissuetalk.tools.segment.order import Asked, Order, understand
+from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest, understand
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.workspace.jobs import JobStore
@@ -57,17 +57,17 @@ class Desk:
             thread.join()
         self.bench.close()
 
-    def understand(self, asked: Asked) -> Order:
+    def understand(self, asked: SegmentArguments) -> SegmentRequest:
         return understand(self.bench, asked)
 
     def segment(
         self,
-        order: Order,
+        order: SegmentRequest,
         *,
         progress: engine.Progress = lambda done, what: None,
         stop: engine.Stop = lambda: False,
     ) -> Answer[SegmentResult]:
-        result = segment(self.bench, order, progress=progress, stop=stop)
+        result = segment(self.bench, order, Control(progress, stop))
         return self.stored(result.result_id)
 
     def stored(self, result_id: str) -> Answer[SegmentResult]:

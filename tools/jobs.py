@@ -12,9 +12,9 @@ from tissuetalk.tools.answers.explained import NOTICE, ExplainResult
 from tissuetalk.tools.answers.jobs import JobError, JobStatus, Preliminary
 from tissuetalk.tools.answers.results import Answer, SegmentAnswer, SegmentResult
 from tissuetalk.tools.explain.request import ExplainRequest
+from tissuetalk.tools.segment.field import image_info, region_of
 from tissuetalk.tools.segment.first_look import JSON_NAME, PICTURE_NAME
-from tissuetalk.tools.segment.order import Order
-from tissuetalk.tools.segment.scale import image_info, region_of
+from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.storage.workspace.jobs import JobRow, JobStore
 from tissuetalk.tools.work import Task, WorkQueue
@@ -28,7 +28,7 @@ AnyAnswer = Answer[SegmentResult] | Answer[ExplainResult]
 """What a job comes to."""
 
 
-def hand_over(desk: Desk, order: Order, task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
+def hand_over(desk: Desk, order: SegmentRequest, task: Task[Answer[SegmentResult]]) -> Answer[SegmentAnswer]:
     """Turn running work into a job and say so. The answer has no masks yet."""
     job_id = desk.jobs.create("segment", order.as_json(), OWNER)
     desk.jobs.claim(job_id)
@@ -130,7 +130,7 @@ def _again(desk: Desk, row: JobRow) -> Callable[..., AnyAnswer]:
     if row.kind == "explain":
         result_id, asked = row.request["result_id"], ExplainRequest.model_validate(row.request["asked"])
         return lambda progress, stop: desk.explain_asked(result_id, asked, progress=progress, stop=stop)
-    order = Order.from_json(row.request)
+    order = SegmentRequest.from_json(row.request)
     return lambda progress, stop: desk.segment(order, progress=progress, stop=stop)
 
 

@@ -9,7 +9,7 @@ from tissuetalk.tools.answers.results import Answer, ViewResult
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.drawing.overlay import layers_in
 from tissuetalk.tools.measure.measure import name_of
-from tissuetalk.tools.segment.scale import Scale, image_info, region_of
+from tissuetalk.tools.segment.field import Scale, image_info, region_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 

@@ -13,7 +13,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from tissuetalk.tools.cohort.cohort import Work
     from tissuetalk.tools.cohort.table import Cohort
-    from tissuetalk.tools.segment.order import Asked
+    from tissuetalk.tools.segment.request import SegmentArguments
     from tissuetalk.tools.segment.runners import MakeRunner
 
 ENGINES = ("local", "ray")
@@ -21,7 +21,7 @@ ENGINES = ("local", "ray")
 
 def segment_cohort(
     patterns: Sequence[str],
-    asked: Asked,
+    asked: SegmentArguments,
     out: str,
     reader: str,
     engine: str,
@@ -36,14 +36,14 @@ def segment_cohort(
     from tissuetalk.prompts.readers import make_reader
     from tissuetalk.server.commands.printing import as_json, cohort_table, image_progress
     from tissuetalk.tools.cohort.cohort import CohortOrder, run_cohort
-    from tissuetalk.tools.segment import targets
+    from tissuetalk.tools.segment.request import read_request
     from tissuetalk.tools.storage.addresses import expand, is_address
 
     if asked.points or asked.boxes or asked.region:
         raise InvalidArgumentError(
             "--point, --box and --region belong to one image; leave them out of a cohort."
         )
-    request = targets.understand(
+    request = read_request(
         make_reader(reader), words=asked.words, targets=asked.targets, points=(), boxes=(), organ=asked.organ
     )
     slides = expand(patterns)

@@ -27,7 +27,7 @@ from tissuetalk.server.commands.printing import (
 
 if TYPE_CHECKING:
     from tissuetalk.tools.answers.results import SegmentResult
-    from tissuetalk.tools.segment.order import Asked
+    from tissuetalk.tools.segment.request import SegmentArguments
     from tissuetalk.tools.segment.runners import MakeRunner
     from tissuetalk.tools.workbench import Workbench
 
@@ -118,8 +118,7 @@ def segment(
 
     With --cohort, on many slides: a table (cohort.csv, cohort.json) and a result per slide; finished ones are skipped.
     """
-    from tissuetalk.tools.segment.order import Asked
-    from tissuetalk.tools.segment.targets import target_from_text
+    from tissuetalk.tools.segment.request import SegmentArguments, target_from_text
 
     if out is None:
         raise InvalidArgumentError("pass --out DIR: a new folder for the result.")
@@ -127,7 +126,7 @@ def segment(
         image, words = "", [*([image] if image else []), *(words or ())]  # all that is said is words
     elif image is None:
         raise InvalidArgumentError("pass an image, or --cohort with slides.")
-    asked = Asked(
+    asked = SegmentArguments(
         image=str(Path(image).resolve()),
         words=" ".join(words or ()) or None,
         targets=[target_from_text(name) for name in target or ()],
@@ -150,7 +149,7 @@ def segment(
 
 
 def segment_to_folder(
-    asked: Asked,
+    asked: SegmentArguments,
     out: Path,
     reader: str,
     *,
@@ -162,9 +161,10 @@ def segment_to_folder(
 
     A slide's unfinished work stays in ``OUT.unfinished``; the same command goes on there. engine: who does its blocks.
     """
+    from tissuetalk.models.control import Control
     from tissuetalk.server.commands.cohort_command import blocks_by
     from tissuetalk.tools.desk import write_command_line_result
-    from tissuetalk.tools.segment.order import understand
+    from tissuetalk.tools.segment.request import understand
     from tissuetalk.tools.segment.segment import segment as run
     from tissuetalk.tools.storage.files import unfinished_workspace
 
@@ -176,7 +176,7 @@ def segment_to_folder(
         closing(_bench(Path(asked.image).parent, scratch, reader, runner)) as bench,
         image_progress(quiet) as progress,
     ):
-        result = run(bench, understand(bench, asked), progress=progress)
+        result = run(bench, understand(bench, asked), Control(progress))
         return write_command_line_result(bench, result.result_id, out)
 
 

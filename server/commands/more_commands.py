@@ -36,13 +36,13 @@ def demo(
     """The main job on a bundled real H&E image: a report sentence in, masks, a table and an overlay out."""
     from tissuetalk.server.commands.command_line import segment_to_folder
     from tissuetalk.server.commands.printing import as_json, segment_table
-    from tissuetalk.tools.segment.order import Asked
+    from tissuetalk.tools.segment.request import SegmentArguments
 
     marker = out / ".tissuetalk-demo"
     if marker.is_file():
         shutil.rmtree(out)
     with resources.as_file(resources.files("tissuetalk.models").joinpath("samples", "colon.jpg")) as image:
-        asked = Asked(image=str(image), words=DEMO_WORDS)
+        asked = SegmentArguments(image=str(image), words=DEMO_WORDS)
         if not json_:
             print(f"image: {image}\nwords: {DEMO_WORDS}\n")
         result = segment_to_folder(asked, out, "rules", quiet=json_)

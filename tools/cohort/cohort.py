@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, ResourceError, UnknownImageError
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.cohort.table import (
@@ -37,7 +38,7 @@ from tissuetalk.tools.cohort.table import (
 )
 from tissuetalk.tools.masks.tissue import tissue_mm2
 from tissuetalk.tools.segment import engine
-from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.storage import addresses
 from tissuetalk.tools.storage.files import disk_errors, remove
@@ -56,7 +57,7 @@ class CohortOrder:
     model: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        stored = Order("", self.request, None, self.mpp, self.model).as_json()
+        stored = SegmentRequest("", self.request, None, self.mpp, self.model).as_json()
         del stored["image"]
         return stored
 
@@ -107,8 +108,8 @@ def run_slide(
     copies = Path(job.out) / ".unfinished" / f"{job.name}.copy"
     path = addresses.fetch(job.slide, copies)
     with closing(Workbench.at((path.parent,), job.workspace, roots_named=True, **bench_options)) as bench:
-        order = Order.from_json({**job.order, "image": str(path)})
-        result = segment(bench, order, progress=progress, stop=stop)
+        order = SegmentRequest.from_json({**job.order, "image": str(path)})
+        result = segment(bench, order, Control(progress, stop))
         with disk_errors(Path(job.out)):
             partial = job.result.with_name(f".{job.name}.partial")
             remove(partial)

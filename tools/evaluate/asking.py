@@ -12,9 +12,9 @@ from tissuetalk.prompts.readers import make_reader
 from tissuetalk.prompts.target import Request
 from tissuetalk.prompts.taxonomy import is_label
 from tissuetalk.tools.answers.results import TargetArgument
-from tissuetalk.tools.segment.looking import Looked, look
-from tissuetalk.tools.segment.scale import region_of, scale_of
-from tissuetalk.tools.segment.targets import understand
+from tissuetalk.tools.segment.field import FieldOfView, region_of, scale_of
+from tissuetalk.tools.segment.request import read_request
+from tissuetalk.tools.segment.segment import FieldMasks, segment_field
 from tissuetalk.tools.storage.features import FeatureCache
 
 MEMORY_BYTES = 256 * 2**20
@@ -32,7 +32,7 @@ class Asking:
         """What the words ask for; a canonical label asks for just that."""
         if is_label(words):
             target = [TargetArgument(label=words)]
-            return understand(self._reader, words=None, targets=target, points=None, boxes=None, organ=None)
+            return read_request(self._reader, words=None, targets=target, points=None, boxes=None, organ=None)
         return self._reader.translate(words)
 
     def label_of(self, words: str) -> str:
@@ -43,12 +43,12 @@ class Asking:
             return ""
         return (targets[0].label or "") if targets else ""
 
-    def look(self, image: Path, words: str, mpp: float | None) -> Looked:
+    def look(self, image: Path, words: str, mpp: float | None) -> FieldMasks:
         """Everything the model found. Raises UnknownLabelError when it was not made for any of it."""
         request = self.request(words)
         with open_image(image, name=image.name) as source:
             region, scale = region_of(source, None), scale_of(source, mpp, self.model)
-            looked = look(source, self.model, request, region, scale, features=self.features)
+            looked = segment_field(FieldOfView(source, self.model, region, scale, self.features), request)
         if not looked.found:
             reasons = "; ".join(item.reason for item in looked.refused)
             raise UnknownLabelError(f"{words!r} cannot be asked of {self.model.card.name}: {reasons}.")

@@ -23,8 +23,8 @@ from tissuetalk.models.metrics.tables import csv_text, table, with_limits
 from tissuetalk.models.segmenter import Capability, Prompt
 from tissuetalk.tools.evaluate.asking import Asking
 from tissuetalk.tools.evaluate.evaluate import Row
-from tissuetalk.tools.segment.engine import look_for
-from tissuetalk.tools.segment.scale import region_of, scale_of
+from tissuetalk.tools.segment.engine import find_masks
+from tissuetalk.tools.segment.field import FieldOfView, region_of, scale_of
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,10 @@ class WordingProbe:
         prompts = [Prompt(said.label, said.words, sentence.text, verbatim=True) for sentence in sentences]
         with open_image(record.image, name=record.image.name) as source:
             scale = scale_of(source, record.mpp, self.asking.model)
-            found = look_for(
-                self.asking.model,
-                source,
-                region_of(source, None),
-                scale.mpp,
-                [(prompt, capability) for prompt in prompts],
-                features=self.asking.features,
+            field = FieldOfView(
+                source, self.asking.model, region_of(source, None), scale, self.asking.features
             )
+            found = find_masks(field, [(prompt, capability) for prompt in prompts])
         return [each.mask for each in found]
 
     def write(self, out: Path) -> str:

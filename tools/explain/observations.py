@@ -100,16 +100,7 @@ def observe(
             )
         else:
             asked.append((prompt, capability))
-    found = engine.look_for(
-        field.model,
-        field.source,
-        region,
-        mpp,
-        asked,
-        features=field.features,
-        progress=control.progress,
-        stop=control.stop,
-    )
+    found = engine.find_masks(field, asked, control)
     number, seen = sum(mask.found for mask in result.masks), []
     for (_, capability), maps in zip(asked, found, strict=True):
         number += bool(maps.mask.any())
@@ -117,7 +108,7 @@ def observe(
     return seen + left
 
 
-def _observed(name: str, maps: engine.Found, region: Box, number: int, mpp: float | None) -> Observed:
+def _observed(name: str, maps: engine.FoundMask, region: Box, number: int, mpp: float | None) -> Observed:
     if not maps.mask.any():
         statement = f"{name}: not mentioned, looked for and not found; presence {maps.presence:.2f}"
         return _nothing(name, round(maps.presence, 4), statement)

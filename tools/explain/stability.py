@@ -139,17 +139,13 @@ class StabilityCheck:
 
     def _found(
         self, region: Box, prompts: Sequence[Prompt], capability: Capability, model: Segmenter
-    ) -> list[engine.Found]:
+    ) -> list[engine.FoundMask]:
         """One answer per prompt. Only the picture as it is has features worth keeping: nobody asks for the others again."""
         as_it_is = model is self.field.model
-        return engine.look_for(
-            model,
-            self.field.source,
-            region,
-            self.field.scale.mpp,
-            [(prompt, capability) for prompt in prompts],
-            features=self.field.features if as_it_is else None,
-            stop=self.control.stop,
+        features = self.field.features if as_it_is else None
+        field = replace(self.field, region=region, model=model, features=features)
+        return engine.find_masks(
+            field, [(prompt, capability) for prompt in prompts], Control(stop=self.control.stop)
         )
 
 

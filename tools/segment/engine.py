@@ -7,7 +7,7 @@ masks to the pixels of the source. Every tile is encoded once per scale, however
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.control import Control, Progress, Stop
 from tissuetalk.models.errors import CancelledError, ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import Capability, Context, Decoded, Prompt, Segmenter
+from tissuetalk.tools.segment.field import FieldOfView
 from tissuetalk.tools.storage.features import FeatureCache
 
 MAX_WORKING_PX = 64_000_000
@@ -29,12 +31,9 @@ MAX_MASK_PX = 160_000_000
 PRESENT = 0.5
 """Calibrated probability from which a target counts as found (the model card reports the curve)."""
 
-Progress = Callable[[float, str], None]
-Stop = Callable[[], bool]
-
 
 @dataclass(frozen=True)
-class Found:
+class FoundMask:
     """What a model said about one prompt, in full-resolution pixels of the region.
 
     mask: [H, W] bool. instances: [H, W] int32 (0 background, 1..N) or None. presence: 0..1.
@@ -64,21 +63,21 @@ class Tile:
     height: int
 
 
-def look_for(
-    model: Segmenter,
-    source: ImageSource,
-    region: Box,
-    mpp: float,
-    asked: Sequence[tuple[Prompt, Capability]],
-    *,
-    features: FeatureCache | None = None,
-    progress: Progress = lambda done, what: None,
-    stop: Stop = lambda: False,
-) -> list[Found]:
+def find_masks(
+    field: FieldOfView, asked: Sequence[tuple[Prompt, Capability]], control: Control = Control()
+) -> list[FoundMask]:
     """One answer per prompt, in the order asked.
 
-    Raises ImageTooLargeError when the region does not fit in memory and CancelledError as soon as ``stop`` says so.
+    Raises ImageTooLargeError when the region does not fit in memory and CancelledError as soon as ``control`` says so.
     """
+    model, source, region, mpp, features = (
+        field.model,
+        field.source,
+        field.region,
+        field.scale.mpp,
+        field.features,
+    )
+    progress, stop = control.progress, control.stop
     if region.width * region.height > MAX_MASK_PX:
         raise ImageTooLargeError(
             f"a region of {region.width} x {region.height} px is more than can be segmented in one go; "
@@ -87,7 +86,7 @@ def look_for(
     context = model.prepare(source.overview())
     cache = features or FeatureCache(memory_bytes=0)
     order = sorted(range(len(asked)), key=lambda index: asked[index][1].mpp)
-    answers: dict[int, Found] = {}
+    answers: dict[int, FoundMask] = {}
     for scale_mpp, group in groupby(order, key=lambda index: asked[index][1].mpp):
         indices = list(group)
         prompts = [asked[index][0] for index in indices]
@@ -222,7 +221,7 @@ def _at_full_resolution(
     region: Box,
     mpp: float,
     model_mpp: float,
-) -> Found:
+) -> FoundMask:
     """Objects are decided at the model's scale; outlines are drawn where the smoothly enlarged logits cross zero."""
     finished = model.finish(maps, prompt, context)
     size = (region.width, region.height)
@@ -254,11 +253,11 @@ def _gated(
     mpp: float,
     model_mpp: float,
     expected_dice: float,
-) -> Found:
+) -> FoundMask:
     if presence >= PRESENT:
-        return Found(mask, instances, presence, mpp, model_mpp, expected_dice=expected_dice)
+        return FoundMask(mask, instances, presence, mpp, model_mpp, expected_dice=expected_dice)
     nothing = None if instances is None else np.zeros_like(instances)
-    return Found(np.zeros_like(mask), nothing, presence, mpp, model_mpp, weak_px=int(mask.sum()))
+    return FoundMask(np.zeros_like(mask), nothing, presence, mpp, model_mpp, weak_px=int(mask.sum()))
 
 
 def _enlarge_labels(labels: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:

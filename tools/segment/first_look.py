@@ -17,11 +17,10 @@ from tissuetalk.tools.answers.jobs import EarlyFinding, Preliminary
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.tissue import SAMPLE_PX, SAMPLES, sample, tissue_mask
 from tissuetalk.tools.segment.grid import Window, inside
-from tissuetalk.tools.segment.looking import Wanted
 from tissuetalk.tools.segment.maps import write_file
 from tissuetalk.tools.segment.plan import Layer, Plan
 from tissuetalk.tools.segment.stitching import WindowStore
-from tissuetalk.tools.segment.targets import name_of
+from tissuetalk.tools.segment.targets import Wanted, name_of
 
 AGAIN_AFTER_S, SELDOM = 5.0, 50
 COARSEST = 8.0

@@ -12,10 +12,10 @@ from tissuetalk.models.segmenter import Context, Prompt, Segmenter
 from tissuetalk.tools.masks.tissue import Tissue, sample
 from tissuetalk.tools.segment.blocks import BlockSpec
 from tissuetalk.tools.segment.cutting import view_of
+from tissuetalk.tools.segment.field import Scale
 from tissuetalk.tools.segment.grid import Block, Grid, Window, grown, intersection
-from tissuetalk.tools.segment.looking import Wanted
-from tissuetalk.tools.segment.scale import Scale
 from tissuetalk.tools.segment.settings import SlideSettings
+from tissuetalk.tools.segment.targets import Wanted
 from tissuetalk.tools.segment.windows import WindowFiles, WindowSpec
 
 

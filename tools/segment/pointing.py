@@ -7,21 +7,23 @@ same whatever else is asked and whatever the region, and neighbours share one en
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 
-from tissuetalk.models.errors import CancelledError, ImageTooLargeError
+from tissuetalk.models.control import Control
+from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.segmentation.pointed import BoxXYXY, PointXY, PromptableSegmenter
 from tissuetalk.models.segmenter import Context
 from tissuetalk.prompts.relations import renumbered
 from tissuetalk.prompts.target import Request
-from tissuetalk.tools.segment.engine import MAX_MASK_PX, Found
+from tissuetalk.tools.segment.engine import MAX_MASK_PX, FoundMask
+from tissuetalk.tools.segment.field import FieldOfView
 from tissuetalk.tools.storage.features import FeatureCache
 
 LARGEST_SHARE = 0.25
@@ -37,7 +39,7 @@ NO_OPINION = 0.5
 
 
 @dataclass(frozen=True)
-class Place:
+class PointedPlace:
     """A box or a point, in pixels of the source image."""
 
     box: BoxXYXY | None = None
@@ -65,22 +67,14 @@ class _Drawn:
     mask: Mask
 
 
-def objects_at(
-    model: PromptableSegmenter,
-    source: ImageSource,
-    region: Box,
-    mpp: float,
-    request: Request,
-    *,
-    features: FeatureCache | None = None,
-    progress: Callable[[float, str], None] = lambda done, what: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Found:
+def objects_at(field: FieldOfView, request: Request, control: Control = Control()) -> FoundMask:
     """One object per box and point of the request, numbered in that order; where two overlap, the smaller one is on top.
 
     Raises InvalidArgumentError without any place or for points where the model takes boxes only, ImageTooLargeError and
     CancelledError.
     """
+    source, region, mpp, features = field.source, field.region, field.scale.mpp, field.features
+    model = cast("PromptableSegmenter", field.model)  # the caller asked ``is_pointed``
     places = places_of(request, source)
     if not places or (request.points and not model.takes_points):
         raise model.needs_places()
@@ -95,16 +89,15 @@ def objects_at(
     cache = features or FeatureCache(memory_bytes=0)
     drawn: dict[int, _Drawn] = {}
     for done, (crop, numbers) in enumerate(crops.items()):
-        if stop():
-            raise CancelledError("stopped as asked; call segment again to start over.")
+        control.check()
         masks = _ask(model, source, crop, [places[number] for number in numbers], cache)
         for number, mask in zip(numbers, masks, strict=True):
             if mask is not None:
                 drawn[number] = mask
-        progress((done + 1) / len(crops), f"crop {done + 1} of {len(crops)}")
+        control.report((done + 1) / len(crops), f"crop {done + 1} of {len(crops)}")
     instances = _painted(drawn, region)
     coarsest = max(max(crop.width, crop.height) for crop in crops) / model.side_px
-    return Found(
+    return FoundMask(
         instances > 0,
         instances,
         NO_OPINION,
@@ -114,13 +107,13 @@ def objects_at(
     )
 
 
-def places_of(request: Request, source: ImageSource) -> list[Place]:
+def places_of(request: Request, source: ImageSource) -> list[PointedPlace]:
     """The boxes, clipped to the image, then the points."""
     boxes = [
-        Place(box=(max(x0, 0.0), max(y0, 0.0), min(x1, source.width), min(y1, source.height)))
+        PointedPlace(box=(max(x0, 0.0), max(y0, 0.0), min(x1, source.width), min(y1, source.height)))
         for x0, y0, x1, y1 in request.boxes
     ]
-    return boxes + [Place(point=point) for point in request.points]
+    return boxes + [PointedPlace(point=point) for point in request.points]
 
 
 def narrowed(request: Request, region: Box) -> Box:
@@ -140,7 +133,7 @@ def narrowed(request: Request, region: Box) -> Box:
     return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else region
 
 
-def crop_around(place: Place, side_px: int, width: int, height: int) -> Box:
+def crop_around(place: PointedPlace, side_px: int, width: int, height: int) -> Box:
     """The square of the image's grid whose middle is nearest to the place, large enough for it, inside the image."""
     side = round(side_px * FINEST_SHARE) if place.box is not None else side_px
     while place.longest_px > LARGEST_SHARE * side and side < max(width, height):
@@ -157,7 +150,11 @@ def _start(middle: float, side: int, last: int) -> int:
 
 
 def _ask(
-    model: PromptableSegmenter, source: ImageSource, crop: Box, places: Sequence[Place], cache: FeatureCache
+    model: PromptableSegmenter,
+    source: ImageSource,
+    crop: Box,
+    places: Sequence[PointedPlace],
+    cache: FeatureCache,
 ) -> Iterator[_Drawn | None]:
     """Masks of places that share a crop; None for an empty one."""
     shrink = max(1.0, max(crop.width, crop.height) / MOST_READ_PX)

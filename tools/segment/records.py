@@ -15,8 +15,8 @@ from tissuetalk.tools.answers.reliability import reliability_of
 from tissuetalk.tools.answers.results import Mask, MaskResources, Provenance, RelationInfo
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.segment import engine
-from tissuetalk.tools.segment.looking import Wanted
-from tissuetalk.tools.segment.scale import Scale
+from tissuetalk.tools.segment.field import Scale
+from tissuetalk.tools.segment.targets import Wanted
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.workspace import new_id
 
@@ -44,7 +44,7 @@ class Outcome:
 def write_mask_record(
     folder: ResultFolder,
     each: Wanted,
-    maps: engine.Found,
+    maps: engine.FoundMask,
     number: int,
     request: Request,
     model: Segmenter,

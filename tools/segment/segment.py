@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.images import Box, ImageSource
-from tissuetalk.models.segmentation.pointed import is_pointed
-from tissuetalk.models.segmenter import Segmenter
+from tissuetalk.models.control import Control
+from tissuetalk.models.segmentation.pointed import PromptableSegmenter, is_pointed
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.reliability import low_agreement
-from tissuetalk.tools.answers.results import Mask, SegmentResult, Warned
+from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult, Warned
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.drawing.overlay import overlay_of
 from tissuetalk.tools.measure.measure import name_of
-from tissuetalk.tools.segment import engine, looking, pointing, quality
-from tissuetalk.tools.segment.looking import look
-from tissuetalk.tools.segment.order import Order
+from tissuetalk.tools.segment import engine, pointing, quality, spatial
+from tissuetalk.tools.segment.engine import FoundMask
+from tissuetalk.tools.segment.field import FieldOfView, Scale, image_info, region_of, scale_of
 from tissuetalk.tools.segment.records import write_mask_record
-from tissuetalk.tools.segment.scale import Scale, image_info, region_of, scale_of
+from tissuetalk.tools.segment.request import SegmentRequest, check_inside
 from tissuetalk.tools.segment.slide_segment import assumed_scale, is_large, segment_slide
-from tissuetalk.tools.storage.features import FeatureCache
+from tissuetalk.tools.segment.targets import Wanted, refusal, sort_out
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.workbench import Workbench
 
 
-def segment(
-    bench: Workbench,
-    order: Order,
-    *,
-    progress: engine.Progress = lambda done, what: None,
-    stop: engine.Stop = lambda: False,
-) -> SegmentResult:
+@dataclass(frozen=True)
+class FieldMasks:
+    """asked[i] was looked for and found[i] is what came of it; refused was not looked for, with the reason."""
+
+    asked: list[Wanted]
+    found: list[FoundMask]
+    refused: list[NotSegmented]
+
+
+def segment(bench: Workbench, order: SegmentRequest, control: Control = Control()) -> SegmentResult:
     """Look for what was understood and keep the result in the workspace.
 
     Raises any of the contract's errors; an interrupted call leaves nothing behind, except for the finished blocks of a
@@ -45,59 +49,76 @@ def segment(
         scale = scale_of(source, order.mpp, model)
         if is_pointed(model):
             region = pointing.narrowed(order.request, region)
-        asked, _ = looking.sort_out(order.request, model, region)
+        asked, _ = sort_out(order.request, model, region)
         if scale.source == "assumed" and region.width * region.height > bench.slides.whole_px:
             scale = assumed_scale(source, model)
         if not is_pointed(model) and is_large(region, scale.mpp, asked, bench.slides):
-            return segment_slide(bench, order, source, model, region, scale, progress=progress, stop=stop)
+            return segment_slide(
+                bench, order, source, model, region, scale, progress=control.progress, stop=control.stop
+            )
+        field = FieldOfView(source, model, region, scale, bench.features)
         with bench.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
             folder = ResultFolder(draft.folder)
             folder.write_request(order.as_json())
-            return segment_into(
-                folder,
-                source,
-                model,
-                order.request,
-                result_id=draft.result_id,
-                region=region,
-                scale=scale,
-                features=bench.features,
-                progress=progress,
-                stop=stop,
-            )
+            return _segment_into(folder, field, order.request, draft.result_id, control)
 
 
-def segment_into(
-    folder: ResultFolder,
-    source: ImageSource,
-    model: Segmenter,
-    request: Request,
-    *,
-    result_id: str,
-    region: Box,
-    scale: Scale,
-    features: FeatureCache | None = None,
-    progress: engine.Progress = lambda done, what: None,
-    stop: engine.Stop = lambda: False,
-) -> SegmentResult:
-    """Look for every target of the request in the region and write the result into the folder.
+def segment_field(field: FieldOfView, request: Request, control: Control = Control()) -> FieldMasks:
+    """Masks of everything the request wants and the model knows, with points, relations and boxes applied, in memory.
 
-    Raises PointOutsideImageError, ImageTooLargeError, ImageChangedError and CancelledError.
+    Raises PointOutsideImageError, ImageTooLargeError, CancelledError, and InvalidArgumentError where the model must be
+    told where to look and was not.
     """
-    looked = look(source, model, request, region, scale, features=features, progress=progress, stop=stop)
+    check_inside(request, field.source.width, field.source.height)
+    asked, refused = sort_out(request, field.model, field.region)
+    if is_pointed(field.model):
+        return _at_places(field, request, asked, refused, control)
+    found = engine.find_masks(field, [(each.prompt, each.capability) for each in asked], control)
+    return FieldMasks(
+        asked, spatial.apply(request, [each.target for each in asked], found, field.region), refused
+    )
+
+
+def _at_places(
+    field: FieldOfView, request: Request, asked: list[Wanted], refused: list[NotSegmented], control: Control
+) -> FieldMasks:
+    """The one target of the request in its boxes and points; of several, nobody could say which place is which."""
+    model = cast("PromptableSegmenter", field.model)  # the caller asked ``is_pointed``
+    if not (request.boxes or request.points):
+        raise model.needs_places()
+    if len(asked) != 1:
+        reason = (
+            f"{model.card.name} knows places, not names: ask for one target in one call, with the boxes that hold it, "
+            "or leave model out"
+        )
+        return FieldMasks(
+            [], [], [*refused, *(refusal(each.target, "ambiguous", reason, []) for each in asked)]
+        )
+    found = pointing.objects_at(field, request, control)
+    (only,) = asked
+    # no words were sent
+    return FieldMasks([replace(only, prompt=replace(only.prompt, text=""))], [found], refused)
+
+
+def _segment_into(
+    folder: ResultFolder, field: FieldOfView, request: Request, result_id: str, control: Control
+) -> SegmentResult:
+    """Look for every target of the request in the region and write the result into the folder."""
+    source, region, scale = field.source, field.region, field.scale
+    masks_of = segment_field(field, request, control)
     source.verify_unchanged()
     masks = [
-        write_mask_record(folder, each, maps, number, request, model, source, region, scale)
-        for number, (each, maps) in enumerate(zip(looked.asked, looked.found, strict=True))
+        write_mask_record(folder, each, maps, number, request, field.model, source, region, scale)
+        for number, (each, maps) in enumerate(zip(masks_of.asked, masks_of.found, strict=True))
     ]
-    warnings = _warnings(source.overview(), scale, masks, looked.found)
+    warnings = _warnings(source.overview(), scale, masks, masks_of.found)
     overlay = overlay_of(folder, source, region, masks, scale.mpp if scale.known else None)
     (folder.path / "overlay.png").write_bytes(drawing.as_png(overlay))
     result = SegmentResult(
         result_id=result_id,
         image=image_info(source, region, scale),
         masks=masks,
-        not_segmented=looked.refused,
+        not_segmented=masks_of.refused,
         warnings=warnings,
         overlay="overlay.png",
         measures=[*request.measures, *request.place_measures],
@@ -109,7 +130,7 @@ def segment_into(
 
 
 def _warnings(
-    overview: NDArray[np.uint8], scale: Scale, masks: Sequence[Mask], placed: Sequence[engine.Found]
+    overview: NDArray[np.uint8], scale: Scale, masks: Sequence[Mask], placed: Sequence[FoundMask]
 ) -> list[Warned]:
     warnings = quality.picture_warnings(overview)
     if not scale.known:

@@ -16,11 +16,11 @@ from tissuetalk.tools.segment.choosing import Choice, Mapped
 from tissuetalk.tools.segment.driving import check, drive
 from tissuetalk.tools.segment.engine import PRESENT, Progress, Stop
 from tissuetalk.tools.segment.first_look import FirstLook
-from tissuetalk.tools.segment.looking import Wanted
 from tissuetalk.tools.segment.memory import give_back
 from tissuetalk.tools.segment.plan import Layer, Plan
 from tissuetalk.tools.segment.runners import Runner
 from tissuetalk.tools.segment.stitching import WindowStore, number, stitch
+from tissuetalk.tools.segment.targets import Wanted
 
 DRIVEN_SHARE = 0.93
 """Part of the work, for the progress, after which only numbering and painting are left."""

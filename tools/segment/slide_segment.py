@@ -19,18 +19,18 @@ from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult, 
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.drawing.overlay import overlay_of
 from tissuetalk.tools.masks.tissue import RULE, Tissue, sample
-from tissuetalk.tools.segment import choosing, first_look, looking, quality, targets, unfinished
+from tissuetalk.tools.segment import choosing, first_look, quality, targets, unfinished
 from tissuetalk.tools.segment.driving import check
 from tissuetalk.tools.segment.engine import Progress, Stop
-from tissuetalk.tools.segment.looking import Wanted
+from tissuetalk.tools.segment.field import Scale, image_info
 from tissuetalk.tools.segment.maps import write_file
-from tissuetalk.tools.segment.order import Order
 from tissuetalk.tools.segment.plan import Plan, plan_layers
 from tissuetalk.tools.segment.records import Outcome, record_of
+from tissuetalk.tools.segment.request import SegmentRequest, check_inside
 from tissuetalk.tools.segment.runners import LocalRunner
-from tissuetalk.tools.segment.scale import Scale, image_info
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.segment.slide_engine import SlideFound, run_slide
+from tissuetalk.tools.segment.targets import Wanted
 from tissuetalk.tools.segment.windows import save_tissue
 from tissuetalk.tools.storage.files import disk_errors, remove
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -59,7 +59,7 @@ def assumed_scale(source: ImageSource, model: Segmenter) -> Scale:
 
 def segment_slide(
     bench: Workbench,
-    order: Order,
+    order: SegmentRequest,
     source: ImageSource,
     model: Segmenter,
     region: Box,
@@ -77,7 +77,7 @@ def segment_slide(
         disk_errors(bench.workspace.folder),
         unfinished.run_folder(bench.workspace.folder, order.as_json()) as folder,
     ):
-        targets.check_inside(order.request, source.width, source.height)
+        check_inside(order.request, source.width, source.height)
         asked, refused = _sort(order, model, region)
         identity = _identity(source, model, region, scale, asked, order, bench.slides)
         known = unfinished.begin(folder, identity)
@@ -112,16 +112,16 @@ def segment_slide(
         return result
 
 
-def _sort(order: Order, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:
+def _sort(order: SegmentRequest, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:
     """What to look for, and what not, with the reason: also what cannot be done on a slide."""
-    asked, refused = looking.sort_out(order.request, model, region)
+    asked, refused = targets.sort_out(order.request, model, region)
     able = []
     for each in asked:
         reason = choosing.refused(each.target, each.capability.objects, order.request)
         if reason is None:
             able.append(each)
         else:
-            refused.append(looking.refusal(each.target, "unsupported", reason, []))
+            refused.append(targets.refusal(each.target, "unsupported", reason, []))
     return able, refused
 
 
@@ -131,7 +131,7 @@ def _identity(
     region: Box,
     scale: Scale,
     asked: Sequence[Wanted],
-    order: Order,
+    order: SegmentRequest,
     settings: SlideSettings,
 ) -> dict[str, Any]:
     """Everything that decides the result."""
@@ -154,7 +154,7 @@ def _identity(
 
 def _work(
     bench: Workbench,
-    order: Order,
+    order: SegmentRequest,
     source: ImageSource,
     model: Segmenter,
     region: Box,
@@ -234,7 +234,7 @@ def _record(
     got: SlideFound,
     mask_id: str,
     number: int,
-    order: Order,
+    order: SegmentRequest,
     model: Segmenter,
     source: ImageSource,
     region: Box,

@@ -12,7 +12,7 @@ from scipy import ndimage
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.relations import box_mask, centroids, combine, renumbered
 from tissuetalk.prompts.target import Relation, Request, Target
-from tissuetalk.tools.segment.engine import Found
+from tissuetalk.tools.segment.engine import FoundMask
 
 BoxXYXY = tuple[float, float, float, float]
 SLACK_UM = 3.0
@@ -55,14 +55,16 @@ def reference_of(target: Target, among: Sequence[Target]) -> int | None:
     return None
 
 
-def apply(request: Request, targets: Sequence[Target], found: Sequence[Found], region: Box) -> list[Found]:
+def apply(
+    request: Request, targets: Sequence[Target], found: Sequence[FoundMask], region: Box
+) -> list[FoundMask]:
     """Points, then relations, then boxes; nothing here looks at pixels of the image."""
     at_points, in_boxes = chosen_by_places(targets)
     chosen = list(found)
     if request.points:
         for index in at_points:
             chosen[index] = _at_points(found[index], request.points, region)
-    answers: list[Found] = []
+    answers: list[FoundMask] = []
     for index, target in enumerate(targets):
         at = reference_of(target, targets)
         maps = chosen[index]
@@ -91,14 +93,14 @@ def _selected(targets: Sequence[Target], by: str) -> set[int]:
     return {index for index, target in enumerate(targets) if target.relation == wanted}
 
 
-def _objects(maps: Found) -> NDArray[np.int32]:
+def _objects(maps: FoundMask) -> NDArray[np.int32]:
     if maps.instances is not None:
         return maps.instances
     labels: NDArray[np.int32] = ndimage.label(maps.mask, np.ones((3, 3)))[0].astype(np.int32)
     return labels
 
 
-def _only(maps: Found, mask: NDArray[np.bool_], where: str) -> Found:
+def _only(maps: FoundMask, mask: NDArray[np.bool_], where: str) -> FoundMask:
     """The pixels of ``mask``; objects keep their pixels in it and are numbered afresh, 1..N.
 
     where: what to tell a reader when nothing is left of something that was found.
@@ -113,7 +115,7 @@ def _only(maps: Found, mask: NDArray[np.bool_], where: str) -> Found:
     return replace(maps, mask=mask, instances=instances, note=note)
 
 
-def _at_points(maps: Found, points: Sequence[tuple[float, float]], region: Box) -> Found:
+def _at_points(maps: FoundMask, points: Sequence[tuple[float, float]], region: Box) -> FoundMask:
     """The objects under the points; beside an object, the nearest one within SLACK_UM."""
     objects = _objects(maps)
     reach_px = SLACK_UM / maps.source_mpp
@@ -136,7 +138,7 @@ def _at_points(maps: Found, points: Sequence[tuple[float, float]], region: Box) 
     return _only(maps, kept, "at the points given")
 
 
-def _in_boxes(maps: Found, boxes: Sequence[BoxXYXY], region: Box) -> Found:
+def _in_boxes(maps: FoundMask, boxes: Sequence[BoxXYXY], region: Box) -> FoundMask:
     """Whole objects whose centre lies in a box, else the one that fills half of the box; of a region, the pixels."""
     x, y = region.x0, region.y0
     shape = (region.height, region.width)
@@ -161,7 +163,7 @@ def _filling(inside: NDArray[np.int32]) -> list[int]:
     return [best] if counts[best] and 2 * counts[best] >= len(inside) else []
 
 
-def _related(relation: Relation, subject: Found, reference: Found) -> Found:
+def _related(relation: Relation, subject: FoundMask, reference: FoundMask) -> FoundMask:
     """Pixel algebra of the PFPs tasks 3-5, 8 and 9 (spec pfps.md, section 3): objects on the border are cut."""
     mask = combine(relation.op, subject.mask, reference.mask)
     if relation.op == "union":

@@ -1,116 +1,96 @@
-"""From what the assistant passed (words, structured targets, points, boxes) to one Request."""
+"""Which targets of a request a model can be asked for, and which not, with the reason."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
-from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError, UnknownLabelError
-from tissuetalk.models.segmenter import Prompt
-from tissuetalk.prompts.measures import place_measures_in
-from tissuetalk.prompts.target import Reader, Relation, Request, Target
-from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
-from tissuetalk.tools.answers.results import TargetArgument
-
-MOST_TARGETS = 40
-MOST_POINTS = 100
+from tissuetalk.models.images import Box
+from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
+from tissuetalk.prompts.target import Request, Target
+from tissuetalk.tools.answers.results import NotSegmented
+from tissuetalk.tools.segment import spatial
+from tissuetalk.tools.segment.request import name_of, prompt_for
 
 
-def understand(
-    reader: Reader,
-    *,
-    words: str | None,
-    targets: Sequence[TargetArgument] | None,
-    points: Sequence[Sequence[float]] | None,
-    boxes: Sequence[Sequence[float]] | None,
-    organ: str | None,
-) -> Request:
-    """One Request: structured targets decide when given, words otherwise; passed points and boxes add to spoken ones.
+@dataclass(frozen=True)
+class Wanted:
+    """A target a model can be asked for."""
 
-    Raises InvalidArgumentError, UnknownLabelError and, when the words name nothing, NoTargetInWordsError.
-    """
-    if targets:
-        if len(targets) > MOST_TARGETS:
-            raise InvalidArgumentError(f"{len(targets)} targets; pass at most {MOST_TARGETS} in one call.")
-        request = Request(
-            kind="request", organ=organ, targets=tuple(_target(argument, organ) for argument in targets)
-        )
-    elif words and words.strip():
-        request = reader.translate(words, organ=organ)
-        if request.kind != "report":
-            request = replace(request, place_measures=place_measures_in(words))
-    else:
-        raise InvalidArgumentError("nothing to look for; pass words (or targets) that name what to segment.")
-    if len(points or ()) + len(boxes or ()) > MOST_POINTS:
-        raise InvalidArgumentError(f"too many points and boxes; pass at most {MOST_POINTS} in one call.")
-    return replace(
-        request,
-        points=(*request.points, *((float(x), float(y)) for x, y in points or ())),
-        boxes=(*request.boxes, *(_corners(box) for box in boxes or ())),
+    target: Target
+    prompt: Prompt
+    capability: Capability
+
+
+def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:
+    """What to look for, and what not with the reason."""
+    refused: list[NotSegmented] = []
+    wanted: list[Target] = []
+    for target in request.targets:
+        if target.assertion in ("absent", "historical"):
+            refused.append(_ruled_out(target))
+        elif target.ambiguous:
+            refused.append(refusal(target, "ambiguous", target.ambiguous, list(target.alternatives)))
+        else:
+            wanted.append(target)
+    asked: list[Wanted] = []
+    candidates = spatial.plan(wanted)
+    able = {}
+    for index, target in enumerate(candidates):
+        prompt = prompt_for(target)
+        able[index] = (prompt, model.capability(prompt))
+    for index, target in enumerate(candidates):
+        prompt, capability = able[index]
+        at = spatial.reference_of(target, candidates)
+        needs = candidates[at] if at is not None and able[at][1] is None else None
+        if capability is None:
+            refused.append(
+                _unsupported(target, prompt, model, f"{model.card.name} was never trained for this")
+            )
+        elif needs is not None:
+            refused.append(
+                _unsupported(
+                    target,
+                    prompt,
+                    model,
+                    f"it needs {name_of(needs)!r}, which {model.card.name} does not know",
+                )
+            )
+        elif _all_outside(request, region):
+            refused.append(
+                refusal(target, "out_of_view", "every point and box lies outside the segmented region", [])
+            )
+        else:
+            asked.append(Wanted(target, prompt, capability))
+    return asked, refused
+
+
+def _all_outside(request: Request, region: Box) -> bool:
+    places = [(x, y, x + 1, y + 1) for x, y in request.points] + list(request.boxes)
+    return bool(places) and all(
+        x0 >= region.x1 or y0 >= region.y1 or x1 <= region.x0 or y1 <= region.y0 for x0, y0, x1, y1 in places
     )
 
 
-def target_from_text(text: str) -> TargetArgument:
-    """A target as typed: a canonical label where the text is one, plain words otherwise."""
-    try:
-        return TargetArgument(label=str(Label.parse(text)))
-    except UnknownLabelError:
-        return TargetArgument(words=text)
-
-
-def _target(argument: TargetArgument, organ: str | None) -> Target:
-    if argument.label is None and not (argument.words or "").strip():
-        raise InvalidArgumentError("a target needs a label or words; labels are listed in taxonomy://labels.")
-    label = None if argument.label is None else str(Label.parse(argument.label))
-    words = (argument.words or (label or "").rsplit("-", 1)[-1]).strip()
-    relation = argument.relation
-    return Target(
-        label=label,
-        words=words,
-        evidence=argument.words or argument.label or words,
-        organ=argument.organ or organ,
-        relation=None if relation is None else Relation(relation.op, relation.reference),
-        reason="named by the caller",
+def refusal(target: Target, code: str, reason: str, nearest: list[str]) -> NotSegmented:
+    return NotSegmented.model_validate(
+        {
+            "label": target.label,
+            "free_form": None if target.label else target.words,
+            "evidence": target.evidence,
+            "code": code,
+            "reason": reason,
+            "nearest": nearest,
+        }
     )
 
 
-def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = (float(value) for value in box)
-    if x1 <= x0 or y1 <= y0:
-        raise InvalidArgumentError(
-            f"box {list(box)} is empty; boxes are [x0, y0, x1, y1] with x0 < x1 and y0 < y1."
-        )
-    return x0, y0, x1, y1
+def _ruled_out(target: Target) -> NotSegmented:
+    reasons = {
+        "absent": "the words rule it out, so it was not looked for",
+        "historical": "the words speak of an earlier specimen or history, so it was not looked for",
+    }
+    return refusal(target, target.assertion, reasons[target.assertion], [])
 
 
-def check_inside(request: Request, width: int, height: int) -> None:
-    """Raises PointOutsideImageError for any point or box that is not in the image."""
-    for x, y in request.points:
-        if not (math.isfinite(x) and math.isfinite(y) and 0 <= x < width and 0 <= y < height):
-            raise PointOutsideImageError(
-                f"point ({x:g}, {y:g}) is not in the image of {width} x {height} px; use view(grid=true) to find it."
-            )
-    for box in request.boxes:
-        if (
-            not all(map(math.isfinite, box))
-            or box[0] >= width
-            or box[1] >= height
-            or box[2] <= 0
-            or box[3] <= 0
-        ):
-            raise PointOutsideImageError(
-                f"box {[round(value) for value in box if math.isfinite(value)]} is not in the image of "
-                f"{width} x {height} px; use view(grid=true) to find it."
-            )
-
-
-def prompt_for(target: Target) -> Prompt:
-    """The target as a model is asked for it: the taxonomy's sentence where there is a label, the words otherwise."""
-    text = pathsegmentor_prompt(Label.parse(target.label)) if target.label is not None else target.words
-    return Prompt(label=target.label, words=target.words, text=text)
-
-
-def name_of(target: Target) -> str:
-    """What a reader calls the target."""
-    return target.words or target.label or "object"
+def _unsupported(target: Target, prompt: Prompt, model: Segmenter, reason: str) -> NotSegmented:
+    return refusal(target, "unsupported", reason, model.nearest(prompt))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tissuetalk.models import registry
 from tissuetalk.models.datasets.manifest import read_manifest, read_rgb
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.images import Box, open_image
+from tissuetalk.models.images import open_image
 from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.annotations import SCORED_KINDS, read_annotations
 from tissuetalk.models.metrics.scores import dice
@@ -38,7 +38,8 @@ from tissuetalk.prompts.attributes import (
     wrong,
 )
 from tissuetalk.prompts.taxonomy import Label
-from tissuetalk.tools.segment.engine import look_for
+from tissuetalk.tools.segment.engine import find_masks
+from tissuetalk.tools.segment.field import FieldOfView, scale_of
 
 DRAWN: Final[tuple[PromptId, ...]] = PROMPT_IDS[1:]
 """What ``prompt: random`` draws from, anew for each record and epoch."""
@@ -273,9 +274,8 @@ def _through_registry(model: Segmenter) -> Ask:
                 f"{model.card.name} does not know {item.label}; test it on another set."
             )
         with open_image(item.file, name=item.file.name) as source:
-            mpp = item.mpp or model.assume_mpp(source.overview(), source.width / source.overview().shape[1])
-            whole = Box.whole(source.width, source.height)
-            (found,) = look_for(model, source, whole, mpp, [(prompt, capability)])
+            field = FieldOfView(source, model, source.box, scale_of(source, item.mpp, model))
+            (found,) = find_masks(field, [(prompt, capability)])
         return found.mask
 
     return ask
