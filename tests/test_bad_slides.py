@@ -195,8 +195,7 @@ def test_cancelled_work_is_kept_and_ends_with_the_same_objects(
             segment(
                 bench,
                 order,
-                progress=after_block(4, lambda: stopping.append(True)),
-                stop=lambda: bool(stopping),
+                Control(after_block(4, lambda: stopping.append(True)), lambda: bool(stopping)),
             )
         assert kept(tmp_path / "w")
         said: list[str] = []
