@@ -16,8 +16,7 @@ from PIL import Image
 from benchmarks.figure import Figure
 from tissuetalk.models import registry
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.models.segmentation.pointed import PromptableSegmenter, is_pointed
-from tissuetalk.models.segmenter import Segmenter
+from tissuetalk.models.segmenter import PromptableSegmenter, Segmenter, is_pointed
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.segment.field import FieldOfView, Scale, region_of
 from tissuetalk.tools.segment.segment import segment_field

@@ -1,63 +1,45 @@
 """Every model this installation can name, what each may be used for, and how to load it.
 
-Listing imports no deep-learning library and touches no weight file beyond asking whether it is there.
+Listing models, and asking what one of them can be asked for, imports no deep-learning library and touches no weight
+file beyond asking whether it is there. A new model is one file that ends in an ``ENTRY``, and its line here.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmentation.cards import ORIGINS, availability
-from tissuetalk.models.segmentation.classical_card import CARD as CLASSICAL_NUCLEI
-from tissuetalk.models.segmentation.pathsegmentor.base_card import CARD as BASE
-from tissuetalk.models.segmentation.pathsegmentor.base_card import why_not as why_no_base
-from tissuetalk.models.segmentation.pathsegmentor.card import CARD as MINI
-from tissuetalk.models.segmentation.pathsegmentor.card import why_not as why_no_mini
-from tissuetalk.models.segmentation.pfps.card import CARD as PFPS
-from tissuetalk.models.segmentation.pfps.card import why_not as why_no_pfps
-from tissuetalk.models.segmenter import ModelCard, Segmenter
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model by name.
-
-    load: ``module:function`` that returns a ready Segmenter, imported only when asked for.
-    why_not: returns what is missing here and what to do about it, or None when the model is usable.
-    """
-
-    card: ModelCard
-    load: str
-    why_not: Callable[[], str | None] = lambda: None
-
+from tissuetalk.models.segmentation import classical_nuclei, clipseg, litemedsam, medsam, sam2, sam3
+from tissuetalk.models.segmentation.entry import Entry
+from tissuetalk.models.segmentation.pathsegmentor import base_card, card
+from tissuetalk.models.segmentation.pfps import card as pfps
+from tissuetalk.models.segmenter import Repertoire, Segmenter
 
 MODELS: dict[str, Entry] = {
-    MINI.name: Entry(MINI, "tissuetalk.models.segmentation.pathsegmentor.segmenter:load_mini", why_no_mini),
-    BASE.name: Entry(BASE, "tissuetalk.models.segmentation.pathsegmentor.base_segmenter:load", why_no_base),
-    CLASSICAL_NUCLEI.name: Entry(
-        CLASSICAL_NUCLEI, "tissuetalk.models.segmentation.classical_nuclei:ClassicalNuclei"
-    ),
-    PFPS.name: Entry(PFPS, "tissuetalk.models.segmentation.pfps.segmenter:load", why_no_pfps),
-    **{
-        name: Entry(origin.card, origin.loader, partial(availability, name))
-        for name, origin in ORIGINS.items()
-    },
+    entry.card.name: entry
+    for entry in (
+        card.ENTRY,
+        base_card.ENTRY,
+        classical_nuclei.ENTRY,
+        pfps.ENTRY,
+        sam3.ENTRY,
+        clipseg.ENTRY,
+        medsam.ENTRY,
+        sam2.ENTRY,
+        litemedsam.ENTRY,
+    )
 }
-DEFAULT_MODEL = MINI.name
+DEFAULT_MODEL = card.ENTRY.card.name
 
 _loaded: dict[str, Segmenter] = {}
 _loading = threading.Lock()
 
 
-def load(name: str | None = None) -> Segmenter:
-    """The named model (default: the shipped one), loaded once per process.
+def usable(name: str | None = None) -> Entry:
+    """The entry of the named model (default: the shipped one), whose weights are here.
 
-    Raises ModelUnavailableError for an unknown name or missing weights, saying which models are usable.
+    Raises ModelUnavailableError for an unknown name, saying which there are, or for missing weights, saying what to do.
     """
     name = name or DEFAULT_MODEL
     entry = MODELS.get(name)
@@ -65,8 +47,23 @@ def load(name: str | None = None) -> Segmenter:
         raise ModelUnavailableError(f"no model is called {name!r}; choose one of: {', '.join(MODELS)}.")
     if (missing := entry.why_not()) is not None:
         raise ModelUnavailableError(f"{name} cannot be used here: {missing}")
+    return entry
+
+
+def repertoire(name: str | None = None) -> Repertoire:
+    """What the named model can be asked for, at once: a model is loaded only where nothing else can tell.
+
+    Raises ModelUnavailableError.
+    """
+    entry = usable(name)
+    return load(name) if entry.repertoire is None else entry.repertoire()
+
+
+def load(name: str | None = None) -> Segmenter:
+    """The named model (default: the shipped one), loaded once per process. Raises ModelUnavailableError."""
+    entry = usable(name)
     with _loading:
-        if name not in _loaded:
+        if entry.card.name not in _loaded:
             module, _, function = entry.load.partition(":")
-            _loaded[name] = getattr(import_module(module), function)()
-        return _loaded[name]
+            _loaded[entry.card.name] = getattr(import_module(module), function)()
+        return _loaded[entry.card.name]

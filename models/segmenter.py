@@ -12,15 +12,21 @@ This module imports no deep-learning library, so that a server can list its mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.errors import InvalidArgumentError
+
 RGB = NDArray[np.uint8]
 """[H, W, 3] pixels, 0..255."""
+BoxXYXY = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels of the image, half-open."""
+PointXY = tuple[float, float]
+"""x, y in pixels of the image."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +109,11 @@ class ModelCard:
     limits: str
 
 
-class Segmenter(Protocol):
-    """A loaded model. It keeps nothing about any image: two callers must never mix two patients."""
+class Repertoire(Protocol):
+    """What a model can be asked for. Answered from its card and its words: no weights, no deep-learning library."""
 
-    card: ModelCard
-    weights_sha256: str
-    """Hash of the weight file; for a model without weights, of the code version that defines it."""
-    tile_px: int
-    """Preferred tile side, at the scale of the target."""
-    margin_px: int
-    """Context a pixel needs on every side before its answer stops depending on the tile."""
+    @property
+    def card(self) -> ModelCard: ...
 
     def capability(self, prompt: Prompt) -> Capability | None:
         """How the prompt would be answered, or None when the model was never made for it."""
@@ -121,6 +122,17 @@ class Segmenter(Protocol):
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         """The targets this model does know that are closest to the prompt, best first."""
         ...
+
+
+class Segmenter(Repertoire, Protocol):
+    """A loaded model. It keeps nothing about any image: two callers must never mix two patients."""
+
+    weights_sha256: str
+    """Hash of the weight file; for a model without weights, of the version of its rules."""
+    tile_px: int
+    """Preferred tile side, at the scale of the target."""
+    margin_px: int
+    """Context a pixel needs on every side before its answer stops depending on the tile."""
 
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         """µm per full-resolution pixel to go on with when nobody knows it.
@@ -144,3 +156,43 @@ class Segmenter(Protocol):
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
         """Threshold and split the blended maps of the whole region."""
         ...
+
+
+class PromptableSegmenter(Segmenter, Protocol):
+    """A loaded model that is told where to look instead of what to look for.
+
+    It is a ``Segmenter`` in name, scale and refusals: any words are accepted as the name of what is in the box, and
+    ``decode`` without a place raises InvalidArgumentError.
+    """
+
+    side_px: int
+    """Images are brought to this side before encoding: small objects need crops of about this size."""
+    takes_points: bool
+
+    def encode(self, tile: RGB, context: Context | None = None) -> Any:
+        """Features of one image, shared by all its prompts."""
+        ...
+
+    def from_boxes(self, features: Any, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[NDArray[np.bool_]]:
+        """One full-size [H, W] mask per box, in order, a few at a time. No box influences another's mask."""
+        ...
+
+    def from_points(self, features: Any, points_xy: Sequence[PointXY]) -> Iterator[NDArray[np.bool_]]:
+        """One full-size mask per point, each of the object under it.
+
+        Raises InvalidArgumentError where the model was made for boxes only.
+        """
+        ...
+
+    def needs_places(self) -> InvalidArgumentError:
+        """What to tell a caller who gave no place, or one of a kind the model was not made for."""
+        ...
+
+    def segment_boxes(self, image: RGB, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[NDArray[np.bool_]]:
+        """Encode and prompt in one call."""
+        ...
+
+
+def is_pointed(model: Segmenter) -> TypeGuard[PromptableSegmenter]:
+    """Whether the model must be told where to look."""
+    return model.card.prompts == "boxes and points"

@@ -13,10 +13,9 @@ from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.models.metrics.oracles import ask_oracle
 from tissuetalk.models.segmentation import litemedsam, medsam, sam2
-from tissuetalk.models.segmentation.pointed import PromptableSegmenter
+from tissuetalk.models.segmentation.litemedsam_network import LiteMedsam, TinyVit, TinyVitShape
 from tissuetalk.models.segmentation.sam_family import Encoded
-from tissuetalk.models.segmentation.tiny_vit import TinyVit, TinyVitShape
-from tissuetalk.models.segmenter import RGB
+from tissuetalk.models.segmenter import RGB, PromptableSegmenter
 
 DECODER = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
 
@@ -169,7 +168,7 @@ def lite_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ".layer_norm_final_attn.": ".norm_final_attn.",
         ".layer_norm": ".norm",
     }
-    for name, value in litemedsam.LiteMedsam().state_dict().items():
+    for name, value in LiteMedsam().state_dict().items():
         if not name.startswith("image_encoder."):
             for ours, theirs in inverse.items():
                 if ours.startswith(".layers.0.") and not ("iou_pred" in name or "hypernet" in name):
@@ -206,12 +205,12 @@ def test_litemedsam_refuses_other_files(lite_weights: Path, tmp_path: Path) -> N
     with pytest.raises(ModelUnavailableError, match="no file"):
         litemedsam.load(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("not weights")
-    with pytest.raises(ModelUnavailableError, match="not a weight file"):
+    with pytest.raises(ModelUnavailableError, match="cannot be read as plain weights"):
         litemedsam.load(tmp_path / "text.pth")
     stored = torch.load(lite_weights, weights_only=True)
     stored["model"].pop("mask_decoder.iou_token.weight")
     torch.save(stored, tmp_path / "partial.pth")
-    with pytest.raises(ModelUnavailableError, match="does not fit"):
+    with pytest.raises(ModelUnavailableError, match="do not fit: 1 are missing"):
         litemedsam.load(tmp_path / "partial.pth")
 
 
@@ -228,7 +227,7 @@ class Armed:
 def test_nothing_in_a_weight_file_is_executed(tmp_path: Path) -> None:
     target = tmp_path / "executed"
     torch.save({"model": Armed(target)}, tmp_path / "armed.pth")
-    with pytest.raises(ModelUnavailableError, match="not a weight file"):
+    with pytest.raises(ModelUnavailableError, match="cannot be read as plain weights"):
         litemedsam.load(tmp_path / "armed.pth")
     assert not target.exists()
 

@@ -20,6 +20,7 @@ from transformers import (
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation import clipseg, sam3
+from tissuetalk.models.segmentation.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *(letter + "</w>" for letter in "abcdefghijklmnopqrstuvwxyz")]
@@ -171,7 +172,7 @@ def test_clipseg_equals_the_plain_forward_pass(tmp_path: Path, tile: RGB) -> Non
     square = np.ascontiguousarray(tile[:32, :32])
     ours = segmenter.decode(segmenter.encode(square, Context({})), [prompt("gland")])[0].logits
     tokens = segmenter.tokenizer("gland", return_tensors="pt")
-    mean, std = np.array(clipseg.IMAGENET_MEAN), np.array(clipseg.IMAGENET_STD)
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     pixels = torch.from_numpy(((square / 255.0 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32))
     with torch.inference_mode():
         plain: Any = segmenter.model(pixel_values=pixels, **tokens).logits

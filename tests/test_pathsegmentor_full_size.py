@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, build_base
-from tissuetalk.models.segmentation.pathsegmentor.base_card import VARIABLE, why_not
+from tissuetalk.models.segmentation.pathsegmentor.base_card import ENTRY, VARIABLE
 from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import BaseSegmenter, load
 from tissuetalk.models.segmentation.pathsegmentor.base_weights import examine, save_base
 from tissuetalk.models.segmentation.pathsegmentor.checkpoint import load_published, tower_of
@@ -90,7 +90,7 @@ def test_the_loss_goes_down_and_a_run_is_continued(run: Path) -> None:
 
 def test_a_run_s_folder_segments_by_label(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(run / "weights"))
-    assert why_not() is None
+    assert ENTRY.why_not() is None
     model = load()
     assert model.report is not None
     assert model.report.missing == model.report.unexpected == ()
@@ -139,13 +139,13 @@ def test_the_command_line_uses_it(run: Path, monkeypatch: pytest.MonkeyPatch, tm
 
 def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert VARIABLE in (why_not() or "")
+    assert VARIABLE in (ENTRY.why_not() or "")
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    assert "0 weight files" in (why_not() or "")
+    assert "0 weight files" in (ENTRY.why_not() or "")
     tensors = load_file(run / "weights" / "model.safetensors")
     del tensors["joint.query_feat.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
-    assert "vocab.txt" in (why_not() or "")
+    assert "vocab.txt" in (ENTRY.why_not() or "")
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
     (tmp_path / "config.json").write_text((run / "weights" / "config.json").read_text())
     with pytest.raises(ModelUnavailableError, match=r"lacks 1 of .* joint\.query_feat\.weight"):
@@ -309,4 +309,4 @@ def test_saving_and_examining_keep_every_weight(tmp_path: Path) -> None:
     assert all(
         torch.equal(value, again.model.state_dict()[name].cpu()) for name, value in model.state_dict().items()
     )
-    assert again.labels == frozenset({TUMOR})
+    assert again.repertoire.labels == frozenset({TUMOR})

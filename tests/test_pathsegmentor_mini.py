@@ -14,7 +14,7 @@ from skimage import data as photographs
 from tissuetalk.models.datasets.example import OFFERED_TARGETS, Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmentation.pathsegmentor.card import CARD, WEIGHTS, why_not
+from tissuetalk.models.segmentation.pathsegmentor.card import CARD, ENTRY, WEIGHTS
 from tissuetalk.models.segmentation.pathsegmentor.inference import fold_norms
 from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
@@ -38,7 +38,7 @@ def _held_out(dataset: str) -> list[Example]:
 
 
 def test_the_shipped_weights_are_small_and_fit_the_network() -> None:
-    assert why_not() is None
+    assert ENTRY.why_not() is None
     network = load_weights(WEIGHTS)
     assert sum(parameter.numel() for parameter in network.parameters()) <= 10_000_000
     assert len(CARD.targets) == len(CARD.mpp) > 0

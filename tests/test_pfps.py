@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.models.segmentation.pfps import folder
+from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.dynamic_head import GENERATED, generated_layers, split
 from tissuetalk.models.segmentation.pfps.efficient_sam import (
     BOTTOM_RIGHT,
@@ -30,7 +31,7 @@ from tissuetalk.models.segmentation.pfps.efficient_sam import (
     load_published,
     sizes_of,
 )
-from tissuetalk.models.segmentation.pfps.kidney import UNIT_WORDS, drawn_patch, read_patches, valid_point
+from tissuetalk.models.segmentation.pfps.kidney import drawn_patch, read_patches, valid_point
 from tissuetalk.models.segmentation.pfps.language import OneSetIds, TwoSetIds, add_lora
 from tissuetalk.models.segmentation.pfps.network import Pfps, PfpsSizes
 from tissuetalk.models.segmentation.pfps.training import (

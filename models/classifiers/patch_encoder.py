@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from tissuetalk.models.classifiers.patch_bag import PatchBag, resized_patch
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError
-from tissuetalk.models.segmentation.loading import from_folder, weights_hash
+from tissuetalk.models.segmentation.pretrained import from_folder, weights_hash
 from tissuetalk.models.segmenter import RGB
 
 Feature = Literal["tokens", "pooled"]

@@ -11,17 +11,29 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.feature import peak_local_max
-from skimage.filters import threshold_li, threshold_otsu
-from skimage.morphology import remove_small_holes, remove_small_objects
-from skimage.segmentation import watershed
 
-from tissuetalk.models.segmentation.classical_card import CARD
-from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
+from tissuetalk.models.segmentation.entry import Entry
+from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
+
+CARD: Final = ModelCard(
+    name="classical-nuclei",
+    summary="All nuclei from the optical density in red light: threshold, then distance-based splitting. No learning.",
+    licence="Apache-2.0",
+    research_only=True,
+    targets=("nuclei",),
+    mpp=(0.5,),
+    prompts="fixed",
+    source="Otsu and Li thresholds (their mean), watershed on the distance map",
+    metrics={},
+    limits="Baseline only. Merges pale nuclei with eosin-rich cytoplasm, counts pigment and ink, knows no cell types.",
+)
+RULES_SHA256: Final = "2af12f111bb6e923ec8fe798014f7dc991a42554f5e7c85b23111434d64bfe68"
+"""Stands where other models have the hash of their weights. This is the source's hash when these rules were first released
+(0.1.0), so that results of then replay. It gets another value when a mask can change, and only then."""
 
 MPP = 0.5
 SMOOTHING_PX = 1.0
@@ -45,14 +57,12 @@ class _Haematoxylin:
 
 
 class ClassicalNuclei:
-    """Fills the ``Segmenter`` interface with no learned weight at all."""
+    """Fills the ``Segmenter`` interface with no learned weight at all. SciPy and scikit-image wait for the first image."""
 
     card = CARD
     tile_px = 1024
     margin_px = 16
-    # A model without weights is known by its rules. This is the source's hash when they were first released (0.1.0): results
-    # of then replay. It changes when an answer does, and only then.
-    weights_sha256 = "2af12f111bb6e923ec8fe798014f7dc991a42554f5e7c85b23111434d64bfe68"
+    weights_sha256 = RULES_SHA256
 
     def capability(self, prompt: Prompt) -> Capability | None:
         if prompt.label is not None:
@@ -68,6 +78,8 @@ class ClassicalNuclei:
         return MPP
 
     def prepare(self, overview: RGB) -> Context:
+        from skimage.filters import threshold_li, threshold_otsu
+
         density = _haematoxylin(overview)
         stained = density[density > LEAST_HAEMATOXYLIN]
         enough = stained.size >= 64 and float(stained.max() - stained.min()) > 1e-6
@@ -85,6 +97,11 @@ class ClassicalNuclei:
         return [Decoded(logits=logits) for _ in prompts]
 
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
+        from scipy import ndimage
+        from skimage.feature import peak_local_max
+        from skimage.morphology import remove_small_holes, remove_small_objects
+        from skimage.segmentation import watershed
+
         least_px = round(MIN_NUCLEUS_UM2 / MPP**2)
         mask = remove_small_objects(stitched.logits > 0, max_size=least_px - 1)
         mask = remove_small_holes(mask, max_size=least_px)
@@ -104,5 +121,10 @@ class ClassicalNuclei:
 
 def _haematoxylin(image: RGB) -> NDArray[np.float32]:
     """[H, W] smoothed optical density of the red channel."""
+    from scipy import ndimage
+
     density = -np.log10((image[..., 0].astype(np.float32) + 1) / 256)
     return ndimage.gaussian_filter(density, SMOOTHING_PX)
+
+
+ENTRY: Final = Entry(CARD, f"{__name__}:ClassicalNuclei", repertoire=ClassicalNuclei)

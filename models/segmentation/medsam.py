@@ -3,49 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from tissuetalk.models.segmentation.cards import MEDSAM, weights_of
-from tissuetalk.models.segmentation.loading import device, from_folder, min_max, resized, weights_hash
-from tissuetalk.models.segmentation.sam_family import Encoded, SamFamily
-from tissuetalk.models.segmenter import RGB, Context
+from tissuetalk.models.segmentation.entry import Entry, HubWeights
+from tissuetalk.models.segmentation.pretrained import from_hub, min_max, weights_hash
+from tissuetalk.models.segmentation.sam_family import SamFamily, any_place
+from tissuetalk.models.segmenter import ModelCard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CARD: Final = ModelCard(
+    name="medsam",
+    summary="The object inside each box (MedSAM: SAM ViT-B tuned on medical images).",
+    licence="Apache-2.0",
+    research_only=True,
+    targets=("what is inside a box",),
+    mpp=(),
+    prompts="boxes and points",
+    source="flaviagiammarino/medsam-vit-base (arXiv 2304.12306), loaded with transformers",
+    metrics={"published PathSeg overall, Dice, union box / instance box (arXiv 2506.20988)": "0.526 / 0.774"},
+    limits="Boxes only. Knows no names: the box decides. One mask per box; slow on a CPU.",
+)
+WEIGHTS: Final = HubWeights("medsam", "TISSUETALK_MEDSAM", "flaviagiammarino/medsam-vit-base", CARD.licence)
+ENTRY: Final = Entry(CARD, f"{__name__}:load", WEIGHTS, lambda: any_place(CARD))
 
 
 class MedsamSegmenter(SamFamily):
     """SAM ViT-B with MedSAM's weights and its own preparation of pictures, which differs from SAM's."""
 
-    card = MEDSAM
+    card = CARD
     takes_points = False
 
-    def __init__(self, model: Any, *, weights_sha256: str) -> None:
-        self.model = model.to(device())
-        self.side_px = int(model.config.vision_config.image_size)
-        self.weights_sha256 = weights_sha256
+    @property
+    def side_px(self) -> int:
+        return int(self.model.config.vision_config.image_size)
 
-    @torch.inference_mode()
-    def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
-        height, width = tile.shape[:2]
-        pixels = min_max(resized(tile, self.side_px, self.side_px))
-        embeddings = self.model.get_image_embeddings(pixels)
-        return Encoded(embeddings, height, width, self.side_px / width, self.side_px / height)
+    def pixels(self, square: NDArray[np.uint8]) -> Tensor:
+        return min_max(square)
 
-    def logits(
-        self, embeddings: Any, *, boxes: torch.Tensor | None = None, points: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def logits(self, embeddings: Any, *, boxes: Tensor | None = None, points: Tensor | None = None) -> Tensor:
         answer = self.model(
             image_embeddings=embeddings,
             input_boxes=None if boxes is None else boxes[None],
             multimask_output=False,
         )
-        masks: torch.Tensor = answer.pred_masks[0, :, 0]
+        masks: Tensor = answer.pred_masks[0, :, 0]
         return masks
 
 
 def load(source: str | Path | None = None) -> MedsamSegmenter:
     """MedSAM from a hub id in the local cache or a folder. Raises ModelUnavailableError."""
-    folder = weights_of(MEDSAM.name, source)
-    from transformers import SamModel
-
-    return MedsamSegmenter(from_folder(SamModel, folder, MEDSAM.name), weights_sha256=weights_hash(folder))
+    model, folder = from_hub("SamModel", WEIGHTS, source)
+    return MedsamSegmenter(model, weights_sha256=weights_hash(folder))

@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from tissuetalk.models.segmentation.cards import SAM2, weights_of
-from tissuetalk.models.segmentation.loading import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    device,
-    from_folder,
-    normalised,
-    resized,
-    weights_hash,
+from tissuetalk.models.segmentation.entry import Entry, HubWeights
+from tissuetalk.models.segmentation.pretrained import from_hub, normalised, weights_hash
+from tissuetalk.models.segmentation.sam_family import SamFamily, any_place
+from tissuetalk.models.segmenter import ModelCard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CARD: Final = ModelCard(
+    name="sam2",
+    summary="The object inside a box or under a point (SAM 2.1 tiny).",
+    licence="Apache-2.0",
+    research_only=True,
+    targets=("what is inside a box or under a point",),
+    mpp=(),
+    prompts="boxes and points",
+    source="facebook/sam2.1-hiera-tiny (arXiv 2408.00714), loaded with transformers",
+    metrics={},
+    limits="Made for photographs and video. Knows no names. A point is ambiguous: the mask the model trusts most is taken.",
 )
-from tissuetalk.models.segmentation.sam_family import Encoded, SamFamily
-from tissuetalk.models.segmenter import RGB, Context
+WEIGHTS: Final = HubWeights("sam2", "TISSUETALK_SAM2", "facebook/sam2.1-hiera-tiny", CARD.licence)
+ENTRY: Final = Entry(CARD, f"{__name__}:load", WEIGHTS, lambda: any_place(CARD))
 
 
 class Sam2Segmenter(SamFamily):
     """A box gets the one mask made for unambiguous prompts; a point the best of three by the model's own estimate."""
 
-    card = SAM2
+    card = CARD
     takes_points = True
 
-    def __init__(self, model: Any, *, weights_sha256: str) -> None:
-        self.model = model.to(device())
-        side = model.config.prompt_encoder_config.image_size
-        self.side_px = int(side if isinstance(side, int) else side[0])
-        self.weights_sha256 = weights_sha256
+    @property
+    def side_px(self) -> int:
+        side = self.model.config.prompt_encoder_config.image_size
+        return int(side if isinstance(side, int) else side[0])
 
-    @torch.inference_mode()
-    def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
-        height, width = tile.shape[:2]
-        pixels = normalised(resized(tile, self.side_px, self.side_px), IMAGENET_MEAN, IMAGENET_STD)
-        embeddings = self.model.get_image_embeddings(pixels)
-        return Encoded(embeddings, height, width, self.side_px / width, self.side_px / height)
+    def pixels(self, square: NDArray[np.uint8]) -> Tensor:
+        return normalised(square)
 
-    def logits(
-        self, embeddings: Any, *, boxes: torch.Tensor | None = None, points: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def logits(self, embeddings: Any, *, boxes: Tensor | None = None, points: Tensor | None = None) -> Tensor:
+        import torch
+
         answer = self.model(
             image_embeddings=embeddings,
             input_boxes=None if boxes is None else boxes[None],
@@ -50,13 +56,11 @@ class Sam2Segmenter(SamFamily):
             multimask_output=points is not None,
         )
         best = answer.iou_scores[0].argmax(dim=-1)
-        masks: torch.Tensor = answer.pred_masks[0, torch.arange(len(best)), best]
+        masks: Tensor = answer.pred_masks[0, torch.arange(len(best)), best]
         return masks
 
 
 def load(source: str | Path | None = None) -> Sam2Segmenter:
     """SAM 2 from a hub id in the local cache or a folder. Raises ModelUnavailableError."""
-    folder = weights_of(SAM2.name, source)
-    from transformers import Sam2Model
-
-    return Sam2Segmenter(from_folder(Sam2Model, folder, SAM2.name), weights_sha256=weights_hash(folder))
+    model, folder = from_hub("Sam2Model", WEIGHTS, source)
+    return Sam2Segmenter(model, weights_sha256=weights_hash(folder))

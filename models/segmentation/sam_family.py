@@ -5,21 +5,38 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load, save
+import numpy as np
+from numpy.typing import NDArray
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.masks.characteristics import Mask
-from tissuetalk.models.segmentation.loading import device, to_size
-from tissuetalk.models.segmentation.pointed import BoxXYXY, PointXY
-from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
+from tissuetalk.models.segmentation.entry import AnyWords
+from tissuetalk.models.segmentation.pretrained import device, resized, to_size, without_gradients
+from tissuetalk.models.segmenter import (
+    RGB,
+    BoxXYXY,
+    Capability,
+    Context,
+    Decoded,
+    Finished,
+    ModelCard,
+    PointXY,
+    Prompt,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AT_ONCE = 16
 """Prompts decoded together: bounds memory, changes no answer."""
 ASSUMED_MPP = 0.5
 """Only what areas are reckoned with when nobody knows the scale: these models work in pixels."""
+
+
+def any_place(card: ModelCard) -> AnyWords:
+    """Any words will do, even none: they name what is in the box and change nothing."""
+    return AnyWords(card, ASSUMED_MPP, objects=True, nameless=True)
 
 
 @dataclass(frozen=True)
@@ -29,7 +46,7 @@ class Encoded:
     scale_x, scale_y: input pixels per image pixel. used_height, used_width: share of the input that is image.
     """
 
-    embeddings: torch.Tensor | list[torch.Tensor]
+    embeddings: Tensor | list[Tensor]
     height: int
     width: int
     scale_x: float
@@ -42,19 +59,24 @@ class SamFamily(ABC):
     """A ``PromptableSegmenter`` in terms of two steps: ``encode`` an image and ``logits`` for prompts."""
 
     card: ModelCard
-    weights_sha256: str
-    side_px: int
     takes_points: bool
-
     margin_px = 0
+
+    def __init__(self, model: Any, *, weights_sha256: str) -> None:
+        self.model = model.to(device()).eval()
+        self.weights_sha256 = weights_sha256
+
+    @property
+    @abstractmethod
+    def side_px(self) -> int:
+        """Side of the model's square input."""
 
     @property
     def tile_px(self) -> int:
         return self.side_px
 
-    def capability(self, prompt: Prompt) -> Capability:
-        """Any words will do: they name what is in the box and change nothing."""
-        return Capability(target=prompt.words, mpp=ASSUMED_MPP, objects=True)
+    def capability(self, prompt: Prompt) -> Capability | None:
+        return any_place(self.card).capability(prompt)
 
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return []
@@ -65,8 +87,16 @@ class SamFamily(ABC):
     def prepare(self, overview: RGB) -> Context:
         return Context({})
 
+    @without_gradients
+    def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
+        """The whole image stretched to the model's square, as SAM 2 and MedSAM were trained."""
+        (height, width), side = tile.shape[:2], self.side_px
+        embeddings = self.model.get_image_embeddings(self.pixels(resized(tile, side, side)))
+        return Encoded(embeddings, height, width, side / width, side / height)
+
     @abstractmethod
-    def encode(self, tile: RGB, context: Context | None = None) -> Encoded: ...
+    def pixels(self, square: NDArray[np.uint8]) -> Tensor:
+        """[1, 3, S, S] float32 from [S, S, 3], scaled as the model was trained."""
 
     def decode(self, features: Any, prompts: Sequence[Prompt]) -> list[Decoded]:
         raise self.needs_places()
@@ -85,62 +115,60 @@ class SamFamily(ABC):
 
     def pack(self, features: Encoded) -> bytes:
         """Half precision, for the feature cache."""
+        import torch
+        from safetensors.torch import save
+
         several = isinstance(features.embeddings, list)
         tensors = features.embeddings if isinstance(features.embeddings, list) else [features.embeddings]
-        kept = {f"{number}": one.half().cpu().contiguous() for number, one in enumerate(tensors)}
+        stored = {f"{number}": one.half().cpu().contiguous() for number, one in enumerate(tensors)}
         frame = (features.height, features.width, features.scale_x, features.scale_y)
         share = (features.used_height, features.used_width, float(several))
-        kept["frame"] = torch.tensor([*frame, *share], dtype=torch.float64)
-        return save(kept)
+        stored["frame"] = torch.tensor([*frame, *share], dtype=torch.float64)
+        return save(stored)
 
     def unpack(self, stored: bytes) -> Encoded:
-        kept = load(stored)
-        height, width, scale_x, scale_y, used_height, used_width, several = kept.pop("frame").tolist()
-        tensors = [kept[f"{number}"].float().to(device()) for number in range(len(kept))]
-        return Encoded(
-            tensors if several else tensors[0],
-            int(height),
-            int(width),
-            scale_x,
-            scale_y,
-            used_height,
-            used_width,
-        )
+        from safetensors.torch import load
+
+        tensors = load(stored)
+        height, width, *rest, several = tensors.pop("frame").tolist()
+        embeddings = [tensors[f"{number}"].float().to(device()) for number in range(len(tensors))]
+        return Encoded(embeddings if several else embeddings[0], int(height), int(width), *rest)
 
     @abstractmethod
-    def logits(
-        self, embeddings: Any, *, boxes: torch.Tensor | None = None, points: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def logits(self, embeddings: Any, *, boxes: Tensor | None = None, points: Tensor | None = None) -> Tensor:
         """[N, h, w] mask logits over the square input, for [N, 4] boxes or [N, 2] points in input pixels."""
 
-    def from_boxes(self, features: Encoded, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[Mask]:
+    def from_boxes(self, features: Encoded, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[NDArray[np.bool_]]:
         for x0, y0, x1, y1 in boxes_xyxy:
             if not (x0 < x1 and y0 < y1):
                 raise InvalidArgumentError(
                     f"box {[x0, y0, x1, y1]} is empty; give [x0, y0, x1, y1] with x0 < x1, y0 < y1"
                 )
-        scale = torch.tensor([features.scale_x, features.scale_y] * 2, device=device())
-        for start in range(0, len(boxes_xyxy), AT_ONCE):
-            chunk = torch.tensor(boxes_xyxy[start : start + AT_ONCE], dtype=torch.float32, device=device())
-            yield from self._masks(features, boxes=chunk * scale)
+        yield from self._masks(features, "boxes", boxes_xyxy)
 
-    def from_points(self, features: Encoded, points_xy: Sequence[PointXY]) -> Iterator[Mask]:
+    def from_points(self, features: Encoded, points_xy: Sequence[PointXY]) -> Iterator[NDArray[np.bool_]]:
         if not self.takes_points:
             raise InvalidArgumentError(
                 f"{self.card.name} was made for boxes only; give boxes or use the model sam2"
             )
-        scale = torch.tensor([features.scale_x, features.scale_y], device=device())
-        for start in range(0, len(points_xy), AT_ONCE):
-            chunk = torch.tensor(points_xy[start : start + AT_ONCE], dtype=torch.float32, device=device())
-            yield from self._masks(features, points=chunk * scale)
+        yield from self._masks(features, "points", points_xy)
 
-    def segment_boxes(self, image: RGB, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[Mask]:
+    def segment_boxes(self, image: RGB, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[NDArray[np.bool_]]:
         return self.from_boxes(self.encode(image), boxes_xyxy)
 
-    def _masks(self, features: Encoded, **prompts: torch.Tensor) -> Iterator[Mask]:
-        with torch.inference_mode():
-            logits = self.logits(features.embeddings, **prompts)
-        rows = max(1, round(logits.shape[-2] * features.used_height))
-        columns = max(1, round(logits.shape[-1] * features.used_width))
-        for one in logits:
-            yield to_size(one[None, :rows, :columns], features.height, features.width)[0] > 0.0
+    def _masks(
+        self, features: Encoded, kind: str, places: Sequence[tuple[float, ...]]
+    ) -> Iterator[NDArray[np.bool_]]:
+        """kind: ``boxes`` or ``points``, as ``logits`` calls them; places in pixels of the image."""
+        import torch
+
+        axes = [features.scale_x, features.scale_y]
+        for start in range(0, len(places), AT_ONCE):
+            chunk = torch.tensor(places[start : start + AT_ONCE], dtype=torch.float32, device=device())
+            scale = torch.tensor(axes * (chunk.shape[1] // 2), device=device())
+            with torch.inference_mode():
+                logits = self.logits(features.embeddings, **{kind: chunk * scale})
+            rows = max(1, round(logits.shape[-2] * features.used_height))
+            columns = max(1, round(logits.shape[-1] * features.used_width))
+            for one in logits:
+                yield to_size(one[None, :rows, :columns], features.height, features.width)[0] > 0.0

@@ -16,11 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.segmentation.pathsegmentor.base import PathSegmentor, build_base
 from tissuetalk.models.segmentation.pathsegmentor.base_weights import load_weights, save_base
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import minilm_folder
 from tissuetalk.models.segmentation.pathsegmentor.tokens import word_pieces
+from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.base_data import TripleBatch, TripleSampler, triples
 from tissuetalk.models.training.base_losses import supervised
 from tissuetalk.models.training.base_recipe import BaseRecipe, read_base_recipe

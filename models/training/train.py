@@ -20,11 +20,11 @@ from tissuetalk.models.datasets.counterexamples import counterexamples
 from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
-from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.segmentation.pathsegmentor.lite_encoder import imagenet_weights
 from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini, save_mini
+from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.image_head import fit_image_head
 from tissuetalk.models.training.losses import consistency, group_weights, masked_bce, masked_dice
 from tissuetalk.models.training.recipe import Recipe, read_recipe

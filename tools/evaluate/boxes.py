@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from tissuetalk.models import registry
 from tissuetalk.models.datasets.manifest import Record, read_rgb
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.masks.characteristics import Mask
@@ -19,7 +19,7 @@ from tissuetalk.models.metrics.oracles import PUBLISHED_EFFICIENCY, BoxModel, Or
 from tissuetalk.models.metrics.plots import intervals_svg
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import csv_text, table
-from tissuetalk.models.segmentation.cards import ORIGINS
+from tissuetalk.models.segmenter import is_pointed
 from tissuetalk.tools.evaluate.evaluate import Row
 
 BOX_ORACLES: Final[tuple[Oracle, ...]] = ("union box", "instance box")
@@ -28,11 +28,11 @@ TEXT: Final = "this model, text"
 
 def load_box_model(name: str) -> BoxModel:
     """A box-prompted model by name. Raises InvalidArgumentError, or ModelUnavailableError without its weights."""
-    able = [known for known, origin in ORIGINS.items() if origin.card.prompts == "boxes and points"]
+    able = [known for known, entry in registry.MODELS.items() if entry.card.prompts == "boxes and points"]
     if name not in able:
         raise InvalidArgumentError(f"{name!r} is not prompted with boxes; choose from: {', '.join(able)}.")
-    module, _, function = ORIGINS[name].loader.partition(":")
-    model: BoxModel = getattr(import_module(module), function)()
+    model = registry.load(name)
+    assert is_pointed(model)
     return model
 
 

@@ -13,8 +13,7 @@ from PIL import Image
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
-from tissuetalk.models.segmentation.pointed import is_pointed
-from tissuetalk.models.segmenter import Segmenter
+from tissuetalk.models.segmenter import Segmenter, is_pointed
 from tissuetalk.prompts.question import Kind
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, Meaning
 from tissuetalk.tools.answers.results import Mask

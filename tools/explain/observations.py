@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box
-from tissuetalk.models.segmentation.pointed import is_pointed
-from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
+from tissuetalk.models.segmenter import Capability, Prompt, Segmenter, is_pointed
 from tissuetalk.prompts.question import concepts_in
 from tissuetalk.tools.answers.explained import Observation
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult

@@ -18,8 +18,7 @@ from tissuetalk.models.control import Control
 from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.masks.characteristics import Labels, Mask
-from tissuetalk.models.segmentation.pointed import BoxXYXY, PointXY, PromptableSegmenter
-from tissuetalk.models.segmenter import Context
+from tissuetalk.models.segmenter import BoxXYXY, Context, PointXY, PromptableSegmenter
 from tissuetalk.prompts.relations import renumbered
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.segment.engine import MAX_MASK_PX, FoundMask

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.control import Control
-from tissuetalk.models.segmentation.pointed import PromptableSegmenter, is_pointed
+from tissuetalk.models.segmenter import PromptableSegmenter, is_pointed
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.reliability import low_agreement
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult, Warned

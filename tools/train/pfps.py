@@ -17,9 +17,9 @@ import torch
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmentation.pfps import folder
+from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.efficient_sam import SMALL, TINY, SamSizes
 from tissuetalk.models.segmentation.pfps.kidney import (
-    UNIT_WORDS,
     KidneyPatch,
     drawn_patch,
     read_patches,

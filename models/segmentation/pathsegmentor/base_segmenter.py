@@ -9,21 +9,18 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rapidfuzz import fuzz, process
 from safetensors.torch import load as unpacked
 from safetensors.torch import save as packed
 from torch import Tensor
 
-from tissuetalk.models.masks.characteristics import components
-from tissuetalk.models.segmentation.loading import device, weights_hash
+from tissuetalk.models.segmentation.open_vocabulary import OpenVocabulary
 from tissuetalk.models.segmentation.pathsegmentor.base import BaseFeatures
-from tissuetalk.models.segmentation.pathsegmentor.base_card import CARD, weight_file
+from tissuetalk.models.segmentation.pathsegmentor.base_card import CARD, WEIGHTS, BaseLabels, has_objects
 from tissuetalk.models.segmentation.pathsegmentor.base_weights import open_base
-from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
+from tissuetalk.models.segmentation.pretrained import device, weights_hash
+from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
 
 STRIDE = 32
-SEPARATE = ("gland", "glands")
-"""Object types of tissue that come as separate objects; cells and nuclei always do."""
 
 
 class BaseTile:
@@ -33,7 +30,7 @@ class BaseTile:
         self.features, self.height, self.width = features, height, width
 
 
-class BaseSegmenter:
+class BaseSegmenter(OpenVocabulary):
     """PathSegmentor ``base``: encodes a tile once; every prompt is decoded in a pass of its own."""
 
     card = CARD
@@ -42,28 +39,15 @@ class BaseSegmenter:
 
     def __init__(self, file: Path) -> None:
         found = open_base(file)
-        self.model, self.tokens = found.model.to(device()), found.tokens
-        self.labels, self.mpp, self.report = found.labels, found.mpp, found.report
+        self.model, self.tokens, self.report = found.model.to(device()), found.tokens, found.report
+        self.repertoire: BaseLabels = BaseLabels.of(file)
         self.weights_sha256 = weights_hash(file)
 
-    def capability(self, prompt: Prompt) -> Capability | None:
-        """Any of its labels; any words where nobody says what the weights were trained for."""
-        name = prompt.label or prompt.words.strip().casefold()
-        if self.labels is not None and name not in self.labels:
-            return None
-        return Capability(name, self.mpp, _has_objects(prompt)) if name else None
-
-    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
-        names = {label: label.replace("-", " ") for label in sorted(self.labels or ())}
-        asked = (prompt.label or prompt.words).replace("-", " ")
-        return [hit[2] for hit in process.extract(asked, names, scorer=fuzz.token_set_ratio, limit=limit)]
-
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
-        """40x, the magnification all its training images were brought to."""
-        return self.mpp
+        return self.repertoire.mpp
 
-    def prepare(self, overview: RGB) -> Context:
-        return Context({})
+    def has_objects(self, prompt: Prompt) -> bool:
+        return has_objects(prompt)
 
     @torch.inference_mode()
     def encode(self, tile: RGB, context: Context) -> BaseTile:
@@ -93,22 +77,6 @@ class BaseSegmenter:
         chosen = self.model.decode(features.features, ids.to(device()), padding.to(device()))
         return Decoded(_enlarged(chosen.masks[0], features))
 
-    def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
-        """Foreground above 0. There is no presence head: the strongest pixel is all the evidence, and hides nothing."""
-        mask = np.asarray(stitched.logits > 0)
-        presence = float(1 / (1 + np.exp(-np.clip(stitched.logits.max(initial=-30.0), -30.0, 30.0))))
-        if not _has_objects(prompt):
-            return Finished(mask, None, presence)
-        instances = components(mask)
-        return Finished(instances > 0, instances, presence)
-
-
-def _has_objects(prompt: Prompt) -> bool:
-    if prompt.label is None:
-        return False
-    _, structure, kind = prompt.label.split("-", 2)
-    return structure in ("cell", "nuclei") or kind in SEPARATE
-
 
 def _padded(tile: RGB) -> Tensor:
     """[1, 3, H, W] with H and W multiples of 32, mirrored beyond the border."""
@@ -126,4 +94,4 @@ def _enlarged(logits: Tensor, tile: BaseTile) -> NDArray[np.float32]:
 
 def load(source: str | Path | None = None) -> BaseSegmenter:
     """The full-size model from a checkpoint or folder. Raises ModelUnavailableError."""
-    return BaseSegmenter(weight_file(source))
+    return BaseSegmenter(WEIGHTS.find(source))

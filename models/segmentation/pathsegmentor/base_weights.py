@@ -7,38 +7,29 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors.torch import save_file
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, PathSegmentor, build_base
-from tissuetalk.models.segmentation.pathsegmentor.checkpoint import (
-    LoadReport,
-    load_published,
-    read_tensors,
-    tower_of,
-)
+from tissuetalk.models.segmentation.pathsegmentor.base_card import READ_AT_MPP, read_config
+from tissuetalk.models.segmentation.pathsegmentor.checkpoint import LoadReport, load_published, tower_of
 from tissuetalk.models.segmentation.pathsegmentor.tokens import Tokens, byte_pairs, word_pieces
+from tissuetalk.models.segmentation.pretrained import read_tensors
 
 OWN_PREFIX: Final = "image_encoder."
 UNUSED_WHEN_ANSWERING: Final = frozenset({"logit_scale"})
-READ_AT_MPP: Final = 0.25
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network with what its folder says. labels: what it was trained for, None when nobody says.
-
-    report: what a published checkpoint gave, None for our own weights.
-    """
+    """A network with its tokenizer. report: what the weight file gave."""
 
     model: PathSegmentor
     tokens: Tokens
-    labels: frozenset[str] | None
-    mpp: float
-    report: LoadReport | None
+    report: LoadReport
 
 
 def save_base(
@@ -55,23 +46,6 @@ def save_base(
     if vocabulary.resolve() != (folder / "vocab.txt").resolve():
         shutil.copyfile(vocabulary, folder / "vocab.txt")
     return path
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a folder, empty when there is none. Raises ModelUnavailableError for unknown sizes."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return {}
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        sizes = dict(told.get("model", {}))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ModelUnavailableError(
-            f"{path} is no configuration ({error}); write it as `tissuetalk train` does."
-        ) from error
-    if unknown := set(sizes) - {entry.name for entry in fields(BaseConfig)}:
-        raise ModelUnavailableError(f"{path} has unknown sizes {', '.join(sorted(unknown))}; remove them.")
-    return {**told, "model": {key: tuple(v) if isinstance(v, list) else v for key, v in sizes.items()}}
 
 
 def load_weights(model: PathSegmentor, file: Path) -> LoadReport:
@@ -98,9 +72,16 @@ def load_weights(model: PathSegmentor, file: Path) -> LoadReport:
 
 def sizes_of(file: Path) -> BaseConfig:
     """As config.json beside the file says, else the paper's, with the tower the checkpoint was trained with."""
-    sizes = read_config(file.parent).get("model")
-    if sizes is not None:
-        return BaseConfig(**sizes)
+    config = read_config(file.parent)
+    if config:
+        sizes = config["model"]
+        if unknown := set(sizes) - {entry.name for entry in fields(BaseConfig)}:
+            raise ModelUnavailableError(
+                f"{file.parent / 'config.json'} has unknown sizes {', '.join(sorted(unknown))}; remove them."
+            )
+        return BaseConfig(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
+        )
     return BaseConfig.released_clip() if tower_of(read_tensors(file)) == "clip" else BaseConfig()
 
 
@@ -116,7 +97,7 @@ def open_base(file: Path) -> Loaded:
 
     Raises ModelUnavailableError when a weight that answers need is missing, naming how many and which.
     """
-    config, settings = read_config(file.parent), sizes_of(file)
+    settings = sizes_of(file)
     model = build_base(settings)
     report = load_weights(model, file)
     lacking = sorted(set(report.missing) - UNUSED_WHEN_ANSWERING)
@@ -131,11 +112,4 @@ def open_base(file: Path) -> Loaded:
         if settings.text_tower == "clip"
         else word_pieces(file.parent / "vocab.txt", settings.context)
     )
-    labels = config.get("labels")
-    return Loaded(
-        model.eval(),
-        tokens,
-        frozenset(labels) if labels else None,
-        float(config.get("mpp", READ_AT_MPP)),
-        report,
-    )
+    return Loaded(model.eval(), tokens, report)

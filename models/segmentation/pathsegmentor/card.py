@@ -1,12 +1,14 @@
-"""What the shipped default may be used for. Imports no deep-learning library."""
+"""What the shipped default may be used for and can be asked for. Imports no deep-learning library."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from tissuetalk.models.datasets.example import OFFERED_TARGETS, TARGET_MPP
-from tissuetalk.models.segmenter import ModelCard
+from tissuetalk.models.datasets.example import OBJECT_TARGETS, OFFERED_TARGETS, TARGET_MPP
+from tissuetalk.models.segmentation.entry import Entry, PackageWeights
+from tissuetalk.models.segmentation.pathsegmentor.vocabulary import nearest_targets, target_of
+from tissuetalk.models.segmenter import Capability, ModelCard, Prompt
 
 NAME = "tissuetalk-mini"
 WEIGHTS = Path(__file__).parents[2] / "weights" / f"{NAME}.safetensors"
@@ -38,6 +40,29 @@ CARD = ModelCard(
 )
 
 
-def why_not() -> str | None:
-    """What is missing before the default can be loaded, or None."""
-    return None if WEIGHTS.is_file() else f"the weight file {WEIGHTS.name} is missing; reinstall the package."
+class MiniTargets:
+    """The offered targets, by what the prompt means."""
+
+    card = CARD
+
+    def capability(self, prompt: Prompt) -> Capability | None:
+        target = target_of(prompt)
+        if target is None:
+            return None
+        return Capability(target, TARGET_MPP[target], target in OBJECT_TARGETS)
+
+    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
+        return nearest_targets(prompt, limit)
+
+
+ENTRY = Entry(
+    CARD,
+    "tissuetalk.models.segmentation.pathsegmentor.segmenter:load_mini",
+    PackageWeights(
+        NAME,
+        package="tissuetalk.models",
+        file=f"weights/{WEIGHTS.name}",
+        bring=f"reinstall the package, which carries {WEIGHTS.name}",
+    ),
+    MiniTargets,
+)

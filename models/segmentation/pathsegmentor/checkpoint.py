@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tissuetalk.models.errors import ModelUnavailableError
@@ -68,30 +63,6 @@ def rename(key: str) -> str | None:
                 r"(\d)-1", lambda found: str(int(found.group(1)) - 1), re.sub(pattern, ours, key, count=1)
             )
     return None
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors or torch file; nothing in it is executed.
-
-    Raises ModelUnavailableError when it is missing, corrupt, or holds more than tensors.
-    """
-    if not path.is_file():
-        raise ModelUnavailableError(
-            f"there is no checkpoint at {path}; give the path of a .safetensors or .pt file."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ModelUnavailableError(
-            f"{path.name} cannot be read as plain weights ({str(error).splitlines()[0][:160]}); fetch it again, or convert it "
-            "to safetensors on a machine you trust."
-        ) from error
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelUnavailableError(f"{path.name} is not a table of weights; give a state dictionary.")
-    return state
 
 
 def tower_of(tensors: Mapping[str, Tensor]) -> Literal["pubmedbert", "clip"]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.segmentation.pathsegmentor.mini import Features, MiniPathSegmentor, Prediction
+from tissuetalk.models.segmentation.pretrained import device
 
 M = TypeVar("M", bound=nn.Module)
 

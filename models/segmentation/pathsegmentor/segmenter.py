@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from tissuetalk.models.datasets.example import OBJECT_TARGETS, TARGET_MPP
-from tissuetalk.models.segmentation.pathsegmentor.card import CARD, WEIGHTS
+from tissuetalk.models.datasets.example import OBJECT_TARGETS
+from tissuetalk.models.segmentation.pathsegmentor.card import WEIGHTS, MiniTargets
 from tissuetalk.models.segmentation.pathsegmentor.inference import Inference
 from tissuetalk.models.segmentation.pathsegmentor.mini import Features
 from tissuetalk.models.segmentation.pathsegmentor.presence import evidence_of, probability
 from tissuetalk.models.segmentation.pathsegmentor.splitting import split_objects, tidy
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
-from tissuetalk.models.segmentation.pathsegmentor.vocabulary import nearest_targets, sentence, target_of
+from tissuetalk.models.segmentation.pathsegmentor.vocabulary import sentence, target_of
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
 from tissuetalk.models.segmentation.pathsegmentor.weights import sha256
-from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
+from tissuetalk.models.segmenter import RGB, Context, Decoded, Finished, Prompt
 
 STRIDE = 32
 OVERVIEW_PX = 448
@@ -38,10 +38,9 @@ class TileFeatures:
         self.features, self.height, self.width = features, height, width
 
 
-class MiniSegmenter:
+class MiniSegmenter(MiniTargets):
     """PathSegmentor ``mini``: encodes a tile once and answers every prompt on its own."""
 
-    card = CARD
     tile_px = 1280
     margin_px = 160
 
@@ -51,15 +50,6 @@ class MiniSegmenter:
         self.presence_calibration, self.cuts = network.presence_calibration, network.cuts
         self.inference = Inference(network)
         self.text = MiniLMSentences()
-
-    def capability(self, prompt: Prompt) -> Capability | None:
-        target = target_of(prompt)
-        if target is None:
-            return None
-        return Capability(target, TARGET_MPP[target], target in OBJECT_TARGETS)
-
-    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
-        return nearest_targets(prompt, limit)
 
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         """What the pixels of ``overview`` seem to span, learned from tissue of known scale (0.2 to 2.5 µm), per source pixel."""

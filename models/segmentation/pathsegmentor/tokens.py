@@ -42,7 +42,7 @@ def word_pieces(vocabulary: Path, context: int) -> Tokens:
 
 def byte_pairs(folder: Path, context: int) -> Tokens:
     """CLIP's tokens. Raises ModelUnavailableError when the folder holds no tokenizer."""
-    from tissuetalk.models.segmentation.loading import tokenizer_from
+    from tissuetalk.models.segmentation.pretrained import tokenizer_from
 
     tokenizer = tokenizer_from(folder, "pathsegmentor")
 

@@ -1,22 +1,38 @@
-"""What a PFPs network may be used for, and whether one is here. Imports no deep-learning library."""
+"""What a PFPs network may be used for and can be asked for. Imports no deep-learning library."""
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
 from typing import Final
 
-from tissuetalk.models.segmenter import ModelCard
+from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.segmentation.entry import Entry, Weights
+from tissuetalk.models.segmenter import Capability, ModelCard, Prompt
 
 NAME: Final = "pfps"
 VARIABLE: Final = "TISSUETALK_PFPS"
+MPP: Final = 0.25
+UNIT_WORDS: Final = {
+    "pt": "proximal tubule",
+    "dt": "distal tubule",
+    "tuft": "glomerular tuft",
+    "capsule": "glomerular capsule",
+}
+_NAMES: Final = {
+    "pt": re.compile(r"\bproximal (convoluted )?tubul"),
+    "dt": re.compile(r"\bdistal (convoluted )?tubul"),
+    "capsule": re.compile(r"\bcapsul|\bbowman"),
+    "tuft": re.compile(r"\btufts?\b|\bglomerul"),
+    "nuclei": re.compile(r"\bnucle(us|i|ar)\b"),
+}
 CARD: Final = ModelCard(
     name=NAME,
     summary="Kidney units and nuclei from a sentence or an ID (PFPs: EfficientSAM, TinyLlama with LoRA, dynamic head).",
     licence="of the weights you train",
     research_only=True,
-    targets=("proximal tubule", "distal tubule", "glomerular tuft", "glomerular capsule", "nuclei"),
-    mpp=(0.25,),
+    targets=(*UNIT_WORDS.values(), "nuclei"),
+    mpp=(MPP,),
     prompts="text",
     source="arXiv 2407.09979; weights from `tissuetalk train` with preset: pfps",
     metrics={"published, free text, Dice dt / capsule / pt / tuft": "0.669 / 0.725 / 0.652 / 0.723"},
@@ -27,11 +43,42 @@ CARD: Final = ModelCard(
 )
 
 
-def why_not() -> str | None:
-    """What is missing before the model can be loaded, or None."""
-    named = os.environ.get(VARIABLE)
-    if not named:
-        return f"no trained network is named: run `tissuetalk train` on a recipe with preset: pfps, then set {VARIABLE} to its folder"
-    if not (Path(named).expanduser() / "pfps.safetensors").is_file():
-        return f"{named} holds no pfps.safetensors; set {VARIABLE} to a folder that `tissuetalk train` wrote"
-    return None
+class TrainedFolder(Weights):
+    """A folder that `tissuetalk train` wrote."""
+
+    def usual(self) -> Path:
+        raise ModelUnavailableError(
+            "no trained network is named: run `tissuetalk train` on a recipe with preset: pfps, then set "
+            f"{self.variable} to its folder"
+        )
+
+    def at(self, place: Path) -> Path:
+        if not (place / "pfps.safetensors").is_file():
+            raise ModelUnavailableError(
+                f"{place} holds no pfps.safetensors; set {self.variable} to a folder that `tissuetalk train` wrote"
+            )
+        return place
+
+
+class KidneyUnits:
+    """The four units of the kidney, and nuclei."""
+
+    card = CARD
+
+    def capability(self, prompt: Prompt) -> Capability | None:
+        target = target_of(prompt)
+        return None if target is None else Capability(UNIT_WORDS.get(target, target), MPP, objects=True)
+
+    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
+        return list(CARD.targets[:limit])
+
+
+def target_of(prompt: Prompt) -> str | None:
+    """The key of UNIT_WORDS, or ``nuclei``, that the words name first; None for anything else."""
+    said = f"{prompt.words} {prompt.label or ''}".lower().replace("-", " ")
+    found = {name: hit.start() for name, pattern in _NAMES.items() if (hit := pattern.search(said))}
+    return min(found, key=lambda name: found[name]) if found else None
+
+
+WEIGHTS: Final = TrainedFolder(NAME, VARIABLE)
+ENTRY: Final = Entry(CARD, "tissuetalk.models.segmentation.pfps.segmenter:load", WEIGHTS, KidneyUnits)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.segmentation.pretrained import fill
 
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
@@ -377,13 +378,10 @@ def sizes_of(weights: Mapping[str, Tensor]) -> SamSizes:
 
 def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Every weight of a published checkpoint into the parts of the same names. Raises ModelUnavailableError."""
-    own = model.state_dict()
-    wrong = [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]
-    parts = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
-    missing = [key for key in own if key.startswith(parts) and key not in weights]
-    if wrong or missing:
-        raise ModelUnavailableError(
-            f"the EfficientSAM weights do not fit: {len(missing)} are missing and {len(wrong)} differ, among them "
-            f"{(wrong + missing)[0]}; give efficient_sam_vits.pt for the small and efficient_sam_vitt.pt for the tiny size"
-        )
-    model.load_state_dict(dict(weights), strict=False)
+    fill(
+        model,
+        weights,
+        "EfficientSAM",
+        "give efficient_sam_vits.pt for the small and efficient_sam_vitt.pt for the tiny size",
+        needed=lambda key: key.startswith(("image_encoder.", "prompt_encoder.", "mask_decoder.")),
+    )

@@ -12,11 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmentation.loading import device
-from tissuetalk.models.segmentation.pathsegmentor.checkpoint import read_tensors
 from tissuetalk.models.segmentation.pfps.efficient_sam import SamSizes, load_published
 from tissuetalk.models.segmentation.pfps.language import OneSetIds, SentenceVector, TwoSetIds, load_tinyllama
 from tissuetalk.models.segmentation.pfps.network import Pfps, PfpsSizes
+from tissuetalk.models.segmentation.pretrained import device, fill, read_tensors
 
 SETTINGS, WEIGHTS = "pfps.json", "pfps.safetensors"
 _FROZEN = "request.language_model."
@@ -49,11 +48,7 @@ def build(
 def save(model: Pfps, folder: Path, *, language_model: str | None, lora: bool = True) -> None:
     """Everything but the published language model, which is named instead."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {
-        key: value.contiguous()
-        for key, value in model.state_dict().items()
-        if not key.startswith(_FROZEN) or key.endswith((".down", ".up"))
-    }
+    kept = {key: value.contiguous() for key, value in model.state_dict().items() if _stored(key)}
     save_file(kept, folder / WEIGHTS)
     settings = {"sizes": asdict(model.sizes), "language_model": language_model, "lora": lora}
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1), "utf-8")
@@ -75,19 +70,13 @@ def load(folder: Path) -> Pfps:
         raise ModelUnavailableError(
             f"pfps: {folder} is damaged ({error}); give a folder `train` wrote"
         ) from error
-    own = model.state_dict()
-    missing = [
-        key
-        for key in own
-        if key not in weights and (not key.startswith(_FROZEN) or key.endswith((".down", ".up")))
-    ]
-    wrong = [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]
-    if missing or wrong:
-        raise ModelUnavailableError(
-            f"pfps: {folder} does not fit its settings, for example {(missing + wrong)[0]}; train again"
-        )
-    model.load_state_dict(weights, strict=False)
+    fill(model, weights, f"pfps: {folder}", "train again", needed=_stored)
     return model.eval()
+
+
+def _stored(key: str) -> bool:
+    """Everything but the published language model, of which only what LoRA added is trained."""
+    return not key.startswith(_FROZEN) or key.endswith((".down", ".up"))
 
 
 def _sizes(stored: dict[str, Any]) -> PfpsSizes:

@@ -13,14 +13,9 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError
 from tissuetalk.models.masks.characteristics import Labels
+from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
 from tissuetalk.models.segmenter import RGB
 
-UNIT_WORDS: Final = {
-    "pt": "proximal tubule",
-    "dt": "distal tubule",
-    "tuft": "glomerular tuft",
-    "capsule": "glomerular capsule",
-}
 ERODED_PX: Final = 2
 COLUMNS: Final = ("image", "units", "nuclei", "unit", "split")
 _LOOK: Final = {

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tissuetalk.models.segmentation.cards import hub_folder
-from tissuetalk.models.segmentation.loading import from_folder, tokenizer_from
+from tissuetalk.models.segmentation.entry import HubWeights
+from tissuetalk.models.segmentation.pretrained import from_hub, tokenizer_from
 
-TINYLLAMA: Final = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
-VARIABLE: Final = "TISSUETALK_TINYLLAMA"
+TINYLLAMA: Final = HubWeights(
+    "tinyllama", "TISSUETALK_TINYLLAMA", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "Apache-2.0"
+)
 RANK, ALPHA, DROPOUT = 8, 16, 0.05
 HIDDEN: Final = 1024
 """Width between the two layers that project the sentence vector."""
@@ -115,7 +116,5 @@ class TwoSetIds(nn.Module):
 
 def load_tinyllama(source: str | Path | None = None) -> tuple[Any, Any]:
     """TinyLlama and its tokenizer from a hub id in the local cache or a folder. Raises ModelUnavailableError."""
-    folder = hub_folder("tinyllama", TINYLLAMA, VARIABLE, "Apache-2.0", source)
-    from transformers import LlamaModel
-
-    return from_folder(LlamaModel, folder, "tinyllama"), tokenizer_from(folder, "tinyllama")
+    model, folder = from_hub("LlamaModel", TINYLLAMA, source)
+    return model, tokenizer_from(folder, TINYLLAMA.model)

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
 
-from tissuetalk.models.segmentation.loading import device, to_size, weights_hash
 from tissuetalk.models.segmentation.open_vocabulary import OpenVocabulary
-from tissuetalk.models.segmentation.pfps.card import CARD, VARIABLE
+from tissuetalk.models.segmentation.pfps.card import CARD, MPP, UNIT_WORDS, WEIGHTS, KidneyUnits, target_of
 from tissuetalk.models.segmentation.pfps.folder import load as load_folder
-from tissuetalk.models.segmentation.pfps.kidney import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.language import UNITS
 from tissuetalk.models.segmentation.pfps.network import Pfps
 from tissuetalk.models.segmentation.pfps.training import pixels_of
-from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Prompt
-
-MPP: Final = 0.25
-_NAMES: Final = {
-    "pt": re.compile(r"\bproximal (convoluted )?tubul"),
-    "dt": re.compile(r"\bdistal (convoluted )?tubul"),
-    "capsule": re.compile(r"\bcapsul|\bbowman"),
-    "tuft": re.compile(r"\btufts?\b|\bglomerul"),
-    "nuclei": re.compile(r"\bnucle(us|i|ar)\b"),
-}
+from tissuetalk.models.segmentation.pretrained import device, to_size, weights_hash
+from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
 
 
 class PfpsSegmenter(OpenVocabulary):
     """Answers tasks 1 (a kind of unit) and 2 (nuclei); all other tasks are algebra on these two."""
 
-    card = CARD
+    card, repertoire = CARD, KidneyUnits()
     margin_px = 64
     objects = True
 
@@ -42,15 +29,6 @@ class PfpsSegmenter(OpenVocabulary):
         self.model = model.eval()
         self.tile_px = model.sizes.sam.image_px
         self.weights_sha256 = weights_sha256
-
-    def capability(self, prompt: Prompt) -> Capability | None:
-        target = target_of(prompt)
-        if target is None:
-            return None
-        return Capability(UNIT_WORDS.get(target, target), MPP, objects=True)
-
-    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
-        return list(CARD.targets[:limit])
 
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return MPP
@@ -85,14 +63,7 @@ class PfpsSegmenter(OpenVocabulary):
         return rows.mean(dim=0, keepdim=True)
 
 
-def target_of(prompt: Prompt) -> str | None:
-    """The unit, or ``nuclei``, that the words name first; None for anything else."""
-    said = f"{prompt.words} {prompt.label or ''}".lower().replace("-", " ")
-    found = {name: hit.start() for name, pattern in _NAMES.items() if (hit := pattern.search(said))}
-    return min(found, key=lambda name: found[name]) if found else None
-
-
 def load(source: str | Path | None = None) -> PfpsSegmenter:
     """The network in a folder, by default the one TISSUETALK_PFPS names. Raises ModelUnavailableError."""
-    folder = Path(source or os.environ.get(VARIABLE, "")).expanduser()
+    folder = WEIGHTS.find(source)
     return PfpsSegmenter(load_folder(folder), weights_sha256=weights_hash(folder))

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tissuetalk.models.masks.characteristics import Mask
-from tissuetalk.models.segmentation.loading import device
 from tissuetalk.models.segmentation.pfps.efficient_sam import prepared
 from tissuetalk.models.segmentation.pfps.language import UNITS
 from tissuetalk.models.segmentation.pfps.network import Pfps, foreground
+from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.segmenter import RGB
 
 SMOOTH = 1.0

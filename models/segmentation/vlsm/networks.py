@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -14,17 +13,18 @@ from torch.nn import functional
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.masks.characteristics import Mask
-from tissuetalk.models.segmentation.cards import weights_of
-from tissuetalk.models.segmentation.loading import (
+from tissuetalk.models.segmentation import clipseg
+from tissuetalk.models.segmentation.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     device,
-    from_folder,
+    fill,
+    from_hub,
     normalised,
+    read_tensors,
     resized,
     tokenizer_from,
 )
-from tissuetalk.models.segmentation.pathsegmentor.checkpoint import read_tensors
 from tissuetalk.models.segmentation.vlsm.biomedclip import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes
 from tissuetalk.models.segmentation.vlsm.clipseg import ClipSeg
 from tissuetalk.models.segmentation.vlsm.cris import THRESHOLD, Cris, CrisSizes
@@ -34,6 +34,8 @@ Name = Literal["clipseg", "cris", "biomedclipseg", "biomedclipseg-d"]
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+CLIPSEG: Final = "CLIPSegForImageSegmentation"
+ADVICE: Final = "give the published file"
 _UNUSED: Final = ("logit_scale", "text.transformer.embeddings.position_ids", "text.transformer.pooler.")
 
 
@@ -109,18 +111,15 @@ def build(
     """
     network: Any
     if name == "clipseg":
-        folder = weights_of("clipseg", weights)
-        from transformers import CLIPSegForImageSegmentation
-
-        loaded = from_folder(CLIPSegForImageSegmentation, folder, name)
+        loaded, folder = from_hub(CLIPSEG, clipseg.WEIGHTS, weights)
         network, words = ClipSeg(loaded), tokenizer_from(Path(tokenizer) if tokenizer else folder, name)
         vision, text = loaded.config.vision_config, loaded.config.text_config
         side, context = vision.image_size, text.max_position_embeddings
     elif name == "cris":
         shape = sizes if isinstance(sizes, CrisSizes) else CrisSizes()
         network = Cris(shape)
-        _fill(network, _tensors(_file(name, weights)), name)
-        words = tokenizer_from(Path(tokenizer) if tokenizer else weights_of("clipseg"), name)
+        fill(network, _used(_file(name, weights)), name, ADVICE)
+        words = tokenizer_from(Path(tokenizer) if tokenizer else clipseg.WEIGHTS.find(), name)
         side, context = shape.side_px, shape.clip.context
     else:
         form = sizes if isinstance(sizes, BiomedSizes) else BiomedSizes()
@@ -128,19 +127,13 @@ def build(
             form = BiomedSizes(**{**vars(form), "layers": LEGACY_LAYERS})
         file = _file(name, weights)
         network = BiomedClipSeg(form)
-        _fill(network, _tensors(file), name, parts=("visual.", "text."))
+        fill(network, _used(file), name, ADVICE, needed=lambda key: key.startswith(("visual.", "text.")))
         if name == "biomedclipseg-d":
-            _copy_decoder(network, decoder)
+            published, _ = from_hub(CLIPSEG, clipseg.WEIGHTS, decoder)
+            fill(network.decoder, published.decoder.state_dict(), name, ADVICE)
         words = tokenizer_from(Path(tokenizer) if tokenizer else file.parent, name)
         side, context = form.side_px, form.context
     return Vlsm(name, network.to(device()), words, side_px=side, context=context)
-
-
-def _copy_decoder(network: BiomedClipSeg, source: str | None) -> None:
-    from transformers import CLIPSegForImageSegmentation
-
-    published = from_folder(CLIPSegForImageSegmentation, weights_of("clipseg", source), "clipseg").decoder
-    _fill(network.decoder, published.state_dict(), "biomedclipseg-d")
 
 
 def _file(name: str, weights: str | None) -> Path:
@@ -152,35 +145,6 @@ def _file(name: str, weights: str | None) -> Path:
     return Path(weights).expanduser()
 
 
-def _tensors(file: Path) -> Mapping[str, Tensor]:
-    """The state dictionary of a file, whatever it is wrapped in; nothing in the file is executed."""
-    if file.suffix == ".safetensors":
-        return read_tensors(file)
-    try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelUnavailableError(
-            f"{file.name} cannot be read as plain weights ({type(error).__name__}); fetch it again"
-        ) from error
-    state = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
-    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def _fill(
-    network: nn.Module, weights: Mapping[str, Tensor], name: str, *, parts: tuple[str, ...] = ("",)
-) -> None:
-    """All weights of the parts, all of the right shape, or ModelUnavailableError."""
-    own = network.state_dict()
-    given = {key: value for key, value in weights.items() if not key.startswith(_UNUSED)}
-    missing = [
-        key
-        for key in own
-        if key.startswith(parts) and key not in given and not key.endswith("num_batches_tracked")
-    ]
-    wrong = [key for key, value in given.items() if key not in own or own[key].shape != value.shape]
-    if missing or wrong:
-        raise ModelUnavailableError(
-            f"{name}: the weights do not fit: {len(missing)} are missing and {len(wrong)} differ, among them "
-            f"{(missing + wrong)[0]}; give the published file"
-        )
-    network.load_state_dict(given, strict=False)
+def _used(file: Path) -> dict[str, Tensor]:
+    """The weights of a file that the networks here have a place for."""
+    return {key: value for key, value in read_tensors(file).items() if not key.startswith(_UNUSED)}

@@ -1,16 +1,52 @@
-"""TinyViT as LiteMedSAM uses it: 256 px in, 64x64 embeddings of 256 channels out.
+"""LiteMedSAM's network: a TinyViT of our own under the prompt encoder and mask decoder of transformers.
 
-Architecture: Wu et al., TinyViT, ECCV 2022, with the first convolutions at stride 1 and the last stage not reduced.
-Module names follow the published weights, so that they load without a key map.
+TinyViT (Wu et al., ECCV 2022) with the first convolutions at stride 1 and the last stage not reduced: 256 px in, 64x64
+embeddings of 256 channels out. Its module names follow the published weights; those of the other two parts are mapped.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from tissuetalk.models.segmentation.layers import neck
+
+SIDE_PX: Final = 256
+STRIDE_PX: Final = 4
+
+_RENAMED: Final = (
+    (
+        r"prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix",
+        "prompt_encoder.shared_embedding.positional_embedding",
+    ),
+    (r"prompt_encoder\.point_embeddings\.", "prompt_encoder.point_embed."),
+    (r"prompt_encoder\.mask_downscaling\.0\.", "prompt_encoder.mask_embed.conv1."),
+    (r"prompt_encoder\.mask_downscaling\.1\.", "prompt_encoder.mask_embed.layer_norm1."),
+    (r"prompt_encoder\.mask_downscaling\.3\.", "prompt_encoder.mask_embed.conv2."),
+    (r"prompt_encoder\.mask_downscaling\.4\.", "prompt_encoder.mask_embed.layer_norm2."),
+    (r"prompt_encoder\.mask_downscaling\.6\.", "prompt_encoder.mask_embed.conv3."),
+    (r"mask_decoder\.output_upscaling\.0\.", "mask_decoder.upscale_conv1."),
+    (r"mask_decoder\.output_upscaling\.1\.", "mask_decoder.upscale_layer_norm."),
+    (r"mask_decoder\.output_upscaling\.3\.", "mask_decoder.upscale_conv2."),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.0\.", r"\1.proj_in."),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.2\.", r"\1.proj_out."),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.1\.", r"\1.layers.0."),
+    (r"(mask_decoder\.transformer\.layers\.\d)\.norm(\d)\.", r"\1.layer_norm\2."),
+    (r"mask_decoder\.transformer\.norm_final_attn\.", "mask_decoder.transformer.layer_norm_final_attn."),
+)
+"""Names of the published weights, and what transformers calls the same module."""
+
+
+def renamed(name: str) -> str:
+    """The transformers name of a published weight."""
+    for published, ours in _RENAMED:
+        name = re.sub(published, ours, name)
+    return name
 
 
 @dataclass(frozen=True)
@@ -25,7 +61,7 @@ class TinyVitShape:
     out_channels: int = 256
 
 
-class ConvNorm(nn.Sequential):
+class TinyVitConv(nn.Sequential):
     """Convolution without bias, then batch norm."""
 
     def __init__(self, inside: int, outside: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
@@ -39,9 +75,9 @@ class InvertedBottleneck(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(channels, 4 * channels)
-        self.conv2 = ConvNorm(4 * channels, 4 * channels, 3, groups=4 * channels)
-        self.conv3 = ConvNorm(4 * channels, channels)
+        self.conv1 = TinyVitConv(channels, 4 * channels)
+        self.conv2 = TinyVitConv(4 * channels, 4 * channels, 3, groups=4 * channels)
+        self.conv3 = TinyVitConv(4 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same."""
@@ -54,9 +90,9 @@ class Merge(nn.Module):
 
     def __init__(self, inside: int, outside: int, *, reduces: bool) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(inside, outside)
-        self.conv2 = ConvNorm(outside, outside, 3, stride=2 if reduces else 1, groups=outside)
-        self.conv3 = ConvNorm(outside, outside)
+        self.conv1 = TinyVitConv(inside, outside)
+        self.conv2 = TinyVitConv(outside, outside, 3, stride=2 if reduces else 1, groups=outside)
+        self.conv3 = TinyVitConv(outside, outside)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to [B, C', H', W']."""
@@ -112,7 +148,7 @@ class WindowBlock(nn.Module):
         super().__init__()
         self.side = side
         self.attn = WindowAttention(channels, heads, side)
-        self.local_conv = ConvNorm(channels, channels, 3, groups=channels)
+        self.local_conv = TinyVitConv(channels, channels, 3, groups=channels)
         self.mlp = Mlp(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,7 +167,7 @@ class WindowBlock(nn.Module):
         return x + widened.permute(0, 3, 1, 2)
 
 
-class Stage(nn.Module):
+class TinyVitStage(nn.Module):
     def __init__(self, blocks: list[nn.Module], merge: Merge | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
@@ -144,40 +180,16 @@ class Stage(nn.Module):
         return x if self.downsample is None else self.downsample(x)
 
 
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of a picture."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same."""
-        last = functional.layer_norm(
-            x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, eps=1e-6
-        )
-        return last.permute(0, 3, 1, 2)
-
-
-class PatchEmbedding(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.seq = nn.Sequential(ConvNorm(3, channels // 2), nn.GELU(), ConvNorm(channels // 2, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] to [B, C, H, W]."""
-        embedded: Tensor = self.seq(x)
-        return embedded
-
-
 class TinyVit(nn.Module):
     """Image encoder of LiteMedSAM."""
 
     def __init__(self, shape: TinyVitShape | None = None) -> None:
         super().__init__()
         shape = shape or TinyVitShape()
-        self.patch_embed = PatchEmbedding(shape.channels[0])
+        width = shape.channels[0]
+        self.patch_embed = nn.ModuleDict(
+            {"seq": nn.Sequential(TinyVitConv(3, width // 2), nn.GELU(), TinyVitConv(width // 2, width))}
+        )
         self.layers = nn.ModuleList()
         for number, (channels, depth) in enumerate(zip(shape.channels, shape.depths, strict=True)):
             blocks: list[nn.Module] = [
@@ -189,18 +201,53 @@ class TinyVit(nn.Module):
             merge = None
             if number < len(shape.reduces):
                 merge = Merge(channels, shape.channels[number + 1], reduces=shape.reduces[number])
-            self.layers.append(Stage(blocks, merge))
-        self.neck = nn.Sequential(
-            nn.Conv2d(shape.channels[-1], shape.out_channels, 1, bias=False),
-            ChannelNorm(shape.out_channels),
-            nn.Conv2d(shape.out_channels, shape.out_channels, 3, padding=1, bias=False),
-            ChannelNorm(shape.out_channels),
-        )
+            self.layers.append(TinyVitStage(blocks, merge))
+        self.neck = neck(shape.channels[-1], shape.out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, 256, 256] in 0..1 to [B, 256, 64, 64]."""
-        x = self.patch_embed(images)
+        x = self.patch_embed["seq"](images)
         for layer in self.layers:
             x = layer(x)
         embedded: Tensor = self.neck(x)
         return embedded
+
+
+class LiteMedsam(nn.Module):
+    """The network: images to embeddings, embeddings and boxes to mask logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import SamConfig, SamMaskDecoderConfig
+        from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
+
+        decoder = SamMaskDecoderConfig(layer_norm_eps=1e-5)
+        decoder._attn_implementation = "sdpa"
+        self.image_encoder: nn.Module = TinyVit()
+        self.prompt_encoder = SamPromptEncoder(
+            SamConfig(prompt_encoder_config={"image_size": SIDE_PX, "patch_size": STRIDE_PX})
+        )
+        self.mask_decoder = SamMaskDecoder(decoder)
+
+    def forward(self, embeddings: Tensor, boxes: Tensor) -> Tensor:
+        """[1, 256, 64, 64] embeddings and [N, 4] boxes in input pixels to [N, 256, 256] logits."""
+        sparse, dense = self.prompt_encoder(
+            input_points=None, input_labels=None, input_boxes=boxes[None], input_masks=None
+        )
+        answer = self.mask_decoder(
+            image_embeddings=embeddings,
+            image_positional_embeddings=self._places(embeddings),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        logits: Tensor = answer[0][0, :, 0]
+        return logits
+
+    def _places(self, embeddings: Tensor) -> Tensor:
+        rows, columns = embeddings.shape[-2:]
+        y = (torch.arange(rows, device=embeddings.device) + 0.5) / rows
+        x = (torch.arange(columns, device=embeddings.device) + 0.5) / columns
+        grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
+        places: Tensor = self.prompt_encoder.shared_embedding(grid).permute(2, 0, 1)[None]
+        return places

@@ -1,0 +1,213 @@
+"""Reading published weights without running anything from them, and pictures the way those models want them.
+
+Models import this file to be listed, so the deep-learning library is imported only where it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.segmenter import RGB
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tissuetalk.models.segmentation.entry import Weights
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_AGAIN = "download the model again or give another folder"
+
+
+def from_hub(kind: str, weights: Weights, source: str | Path | None = None) -> tuple[Any, Path]:
+    """The class ``kind`` of transformers with its weights, and the folder they lie in. Raises ModelUnavailableError."""
+    folder = weights.find(source)
+    import transformers
+
+    return from_folder(getattr(transformers, kind), folder, weights.model), folder
+
+
+def from_folder(kind: Any, folder: Path, name: str, **options: Any) -> Any:
+    """``kind.from_pretrained`` of a local folder: safetensors only, no remote code, no network.
+
+    Raises ModelUnavailableError when the files are missing, damaged or of another model.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        loaded, report = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelUnavailableError(
+            f"{name}: cannot load {folder} ({_first_line(error)}); {_AGAIN}"
+        ) from error
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if missing:
+        raise ModelUnavailableError(
+            f"{name}: {folder} lacks {len(missing)} weights, among them {missing[0]}; {_AGAIN}"
+        )
+    return loaded.eval()
+
+
+def tokenizer_from(folder: Path, name: str) -> Any:
+    """The tokenizer saved beside the weights. Raises ModelUnavailableError when there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailableError(
+            f"{name}: {folder} has no usable tokenizer ({_first_line(error)}); {_AGAIN}"
+        ) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors or torch file, unwrapped and without the ``module.`` of parallel training.
+
+    Nothing in the file is executed. Raises ModelUnavailableError when it is missing, corrupt, or holds more than tensors.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ModelUnavailableError(f"there is no weight file {path}; give a .safetensors, .pt or .pth file.")
+    try:
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ModelUnavailableError(
+            f"{path.name} cannot be read as plain weights ({_first_line(error)}); fetch it again, or convert it to "
+            "safetensors on a machine you trust."
+        ) from error
+    for wrapper in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict):
+        raise ModelUnavailableError(f"{path.name} is not a table of weights; give a state dictionary.")
+    return {
+        key.removeprefix("module."): value for key, value in state.items() if isinstance(value, torch.Tensor)
+    }
+
+
+def fill(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    name: str,
+    advice: str,
+    *,
+    needed: Callable[[str], bool] = lambda key: True,
+) -> None:
+    """Copy weights into a network: all that are ``needed``, all of the right shape, none that has no place.
+
+    name: of the model, and advice: what to give instead, for the message. Raises ModelUnavailableError.
+    """
+    own = network.state_dict()
+    # Counters of batch norms are not in every published file, and answer nothing.
+    missing = [
+        key for key in own if key not in weights and needed(key) and not key.endswith("num_batches_tracked")
+    ]
+    wrong = [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]
+    if missing or wrong:
+        raise ModelUnavailableError(
+            f"{name}: the weights do not fit: {len(missing)} are missing and {len(wrong)} differ, among them "
+            f"{(missing + wrong)[0]}; {advice}"
+        )
+    network.load_state_dict(dict(weights), strict=False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def weights_hash(source: Path) -> str:
+    """SHA-256 over the weight files of a folder in order of name, or of one file."""
+    digest = hashlib.sha256()
+    for file in sorted(source.glob("*.safetensors")) if source.is_dir() else [source]:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def without_gradients(method: Callable[P, R]) -> Callable[P, R]:
+    """``torch.inference_mode`` for files that must not import torch when they are listed."""
+
+    @wraps(method)
+    def answered(*args: P.args, **kwargs: P.kwargs) -> R:
+        import torch
+
+        with torch.inference_mode():
+            return method(*args, **kwargs)
+
+    return answered
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resized(image: RGB, width: int, height: int) -> NDArray[np.uint8]:
+    """[height, width, 3]: bilinear enlargement, area average when shrinking."""
+    import cv2
+
+    shrinks = width < image.shape[1] or height < image.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
+
+
+def normalised(
+    image: NDArray[np.uint8], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Tensor:
+    """[1, 3, H, W] float32 from [H, W, 3] bytes: (value / 255 - mean) / std."""
+    middle, spread = np.asarray(mean, dtype=np.float32), np.asarray(std, dtype=np.float32)
+    return _channels_first((image.astype(np.float32) / 255.0 - middle) / spread)
+
+
+def min_max(image: NDArray[np.uint8]) -> Tensor:
+    """[1, 3, H, W] float32, the darkest value of the image 0 and the brightest 1."""
+    low, high = int(image.min()), int(image.max())
+    return _channels_first((image.astype(np.float32) - low) / max(high - low, 1))
+
+
+def _channels_first(image: NDArray[np.float32]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device())
+
+
+def to_size(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
+    """Bring [N, h, w] logits to [N, height, width] float32."""
+    from torch.nn import functional
+
+    grown = functional.interpolate(
+        logits[:, None].float(), size=(height, width), mode="bilinear", align_corners=False
+    )
+    return np.asarray(grown[:, 0].cpu().numpy(), dtype=np.float32)
