@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from tissuetalk.models import registry
-from tissuetalk.models.datasets.example import FOREGROUND, OFFERED_TARGETS, UNKNOWN, Example
+from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example
 from tissuetalk.models.datasets.wordings import rephrasings
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.metrics.scores import dice
+from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.segmenter import RGB, Context, Segmenter
 from tissuetalk.models.training.validate import EVALUATION_ONLY, ask, held_out
 from tissuetalk.tools.answers import reliability

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import save_file
 from skimage import data as photographs
 
-from tissuetalk.models.datasets.example import OFFERED_TARGETS, Example
+from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pathsegmentor.card import CARD, ENTRY, WEIGHTS
 from tissuetalk.models.segmentation.pathsegmentor.inference import fold_norms
 from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
+from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences, minilm_folder
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
 from tissuetalk.models.segmentation.pathsegmentor.weights import save_mini

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tissuetalk.models.datasets.example import OFFERED_TARGETS
 from tissuetalk.models.datasets.wordings import names, targets
+from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.vocabulary import (
     LABELS,
     nearest_targets,

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from skimage import data as photographs
 
-from tissuetalk.models.datasets.example import TARGET_MPP, Example, Pixels
+from tissuetalk.models.datasets.example import Example, Pixels
+from tissuetalk.models.segmentation.pathsegmentor.targets import TARGET_MPP
 
 PHOTOGRAPHS = (
     "astronaut",

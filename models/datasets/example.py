@@ -13,23 +13,6 @@ Pixels = NDArray[np.uint8]
 BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 """Codes of a label map. An unlabelled class is UNKNOWN, never BACKGROUND."""
 
-TARGET_MPP: Mapping[str, float] = {
-    "nuclei": 0.25,
-    "gland": 1.2,
-    "tumour": 1.0,
-    "glomerulus": 2.0,
-    "tumour nuclei": 0.25,
-    "non-tumour nuclei": 0.25,
-    "mitosis": 0.25,
-}
-"""µm per pixel at which each target is looked for."""
-
-OFFERED_TARGETS = ("nuclei", "gland", "tumour", "glomerulus")
-"""Targets whose held-out scores allow them to be offered; the others are trained, measured and refused."""
-
-OBJECT_TARGETS = frozenset(TARGET_MPP) - {"tumour"}
-"""Targets that come back as separate objects."""
-
 
 @dataclass(frozen=True)
 class Labelled:

@@ -19,10 +19,11 @@ import yaml
 from scipy import ndimage
 
 from tissuetalk.models.datasets.brecahad import brecahad
-from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, TARGET_MPP, UNKNOWN, Example, Labelled
+from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, UNKNOWN, Example, Labelled
 from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
 from tissuetalk.models.datasets.objects import from_instances, split_touching
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.segmentation.pathsegmentor.targets import TARGET_MPP
 
 EBHI_MPP = 1.2
 """Assumed: crypts are about 60 px wide, which is 70 µm."""

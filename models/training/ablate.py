@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 
 import yaml
 
-from tissuetalk.models.datasets.example import FOREGROUND, OFFERED_TARGETS, Example
+from tissuetalk.models.datasets.example import FOREGROUND, Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import unseen_sentences
 from tissuetalk.models.errors import InvalidArgumentError
@@ -18,6 +18,7 @@ from tissuetalk.models.metrics.plots import Series, curves_svg
 from tissuetalk.models.metrics.robustness import Wording, robustness
 from tissuetalk.models.metrics.tables import csv_text, table
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
+from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.training.losses import GroupGradient
 from tissuetalk.models.training.recipe import Recipe, read_recipe
 from tissuetalk.models.training.train import train

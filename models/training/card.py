@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tissuetalk.models.datasets.example import OFFERED_TARGETS, TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS, TARGET_MPP
 
 NOTES = {
     "ebhi-seg-glands": "colorectal biopsies, six diagnoses",

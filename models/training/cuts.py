@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.datasets.example import FOREGROUND, OFFERED_TARGETS, UNKNOWN, Example
+from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
+from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.training.validate import LEAST_KNOWN, Viewer, ask, dice
 
 GRID = np.arange(-1.5, 1.51, 0.25)

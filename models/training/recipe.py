@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from tissuetalk.models.datasets.example import TARGET_MPP
 from tissuetalk.models.datasets.sources import SOURCES
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.segmentation.pathsegmentor.targets import TARGET_MPP
 from tissuetalk.models.training.losses import GroupGradient
 
 

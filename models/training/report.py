@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from tissuetalk.models.datasets.counterexamples import blank_pictures
-from tissuetalk.models.datasets.example import FOREGROUND, OFFERED_TARGETS, UNKNOWN, Example
+from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example
 from tissuetalk.models.segmentation.pathsegmentor.presence import (
     ANY,
     Calibration,
@@ -30,6 +30,7 @@ from tissuetalk.models.segmentation.pathsegmentor.presence import (
 )
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.segmentation.pathsegmentor.splitting import tidy
+from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini, save_mini
 from tissuetalk.models.segmenter import Context
 from tissuetalk.models.training.cuts import choose_cuts

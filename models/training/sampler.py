@@ -11,17 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tissuetalk.models.datasets.augment import Strength, affine, colours, warp
-from tissuetalk.models.datasets.example import (
-    BACKGROUND,
-    FOREGROUND,
-    OBJECT_TARGETS,
-    TARGET_MPP,
-    UNKNOWN,
-    Example,
-    Labelled,
-    Pixels,
-)
+from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, UNKNOWN, Example, Labelled, Pixels
 from tissuetalk.models.datasets.wordings import LEVELS
+from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, TARGET_MPP
 from tissuetalk.models.training.recipe import Recipe
 
 STRIDE = 2

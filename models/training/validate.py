@@ -17,20 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tissuetalk.models.datasets.example import (
-    FOREGROUND,
-    OBJECT_TARGETS,
-    OFFERED_TARGETS,
-    TARGET_MPP,
-    UNKNOWN,
-    Example,
-    Labelled,
-)
+from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example, Labelled
 from tissuetalk.models.datasets.manifest import read_manifest, read_mask, read_rgb
 from tissuetalk.models.datasets.objects import from_instances
 from tissuetalk.models.datasets.sources import SOURCES, load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, TileFeatures
+from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmenter import Context, Decoded, Finished, Prompt
 
 PLAIN_WORDS = {"gland": "glands", "tumour": "tumour", "glomerulus": "glomeruli"}

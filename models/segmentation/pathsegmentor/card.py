@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tissuetalk.models.datasets.example import OBJECT_TARGETS, OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmentation.entry import Entry, PackageWeights
+from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmentation.pathsegmentor.vocabulary import nearest_targets, target_of
 from tissuetalk.models.segmenter import Capability, ModelCard, Prompt
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from tissuetalk.models.datasets.example import OBJECT_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.card import WEIGHTS, MiniTargets
 from tissuetalk.models.segmentation.pathsegmentor.inference import Inference
 from tissuetalk.models.segmentation.pathsegmentor.mini import Features
 from tissuetalk.models.segmentation.pathsegmentor.presence import evidence_of, probability
 from tissuetalk.models.segmentation.pathsegmentor.splitting import split_objects, tidy
+from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
 from tissuetalk.models.segmentation.pathsegmentor.vocabulary import sentence, target_of
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights

@@ -13,7 +13,7 @@ from importlib import resources
 import yaml
 from rapidfuzz import fuzz, process
 
-from tissuetalk.models.datasets.example import OFFERED_TARGETS
+from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.segmenter import Prompt
 
 LABELS: Mapping[str, str] = {
