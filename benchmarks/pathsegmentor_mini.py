@@ -12,6 +12,7 @@ import torch
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
 from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.training.validate import ask
+from tissuetalk.prompts.names import prompt_of
 
 WORDS = (
     "nuclei",
@@ -54,7 +55,7 @@ def main() -> None:
     torch.set_num_threads(2)
     model, image = load_mini(), picture(1024)
     context = model.prepare(image)
-    one, ten = [ask("nuclei")], [Prompt(None, words, words) for words in (*WORDS, *WORDS[:3])]
+    one, ten = [ask("nuclei")], [prompt_of(None, words, words) for words in (*WORDS, *WORDS[:3])]
     features = model.encode(image, context)
     answer(model, features, ten)
     prepare = seconds(lambda: model.prepare(image))

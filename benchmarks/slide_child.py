@@ -166,7 +166,7 @@ def _gflop(encode: Any, decode: Any, clock: Clock, request: dict[str, Any]) -> f
 
 
 def _prompts(request: dict[str, Any]) -> list[Any]:
-    from tissuetalk.tools.segment.request import prompt_for
+    from tissuetalk.prompts.names import prompt_for
 
     return [prompt_for(Target(None, words)) for words in request["words"]]
 

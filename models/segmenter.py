@@ -35,6 +35,8 @@ class Prompt:
 
     label: canonical ``region-structure-object``, or None when the taxonomy has no such object.
     words: what was said, verbatim or as resolved; a loosely fitting label never hides it.
+    concept: id of the one concept that the words name as a whole, decided by the readers of words; None when any word
+    belongs to something else. Models know concepts, never English.
     text:  the sentence a text-prompted model is given.
     verbatim: the model reads ``text`` as it stands; otherwise it may fall back on ``words`` where the two differ.
     """
@@ -43,6 +45,7 @@ class Prompt:
     words: str
     text: str
     verbatim: bool = False
+    concept: str | None = None
 
 
 @dataclass(frozen=True)

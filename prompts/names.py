@@ -1,16 +1,28 @@
-"""Words of a report that look like the name of an object but that the lexicon does not know."""
+"""Names of objects: what a few words mean as a whole, and words that look like a name the lexicon does not know."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
+from tissuetalk.models.segmenter import Prompt
 from tissuetalk.prompts.lexicon import lexicon, read_words
-from tissuetalk.prompts.target import Span
+from tissuetalk.prompts.target import Span, Target
+from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
+from tissuetalk.prompts.words import load_terms, phrase
 
 _ENDINGS = "oma|osis|itis|plasia|blast|cyte|phage|iasis|phil|thelial|thelium"
 _NOUNS = "body|inclusion|granule|crystal|globule|nest|infiltrate|rosette|deposit"
 _OBJECT = re.compile(rf"[a-z]{{3,}}(?:{_ENDINGS})")
 _NOUN = re.compile(_NOUNS)
+Tissue = Literal["tumour", "stroma"]
+_TISSUES: Mapping[Tissue, re.Pattern[str]] = {
+    "tumour": re.compile(r"tumou?r|carcinoma|cancer|neoplas|malignan", re.IGNORECASE),
+    "stroma": re.compile(r"stroma", re.IGNORECASE),
+}
 _NO_OBJECT = frozenset({"diagnosis", "prognosis", "anastomosis"})
 
 
@@ -29,6 +41,63 @@ def unread(text: str) -> tuple[Span, ...]:
     return tuple(gaps)
 
 
+def speaks_of(tissue: Tissue, text: str) -> bool:
+    """Whether a label or a name has to do with tumour or with stroma; "tumour-associated stroma" has with both."""
+    return bool(_TISSUES[tissue].search(text))
+
+
 def is_known(words: str) -> bool:
     """Whether the lexicon knows an object: that it has no label is then an answer, not a gap."""
     return bool(lexicon().find(read_words(words, loose=False)))
+
+
+@dataclass(frozen=True)
+class _WholeNames:
+    """`terms/whole_names.yaml` as sets of words."""
+
+    filler: frozenset[str]
+    beside: Mapping[str, frozenset[str]]
+    phrases: Mapping[str, frozenset[str]]
+    same: Mapping[str, str]
+    labels: Mapping[str, str]
+
+    def content(self, text: str) -> list[str]:
+        """The words that carry the meaning, in normal form and in order."""
+        words = [word for token in phrase(text) for word in self.same.get(token, token).split()]
+        return [word for word in words if word.isalpha() and word not in self.filler]
+
+
+@lru_cache(maxsize=1)
+def _whole_names() -> _WholeNames:
+    rows = load_terms("whole_names.yaml")
+    beside, phrases = (
+        {concept: frozenset(words) for concept, words in rows[key].items()} for key in ("beside", "phrases")
+    )
+    return _WholeNames(frozenset(rows["filler"]), beside, phrases, rows["same"], rows["labels"])
+
+
+@lru_cache(maxsize=4096)
+def concept_of(words: str, label: str | None = None) -> str | None:
+    """The concept that a few words name as a whole; None when any of them belongs to something else.
+
+    Words that say no more than their label mean what the label means.
+    """
+    names = _whole_names()
+    content = names.content(words)
+    if label is not None and set(content) <= set(names.content(label.replace("-", " "))):
+        return names.labels.get(label)
+    for concept, phrases in names.phrases.items():
+        if " ".join(word for word in content if word not in names.beside.get(concept, ())) in phrases:
+            return concept
+    return None
+
+
+def prompt_of(label: str | None, words: str, text: str, *, verbatim: bool = False) -> Prompt:
+    """A prompt that carries the concept of its words, as every prompt made from words must."""
+    return Prompt(label, words, text, verbatim, concept_of(words, label))
+
+
+def prompt_for(target: Target) -> Prompt:
+    """The target as a model is asked for it: the taxonomy's sentence where there is a label, the words otherwise."""
+    text = pathsegmentor_prompt(Label.parse(target.label)) if target.label is not None else target.words
+    return prompt_of(target.label, target.words, text)

@@ -22,8 +22,9 @@ from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences, minilm_folder
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
 from tissuetalk.models.segmentation.pathsegmentor.weights import save_mini
-from tissuetalk.models.segmenter import Context, Prompt
+from tissuetalk.models.segmenter import Context
 from tissuetalk.models.training.validate import ask, score, spread
+from tissuetalk.prompts.names import prompt_of
 
 SAMPLES = Path(__file__).parent.parent / "models" / "datasets" / "samples"
 NOWHERE = Context({})
@@ -106,13 +107,15 @@ def test_scale_is_guessed_from_tissue(model: MiniSegmenter) -> None:
 
 
 def test_capability_says_target_scale_and_objects(model: MiniSegmenter) -> None:
-    gland = model.capability(Prompt("colon-tissue-gland", "glands", "tissue-level gland in colon pathology"))
+    gland = model.capability(
+        prompt_of("colon-tissue-gland", "glands", "tissue-level gland in colon pathology")
+    )
     assert gland is not None
     assert (gland.target, gland.mpp, gland.objects) == ("gland", 1.2, True)
-    tumour = model.capability(Prompt(None, "oral squamous cell carcinoma", "oral squamous cell carcinoma"))
+    tumour = model.capability(prompt_of(None, "oral squamous cell carcinoma", "oral squamous cell carcinoma"))
     assert tumour is not None
     assert not tumour.objects
-    stroma = Prompt("breast-tissue-stroma", "stroma", "tissue-level stroma in breast pathology")
+    stroma = prompt_of("breast-tissue-stroma", "stroma", "tissue-level stroma in breast pathology")
     assert model.capability(stroma) is None
     assert len(model.nearest(stroma)) == 3
 

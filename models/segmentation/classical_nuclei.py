@@ -8,7 +8,6 @@ The pieces are scikit-image's and SciPy's; what is ours is that every threshold 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -44,11 +43,6 @@ MIN_SEED_DISTANCE_PX = 5
 LEAST_HAEMATOXYLIN = 0.08
 """Below this (optical density in red) a pixel is glass, however the rest of the image looks."""
 
-_GENERIC = re.compile(
-    r"(?:(?:all|the|every|each|cell|cells|any|of|blue|purple|dark)\s+)*(?:nuclei|nucleus|nuclear)\b",
-    re.IGNORECASE,
-)
-
 
 @dataclass(frozen=True)
 class _Haematoxylin:
@@ -68,7 +62,7 @@ class ClassicalNuclei:
         if prompt.label is not None:
             asked = prompt.label.rsplit("-", 1)[-1] == "nuclei"
         else:
-            asked = _GENERIC.fullmatch(prompt.words.strip()) is not None
+            asked = prompt.concept in ("nuclei", "stained_nuclei")
         return Capability(target="nuclei", mpp=MPP, objects=True) if asked else None
 
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:

@@ -24,6 +24,7 @@ from tissuetalk.models.datasets.sources import SOURCES, load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, TileFeatures
 from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, OFFERED_TARGETS, TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.vocabulary import CONCEPTS
 from tissuetalk.models.segmenter import Context, Decoded, Finished, Prompt
 
 PLAIN_WORDS = {"gland": "glands", "tumour": "tumour", "glomerulus": "glomeruli"}
@@ -64,7 +65,8 @@ def evaluation_only(root: Path) -> Iterator[Example]:
 def ask(target: str, words: str | None = None) -> Prompt:
     """The plainest prompt for a target, or the given words."""
     text = words or PLAIN_WORDS.get(target, target)
-    return Prompt(None, PLAIN_WORDS.get(target, target), text)
+    concept = next(concept for concept, trained in CONCEPTS.items() if trained == target)
+    return Prompt(None, PLAIN_WORDS.get(target, target), text, verbatim=words is not None, concept=concept)
 
 
 class Viewer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +69,7 @@ class WordingProbe:
     def _masks(
         self, record: Record, said: Prompt, capability: Capability, sentences: Sequence[Sentence]
     ) -> list[Mask]:
-        prompts = [Prompt(said.label, said.words, sentence.text, verbatim=True) for sentence in sentences]
+        prompts = [replace(said, text=sentence.text, verbatim=True) for sentence in sentences]
         with open_image(record.image, name=record.image.name) as source:
             scale = scale_of(source, record.mpp, self.asking.model)
             field = FieldOfView(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import Capability, Prompt, Segmenter, is_pointed
+from tissuetalk.prompts.names import prompt_of
 from tissuetalk.prompts.question import concepts_in
 from tissuetalk.tools.answers.explained import Observation
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
@@ -53,11 +54,11 @@ def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, C
     asked = []
     for name in model.card.targets:
         words = f"{organ} {name}" if organ else name
-        capability = model.capability(Prompt(None, words, words))
+        capability = model.capability(prompt_of(None, words, words))
         mentioned = any(concept.id in said for concept in concepts_in(name))
         if capability is not None and capability.target not in named and not mentioned:
             named.add(capability.target)
-            asked.append((Prompt(None, name, name), capability))
+            asked.append((prompt_of(None, name, name), capability))
     return asked
 
 

@@ -22,6 +22,7 @@ from tissuetalk.models.images import Box
 from tissuetalk.models.metrics.robustness import agreement
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmenter import Capability, Context, Prompt, Segmenter
+from tissuetalk.prompts.names import prompt_of
 from tissuetalk.tools.answers.explained import PictureChange, Stability, UnsurePlace, Wording
 from tissuetalk.tools.answers.reliability import level_of, reliability_of
 from tissuetalk.tools.answers.results import Mask
@@ -94,7 +95,7 @@ class StabilityCheck:
         compared. Raises CancelledError.
         """
         model, mpp = self.field.model, mask.provenance.mpp
-        said = Prompt(mask.label, mask.free_form or mask.evidence, mask.prompt)
+        said = prompt_of(mask.label, mask.free_form or mask.evidence, mask.prompt)
         capability = model.capability(said)
         assert capability is not None, "the mask was made by this model"
         window = window_of(Box.from_sequence(mask.provenance.region), mpp / capability.mpp, painted)
@@ -106,7 +107,7 @@ class StabilityCheck:
 
     def looks(self, said: Prompt, capability: Capability, others: Sequence[Rephrasing], window: Box) -> Looks:
         """The masks that reliability is computed from."""
-        prompts = [said, *(Prompt(said.label, said.words, other.text, verbatim=True) for other in others)]
+        prompts = [said, *(replace(said, text=other.text, verbatim=True) for other in others)]
         stored, *reworded = self._found(window, prompts, capability, self.field.model)
         (together,) = self._found(window, [said], capability, self._changed(TOGETHER))
         expected = stored.expected_dice or 0.0

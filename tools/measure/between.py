@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,15 +9,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.prompts.names import Tissue, speaks_of
 from tissuetalk.tools.answers.results import SegmentResult
 from tissuetalk.tools.masks.layer import Layer, Place, Raster, needs_scale, pairs, tissue_mm2
 from tissuetalk.tools.measure.values import Value, name_of, statistics
 
 MOST_DISTANCE_PX = 16_000_000
 """Largest picture of a region on which distances are computed; a slide's is taken from its pyramid."""
-
-_TUMOUR = re.compile(r"tumou?r|carcinoma|cancer|neoplas|malignan", re.IGNORECASE)
-_STROMA = re.compile(r"stroma", re.IGNORECASE)
 
 
 def tissue_values(place: Place) -> Iterator[tuple[Layer | None, Value]]:
@@ -148,8 +145,8 @@ def tumour_stroma(place: Place, result: SegmentResult) -> Iterator[tuple[Layer, 
 
     Raises InvalidArgumentError when one of the two was not segmented, with the reason where there is one.
     """
-    tumour = _only(place, result, _TUMOUR, "tumour")
-    stroma = _only(place, result, _STROMA, "stroma")
+    tumour = _only(place, result, "tumour")
+    stroma = _only(place, result, "stroma")
     tumour_px, stroma_px = (sum(piece.area_px for piece in layer.rasters()) for layer in (tumour, stroma))
     name = f"{name_of(tumour.record)} : {name_of(stroma.record)}"
     both = tumour_px + stroma_px
@@ -175,19 +172,19 @@ def tumour_stroma(place: Place, result: SegmentResult) -> Iterator[tuple[Layer, 
     )
 
 
-def _only(place: Place, result: SegmentResult, named: re.Pattern[str], what: str) -> Layer:
+def _only(place: Place, result: SegmentResult, what: Tissue) -> Layer:
     """The region of that name. Cells of a tumour are no tumour area, so objects do not count."""
     found = [
         layer
         for layer in place.layers
         if not layer.has_objects
-        and named.search(f"{layer.record.label or ''} {name_of(layer.record)} {layer.record.target}")
-        and not (what == "tumour" and _STROMA.search(name_of(layer.record)))
+        and speaks_of(what, f"{layer.record.label or ''} {name_of(layer.record)} {layer.record.target}")
+        and not (what == "tumour" and speaks_of("stroma", name_of(layer.record)))
     ]
     if found:
         return found[0]
     for item in result.not_segmented:
-        if named.search(f"{item.label or ''} {item.free_form or ''}"):
+        if speaks_of(what, f"{item.label or ''} {item.free_form or ''}"):
             raise InvalidArgumentError(
                 f"tumour_stroma needs {what} as a region, which was not segmented ({item.code}): {item.reason}"
             )

@@ -13,10 +13,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError, UnknownLabelError
-from tissuetalk.models.segmenter import Prompt
 from tissuetalk.prompts.measures import place_measures_in
 from tissuetalk.prompts.target import Reader, Relation, Request, Target
-from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
+from tissuetalk.prompts.taxonomy import Label
 from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.workbench import Workbench
 
@@ -160,12 +159,6 @@ def check_inside(request: Request, width: int, height: int) -> None:
                 f"box {[round(value) for value in box if math.isfinite(value)]} is not in the image of "
                 f"{width} x {height} px; use view(grid=true) to find it."
             )
-
-
-def prompt_for(target: Target) -> Prompt:
-    """The target as a model is asked for it: the taxonomy's sentence where there is a label, the words otherwise."""
-    text = pathsegmentor_prompt(Label.parse(target.label)) if target.label is not None else target.words
-    return Prompt(label=target.label, words=target.words, text=text)
 
 
 def name_of(target: Target) -> str:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
+from tissuetalk.prompts.names import prompt_for
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.answers.results import NotSegmented
 from tissuetalk.tools.segment import spatial
-from tissuetalk.tools.segment.request import name_of, prompt_for
+from tissuetalk.tools.segment.request import name_of
 
 
 @dataclass(frozen=True)

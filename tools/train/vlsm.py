@@ -25,7 +25,7 @@ from tissuetalk.models.metrics.annotations import SCORED_KINDS, read_annotations
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmentation.vlsm.networks import NAMES, Vlsm, build
 from tissuetalk.models.segmentation.vlsm.training import Preset, optimiser_of, settings_of, train_step
-from tissuetalk.models.segmenter import RGB, Prompt, Segmenter
+from tissuetalk.models.segmenter import RGB, Segmenter
 from tissuetalk.prompts.attributes import (
     ATTRIBUTES,
     PROMPT_IDS,
@@ -37,6 +37,7 @@ from tissuetalk.prompts.attributes import (
     relative_change,
     wrong,
 )
+from tissuetalk.prompts.names import prompt_of
 from tissuetalk.prompts.taxonomy import Label
 from tissuetalk.tools.segment.engine import find_masks
 from tissuetalk.tools.segment.field import FieldOfView, scale_of
@@ -267,8 +268,8 @@ def _through_registry(model: Segmenter) -> Ask:
 
     def ask(item: Item, text: str) -> Mask:
         name = item.found.object_type
-        capability = model.capability(Prompt(str(item.label), name, name))
-        prompt = Prompt(str(item.label), name, text, verbatim=True)
+        capability = model.capability(prompt_of(str(item.label), name, name))
+        prompt = prompt_of(str(item.label), name, text, verbatim=True)
         if capability is None:
             raise InvalidArgumentError(
                 f"{model.card.name} does not know {item.label}; test it on another set."
