@@ -37,6 +37,13 @@ LABELS: Mapping[str, str] = {
 """Canonical labels that a target was trained for."""
 SENTENCES: Mapping[str, str] = {**LABELS, "unspecified-tissue-epithelial": "gland"}
 """Labels whose sentence reads like the target it stands for."""
+ALSO_CALLED: Mapping[str, str] = {
+    "nuclei": "nucleus nuclear cells",
+    "gland": "glands crypts epithelium glandular",
+    "tumour": "tumor cancer carcinoma malignant metastasis",
+    "glomerulus": "glomeruli glomerular tuft",
+}
+"""What else the offered targets are called, only to say which of them comes nearest to something refused."""
 
 
 def target_of(prompt: Prompt) -> str | None:
@@ -65,5 +72,8 @@ def sentence(prompt: Prompt, target: str) -> str:
 def nearest_targets(prompt: Prompt, limit: int = 3) -> list[str]:
     """The offered targets whose names look most like a prompt, best first."""
     asked = f"{prompt.words} {(prompt.label or '').replace('-', ' ')}".casefold()
-    likeness = {target: fuzz.token_set_ratio(asked, target) for target in OFFERED_TARGETS}
+    likeness = {
+        target: max(fuzz.token_set_ratio(asked, name) for name in (target, *ALSO_CALLED[target].split()))
+        for target in OFFERED_TARGETS
+    }
     return sorted(likeness, key=lambda target: -likeness[target])[:limit]
