@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.prompts.glossary import card_for
@@ -63,53 +63,14 @@ class Component:
 
 def components(mask: Mask, smallest_px: int = SMALLEST_COMPONENT_PX) -> list[Component]:
     """8-connected parts of at least `smallest_px`, largest first."""
-    labels, count = _label8(mask)
-    rows, columns = np.nonzero(labels)
-    order = np.argsort(labels[rows, columns], kind="stable")
-    rows, columns = rows[order], columns[order]
-    ends = np.cumsum(np.bincount(labels[rows, columns], minlength=count + 1))
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     found = []
-    for value in range(1, count + 1):
-        own = slice(int(ends[value - 1]), int(ends[value]))
-        y, x = rows[own], columns[own]
-        if len(y) < smallest_px:
-            continue
-        y0, y1, x0, x1 = int(y.min()), int(y.max()) + 1, int(x.min()), int(x.max()) + 1
-        found.append(Component(len(y), (x0, y0, x1, y1), labels[y0:y1, x0:x1] == value))
+    for value, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        pixels = labels[rows, columns] == value
+        area = int(np.count_nonzero(pixels))
+        if area >= smallest_px:
+            found.append(Component(area, (columns.start, rows.start, columns.stop, rows.stop), pixels))
     return sorted(found, key=lambda part: (-part.area_px, part.box_xyxy))
-
-
-def _label8(mask: Mask) -> tuple[NDArray[np.int32], int]:
-    """Number the 8-connected parts: runs of each row joined to touching runs of the row above."""
-    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), dtype=np.int8)
-    padded[:, 1:-1] = mask
-    steps = np.diff(padded, axis=1)
-    starts, ends = np.argwhere(steps == 1), np.argwhere(steps == -1)
-    parent = list(range(len(starts)))
-
-    def root(run: int) -> int:
-        while parent[run] != run:
-            parent[run] = parent[parent[run]]
-            run = parent[run]
-        return run
-
-    above: list[int] = []
-    current: list[int] = []
-    row = -1
-    for run, (y, x0) in enumerate(starts):
-        if y != row:
-            above = current if y == row + 1 else []
-            current, row = [], int(y)
-        x1 = int(ends[run][1])
-        for other in above:
-            if starts[other][1] <= x1 and x0 <= ends[other][1]:
-                parent[root(run)] = root(other)
-        current.append(run)
-    labels = np.zeros(mask.shape, dtype=np.int32)
-    numbers: dict[int, int] = {}
-    for run, (y, x0) in enumerate(starts):
-        labels[y, x0 : ends[run][1]] = numbers.setdefault(root(run), len(numbers) + 1)
-    return labels, len(numbers)
 
 
 def attributes_of(
@@ -126,15 +87,12 @@ def attributes_of(
     card = card_for(label)
     if not parts:
         return Attributes(card.name, label.region)
+    sizes = {_size(part, mask, tganet_size) for part in parts}
     return Attributes(
         card.name,
         label.region,
         number_word(len(parts)),
-        tuple(
-            name
-            for name in ("tiny", "small", "medium", "large")
-            if name in {_size(p, mask, tganet_size) for p in parts}
-        ),
+        tuple(name for name in VALUES["sizes"] if name in sizes),
         tuple(dict.fromkeys(location_word(p.box_xyxy, mask.shape) for p in parts)),
         shape_word(parts[0]),
         "" if image is None else color_word(image[mask].mean(axis=0)),
@@ -192,21 +150,13 @@ def color_word(mean_rgb: NDArray[np.float64] | Sequence[float]) -> str:
     return min(COLOR_RGB, key=lambda name: float(np.abs(wanted - np.asarray(COLOR_RGB[name])).sum()))
 
 
-@lru_cache(maxsize=1)
-def _descriptions() -> dict[str, list[str]]:
-    rows: dict[str, list[str]] = load_terms("descriptions.yaml")
-    return rows
-
-
 def descriptions_of(label: Label) -> tuple[str, ...]:
     """Five descriptions of an object type (a7), as they follow "which is"."""
     card = card_for(label)
-    look = card.what_it_looks_like.rstrip(".")
-    look = look[0].lower() + look[1:]
-    name = label.object_type
+    name, look = label.object_type, _lower(card.what_it_looks_like)
     return tuple(
         text.format(name=name, look=look, what=_lower(card.what_it_is))
-        for text in _descriptions()["which_is"]
+        for text in load_terms("descriptions.yaml")["which_is"]
     )
 
 

@@ -12,7 +12,7 @@ from tissuetalk.prompts.organs import organ_hits
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.words import Words, load_terms, phrase, word_set
 
-Role = Literal["wanted", "unwanted", "subtracted", "case"]
+Role = Literal["wanted", "unwanted", "case"]
 PARTS = ",;.:!?\n"
 RESUMING = word_set("but only just show segment mark however then do i outline count and")
 TUMORS = frozenset({"tumor", "tumor_nuclei", "cis", "liver_metastasis", "adenoma"})

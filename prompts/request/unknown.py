@@ -9,7 +9,7 @@ from functools import lru_cache
 from tissuetalk.prompts.lexicon import ARTICLES, lexicon
 from tissuetalk.prompts.organs import organ_hits
 from tissuetalk.prompts.reading.mentions import Mention
-from tissuetalk.prompts.request.roles import find_terms, term_words
+from tissuetalk.prompts.request.roles import find_terms
 from tissuetalk.prompts.words import Token, Words, load_terms, phrase, word_set
 
 ASKING = word_set(
@@ -30,35 +30,20 @@ class Unknown:
     extends: Mention | None = None
 
 
+NO_NAMES = {
+    "cues.yaml": "pre_absent post_absent pre_uncertain stop verbs positive normal invading order_verbs",
+    "request.yaml": "common verbs case_words unwanted_before unwanted_behind subtracting always_space inside union "
+    "intersection everything",
+}
+"""Lists of the lexicon whose words never name an object."""
+
+
 @lru_cache(maxsize=1)
-def _ordinary() -> frozenset[str]:
-    cues = load_terms("cues.yaml")
-    words = set(term_words("common")) | set(term_words("verbs")) | set(term_words("case_words"))
-    for name in (
-        "pre_absent",
-        "post_absent",
-        "pre_uncertain",
-        "stop",
-        "verbs",
-        "positive",
-        "normal",
-        "invading",
-        "order_verbs",
-    ):
-        words |= {word for text in cues[name] for word in phrase(str(text))}
-    request = load_terms("request.yaml")
-    for name in (
-        "unwanted_before",
-        "unwanted_behind",
-        "subtracting",
-        "always_space",
-        "inside",
-        "union",
-        "intersection",
-        "everything",
-    ):
-        words |= {word for text in request[name] for word in phrase(str(text))}
-    return frozenset(words)
+def _common_words() -> frozenset[str]:
+    texts = (
+        text for file, lists in NO_NAMES.items() for name in lists.split() for text in load_terms(file)[name]
+    )
+    return frozenset(word for text in texts for word in phrase(str(text))) | lexicon().modifiers
 
 
 def find_unknown(words: Words, mentions: Sequence[Mention]) -> list[Unknown]:
@@ -93,11 +78,7 @@ def find_unknown(words: Words, mentions: Sequence[Mention]) -> list[Unknown]:
 def _is_strange(word: Token) -> bool:
     if not (word.norm.isalpha() and word.norm.isascii()) or len(word.norm) < 3:
         return False
-    return (
-        word.norm not in _ordinary()
-        and word.lower not in _ordinary()
-        and word.norm not in lexicon().modifiers
-    )
+    return word.norm not in _common_words() and word.lower not in _common_words()
 
 
 def _joined(words: Words, last: int) -> bool:
