@@ -18,11 +18,11 @@ from tissuetalk.models.metrics.levels import members, published
 from tissuetalk.models.metrics.oracles import boxes_as_mask
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.server.commands.command_line import app
-from tissuetalk.tools.evaluate.asking import Asking
-from tissuetalk.tools.evaluate.boxes import BoxProbe, load_box_model
 from tissuetalk.tools.evaluate.compare import compare
-from tissuetalk.tools.evaluate.evaluate import Summary, evaluate
-from tissuetalk.tools.evaluate.scoring import evaluate_manifest
+from tissuetalk.tools.evaluate.evaluate import evaluate
+from tissuetalk.tools.evaluate.model_under_test import ModelUnderTest
+from tissuetalk.tools.evaluate.probes import BoxProbe, evaluate_manifest, load_box_model
+from tissuetalk.tools.evaluate.scores import Summary
 from tissuetalk.tools.evaluate.zero_shot import zero_shot
 
 HEADER = "file,mask,mask_kind,mask_class,group,organ,mpp_um,source\n"
@@ -117,7 +117,7 @@ class BoxPainter:
 def test_boxes_of_every_object_cost_more_prompts_and_reach_more(nuclei: Path, tmp_path: Path) -> None:
     from tissuetalk.models import registry
 
-    out, asking = tmp_path / "out", Asking(registry.load("classical-nuclei"))
+    out, asking = tmp_path / "out", ModelUnderTest(registry.load("classical-nuclei"))
     evaluate(
         nuclei,
         out,

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError, WorkspaceUnwritableError
 from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.metrics.annotations import class_name, indexed_classes
-from tissuetalk.models.metrics.bootstrap import Interval
-from tissuetalk.models.metrics.plots import intervals_svg
 from tissuetalk.models.metrics.report import scores_svg, trend_svg
-from tissuetalk.models.metrics.tables import table
-from tissuetalk.tools.evaluate.evaluate import Summary, default_words, evaluate
+from tissuetalk.models.metrics.statistics import Interval
+from tissuetalk.models.metrics.tables import intervals_svg, table
+from tissuetalk.tools.evaluate.evaluate import default_words, evaluate
+from tissuetalk.tools.evaluate.scores import Summary
 
 HEADER = "file,mask,mask_kind,mask_class,group,organ,mpp_um\n"
 

@@ -21,7 +21,7 @@ from tissuetalk.models.classifiers.patch_bag import ObjectMask
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
-from tissuetalk.tools.train.recipes import PRESETS, run_recipe
+from tissuetalk.tools.train.recipes import TRAINERS, run_recipe
 
 GLAND, TUMOUR = "colon-tissue-gland", "breast-tissue-tumor"
 
@@ -157,7 +157,7 @@ def test_the_tcga_recipe_asks_for_the_21_objects_of_the_paper_and_runs_by_its_pr
     path = Path(object_cohort.__file__).parent / "recipes" / "tcga_brca_objects.yaml"
     recipe = read_cohort_recipe(path)
     assert with_other(recipe.objects) == map_objects("breast")
-    assert PRESETS[recipe.preset] == "tissuetalk.models.classifiers.object_cohort"
+    assert TRAINERS[recipe.preset].train == "tissuetalk.models.classifiers.object_cohort:train_object_cohort"
 
 
 def test_the_command_that_trains_takes_the_recipe(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from tissuetalk.models.metrics.bootstrap import RESAMPLES, SEED
+from tissuetalk.models.metrics.statistics import RESAMPLES, SEED
 
 Floats = NDArray[np.float64]
 

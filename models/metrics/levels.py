@@ -7,15 +7,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from tissuetalk.models.metrics.aggregate import LEVELS, Level, Sample, by_level
-from tissuetalk.models.metrics.bootstrap import Interval
-from tissuetalk.models.metrics.plots import intervals_svg
-from tissuetalk.models.metrics.tables import csv_text, table, with_limits
+from tissuetalk.models.metrics.statistics import Interval, bootstrap
+from tissuetalk.models.metrics.tables import csv_text, intervals_svg, table, with_limits
 
+Level = Literal["source", "region", "structure", "object", "category"]
+LEVELS: Final[tuple[Level, ...]] = ("source", "region", "structure", "object", "category")
 PUBLISHED_METHODS: Final = ("pathsegmentor", "medsam_union_box", "biomedparse", "nnunet")
 CONSEP: Final = "consep"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One score of one image and label. ``label`` is canonical: region-structure-object; ``group`` patient or slide."""
+
+    source: str
+    label: str
+    score: float
+    group: str = ""
+
+    def key(self, level: Level) -> str:
+        if level == "source":
+            return self.source
+        if level == "category":
+            return self.label
+        region, structure, obj = self.label.split("-", 2)
+        return {"region": region, "structure": structure, "object": obj}[level]
+
+
+def by_level(samples: Sequence[Sample], level: Level) -> dict[str, Interval]:
+    """Mean and bootstrap interval of every member of a level, sorted by name."""
+    members: dict[str, list[float]] = {}
+    for sample in samples:
+        members.setdefault(sample.key(level), []).append(sample.score)
+    return {name: bootstrap(scores) for name, scores in sorted(members.items())}
 
 
 @dataclass(frozen=True)
@@ -65,14 +91,13 @@ def _published(level: Level, name: str, *, external: bool) -> dict[str, float]:
 
 def levels_csv(found: Sequence[Member]) -> str:
     """The members as a table, published figures last."""
-    header = ["level", "name", "n", "dice", "low", "high", *PUBLISHED_METHODS]
     return csv_text(
-        header,
         (
-            [one.level, one.name, one.dice.n, one.dice.mean, one.dice.low, one.dice.high]
-            + [one.published.get(method) for method in PUBLISHED_METHODS]
+            {"level": one.level, "name": one.name, "n": one.dice.n, "dice": one.dice.mean}
+            | {"low": one.dice.low, "high": one.dice.high, **one.published}
             for one in found
         ),
+        ["level", "name", "n", "dice", "low", "high", *PUBLISHED_METHODS],
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
 
 from tissuetalk.models.metrics import levels, trends
-from tissuetalk.models.metrics.bootstrap import Interval, bootstrap
 from tissuetalk.models.metrics.oracles import PUBLISHED_EFFICIENCY
-from tissuetalk.models.metrics.plots import Series, curves_svg, intervals_svg
-from tissuetalk.models.metrics.tables import csv_text, table, with_limits
+from tissuetalk.models.metrics.statistics import Interval, bootstrap
+from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, intervals_svg, table, with_limits
 from tissuetalk.models.metrics.trends import Trend
 
 Rows = Sequence[Mapping[str, Any]]
@@ -81,13 +81,10 @@ def trends_csv(rows: Rows) -> str:
     if len(present) < FEWEST_FOR_TRENDS:
         return ""
     return csv_text(
-        ["trend", "low", "high", "x", "n", "dice", *(f"{name}_published_fit" for name in PUBLISHED_NAMES)],
-        (
-            [trend, one.low, one.high, one.x, one.n, one.dice]
-            + [trends.published_at(trend, name, one.x) for name in PUBLISHED_NAMES]
-            for trend in trends.AXES
-            for one in _bins(present, trend)
-        ),
+        {"trend": trend, **asdict(one)}
+        | {f"{name}_published_fit": trends.published_at(trend, name, one.x) for name in PUBLISHED_NAMES}
+        for trend in trends.AXES
+        for one in _bins(present, trend)
     )
 
 

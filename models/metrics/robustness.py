@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.masks.characteristics import Mask
-from tissuetalk.models.metrics.bootstrap import Interval, bootstrap
 from tissuetalk.models.metrics.scores import dice
+from tissuetalk.models.metrics.statistics import Interval, bootstrap
 
 Quality = Literal["low", "medium", "high"]
 QUALITIES: Final[tuple[Quality, ...]] = ("low", "medium", "high")
 
 
 @dataclass(frozen=True)
-class Wording:
+class SentenceScore:
     """Dice that one sentence reached on one image and target."""
 
     item: str
@@ -38,7 +38,7 @@ class Robustness:
     low_minus_high: float | None
 
 
-def robustness(wordings: Sequence[Wording]) -> Robustness:
+def robustness(wordings: Sequence[SentenceScore]) -> Robustness:
     """Summarise the same images asked in several ways; every item needs at least two sentences."""
     if not wordings:
         raise ValueError("no wordings to compare")

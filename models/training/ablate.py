@@ -14,9 +14,8 @@ from tissuetalk.models.datasets.example import FOREGROUND, Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import unseen_sentences
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.metrics.plots import Series, curves_svg
-from tissuetalk.models.metrics.robustness import Wording, robustness
-from tissuetalk.models.metrics.tables import csv_text, table
+from tissuetalk.models.metrics.robustness import SentenceScore, robustness
+from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, table
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.training.losses import GroupGradient
@@ -174,7 +173,9 @@ def _images(recipe: Recipe, most: int) -> tuple[list[tuple[Example, str]], bool]
     return chosen, all(example.held_out for example, _ in chosen)
 
 
-def _ask_all(model: MiniSegmenter, asked: Sequence[tuple[Example, str]], each_level: int) -> list[Wording]:
+def _ask_all(
+    model: MiniSegmenter, asked: Sequence[tuple[Example, str]], each_level: int
+) -> list[SentenceScore]:
     said = []
     for example, target in asked:
         viewer = Viewer(model, example, target)
@@ -182,7 +183,7 @@ def _ask_all(model: MiniSegmenter, asked: Sequence[tuple[Example, str]], each_le
         for sentence in unseen_sentences(target, each_level):
             mask = viewer.at_image_size(viewer.answer(ask(target, sentence.text)).mask) > 0
             item = f"{example.dataset}/{example.name} {target}"
-            said.append(Wording(item, sentence.text, sentence.level, dice(mask, truth)))
+            said.append(SentenceScore(item, sentence.text, sentence.level, dice(mask, truth)))
     return said
 
 
@@ -190,7 +191,7 @@ def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) 
     """The table so far, as CSV and Markdown, and Dice and spread over beta as plots."""
     header = list(CellScore.__dataclass_fields__)
     rows = [list(asdict(score).values()) for score in scores]
-    (out / "ablation.csv").write_text(csv_text(header, rows), encoding="utf-8")
+    (out / "ablation.csv").write_text(csv_text(map(asdict, scores)), encoding="utf-8")
     lines = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     published = [[setting, f"{t1:.2f}", f"{t2:.2f}"] for setting, t1, t2 in PUBLISHED]
     where = (

@@ -38,8 +38,9 @@ def evaluate(
     json_: JSON = False,
 ) -> None:
     """Score a model on annotated images."""
+    from tissuetalk.models.control import Control
     from tissuetalk.server.commands.printing import as_json, image_progress
-    from tissuetalk.tools.evaluate.scoring import evaluate_manifest
+    from tissuetalk.tools.evaluate.probes import evaluate_manifest
 
     with image_progress(json_) as progress:
         summary = evaluate_manifest(
@@ -50,7 +51,7 @@ def evaluate(
             wordings=wordings,
             box_models=box_model or (),
             pictures=pictures,
-            progress=progress,
+            control=Control(progress),
         )
     if json_:
         as_json(summary)
@@ -101,7 +102,7 @@ def zero_shot(
     from dataclasses import asdict
 
     from tissuetalk.models.registry import DEFAULT_MODEL
-    from tissuetalk.tools.evaluate.scoring import evaluate_manifest
+    from tissuetalk.tools.evaluate.probes import evaluate_manifest
     from tissuetalk.tools.evaluate.zero_shot import zero_shot as run
 
     cells = run(

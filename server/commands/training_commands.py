@@ -30,9 +30,9 @@ def train(
     if not recipe.is_file():
         raise InvalidArgumentError(f"no recipe at {recipe}; examples lie in models/recipes.")
     from tissuetalk.models.training.preset import preset_of
-    from tissuetalk.tools.train.recipes import PRESETS, run_recipe
+    from tissuetalk.tools.train.recipes import TRAINERS, run_recipe
 
-    if preset_of(recipe) in PRESETS:
+    if preset_of(recipe) in TRAINERS:
         print(run_recipe(recipe, out))
         return
     if preset_of(recipe) == "base":

@@ -1,21 +1,28 @@
-"""Several models scored on the same images: who is best, and is that more than chance? (A23)"""
+"""Several models scored on the same images: who is best, and is that more than chance? (A23)
+
+On an external set, specialised models make one competitor: for each object type the best of those whose class may stand
+in for it (A24).
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.metrics.bootstrap import Interval, bootstrap
-from tissuetalk.models.metrics.plots import intervals_svg
-from tissuetalk.models.metrics.significance import Comparison, against_second_best
-from tissuetalk.models.metrics.tables import csv_text, table, with_limits
-from tissuetalk.tools.evaluate.scores_file import Pair, ScoreRow, read_scores
-from tissuetalk.tools.evaluate.stand_ins import SPECIALISED, specialised
+import numpy as np
 
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.metrics.statistics import Comparison, Interval, against_second_best, bootstrap
+from tissuetalk.models.metrics.tables import csv_text, intervals_svg, table, with_limits
+from tissuetalk.models.writing import write_whole
+
+ScoreRow = Mapping[str, str]
+Pair = tuple[str, str, str]
+"""source, file, target: what makes two rows the same question."""
 GROUPS: Final[Mapping[str, Callable[[ScoreRow], str]]] = {
     "overall": lambda row: "all",
     "source": lambda row: row.get("source", ""),
@@ -23,6 +30,18 @@ GROUPS: Final[Mapping[str, Callable[[ScoreRow], str]]] = {
     "object type": lambda row: row["label"].split("-", 2)[2] if row.get("label") else "",
     "structure": lambda row: row["label"].split("-", 2)[1] if row.get("label") else "",
 }
+SPECIALISED: Final = "specialised"
+CONSEP_STAND_INS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "malignant epithelial": (("WSSS4LUAD", "tumor epithelial tissue"),),
+    "healthy epithelial": tuple(
+        (source, "epithelial") for source in ("MoNuSAC", "PanNuke", "SegPath", "TNBC")
+    ),
+    "endothelial": (("SegPath", "endothelial"), ("TNBC", "endothelial")),
+    "fibroblast": (("NuCLS", "fibroblast"), ("TNBC", "fibroblast")),
+    "inflammatory": (("PanNuke", "inflammatory"),),
+    "muscle": (("SegPath", "smooth muscle cells"),),
+}
+"""Which specialised model (source, its class) may answer for each CoNSeP type; of several the best counts."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +76,16 @@ def compare(
             f"{', '.join(scores)} were scored on no image and target in common; evaluate them on one manifest."
         )
     found = _groups(first, shared, scores)
-    out.mkdir(parents=True, exist_ok=True)
     names = list(scores)
-    (out / "comparison.csv").write_text(_as_csv(found, names), encoding="utf-8")
-    (out / "comparison.json").write_text(
-        json.dumps([asdict(one) for one in found], indent=2) + "\n", encoding="utf-8"
-    )
     left_out = {name: len(rows) - len(shared) for name, rows in scores.items()}
-    (out / "comparison.md").write_text(_as_markdown(found, names, left_out), encoding="utf-8")
-    svg = intervals_svg("Dice on the same images", dict(found[0].means))
-    (out / "comparison.svg").write_text(svg, encoding="utf-8")
+    written = {
+        "csv": _as_csv(found, names),
+        "json": json.dumps([asdict(one) for one in found], indent=2) + "\n",
+        "md": _as_markdown(found, names, left_out),
+        "svg": intervals_svg("Dice on the same images", dict(found[0].means)),
+    }
+    for suffix, text in written.items():
+        write_whole(out / f"comparison.{suffix}", text)
     return found
 
 
@@ -94,19 +113,21 @@ def _compared(
 
 
 def _as_csv(found: Sequence[Compared], names: Sequence[str]) -> str:
-    columns = [f"{name}_{part}" for name in names for part in ("dice", "low", "high")]
-    header = ["group", "name", "n", *columns, "rival", "mean_gain", "p_value", "mark"]
-    rows: list[list[object]] = []
+    rows = []
     for one in found:
-        figures = [
-            value
-            for name in names
-            for value in (one.means[name].mean, one.means[name].low, one.means[name].high)
-        ]
+        row: dict[str, object] = {"group": one.group, "name": one.name, "n": one.n}
+        for name in names:
+            mean = one.means[name]
+            row |= {f"{name}_dice": mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
         test = one.test
-        tested = [test.rival, test.mean_gain, _p(test.p_value), test.mark] if test else [None] * 4
-        rows.append([one.group, one.name, one.n, *figures, *tested])
-    return csv_text(header, rows)
+        row |= {
+            "rival": test and test.rival,
+            "mean_gain": test and test.mean_gain,
+            "p_value": test and _p(test.p_value),
+            "mark": test and test.mark,
+        }
+        rows.append(row)
+    return csv_text(rows)
 
 
 def _as_markdown(found: Sequence[Compared], names: Sequence[str], left_out: Mapping[str, int]) -> str:
@@ -139,3 +160,70 @@ def _verdict(test: Comparison) -> str:
 
 def _p(value: float | None) -> str | None:
     return None if value is None else f"{value:.2g}"
+
+
+def read_scores(folder: Path) -> dict[Pair, ScoreRow]:
+    """Scored rows that show their target, by question. Raises InvalidArgumentError without a ``scores.csv``."""
+    path = folder / "scores.csv" if folder.is_dir() else folder
+    if not path.is_file():
+        raise InvalidArgumentError(
+            f"there is no scores.csv in {folder}; run `tissuetalk evaluate` with --out {folder}."
+        )
+    with path.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows or not {"file", "mask_class", "dice", "target_present"} <= rows[0].keys():
+        raise InvalidArgumentError(
+            f"{path} is no scores.csv of `tissuetalk evaluate`; give its --out folder."
+        )
+    return {
+        (row.get("source", ""), row["file"], row["mask_class"]): row
+        for row in rows
+        if row["dice"] and row["target_present"] == "True"
+    }
+
+
+def specialised(folders: Mapping[str, Path]) -> dict[Pair, ScoreRow]:
+    """One set of scores from several: each type's come from the model that does best on it.
+
+    folders: PathSeg source a model was trained on, to its evaluation on CoNSeP.
+    Raises InvalidArgumentError for a source that may stand in for no type, or when none of its labels is known.
+    """
+    able = {source for pairs in CONSEP_STAND_INS.values() for source, _ in pairs}
+    if wrong := set(folders) - able:
+        raise InvalidArgumentError(
+            f"models of {', '.join(sorted(wrong))} stand in for no type; choose from {', '.join(sorted(able))}."
+        )
+    scores = {source: read_scores(folder) for source, folder in folders.items()}
+    found: dict[Pair, ScoreRow] = {}
+    for kind, pairs in CONSEP_STAND_INS.items():
+        of_kind = {
+            (source, name): [pair for pair, row in scores[source].items() if _object_type(row) == kind]
+            for source, name in pairs
+            if source in scores
+        }
+        means = {
+            key: float(np.mean([float(scores[key[0]][pair]["dice"]) for pair in rows]))
+            for key, rows in of_kind.items()
+            if rows
+        }
+        best = best_stand_in(kind, means)
+        if best is not None:
+            found |= {pair: scores[best[0][0]][pair] for pair in of_kind[best[0]]}
+    if not found:
+        raise InvalidArgumentError(
+            "the stand-ins were scored on no CoNSeP type; evaluate them on a manifest with its labels."
+        )
+    return found
+
+
+def _object_type(row: ScoreRow) -> str:
+    parts = (row.get("label") or row["mask_class"]).split("-", 2)
+    return parts[2] if len(parts) == 3 else parts[0]
+
+
+def best_stand_in(
+    object_type: str, scores: Mapping[tuple[str, str], float]
+) -> tuple[tuple[str, str], float] | None:
+    """The specialised model that does best for a CoNSeP type, with its score; None when none was run."""
+    able = [(pair, scores[pair]) for pair in CONSEP_STAND_INS.get(object_type, ()) if pair in scores]
+    return max(able, key=lambda item: item[1]) if able else None

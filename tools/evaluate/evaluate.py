@@ -12,12 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.datasets.manifest import Record, read_manifest
 from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError, WorkspaceUnwritableError
 from tissuetalk.models.masks.characteristics import (
@@ -30,16 +31,14 @@ from tissuetalk.models.masks.characteristics import (
     irregularity,
 )
 from tissuetalk.models.metrics.annotations import SCORED_KINDS, Annotation, read_annotations
-from tissuetalk.models.metrics.bootstrap import bootstrap
 from tissuetalk.models.metrics.levels import levels_csv, members
 from tissuetalk.models.metrics.oracles import boxes_as_mask, instance_boxes
 from tissuetalk.models.metrics.report import plots, report, trends_csv
 from tissuetalk.models.metrics.scores import dice, mask_scores, object_scores
+from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.organs import region_of
 from tissuetalk.prompts.taxonomy import is_label
-from tissuetalk.tools.answers.results import Closed
-
-METRICS: Final = ("dice", "iou", "precision", "recall", "pq", "aji", "f1")
+from tissuetalk.tools.evaluate.scores import Row, Summary, summarise
 
 
 class SegmentImage(Protocol):
@@ -64,88 +63,6 @@ class Probe(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of ``scores.csv``; empty cells do not apply or could not be computed.
-
-    target_present: whether the annotation has any pixel. objects_from: ``model``, or ``components`` when the model
-    gave no objects. everything_dice: what painting the whole image scores. boxes_dice: what painting the true box of
-    every object scores. irregularity to instance_dispersion: of the annotation. source: data set. label: canonical
-    label that was asked for, if there is one.
-    """
-
-    file: str
-    mask_class: str
-    group: str
-    words: str
-    error: str = ""
-    target_present: bool | None = None
-    dice: float | None = None
-    iou: float | None = None
-    precision: float | None = None
-    recall: float | None = None
-    pq: float | None = None
-    aji: float | None = None
-    f1: float | None = None
-    n_true: int | None = None
-    n_predicted: int | None = None
-    objects_from: str = ""
-    predicted_px: int | None = None
-    true_px: int | None = None
-    everything_dice: float | None = None
-    boxes_dice: float | None = None
-    irregularity: float | None = None
-    instance_ratio: float | None = None
-    instance_count: int | None = None
-    instance_dispersion: float | None = None
-    seconds: float | None = None
-    source: str = ""
-    label: str = ""
-
-
-class Mean(Closed):
-    """Mean over images with 95 % bootstrap limits over images, and over whole groups (patients, slides).
-
-    Limits are null when there is only one image or group to draw from.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    group_low: float | None
-    group_high: float | None
-    n: int
-
-
-class TargetSummary(Closed):
-    """Scores of one class, over the images that show it; absent images only count towards ``false_masks``.
-
-    false_masks: share of the images without the target in which something was painted, null when there are none.
-    """
-
-    n_images: int
-    n_groups: int
-    metrics: dict[str, Mean]
-    n_absent: int
-    false_masks: float | None
-
-
-class Summary(Closed):
-    """``summary.json``. errors: rows without a score by code. skipped: manifest rows without a mask by kind."""
-
-    manifest: str
-    model: str
-    words: str | None
-    n_images: int
-    n_groups: int
-    n_scored: int
-    overall: TargetSummary | None
-    by_class: dict[str, TargetSummary]
-    errors: dict[str, int]
-    skipped: dict[str, int]
-    seconds: float
-
-
 def evaluate(
     manifest: Path,
     out: Path,
@@ -155,7 +72,7 @@ def evaluate(
     segment_image: SegmentImage,
     label_of: Callable[[str], str] = lambda words: "",
     probes: Sequence[Probe] = (),
-    progress: Callable[[float, str], None] = lambda done, what: None,
+    control: Control = Control(),
 ) -> Summary:
     """Score every annotated image of a manifest and write ``scores.csv``, ``summary.json``, ``report.md`` and its plots.
 
@@ -180,18 +97,20 @@ def evaluate(
         writer = csv.DictWriter(file, [column.name for column in fields(Row)])
         writer.writeheader()
         for done, record in enumerate(scored):
-            progress(done / len(scored), record.image.name)
+            control.report(done / len(scored), record.image.name)
             for row in _rows(record, manifest.parent, words, segment_image, label_of, probes):
                 rows.append(row)
                 with _writing_to(out):
-                    writer.writerow(_cells(row))
+                    writer.writerow(row.cells())
                     file.flush()
     seconds = time.monotonic() - started
-    summary = summarise(rows, manifest=manifest, model=model, words=words, skipped=skipped, seconds=seconds)
+    summary = summarise(
+        rows, manifest=str(manifest), model=model, words=words, skipped=skipped, seconds=seconds
+    )
     with _writing_to(out):
-        (out / "summary.json").write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_whole(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
         _write_report(out, rows, model, probes)
-    progress(1.0, "done")
+    control.report(1.0, "done")
     return summary
 
 
@@ -200,9 +119,9 @@ def _write_report(out: Path, rows: Sequence[Row], model: str, probes: Sequence[P
     texts = {"levels.csv": levels_csv(members(cells)), "trends.csv": trends_csv(cells), **plots(cells)}
     for name, text in texts.items():
         if text:
-            (out / name).write_text(text, encoding="utf-8")
+            write_whole(out / name, text)
     parts = [report(cells, model=model), *(probe.write(out) for probe in probes)]
-    (out / "report.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
+    write_whole(out / "report.md", "\n".join(part for part in parts if part))
 
 
 @contextmanager
@@ -313,66 +232,4 @@ def _scored(row: Row, target: Annotation, mask: Mask, instances: Labels | None, 
         n_true=objects.n_true,
         n_predicted=objects.n_predicted,
         objects_from="components" if instances is None else "model",
-    )
-
-
-def _cells(row: Row) -> dict[str, object]:
-    return {
-        name: round(value, 6) if isinstance(value, float) else value
-        for name, value in asdict(row).items()
-        if value is not None
-    }
-
-
-def summarise(
-    rows: Sequence[Row],
-    *,
-    manifest: Path,
-    model: str,
-    words: str | None,
-    skipped: dict[str, int],
-    seconds: float,
-) -> Summary:
-    """Means by class and overall (over images, so a class weighs as much as it has images)."""
-    scored = [row for row in rows if row.dice is not None]
-    classes = sorted({row.mask_class for row in scored})
-    return Summary(
-        manifest=str(manifest),
-        model=model,
-        words=words,
-        n_images=len({row.file for row in rows}),
-        n_groups=len({row.group or row.file for row in rows}),
-        n_scored=len(scored),
-        overall=_target(scored) if scored else None,
-        by_class={name: _target([row for row in scored if row.mask_class == name]) for name in classes},
-        errors=dict(Counter(row.error for row in rows if row.error)),
-        skipped=dict(skipped),
-        seconds=round(seconds, 3),
-    )
-
-
-def _target(rows: Sequence[Row]) -> TargetSummary:
-    present = [row for row in rows if row.target_present]
-    absent = [row for row in rows if not row.target_present]
-    means = {}
-    for metric in METRICS:
-        having = [row for row in present if getattr(row, metric) is not None]
-        if having:
-            values = [float(getattr(row, metric)) for row in having]
-            images = bootstrap(values)
-            groups = bootstrap(values, [row.group or row.file for row in having])
-            means[metric] = Mean(
-                mean=images.mean,
-                low=images.low,
-                high=images.high,
-                group_low=groups.low,
-                group_high=groups.high,
-                n=images.n,
-            )
-    return TargetSummary(
-        n_images=len(present),
-        n_groups=len({row.group or row.file for row in present}),
-        metrics=means,
-        n_absent=len(absent),
-        false_masks=sum(bool(row.predicted_px) for row in absent) / len(absent) if absent else None,
     )

@@ -9,7 +9,8 @@ from typing import Final
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.tables import csv_text, table
-from tissuetalk.tools.evaluate.evaluate import Mean, Summary
+from tissuetalk.models.writing import write_whole
+from tissuetalk.tools.evaluate.scores import Mean, Summary
 
 PUBLISHED_SETS: Final = ("Histology", "CPM15", "CPM17", "Kumar-same", "Kumar-diff", "CryoNuSeg")
 PUBLISHED: Final = {
@@ -51,20 +52,16 @@ def zero_shot(
             summary = _stored(folder, words) or evaluate(manifest, folder, model)
             dice = summary.overall.metrics.get("dice") if summary.overall else None
             cells.append(Cell(model, name, dice, sum(summary.errors.values())))
-    header = ["model", "set", "n", "dice", "low", "high", "errors"]
-    rows = (
-        [cell.model, cell.dataset]
-        + (
-            [cell.dice.n, cell.dice.mean, cell.dice.low, cell.dice.high]
-            if cell.dice
-            else [0, None, None, None]
-        )
-        + [cell.n_errors]
-        for cell in cells
-    )
-    (out / "zero_shot.csv").write_text(csv_text(header, rows), encoding="utf-8")
-    (out / "zero_shot.md").write_text(_markdown(cells, models, names, words), encoding="utf-8")
+    write_whole(out / "zero_shot.csv", csv_text(map(_csv_row, cells)))
+    write_whole(out / "zero_shot.md", _markdown(cells, models, names, words))
     return cells
+
+
+def _csv_row(cell: Cell) -> dict[str, object]:
+    dice = cell.dice
+    figures = dice.model_dump(include={"low", "high"}) if dice else {"low": None, "high": None}
+    row = {"model": cell.model, "set": cell.dataset, "n": dice.n if dice else 0, "dice": dice and dice.mean}
+    return row | figures | {"errors": cell.n_errors}
 
 
 def _name(manifest: Path) -> str:

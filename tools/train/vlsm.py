@@ -7,13 +7,14 @@ individual, zero-shot (``epochs: 0``) and pooled experiments; further sets to te
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 from safetensors.torch import load_file, save_file
 
 from tissuetalk.models import registry
@@ -23,9 +24,12 @@ from tissuetalk.models.images import open_image
 from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.annotations import SCORED_KINDS, read_annotations
 from tissuetalk.models.metrics.scores import dice
+from tissuetalk.models.metrics.tables import csv_text
+from tissuetalk.models.recipe import Recipe, RecipePath
 from tissuetalk.models.segmentation.vlsm.networks import NAMES, Vlsm, build
 from tissuetalk.models.segmentation.vlsm.training import Preset, optimiser_of, settings_of, train_step
 from tissuetalk.models.segmenter import RGB, Segmenter
+from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.attributes import (
     ATTRIBUTES,
     PROMPT_IDS,
@@ -49,36 +53,48 @@ RICHEST: Final[PromptId] = "P6"
 WEIGHTS: Final = "vlsm.safetensors"
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """manifest: as for `tissuetalk evaluate`. label: canonical label of its one class."""
+class DataSet(Recipe):
+    """One set of images of one class."""
 
-    manifest: Path
-    label: Label
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    manifest: Annotated[
+        RecipePath, AfterValidator(lambda path: path / "manifest.csv" if path.is_dir() else path)
+    ]
+    """As for `tissuetalk evaluate`: a file, or the folder with ``manifest.csv``."""
+    label: Annotated[Label, BeforeValidator(Label.parse)]
+    """Canonical label of its one class."""
 
     @property
     def name(self) -> str:
         return self.manifest.parent.name if self.manifest.name == "manifest.csv" else self.manifest.stem
 
 
-@dataclass(frozen=True)
-class VlsmRecipe:
+def _here_or_on_the_hub(place: str, info: ValidationInfo) -> str:
+    folder = (info.context or {}).get("folder")
+    return str((folder / place).resolve()) if folder and (folder / place).exists() else place
+
+
+HubPlace = Annotated[str, AfterValidator(_here_or_on_the_hub)]
+"""Hub id, folder or file; relative files start at the recipe's own folder."""
+
+
+class VlsmRecipe(Recipe):
     """Everything that decides a run."""
 
-    preset: str
+    preset: Literal["vlsm"] = "vlsm"
     name: str
     network: str
     """clipseg, cris, biomedclipseg, biomedclipseg-d; or, with epochs: 0, any text-prompted model of `tissuetalk models`."""
     test: tuple[DataSet, ...]
     """Sets to score on, each on its test rows (all rows when it has none)."""
     train: tuple[DataSet, ...] = ()
-    prompt: str = RICHEST
-    """P0 to P10, or random."""
-    weights: str | None = None
-    """Hub id, folder or file, as the network wants it; relative files start at the recipe's own folder."""
-    tokenizer: str | None = None
-    decoder: str | None = None
-    """CLIPSeg's hub id or folder, whose decoder -D starts from."""
+    prompt: Literal[PromptId, "random"] = RICHEST
+    weights: HubPlace | None = None
+    """As the network wants it."""
+    tokenizer: HubPlace | None = None
+    decoder: HubPlace | None = None
+    """CLIPSeg's, whose decoder -D starts from."""
     legacy_layers: bool = False
     train_encoders: bool = False
     """False reproduces the paper: the public CLIPSeg computes its encoders without gradients."""
@@ -88,6 +104,17 @@ class VlsmRecipe:
     wrong_attributes: bool = False
     """Also ask with one attribute made wrong at a time."""
     seed: int = 7
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> Self:
+        if self.network not in NAMES and (self.epochs or self.network not in registry.MODELS):
+            raise ValueError(
+                f"network {self.network!r} cannot be trained here; choose {', '.join(NAMES)}, or with "
+                f"epochs: 0 one of {', '.join(registry.MODELS)}"
+            )
+        if self.epochs and not self.train:
+            raise ValueError("nothing to train on; give train, or epochs: 0")
+        return self
 
 
 @dataclass(frozen=True)
@@ -106,43 +133,6 @@ class Item:
 
 
 Ask = Callable[[Item, str], Mask]
-
-
-def read_recipe(path: Path, values: Mapping[str, Any]) -> VlsmRecipe:
-    """Check a recipe. Raises InvalidArgumentError naming the key that is wrong, UnknownLabelError for a label."""
-    known = {entry.name for entry in fields(VlsmRecipe)}
-    if unknown := set(values) - known:
-        raise InvalidArgumentError(
-            f"{path.name} has unknown keys {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}."
-        )
-    if missing := {"name", "network", "test"} - set(values):
-        raise InvalidArgumentError(f"{path.name} lacks {', '.join(sorted(missing))}.")
-    given = dict(values)
-    for key in ("train", "test"):
-        given[key] = tuple(_data_set(path, entry) for entry in given.get(key) or ())
-    for key in ("weights", "tokenizer", "decoder"):
-        if given.get(key) and (path.parent / str(given[key])).exists():
-            given[key] = str((path.parent / given[key]).resolve())
-    recipe = VlsmRecipe(**given)
-    if recipe.prompt not in (*PROMPT_IDS, "random"):
-        raise InvalidArgumentError(f"{path.name}: prompt is one of {', '.join(PROMPT_IDS)} or random.")
-    if recipe.settings not in ("paper", "released"):
-        raise InvalidArgumentError(f"{path.name}: settings is paper or released.")
-    if recipe.network not in NAMES and (recipe.epochs or recipe.network not in registry.MODELS):
-        raise InvalidArgumentError(
-            f"{path.name}: network {recipe.network!r} cannot be trained here; choose {', '.join(NAMES)}, or with "
-            f"epochs: 0 one of {', '.join(registry.MODELS)}."
-        )
-    if recipe.epochs and not recipe.train:
-        raise InvalidArgumentError(f"{path.name}: nothing to train on; give train, or epochs: 0.")
-    return recipe
-
-
-def _data_set(path: Path, entry: Any) -> DataSet:
-    if not isinstance(entry, dict) or set(entry) != {"manifest", "label"}:
-        raise InvalidArgumentError(f"{path.name}: a data set is written {{manifest: FILE, label: LABEL}}.")
-    manifest = (path.parent / entry["manifest"]).resolve()
-    return DataSet(manifest / "manifest.csv" if manifest.is_dir() else manifest, Label.parse(entry["label"]))
 
 
 def items_of(source: DataSet, split: str) -> list[Item]:
@@ -169,9 +159,8 @@ def prompt_text(item: Item, prompt: str, random: np.random.Generator | None = No
     return attribute_prompt(chosen, item.found, item.label, form)
 
 
-def train(path: Path, values: Mapping[str, Any], out: Path) -> Path:
+def train(recipe: VlsmRecipe, out: Path) -> Path:
     """Run a recipe and return ``out``: ``scores.csv``, and where asked ``wrong_attributes.csv``, ``log.csv`` and weights."""
-    recipe = read_recipe(path, values)
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     if recipe.network in NAMES:
@@ -184,7 +173,10 @@ def train(path: Path, values: Mapping[str, Any], out: Path) -> Path:
         )
         if recipe.epochs:
             fine_tune(recipe, model, out)
-        ask = _directly(model)
+
+        def ask(item: Item, text: str) -> Mask:
+            return model.segment(item.image(), text)
+
     else:
         ask = _through_registry(registry.load(recipe.network))
     score(recipe, ask, out)
@@ -256,13 +248,6 @@ def _batches(items: Sequence[Item], size: int, random: np.random.Generator) -> I
         yield [items[at] for at in order[start:end]]
 
 
-def _directly(model: Vlsm) -> Ask:
-    def ask(item: Item, text: str) -> Mask:
-        return model.segment(item.image(), text)
-
-    return ask
-
-
 def _through_registry(model: Segmenter) -> Ask:
     """Any text-prompted model of the server, asked with exactly the words of the prompt."""
 
@@ -289,13 +274,13 @@ def score(recipe: VlsmRecipe, ask: Ask, out: Path) -> None:
     for source in recipe.test:
         items = items_of(source, "test")
         values = [dice(ask(item, prompt_text(item, recipe.prompt)), item.mask) for item in items]
-        mean = round(float(np.mean(values)), 4) if values else None
+        mean = float(np.mean(values)) if values else None
         rows.append({"set": source.name, "prompt": recipe.prompt, "dice": mean, "n": len(values)})
         if recipe.wrong_attributes:
             changed += _wrong_rows(source, items, ask, recipe.seed)
-    _write(out / "scores.csv", rows)
+    write_whole(out / "scores.csv", csv_text(rows))
     if recipe.wrong_attributes:
-        _write(out / "wrong_attributes.csv", changed)
+        write_whole(out / "wrong_attributes.csv", csv_text(changed))
 
 
 def _wrong_rows(source: DataSet, items: Sequence[Item], ask: Ask, seed: int) -> list[dict[str, Any]]:
@@ -319,17 +304,10 @@ def _wrong_rows(source: DataSet, items: Sequence[Item], ask: Ask, seed: int) -> 
                         "set": source.name,
                         "attribute": attribute,
                         "swap": swap,
-                        "dice": round(means[0], 4),
-                        "dice_wrong": round(means[1], 4),
+                        "dice": means[0],
+                        "dice_wrong": means[1],
                         "change_percent": None if change is None else round(change, 2),
                         "n": len(before),
                     }
                 )
     return rows
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)

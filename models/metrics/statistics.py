@@ -1,8 +1,8 @@
-"""Whether a method is better than the next best one, or only looks so."""
+"""How far a mean over samples may be trusted, and whether a method is better than the next best one or only looks so."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,45 @@ from scipy import stats
 
 ROUNDING: Final = 1e-12
 """Differences between scores of 0..1 that are no larger come from arithmetic only."""
+RESAMPLES: Final = 1000
+SEED: Final = 20250620
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean and 95 % percentile interval; the limits are None where one unit cannot show any spread."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def bootstrap(
+    values: ArrayLike, groups: Sequence[str] | None = None, *, resamples: int = RESAMPLES, seed: int = SEED
+) -> Interval:
+    """Percentile bootstrap of the mean over samples.
+
+    Args:
+        values: one number per sample, at least one.
+        groups: patient or slide of every sample. Given, whole groups are drawn with replacement, because the images
+            of one patient are not independent; the mean stays the mean over samples.
+        resamples: how many draws; seed: makes the interval the same every time.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or numbers.size == 0:
+        raise ValueError("a mean needs at least one value")
+    unit = (
+        np.arange(numbers.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    )
+    sums, counts = np.bincount(unit, weights=numbers), np.bincount(unit)
+    mean, n = float(numbers.mean()), len(counts)
+    if n < 2:
+        return Interval(mean, None, None, n)
+    random = np.random.default_rng(seed)
+    drawn = (random.integers(n, size=n) for _ in range(resamples))  # one draw at a time: n may be large
+    low, high = np.percentile([sums[units].sum() / counts[units].sum() for units in drawn], [2.5, 97.5])
+    return Interval(mean, float(low), float(high), n)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from tissuetalk.models.errors import TissuetalkError, UnknownLabelError
 from tissuetalk.models.images import open_image
 from tissuetalk.models.masks.characteristics import Labels, Mask
@@ -20,11 +22,11 @@ from tissuetalk.tools.storage.features import FeatureCache
 MEMORY_BYTES = 256 * 2**20
 
 
-class Asking:
+class ModelUnderTest:
     """One model asked about many images; features of the last images are kept for further questions."""
 
-    def __init__(self, model: Segmenter) -> None:
-        self.model = model
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
         self.features = FeatureCache(memory_bytes=MEMORY_BYTES)
         self._reader = make_reader("rules")
 
@@ -47,19 +49,16 @@ class Asking:
         """Everything the model found. Raises UnknownLabelError when it was not made for any of it."""
         request = self.request(words)
         with open_image(image, name=image.name) as source:
-            region, scale = region_of(source, None), scale_of(source, mpp, self.model)
-            looked = segment_field(FieldOfView(source, self.model, region, scale, self.features), request)
+            region, scale = region_of(source, None), scale_of(source, mpp, self.segmenter)
+            looked = segment_field(FieldOfView(source, self.segmenter, region, scale, self.features), request)
         if not looked.found:
             reasons = "; ".join(item.reason for item in looked.refused)
-            raise UnknownLabelError(f"{words!r} cannot be asked of {self.model.card.name}: {reasons}.")
+            raise UnknownLabelError(f"{words!r} cannot be asked of {self.segmenter.card.name}: {reasons}.")
         return looked
 
     def segment_image(self, image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]:
-        """One mask of everything found; objects stay apart where only one target has them."""
+        """One mask of everything found; objects stay apart where only one target has them. Both [H, W]."""
         found = self.look(image, words, mpp).found
         if len(found) == 1:
             return found[0].mask, found[0].instances
-        united: Mask = found[0].mask.copy()
-        for each in found[1:]:
-            united |= each.mask
-        return united, None
+        return np.any([each.mask for each in found], axis=0), None
