@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tissuetalk.models.datasets.augment import Strength, affine, colours, warp
-from tissuetalk.models.datasets.counterexamples import counterexamples
-from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, UNKNOWN
+from tissuetalk.models.datasets.augment import Strength, affine, colours, counterexamples, warp
+from tissuetalk.models.datasets.example import (
+    BACKGROUND,
+    FOREGROUND,
+    UNKNOWN,
+    core_distance,
+    from_instances,
+    split_touching,
+)
 from tissuetalk.models.datasets.manifest import microns_per_pixel, read_manifest
-from tissuetalk.models.datasets.objects import core_distance, from_instances, split_touching
 from tissuetalk.models.datasets.sources import SOURCES, load
 from tissuetalk.models.datasets.wordings import LEVELS, targets, wordings
 from tissuetalk.models.errors import InvalidArgumentError

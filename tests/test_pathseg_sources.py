@@ -14,12 +14,17 @@ from pathseg_files import MAKERS, image, mask, two
 from typer.testing import CliRunner
 
 from tissuetalk.models.datasets.example import FOREGROUND
-from tissuetalk.models.datasets.manifest import read_manifest
-from tissuetalk.models.datasets.pathseg.examples import examples
-from tissuetalk.models.datasets.pathseg.prepare import prepare, read_source
+from tissuetalk.models.datasets.manifest import draw_subset, read_manifest
+from tissuetalk.models.datasets.pathseg.prepare import (
+    examples,
+    overlap,
+    patches,
+    prepare,
+    random_split,
+    read_source,
+    windows,
+)
 from tissuetalk.models.datasets.pathseg.source import source_named, sources
-from tissuetalk.models.datasets.pathseg.standardise import overlap, patches, random_split, windows
-from tissuetalk.models.datasets.subset import draw_subset
 from tissuetalk.models.errors import BadRequestError, InvalidArgumentError, UnreadableImageError
 from tissuetalk.models.metrics.annotations import read_annotations
 from tissuetalk.prompts.taxonomy import is_label

@@ -7,33 +7,49 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import yaml
 from scipy import ndimage
+from skimage.color import rgb2hed
 
-from tissuetalk.models.datasets.brecahad import brecahad
-from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, UNKNOWN, Example, Labelled
+from tissuetalk.models.datasets.example import (
+    BACKGROUND,
+    FOREGROUND,
+    UNKNOWN,
+    Example,
+    Instances,
+    Labelled,
+    Pixels,
+    core_distance,
+    from_instances,
+    region,
+    split_touching,
+)
 from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
-from tissuetalk.models.datasets.objects import from_instances, split_touching
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmentation.pathsegmentor.targets import TARGET_MPP
 
-EBHI_MPP = 1.2
+EBHI_MPP: Final = 1.2
 """Assumed: crypts are about 60 px wide, which is 70 µm."""
-DSB_MPP = 0.3
+DSB_MPP: Final = 0.3
 """Assumed: nuclei are about 22 px wide, which is 7 µm."""
-BREAKHIS_MPP = 0.35
-REGION_STORE_MPP = 0.8
+CAMELYON_MPP: Final = 1.0
+PUMA_MPP: Final = 0.23
+BREAKHIS_MPP: Final = 0.35
+BRECAHAD_MPP: Final = 0.25
+REGION_STORE_MPP: Final = 0.8
 """Regions are kept a little finer than they are read, so that enlarging them stays sharp."""
 
-TYPED = ("tumour nuclei", "non-tumour nuclei", "mitosis")
+TYPED: Final = ("tumour nuclei", "non-tumour nuclei", "mitosis")
 
 
 @lru_cache(maxsize=1)
@@ -57,79 +73,46 @@ def _held_out(dataset: str, records: list[Record]) -> Callable[[Record], bool]:
     return lambda record: record.group in groups or any(part in record.image.name for part in files)
 
 
-def _each(folder: Path) -> Iterator[tuple[Record, bool]]:
+def _each(folder: Path, mpp: float | None = None) -> Iterator[tuple[Record, Example]]:
+    """Every row, and what is known of its image before anybody reads the mask. mpp: instead of the manifest's."""
     records = read_manifest(folder)
     held_out = _held_out(folder.name, records)
     for record in records:
-        yield record, held_out(record)
+        scale = mpp or record.mpp or TARGET_MPP["nuclei"]
+        image = read_rgb(record.image)
+        yield record, Example(folder.name, record.image.name, record.group, held_out(record), image, scale)
 
 
 def glands(folder: Path) -> Iterator[Example]:
     """EBHI-Seg: epithelium of six diagnoses; carcinoma is also tumour, normal mucosa has none."""
-    for record, held_out in _each(folder):
+    for record, example in _each(folder, EBHI_MPP):
         instances, _ = ndimage.label(read_mask(record) > 0)
         gland = from_instances(np.asarray(instances, np.int32))
-        targets = {"gland": gland}
-        absent: tuple[str, ...] = ("glomerulus",)
+        targets, absent = {"gland": gland}, ("glomerulus",)
         if "Adenocarcinoma" in record.note:
             targets["tumour"] = Labelled(gland.label)
         elif "Normal" in record.note:
             absent += ("tumour", *TYPED)
-        yield Example(
-            folder.name,
-            record.image.name,
-            record.group,
-            held_out,
-            read_rgb(record.image),
-            EBHI_MPP,
-            True,
-            targets,
-            absent,
-        )
+        yield replace(example, targets=targets, absent=absent)
 
 
-def _nuclei(folder: Path, *, absent: tuple[str, ...], mpp: float | None = None) -> Iterator[Example]:
-    for record, held_out in _each(folder):
-        mask = read_mask(record)
-        instances = mask if record.kind == "instance" else split_touching(mask > 0, smallest_px=9)
-        scale = mpp or record.mpp or TARGET_MPP["nuclei"]
-        yield Example(
-            folder.name,
-            record.image.name,
-            record.group,
-            held_out,
-            read_rgb(record.image),
-            scale,
-            mpp is None,
-            {"nuclei": from_instances(instances, parted=record.kind == "instance")},
-            absent,
-        )
-
-
-def dsb(folder: Path) -> Iterator[Example]:
-    """DSB 2018, purple-stained fields: all nuclei, scale unknown."""
-    yield from _nuclei(folder, absent=("glomerulus", "gland", "mitosis"), mpp=DSB_MPP)
-
-
-def tnbc(folder: Path) -> Iterator[Example]:
-    """TNBC: all nuclei of breast carcinoma, touching ones merged."""
-    yield from _nuclei(folder, absent=("glomerulus",))
-
-
-def nuinsseg(folder: Path) -> Iterator[Example]:
-    """NuInsSeg oesophagus: all nuclei of tissue without tumour, touching ones merged."""
-    yield from _nuclei(folder, absent=("glomerulus", "tumour nuclei", "tumour"))
+def _nuclei(folder: Path, absent: tuple[str, ...], mpp: float | None = None) -> Iterator[Example]:
+    """Sets that outline all nuclei. mpp: assumed, where the set does not say."""
+    for record, example in _each(folder, mpp):
+        mask, parted = read_mask(record), record.kind == "instance"
+        instances = mask if parted else split_touching(mask > 0, smallest_px=9)
+        targets = {"nuclei": from_instances(instances, parted=parted)}
+        yield replace(example, scale_known=mpp is None, targets=targets, absent=absent)
 
 
 def puma(folder: Path) -> Iterator[Example]:
     """PUMA: one field of melanoma, every nucleus outlined and typed."""
-    (record, _), *_ = _each(folder)
+    (record, example), *_ = _each(folder, PUMA_MPP)
     instances = read_mask(record)
     with (folder / "types.csv").open(encoding="utf-8") as lines:
         types = {int(row["label"]): row["type"] for row in csv.DictReader(lines)}
     tumour = np.isin(instances, [label for label, kind in types.items() if kind == "tumor"])
-    image = read_rgb(record.image)
-    cut = round(image.shape[1] * (1 - _holdout()[folder.name]["right_part"]))
+    cut = round(instances.shape[1] * (1 - _holdout()[folder.name]["right_part"]))
     for held_out, part in ((False, np.s_[:, :cut]), (True, np.s_[:, cut:])):
         inside = instances[part]
         targets = {
@@ -137,73 +120,46 @@ def puma(folder: Path) -> Iterator[Example]:
             "tumour nuclei": from_instances(np.where(tumour[part], inside, 0)),
             "non-tumour nuclei": from_instances(np.where(tumour[part], 0, inside)),
         }
-        yield Example(
-            folder.name,
-            record.image.name,
-            record.group,
-            held_out,
-            image[part],
-            0.23,
-            True,
-            targets,
-            ("glomerulus", "gland"),
-        )
+        absent = ("glomerulus", "gland")
+        yield replace(example, held_out=held_out, image=example.image[part], targets=targets, absent=absent)
 
 
 def tumour_regions(folder: Path) -> Iterator[Example]:
     """BCSS, CAMELYON and OCDC: the tumour against everything else."""
     split = _holdout()[folder.name].get("right_part")
-    default = {"camelyon-node-tumour": 1.0}.get(folder.name)
-    for record, held_out in _each(folder):
-        scale = default or record.mpp or TARGET_MPP["tumour"]
-        image, label = (
-            read_rgb(record.image),
-            np.where(read_mask(record) > 0, FOREGROUND, BACKGROUND).astype(np.uint8),
-        )
+    for record, example in _each(folder, CAMELYON_MPP if folder.name.startswith("camelyon") else None):
+        scale = example.mpp if record.mpp else TARGET_MPP["tumour"]
+        image, mask = example.image, (read_mask(record) > 0).astype(np.uint8)
         if (shrink := scale / REGION_STORE_MPP) < 1:
             size = (round(image.shape[1] * shrink), round(image.shape[0] * shrink))
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-            label = np.asarray(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+            mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
             scale = REGION_STORE_MPP
-        cut = round(image.shape[1] * (1 - split)) if split else 0
-        parts = ((False, np.s_[:, :cut]), (True, np.s_[:, cut:])) if split else ((held_out, np.s_[:, :]),)
-        for out, part in parts:
-            yield Example(
-                folder.name,
-                record.image.name,
-                record.group,
-                out,
-                image[part],
-                scale,
-                True,
-                {"tumour": Labelled(label[part])},
-                ("glomerulus",),
-            )
+        whole = replace(
+            example, image=image, mpp=scale, targets={"tumour": region(mask)}, absent=("glomerulus",)
+        )
+        if not split:
+            yield whole
+            continue
+        cut = round(image.shape[1] * (1 - split))
+        for held_out, part in ((False, np.s_[:, :cut]), (True, np.s_[:, cut:])):
+            targets = {"tumour": region(mask[part])}
+            yield replace(whole, held_out=held_out, image=image[part], targets=targets)
 
 
 def glomeruli(folder: Path) -> Iterator[Example]:
     """AIDPATH: glomeruli in PAS-stained kidney biopsies; one mask on blank glass is left out."""
-    for record, held_out in _each(folder):
+    for record, example in _each(folder):
         if record.image.stem == "10179":
             continue
         size = (512, 512)
-        image = np.asarray(cv2.resize(read_rgb(record.image), size, interpolation=cv2.INTER_AREA), np.uint8)
+        image = np.asarray(cv2.resize(example.image, size, interpolation=cv2.INTER_AREA), np.uint8)
         mask = cv2.resize((read_mask(record) > 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        instances, _ = ndimage.label(mask)
-        yield Example(
-            folder.name,
-            record.image.name,
-            record.group,
-            held_out,
-            image,
-            1.0,
-            True,
-            {"glomerulus": from_instances(np.asarray(instances, np.int32))},
-            ("tumour", "gland", *TYPED),
-        )
+        targets = {"glomerulus": from_instances(np.asarray(ndimage.label(mask)[0], np.int32))}
+        yield replace(example, image=image, mpp=1.0, targets=targets, absent=("tumour", "gland", *TYPED))
 
 
-_PATCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+_PATCHES: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "ADI": ((), ("tumour", "gland", "glomerulus")),
     "LYM": ((), ("tumour", "gland", "glomerulus")),
     "MUS": ((), ("tumour", "gland", "glomerulus")),
@@ -221,34 +177,91 @@ _PATCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 def patches(folder: Path) -> Iterator[Example]:
     """Patch classes without outlines: they teach presence and absence. LC25000 has no licence and is left out."""
-    for record, held_out in _each(folder):
+    for record, example in _each(folder):
         if "lc25000" in record.note or record.mask_class not in _PATCHES:
             continue
         present, absent = _PATCHES[record.mask_class]
-        image = read_rgb(record.image)
-        scale = record.mpp or BREAKHIS_MPP
-        unknown = np.full(image.shape[:2], UNKNOWN, np.uint8)
+        unknown = np.full(example.image.shape[:2], UNKNOWN, np.uint8)
         targets = {target: Labelled(unknown, present=True) for target in present}
-        yield Example(
-            folder.name,
-            record.image.name,
-            record.group,
-            held_out,
-            image,
-            scale,
-            record.mpp is not None,
-            targets,
-            absent,
-        )
+        known, mpp = record.mpp is not None, record.mpp or BREAKHIS_MPP
+        yield replace(example, mpp=mpp, scale_known=known, targets=targets, absent=absent)
 
 
-SOURCES: dict[str, Callable[[Path], Iterator[Example]]] = {
+BOXED_NUCLEI: Final = ("tumor_nuclei", "non_tumor_nuclei", "mitosis", "apoptosis")
+PALE_QUANTILE: Final = 0.35
+"""The palest third of a field (by haematoxylin) is certainly no nucleus."""
+RING_PX: Final = 4
+
+
+def brecahad(folder: Path) -> Iterator[Example]:
+    """BreCaHAD: each box becomes its LiteMedSAM outline where there is one, else the ellipse inside it.
+
+    Not every nucleus is boxed: outside the boxes only pale pixels and a thin ring around each object are background; the
+    rest is unknown. Mitoses were searched for everywhere, so what is not boxed as one is background.
+    """
+    boxes: dict[str, list[tuple[str, list[float]]]] = defaultdict(list)
+    with (folder / "boxes.csv").open(encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            values = [float(row[key]) for key in ("x_center", "y_center", "width", "height")]
+            boxes[row["file"]].append((row["type"].lower(), values))
+    for record, example in _each(folder, BRECAHAD_MPP):
+        pseudo = folder / "pseudo_masks" / f"{record.image.stem}.png"
+        drawn = cv2.imread(str(pseudo), cv2.IMREAD_UNCHANGED) if pseudo.is_file() else None
+        here = boxes[record.image.relative_to(folder).as_posix()]
+        instances, kinds = _objects(here, drawn, example.image.shape[:2])
+        targets = _boxed_targets(example.image, instances, kinds)
+        yield replace(example, targets=targets, absent=("glomerulus",))
+
+
+def _objects(
+    boxes: list[tuple[str, list[float]]], drawn: Any, shape: tuple[int, ...]
+) -> tuple[Instances, list[str]]:
+    instances = np.zeros(shape, np.int32)
+    kinds = [""]
+    for kind, (x, y, width, height) in boxes:
+        if kind not in BOXED_NUCLEI:
+            continue
+        ellipse = np.zeros(shape, np.uint8)
+        axes = (max(1, round(width / 2)), max(1, round(height / 2)))
+        cv2.ellipse(ellipse, (round(x), round(y)), axes, 0, 0, 360, 1, -1)
+        area = ellipse > 0
+        if drawn is not None and (inside := drawn[area][drawn[area] > 0]).size > 0.5 * area.sum():
+            area = drawn == np.bincount(inside).argmax()
+        kinds.append(kind)
+        instances[area] = len(kinds) - 1
+    return instances, kinds
+
+
+def _boxed_targets(image: Pixels, instances: Instances, kinds: list[str]) -> dict[str, Labelled]:
+    haematoxylin = cv2.GaussianBlur(rgb2hed(image)[..., 0].astype(np.float32), (0, 0), 2)
+    pale = haematoxylin < np.quantile(haematoxylin, PALE_QUANTILE)
+    ring = cv2.dilate((instances > 0).astype(np.uint8), np.ones((2 * RING_PX + 1,) * 2, np.uint8)) > 0
+    partial = np.where(pale | ring, BACKGROUND, UNKNOWN).astype(np.uint8)
+    kind = np.array(kinds)[instances]
+
+    def labelled(wanted: tuple[str, ...], unsure: tuple[str, ...], elsewhere: Pixels) -> Labelled:
+        label = elsewhere.copy()
+        label[instances > 0] = BACKGROUND
+        label[np.isin(kind, unsure)] = UNKNOWN
+        chosen = np.isin(kind, wanted)
+        label[chosen] = FOREGROUND
+        return Labelled(label, core_distance(np.where(chosen, instances, 0).astype(np.int32)))
+
+    return {
+        "nuclei": labelled(BOXED_NUCLEI, (), partial),
+        "tumour nuclei": labelled(("tumor_nuclei",), ("mitosis",), partial),
+        "non-tumour nuclei": labelled(("non_tumor_nuclei",), (), partial),
+        "mitosis": labelled(("mitosis",), (), np.zeros_like(partial)),
+    }
+
+
+SOURCES: Final[Mapping[str, Callable[[Path], Iterator[Example]]]] = {
     "ebhi-seg-glands": glands,
-    "dsb2018-histology": dsb,
-    "tnbc-nuclei": tnbc,
-    "nuinsseg-oesophagus": nuinsseg,
+    "dsb2018-histology": partial(_nuclei, absent=("glomerulus", "gland", "mitosis"), mpp=DSB_MPP),
+    "tnbc-nuclei": partial(_nuclei, absent=("glomerulus",)),
+    "nuinsseg-oesophagus": partial(_nuclei, absent=("glomerulus", "tumour nuclei", "tumour")),
     "puma-melanoma-sample": puma,
-    "brecahad-typed-nuclei": lambda folder: brecahad(folder, held_out=set(_holdout()[folder.name]["groups"])),
+    "brecahad-typed-nuclei": brecahad,
     "bcss-breast-tumour": tumour_regions,
     "camelyon-node-tumour": tumour_regions,
     "ocdc-oral-tumour": tumour_regions,

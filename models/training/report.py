@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from tissuetalk.models.datasets.counterexamples import blank_pictures
+from tissuetalk.models.datasets.augment import blank_pictures
 from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example
 from tissuetalk.models.segmentation.pathsegmentor.presence import (
     ANY,

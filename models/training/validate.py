@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example, Labelled
+from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example, Labelled, from_instances
 from tissuetalk.models.datasets.manifest import read_manifest, read_mask, read_rgb
-from tissuetalk.models.datasets.objects import from_instances
 from tissuetalk.models.datasets.sources import SOURCES, load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, TileFeatures

@@ -48,13 +48,14 @@ def prepare(
     """Bring a source to 40x and 1024 px patches; writes manifest.csv, train.csv and test.csv."""
     from dataclasses import asdict
 
+    from tissuetalk.models.control import Control
     from tissuetalk.models.datasets.pathseg.prepare import prepare as run
     from tissuetalk.server.commands.printing import image_progress
 
     if (out / "manifest.csv").exists():
         raise InvalidArgumentError(f"{out} holds a manifest already; choose a new folder.")
     with image_progress(json_) as progress:
-        done = run(source, folder, out, limit=limit, progress=progress)
+        done = run(source, folder, out, limit=limit, control=Control(progress))
     if json_:
         print(json.dumps(asdict(done) | {"manifest": str(out / "manifest.csv")}, indent=1))
     else:
@@ -74,6 +75,6 @@ def subset(
     split: Annotated[str | None, typer.Option(help="Only rows of this split.")] = None,
 ) -> None:
     """A fixed share of a manifest, drawn once with a seed."""
-    from tissuetalk.models.datasets.subset import draw_subset
+    from tissuetalk.models.datasets.manifest import draw_subset
 
     print(f"{draw_subset(manifest, out, fraction=fraction, seed=seed, by=by, split=split)} images: {out}")

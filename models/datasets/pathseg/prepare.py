@@ -1,40 +1,110 @@
-"""From a source's own files to a manifest of 1024 px patches that `evaluate` and `train` read."""
+"""From a source's own files to a manifest of 1024 px patches that `evaluate` and `train` read.
+
+PathSeg's four rules hold for every image and mask: magnification, patches, size, split (A5 to A8).
+"""
 
 from __future__ import annotations
 
 import csv
+import math
+import random
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
 
-from tissuetalk.models.datasets.pathseg.arrays import conic, hdf5, matlab, pannuke
-from tissuetalk.models.datasets.pathseg.outlines import aperio, coco, outline_table
-from tissuetalk.models.datasets.pathseg.pictures import pictures
-from tissuetalk.models.datasets.pathseg.reading import Picture, Split
-from tissuetalk.models.datasets.pathseg.source import Source, source_named
-from tissuetalk.models.datasets.pathseg.standardise import SIDE_PX, Objects, Patch, patches, random_split
+from tissuetalk.models.control import Control
+from tissuetalk.models.datasets.example import Example, Instances, Labelled, Pixels, from_instances, region
+from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
+from tissuetalk.models.datasets.pathseg.formats import READERS
+from tissuetalk.models.datasets.pathseg.source import PathSegSource, Picture, Split, source_named
 from tissuetalk.models.errors import WorkspaceUnwritableError
 
-READERS: Final[Mapping[str, Callable[[Source, Path], Iterator[Picture]]]] = {
-    "pictures": pictures,
-    "conic": conic,
-    "pannuke": pannuke,
-    "matlab": matlab,
-    "hdf5": hdf5,
-    "aperio": aperio,
-    "outline-table": outline_table,
-    "coco": coco,
-}
+COMMON_MAGNIFICATION: Final = 40.0
+COMMON_MPP: Final = 0.25
+"""µm per pixel at 40x."""
+KEPT_WHOLE_PX: Final = 1500
+SIDE_PX: Final = 1024
+TEST_SHARE: Final = 0.2
+SPLIT_SEED: Final = 2025
+
 COLUMNS: Final = (
     "file", "mask", "mask_kind", "mask_class", "n_instances", "split", "group", "organ", "stain", "magnification",
     "mpp_um", "width", "height", "source", "absent", "note",
 )  # fmt: skip
+Plane = TypeVar("Plane", Pixels, Instances)
+
+
+@dataclass(frozen=True)
+class SourcePatch:
+    """A square of 1024 px cut from an image at 40x.
+
+    x, y: where it begins, and width, height: how large it was, in pixels at 40x. labels: only those with a pixel here, [H, W] object
+    numbers; a region is the one object 1.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    image: Pixels
+    labels: Mapping[str, Instances]
+
+    @property
+    def mpp_xy(self) -> tuple[float, float]:
+        """µm per pixel across and down, after the resize."""
+        return COMMON_MPP * self.width / SIDE_PX, COMMON_MPP * self.height / SIDE_PX
+
+
+def windows(length: int) -> list[tuple[int, int]]:
+    """Start and length of the patches along one side: whole up to 1500 px, else 1024 px with equal overlaps."""
+    if length <= KEPT_WHOLE_PX:
+        return [(0, length)]
+    count = math.ceil(length / SIDE_PX)
+    return [(round(k * (length - SIDE_PX) / (count - 1)), SIDE_PX) for k in range(count)]
+
+
+def overlap(length: int) -> float:
+    """Pixels that neighbouring windows share; 0 for a side that is kept whole."""
+    count = len(windows(length))
+    return (SIDE_PX * count - length) / (count - 1) if count > 1 else 0.0
+
+
+def patches(image: Pixels, labels: Mapping[str, Instances], magnification: float) -> Iterator[SourcePatch]:
+    """Every patch of an image as scanned at ``magnification``: to 40x, cut, and to 1024 x 1024 px."""
+    factor = COMMON_MAGNIFICATION / magnification
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    image = _resized(image, size)
+    labels = {label: _resized(plane, size) for label, plane in labels.items()}
+    for y, height in windows(image.shape[0]):
+        for x, width in windows(image.shape[1]):
+            part = np.s_[y : y + height, x : x + width]
+            inside = {label: plane[part] for label, plane in labels.items() if plane[part].any()}
+            kept = {label: _resized(plane, (SIDE_PX, SIDE_PX)) for label, plane in inside.items()}
+            yield SourcePatch(x, y, width, height, _resized(image[part], (SIDE_PX, SIDE_PX)), kept)
+
+
+def _resized(plane: Plane, size: tuple[int, int]) -> Plane:
+    """Images bilinear, object numbers nearest. size: width, height."""
+    if plane.shape[:2] == size[::-1]:
+        return plane
+    if plane.ndim == 3:
+        return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR), plane.dtype)
+    # OpenCV has no nearest-neighbour resize for int32; float32 holds object numbers exactly
+    moved: Any = cv2.resize(plane.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(moved, plane.dtype)
+
+
+def random_split(names: Sequence[str], *, seed: int = SPLIT_SEED) -> dict[str, Split]:
+    """Four fifths train, one fifth test, whole source images; the same for the same names in any order."""
+    ordered = sorted(set(names))
+    chosen = set(random.Random(seed).sample(ordered, round(TEST_SHARE * len(ordered))))
+    return {name: "test" if name in chosen else "train" for name in ordered}
 
 
 @dataclass(frozen=True)
@@ -48,7 +118,7 @@ class Prepared:
     labels: tuple[str, ...]
 
 
-def read_source(source: Source, folder: Path) -> list[Picture]:
+def read_source(source: PathSegSource, folder: Path) -> list[Picture]:
     """All images of a source with their split: the published one, else four fifths train, or all for testing."""
     found = list(READERS[source.format](source, folder))
     drawn = random_split([picture.name for picture in found])
@@ -58,7 +128,7 @@ def read_source(source: Source, folder: Path) -> list[Picture]:
             return "test"
         return drawn[picture.name] if picture.split is None else picture.split
 
-    return [Picture(p.name, p.group, split_of(p), p.known, p.read) for p in found]
+    return [replace(picture, split=split_of(picture)) for picture in found]
 
 
 def prepare(
@@ -67,7 +137,7 @@ def prepare(
     out: Path,
     *,
     limit: int | None = None,
-    progress: Callable[[float, str], None] = lambda done, what: None,
+    control: Control = Control(),
 ) -> Prepared:
     """Write patches, masks and ``manifest.csv`` (all), ``train.csv`` and ``test.csv`` of one source.
 
@@ -82,7 +152,8 @@ def prepare(
         for part in ("images", "masks"):
             (out / part).mkdir(parents=True, exist_ok=True)
         for done, picture in enumerate(found):
-            progress(done / len(found), picture.name)
+            control.check()
+            control.report(done / len(found), picture.name)
             read = picture.read()
             for patch in patches(read.image, read.labels, source.magnification):
                 n_patches += 1
@@ -105,7 +176,9 @@ def prepare(
     return Prepared(len(found), n_patches, len(rows), n_test, labels)
 
 
-def _written(out: Path, source: Source, picture: Picture, patch: Patch) -> Iterator[dict[str, Any]]:
+def _written(
+    out: Path, source: PathSegSource, picture: Picture, patch: SourcePatch
+) -> Iterator[dict[str, Any]]:
     """Write a patch and its masks, and give a row for each label on it."""
     if not patch.labels:
         return
@@ -137,7 +210,7 @@ def _written(out: Path, source: Source, picture: Picture, patch: Patch) -> Itera
         }
 
 
-def _save_mask(path: Path, numbers: Objects, *, instances: bool) -> int:
+def _save_mask(path: Path, numbers: Instances, *, instances: bool) -> int:
     """16-bit object numbers from 1, or 0 and 255; returns how many objects there are."""
     if not instances:
         _save(path, np.where(numbers > 0, 255, 0).astype(np.uint8))
@@ -153,3 +226,30 @@ def _save(path: Path, pixels: Any) -> None:
     if not encoded:
         raise OSError(f"{path.name} could not be written")
     path.write_bytes(data.tobytes())
+
+
+def examples(manifest: Path) -> Iterator[Example]:
+    """Every patch of a prepared manifest, read when reached; ``targets`` are keyed by canonical label.
+
+    Labels that the source looked for and that have no pixel on the patch are ``absent``; all others are unknown.
+    """
+    path = manifest / "manifest.csv" if manifest.is_dir() else manifest
+    for image, members in groupby(read_manifest(path), key=lambda record: record.image):
+        records = list(members)
+        first = records[0]
+        yield Example(
+            first.source or path.parent.name,
+            image.name,
+            first.group,
+            first.split == "test",
+            read_rgb(image),
+            first.mpp or 0.25,
+            first.mpp is not None,
+            {record.mask_class: _labelled(record) for record in records},
+            first.absent,
+        )
+
+
+def _labelled(record: Record) -> Labelled:
+    numbers = read_mask(record)
+    return from_instances(numbers, parted=True) if record.kind == "instance" else region(numbers)
