@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed.
 
 `python -m benchmarks EXPERIMENT …`: one experiment with arguments of its own (`--help` lists them): planted, planted-objects,
-calibrate.
+calibrate, report, card.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ NAMES = ("first_answer", "overhead", "connecting", "memory", "explaining", "stru
 WITH_EXTRAS = ("backends", "slides")
 """Run only when named: they need the weights of LiteMedSAM, or `tissuetalk[ray]` and many minutes."""
 
-EXPERIMENTS = ("planted", "planted-objects", "calibrate")
-"""Scripts with arguments: what explanations find of what was planted, and the curves of reliability."""
+EXPERIMENTS = {
+    "planted": "planted",
+    "planted-objects": "planted_objects",
+    "calibrate": "calibrate",
+    "report": "report",
+    "card": "model_card",
+}
+"""Scripts with arguments: what explanations find of what was planted, the curves of reliability, and scores and card of
+weights; each with its module."""
 
 
 def main(names: list[str]) -> int:
@@ -31,7 +38,7 @@ def main(names: list[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1] in EXPERIMENTS:
-        import_module(f"benchmarks.{sys.argv[1].replace('-', '_')}").main(sys.argv[2:])
+        import_module(f"benchmarks.{EXPERIMENTS[sys.argv[1]]}").main(sys.argv[2:])
         sys.exit()
     if unknown := set(sys.argv[1:]) - {*NAMES, *WITH_EXTRAS}:
         sys.exit(

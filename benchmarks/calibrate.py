@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from benchmarks.held_out import EVALUATION_ONLY, held_out
 from tissuetalk.models import registry
 from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example
 from tissuetalk.models.datasets.wordings import rephrasings
@@ -28,7 +29,7 @@ from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
 from tissuetalk.models.segmenter import RGB, Context, Segmenter
-from tissuetalk.models.training.validate import EVALUATION_ONLY, ask, held_out
+from tissuetalk.models.training.ablation import ask
 from tissuetalk.tools.answers import reliability
 from tissuetalk.tools.answers.reliability import Signal
 from tissuetalk.tools.explain import perturbations, windows

@@ -11,7 +11,7 @@ import torch
 
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
 from tissuetalk.models.segmenter import Context, Prompt
-from tissuetalk.models.training.validate import ask
+from tissuetalk.models.training.ablation import ask
 from tissuetalk.prompts.names import prompt_of
 
 WORDS = (

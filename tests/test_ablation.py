@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.training.ablate import ablate
+from tissuetalk.models.training.ablation import ablate
 
 RECIPES = Path(__file__).parent.parent / "models" / "recipes"
 

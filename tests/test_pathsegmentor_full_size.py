@@ -25,11 +25,18 @@ from tissuetalk.models.segmentation.pathsegmentor.clip_tower import ClipTower
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
 from tissuetalk.models.segmentation.pathsegmentor.tokens import label_sentence, padded, word_pieces
 from tissuetalk.models.segmenter import Context, Prompt
-from tissuetalk.models.training.base_data import TripleSampler, triples
-from tissuetalk.models.training.base_losses import at_points, best_query, supervised, uncertain_points
-from tissuetalk.models.training.base_recipe import BaseRecipe, read_base_recipe
-from tissuetalk.models.training.base_train import parameter_groups, schedule, train_base
+from tissuetalk.models.training.base import (
+    at_points,
+    best_query,
+    schedule,
+    supervised,
+    uncertain_points,
+)
+from tissuetalk.models.training.loop import parameter_groups
+from tissuetalk.models.training.recipes import BaseRecipe
+from tissuetalk.models.training.triples import TripleBatch, TripleSampler, triples
 from tissuetalk.server.commands.command_line import app
+from tissuetalk.tools.train.recipes import run_recipe
 
 RECIPES = Path(__file__).parent.parent / "models" / "recipes" / "base"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "nuclei", "##-", "level", "-", "tumor", "in", "breast"]
@@ -38,7 +45,7 @@ GLAND, TUMOR = "colon-tissue-gland", "breast-nuclei-tumor"
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
-    assert read_base_recipe(path).config.queries > 0
+    assert BaseRecipe.read(path).config.queries > 0
 
 
 def drawn(folder: Path) -> Path:
@@ -74,7 +81,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = folder / "recipe.yaml"
     for steps in (30, 60):
         recipe.write_text(yaml.safe_dump(values | {"steps": steps}))
-        train_base(recipe, out=folder / "run")
+        run_recipe(recipe, folder / "run")
     return folder / "run"
 
 
@@ -160,7 +167,7 @@ def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_recipe_s_mistakes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     for values, told in (
-        ({"name": "x", "manifests": ["m.csv"], "rate": 1}, "unknown keys rate"),
+        ({"name": "x", "manifests": ["m.csv"], "rate": 1}, "unknown key rate"),
         ({"name": "x"}, "lacks manifests"),
         ({"name": "x", "manifests": ["m.csv"], "side_px": 100}, "multiple of 32"),
         ({"name": "x", "manifests": ["m.csv"], "model": {"wings": 2}}, "wings"),
@@ -168,11 +175,16 @@ def test_a_recipe_s_mistakes_are_named(tmp_path: Path) -> None:
     ):
         path.write_text(yaml.safe_dump(values))
         with pytest.raises(InvalidArgumentError, match=told):
-            read_base_recipe(path)
+            BaseRecipe.read(path)
 
 
 def recipe(**changes: object) -> BaseRecipe:
-    return BaseRecipe("t", (Path("m.csv"),), points=64, **changes)  # type: ignore[arg-type]
+    return BaseRecipe.model_validate({"name": "t", "manifests": (Path("m.csv"),), "points": 64} | changes)
+
+
+def asked(truth: torch.Tensor, shown: float, counts: float) -> TripleBatch:
+    """A tile whose pixels and words are not looked at."""
+    return TripleBatch(truth, truth, torch.tensor([shown]), torch.tensor([counts]), truth, truth)
 
 
 def test_a_perfect_mask_costs_nothing_and_its_query_is_chosen() -> None:
@@ -186,19 +198,19 @@ def test_a_perfect_mask_costs_nothing_and_its_query_is_chosen() -> None:
     assert best_query(answers, torch.zeros(1, 3), truth, points).tolist() == [1]
     whole = recipe(full_image_loss=True)
     draw = torch.Generator().manual_seed(0)
-    sentence, scale, shown = classes[:, 1], torch.tensor(5.0), torch.ones(1)
-    loss, parts = supervised([answers] * 2, sentence, scale, truth, shown, shown, whole, draw)
+    sentence, scale = classes[:, 1], torch.tensor(5.0)
+    there, lost = asked(truth, 1, 1), asked(truth, 0, 0)
+    loss, parts = supervised([answers] * 2, sentence, scale, there, whole, draw)
     assert parts["bce"] == pytest.approx(0, abs=1e-6)
     assert parts["dice"] == pytest.approx(0, abs=1e-6)
     assert float(loss) == pytest.approx(0, abs=1e-3)
-    wrong, _ = supervised([answers] * 2, classes[:, 0], scale, truth, shown, shown, whole, draw)
+    wrong, _ = supervised([answers] * 2, classes[:, 0], scale, there, whole, draw)
     assert float(wrong) > 10
-    lost = torch.zeros(1)
-    nothing, _ = supervised([answers], classes[:, 0], scale, truth, lost, lost, whole, draw)
+    nothing, _ = supervised([answers], classes[:, 0], scale, lost, whole, draw)
     assert float(nothing) == 0
-    empty = torch.zeros(1, 32, 32)
-    silent, _ = supervised([answers], classes[:, 0], scale, empty, lost, torch.ones(1), whole, draw)
-    loud, _ = supervised([answers], classes[:, 1], scale, empty, lost, torch.ones(1), whole, draw)
+    empty = asked(torch.zeros(1, 32, 32), 0, 1)
+    silent, _ = supervised([answers], classes[:, 0], scale, empty, whole, draw)
+    loud, _ = supervised([answers], classes[:, 1], scale, empty, whole, draw)
     assert float(silent) < 0.1
     assert float(loud) > 1
 
@@ -207,7 +219,7 @@ def test_now_and_then_something_absent_is_asked_for(tmp_path: Path) -> None:
     manifest = drawn(tmp_path)
     header, *rows = manifest.read_text().splitlines()
     manifest.write_text("\n".join([f"{header},absent", *(f"{row},colon-nuclei-dead" for row in rows)]) + "\n")
-    asked = BaseRecipe("t", (manifest,), batch=8, side_px=64, absent_share=0.5)
+    asked = BaseRecipe(name="t", manifests=(manifest,), batch=8, side_px=64, absent_share=0.5)
     batch = TripleSampler(triples(asked), asked, lambda sentences: padded([[1]] * len(sentences))).batch(0)
     assert 0 < batch.shown.sum() < 8
     assert torch.equal(batch.counts, torch.ones(8))

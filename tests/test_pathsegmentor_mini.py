@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from skimage import data as photographs
 
+from benchmarks.held_out import score, spread
 from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.errors import ModelUnavailableError
@@ -23,7 +24,7 @@ from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSent
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
 from tissuetalk.models.segmentation.pathsegmentor.weights import save_mini
 from tissuetalk.models.segmenter import Context
-from tissuetalk.models.training.validate import ask, score, spread
+from tissuetalk.models.training.ablation import ask
 from tissuetalk.prompts.names import prompt_of
 
 SAMPLES = Path(__file__).parent.parent / "models" / "datasets" / "samples"
@@ -56,7 +57,7 @@ def test_words_find_what_experts_outlined_on_patients_never_seen(
     examples = _held_out(dataset)
     assert examples
     for example in examples:
-        assert score(model, example, target, example.targets[target]).dice > least
+        assert score(model, example, target, example.targets[target]).mask.dice > least
 
 
 def test_new_wordings_hardly_move_the_mask(model: MiniSegmenter) -> None:

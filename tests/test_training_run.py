@@ -18,9 +18,10 @@ from tissuetalk.models.datasets.example import UNKNOWN, Example, Labelled
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini
-from tissuetalk.models.training.recipe import Recipe, read_recipe
+from tissuetalk.models.training.mini import objective
+from tissuetalk.models.training.recipes import MiniRecipe
 from tissuetalk.models.training.sampler import Sampler
-from tissuetalk.models.training.train import objective, train
+from tissuetalk.tools.train.recipes import run_recipe
 
 RECIPES = Path(__file__).parent.parent / "models" / "recipes"
 TINY = MiniConfig((8, 8, 16, 16, 16), (0, 0, 1, 0, 0), (8, 8, 8, 8, 8), hidden=16, queries=4)
@@ -28,13 +29,13 @@ TINY = MiniConfig((8, 8, 16, 16, 16), (0, 0, 1, 0, 0), (8, 8, 8, 8, 8), hidden=1
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
-    assert read_recipe(path).steps > 0
+    assert MiniRecipe.read(path).steps > 0
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"lerning_rate": 1}, "unknown keys lerning_rate"),
+        ({"lerning_rate": 1}, "unknown key lerning_rate"),
         ({"mix": {"glas/gland": 1}}, "not data set/target"),
         ({"name": None}, "lacks"),
     ],
@@ -45,12 +46,12 @@ def test_wrong_recipes_are_refused_with_the_key(tmp_path: Path, change: dict[str
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(InvalidArgumentError, match=told):
-        read_recipe(path)
+        MiniRecipe.read(path)
     with pytest.raises(InvalidArgumentError, match="no recipe"):
-        read_recipe(tmp_path / "none.yaml")
+        MiniRecipe.read(tmp_path / "none.yaml")
 
 
-def _recipe(**changes: object) -> Recipe:
+def _recipe(**changes: object) -> MiniRecipe:
     values: dict[str, object] = {
         "name": "t",
         "data_root": Path(),
@@ -58,10 +59,10 @@ def _recipe(**changes: object) -> Recipe:
         "batch": 3,
         "crop_px": 64,
     }
-    return Recipe(**(values | changes))  # type: ignore[arg-type]
+    return MiniRecipe.model_validate(values | changes)
 
 
-def _sampler(recipe: Recipe, *examples: Example) -> Sampler:
+def _sampler(recipe: MiniRecipe, *examples: Example) -> Sampler:
     rng = np.random.default_rng(0)
     bank = {level: rng.normal(size=(4, 384)).astype(np.float32) for level in ("low", "medium", "high")}
     return Sampler(examples, recipe, {"nuclei": bank, "glomerulus": bank})
@@ -134,7 +135,7 @@ def test_a_killed_run_goes_on_and_ends_in_weights_that_load(tmp_path: Path) -> N
     values |= {"threads": 1}
     path, out = tmp_path / "smoke.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(values))
-    code = "import sys; from pathlib import Path; from tissuetalk.models.training.train import train; train(Path(sys.argv[1]), out=Path(sys.argv[2]))"
+    code = "import sys; from pathlib import Path; from tissuetalk.tools.train.recipes import run_recipe; run_recipe(Path(sys.argv[1]), Path(sys.argv[2]))"
     process = subprocess.Popen([sys.executable, "-c", code, str(path), str(out)], stdout=subprocess.DEVNULL)
     while not (out / "log.csv").is_file() and process.poll() is None:
         time.sleep(0.02)
@@ -142,7 +143,7 @@ def test_a_killed_run_goes_on_and_ends_in_weights_that_load(tmp_path: Path) -> N
     process.wait()
     reached = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
     assert 0 < reached < 40
-    weights = train(path, out=out)
+    weights = run_recipe(path, out)
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 40
     with (out / "log.csv").open() as lines:
         assert [row["step"] for row in csv.DictReader(lines)][-1] == "40"

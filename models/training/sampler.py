@@ -14,7 +14,7 @@ from tissuetalk.models.datasets.augment import Strength, affine, colours, warp
 from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, UNKNOWN, Example, Labelled, Pixels
 from tissuetalk.models.datasets.wordings import LEVELS
 from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, TARGET_MPP
-from tissuetalk.models.training.recipe import Recipe
+from tissuetalk.models.training.recipes import MiniRecipe
 
 STRIDE = 2
 """Answers are compared at the model's own stride."""
@@ -48,7 +48,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CropTruth:
     """What is right for one target on one crop, at the model's stride."""
 
     mask: NDArray[np.float32]
@@ -67,7 +67,7 @@ class Sampler:
     def __init__(
         self,
         examples: Sequence[Example],
-        recipe: Recipe,
+        recipe: MiniRecipe,
         sentences: dict[str, dict[str, NDArray[np.float32]]],
     ) -> None:
         self.recipe, self.sentences, self.strength = recipe, sentences, Strength()
@@ -152,13 +152,13 @@ class Sampler:
             return float(np.clip(x, 0, width)), float(np.clip(y, 0, height))
         return float(rng.uniform(0.15, 0.85) * width), float(rng.uniform(0.15, 0.85) * height)
 
-    def _answer(self, example: Example, target: str, matrix: NDArray[np.float32]) -> Answer:
+    def _answer(self, example: Example, target: str, matrix: NDArray[np.float32]) -> CropTruth:
         side, small = self.recipe.crop_px, self.recipe.crop_px // STRIDE
         labelled = example.targets.get(target)
         if labelled is None:
             nothing = np.zeros((small, small), np.float32)
             certain = target in example.absent
-            return Answer(nothing, nothing + certain, nothing, False, 0.0 if certain else None)
+            return CropTruth(nothing, nothing + certain, nothing, False, 0.0 if certain else None)
         label = warp(labelled.label, matrix, side, smooth=False)
         mask = _shrink((label == FOREGROUND).astype(np.float32))
         known = (_shrink((label == UNKNOWN).astype(np.float32)) == 0).astype(np.float32)
@@ -166,7 +166,7 @@ class Sampler:
         if labelled.distance is not None:
             depth = warp(labelled.distance, matrix, side, smooth=True).astype(np.float32)
             distance = _shrink(depth) / np.float32(255)
-        return Answer(
+        return CropTruth(
             mask,
             known,
             distance,

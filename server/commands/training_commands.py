@@ -29,20 +29,9 @@ def train(
     """Train a model from a recipe; start again to go on where it stopped."""
     if not recipe.is_file():
         raise InvalidArgumentError(f"no recipe at {recipe}; examples lie in models/recipes.")
-    from tissuetalk.models.training.preset import preset_of
-    from tissuetalk.tools.train.recipes import TRAINERS, run_recipe
+    from tissuetalk.tools.train.recipes import run_recipe
 
-    if preset_of(recipe) in TRAINERS:
-        print(run_recipe(recipe, out))
-        return
-    if preset_of(recipe) == "base":
-        from tissuetalk.models.training.base_train import train_base
-
-        print(train_base(recipe, out=out))
-        return
-    from tissuetalk.models.training.train import train as run
-
-    print(run(recipe, out=out))
+    print(run_recipe(recipe, out))
 
 
 def weights(
@@ -78,7 +67,7 @@ def ablate(
     wordings: Annotated[int, typer.Option(min=1, help="Unseen sentences of each quality level.")] = 3,
 ) -> None:
     """Train a recipe for every K and beta and table how far wordings move its masks; start again to go on."""
-    from tissuetalk.models.training.ablate import ablate as run
+    from tissuetalk.models.training.ablation import ablate as run
 
     run(
         recipe,

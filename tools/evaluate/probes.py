@@ -17,8 +17,7 @@ from scipy import stats
 from tissuetalk.models import registry
 from tissuetalk.models.control import Control
 from tissuetalk.models.datasets.manifest import Record, read_rgb
-from tissuetalk.models.datasets.wordings import Sentence
-from tissuetalk.models.datasets.wordings import unseen_sentences
+from tissuetalk.models.datasets.wordings import Sentence, unseen_sentences
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.masks.characteristics import Mask

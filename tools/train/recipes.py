@@ -22,6 +22,12 @@ class Trainer(NamedTuple):
 
 
 TRAINERS: Final[Mapping[str, Trainer]] = {
+    "mini": Trainer(
+        "tissuetalk.models.training.recipes:MiniRecipe.read", "tissuetalk.models.training.mini:train_mini"
+    ),
+    "base": Trainer(
+        "tissuetalk.models.training.recipes:BaseRecipe.read", "tissuetalk.models.training.base:train_base"
+    ),
     "pfps": Trainer("tissuetalk.tools.train.pfps:PfpsRecipe.read", "tissuetalk.tools.train.pfps:train"),
     "vlsm": Trainer("tissuetalk.tools.train.vlsm:VlsmRecipe.read", "tissuetalk.tools.train.vlsm:train"),
     "diagnosis": Trainer(
@@ -41,7 +47,7 @@ def run_recipe(path: Path, out: Path | None = None) -> Path:
 
     Raises InvalidArgumentError that names the key which is wrong.
     """
-    preset = read_values(path).get("preset")
+    preset = read_values(path).get("preset", "mini")
     if preset not in TRAINERS:
         raise InvalidArgumentError(f"{path.name}: preset is one of {', '.join(TRAINERS)}, not {preset!r}.")
     trainer = TRAINERS[preset]

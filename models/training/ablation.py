@@ -1,4 +1,7 @@
-"""Train one recipe for every group size K, consistency weight beta and gradient mode, and see how far wordings move masks (E8)."""
+"""Train one recipe for every group size K, consistency weight beta and gradient mode, and see how far wordings move masks (E8).
+
+Also how any annotated image is asked for a target, at the target's own scale, by this and by every script that scores the model.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+import cv2
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from tissuetalk.models.datasets.example import FOREGROUND, Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import unseen_sentences
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.robustness import SentenceScore, robustness
+from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, table
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
-from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, TileFeatures
+from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS, TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.vocabulary import CONCEPTS
+from tissuetalk.models.segmenter import Context, Decoded, Finished, Prompt
 from tissuetalk.models.training.losses import GroupGradient
-from tissuetalk.models.training.recipe import Recipe, read_recipe
-from tissuetalk.models.training.train import train
-from tissuetalk.models.training.validate import Viewer, ask, dice
+from tissuetalk.models.training.mini import train_mini
+from tissuetalk.models.training.recipes import MiniRecipe
+from tissuetalk.models.writing import write_whole
 
 PUBLISHED: Final = (
     ("full, K = 3, beta 0.1", 79.42, 62.01),
@@ -36,6 +45,42 @@ PUBLISHED: Final = (
     ("K = 6", 78.41, 60.14),
 )
 """Dice in percent on PanNuke, all nuclei and one class (arXiv 2603.06384)."""
+
+
+PLAIN_WORDS: Final = {"gland": "glands", "tumour": "tumour", "glomerulus": "glomeruli"}
+
+
+def ask(target: str, words: str | None = None) -> Prompt:
+    """The plainest prompt for a target, or the given words."""
+    text = words or PLAIN_WORDS.get(target, target)
+    concept = next(concept for concept, trained in CONCEPTS.items() if trained == target)
+    return Prompt(None, PLAIN_WORDS.get(target, target), text, verbatim=words is not None, concept=concept)
+
+
+class Viewer:
+    """One image at one target's scale, encoded once."""
+
+    def __init__(self, model: MiniSegmenter, example: Example, target: str) -> None:
+        self.model, self.shape = model, example.image.shape[:2]
+        zoom = example.mpp / TARGET_MPP[target]
+        way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+        tile = np.asarray(cv2.resize(example.image, None, fx=zoom, fy=zoom, interpolation=way), np.uint8)
+        self.context = Context({})
+        self.features: TileFeatures = model.encode(tile, self.context)
+
+    def answer(self, prompt: Prompt) -> Finished:
+        decoded: Decoded = self.model.decode(self.features, [prompt])[0]
+        return self.model.finish(decoded, prompt, self.context)
+
+    def smoothly(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits at the image's size, as users get them."""
+        return np.asarray(cv2.resize(logits, self.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+    def at_image_size(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """A mask, or object numbers (exact up to 16 million), at the image's size."""
+        return np.asarray(
+            cv2.resize(plane.astype(np.float32), self.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        )
 
 
 @dataclass(frozen=True)
@@ -80,11 +125,11 @@ def ablate(
         raise InvalidArgumentError(
             f"no gradient mode {', '.join(sorted(wrong))}; choose from {', '.join(get_args(GroupGradient))}."
         )
-    recipe = read_recipe(recipe_path)
+    recipe = MiniRecipe.read(recipe_path)
     asked, held_out = _images(recipe, images)
     scores = []
     for setting in _grid(group_sizes, betas, gradients):
-        scores.append(_cell(recipe_path, recipe, out, setting, asked, each_level))
+        scores.append(_cell(recipe, out / setting.folder, setting, asked, each_level))
         write(scores, out, recipe.name, held_out=held_out)
     return scores
 
@@ -115,25 +160,17 @@ def _grid(
 
 
 def _cell(
-    recipe_path: Path,
-    recipe: Recipe,
-    out: Path,
-    setting: Setting,
-    asked: Sequence[tuple[Example, str]],
-    each_level: int,
+    recipe: MiniRecipe, cell: Path, setting: Setting, asked: Sequence[tuple[Example, str]], each_level: int
 ) -> CellScore:
-    cell = out / setting.folder
+    """Train and score one cell in its folder, unless that was done."""
     done = cell / "score.json"
     if done.is_file():
         return CellScore(**json.loads(done.read_text(encoding="utf-8")))
-    cell.mkdir(parents=True, exist_ok=True)
-    values: dict[str, Any] = yaml.safe_load(recipe_path.read_text(encoding="utf-8"))
-    values |= {"group_size": setting.k, "consistency": setting.beta, "group_gradient": setting.gradient}
-    values["data_root"] = str(recipe.data_root)
-    if recipe.start_from is not None:
-        values["start_from"] = str(recipe.start_from)
-    (cell / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    weights = train(cell / "recipe.yaml", out=cell)
+    changes = {"group_size": setting.k, "consistency": setting.beta, "group_gradient": setting.gradient}
+    recipe = recipe.model_copy(update=changes)
+    values = recipe.model_dump(mode="json", exclude_unset=True)
+    write_whole(cell / "recipe.yaml", yaml.safe_dump(values, sort_keys=False))
+    weights = train_mini(recipe, cell)
     said = _ask_all(MiniSegmenter(weights), asked, each_level)
     found = robustness(said)
     score = CellScore(
@@ -148,11 +185,11 @@ def _cell(
         found.worst_spread,
         len({one.item for one in said}),
     )
-    done.write_text(json.dumps(asdict(score), indent=1) + "\n", encoding="utf-8")
+    write_whole(done, json.dumps(asdict(score), indent=1) + "\n")
     return score
 
 
-def _images(recipe: Recipe, most: int) -> tuple[list[tuple[Example, str]], bool]:
+def _images(recipe: MiniRecipe, most: int) -> tuple[list[tuple[Example, str]], bool]:
     """Up to ``most`` images for each entry of the mix, and whether all of them are held out from training."""
     chosen: list[tuple[Example, str]] = []
     for entry in recipe.mix:
@@ -191,7 +228,7 @@ def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) 
     """The table so far, as CSV and Markdown, and Dice and spread over beta as plots."""
     header = list(CellScore.__dataclass_fields__)
     rows = [list(asdict(score).values()) for score in scores]
-    (out / "ablation.csv").write_text(csv_text(map(asdict, scores)), encoding="utf-8")
+    write_whole(out / "ablation.csv", csv_text(map(asdict, scores)))
     lines = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     published = [[setting, f"{t1:.2f}", f"{t2:.2f}"] for setting, t1, t2 in PUBLISHED]
     where = (
@@ -205,12 +242,12 @@ def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) 
         "## Published, Dice in percent on PanNuke (arXiv 2603.06384)",
         table(["setting", "all nuclei", "one class"], published),
     ]
-    (out / "ablation.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    write_whole(out / "ablation.md", "\n\n".join(text) + "\n")
     svg = {"ablation.svg": _plot(scores, "dice", 1.0)}
     widest = max(score.spread for score in scores)
     svg["ablation-spread.svg"] = _plot(scores, "spread", max(0.01, 1.1 * widest))
     for file, drawn in svg.items():
-        (out / file).write_text(drawn, encoding="utf-8")
+        write_whole(out / file, drawn)
 
 
 def _plot(scores: Sequence[CellScore], what: Literal["dice", "spread"], top_y: float) -> str:

@@ -1,13 +1,23 @@
-"""Write a weight file's model card from its scores: ``python -m tissuetalk.models.training.card METRICS.json``."""
+"""Write a weight file's model card from its scores (``python -m benchmarks card METRICS.json``), and the picture of the worst."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.held_out import EVALUATION_ONLY, TargetScore
+from tissuetalk.models.datasets.example import FOREGROUND, Example
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS, TARGET_MPP
+from tissuetalk.models.training.ablation import Viewer, ask
+from tissuetalk.models.writing import write_whole
 
 NOTES = {
     "ebhi-seg-glands": "colorectal biopsies, six diagnoses",
@@ -188,8 +198,58 @@ def _presence(presence: dict[str, Any]) -> list[str]:
     return lines
 
 
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.with_suffix(".md").write_text(
-        card(json.loads(path.read_text(encoding="utf-8")), path.stem), encoding="utf-8"
-    )
+PANEL_PX = 320
+ANNOTATED, FOUND, INK = (40, 200, 40), (230, 40, 160), (30, 30, 30)
+"""RGB of the annotated outline, of the model's, and of the captions."""
+
+
+def worst(scores: Sequence[TargetScore]) -> list[TargetScore]:
+    """The lowest Dice of every set and target that may be shown; research-only images are not."""
+    lowest: dict[tuple[str, str], TargetScore] = {}
+    for entry in scores:
+        if entry.dataset not in EVALUATION_ONLY:
+            key = (entry.dataset, entry.target)
+            lowest[key] = min(lowest.get(key, entry), entry, key=lambda one: one.mask.dice)
+    return sorted(lowest.values(), key=lambda one: one.mask.dice)
+
+
+def draw_failures(
+    model: MiniSegmenter,
+    examples: Sequence[Example],
+    scores: Sequence[TargetScore],
+    out: Path,
+    *,
+    across: int = 4,
+) -> None:
+    """Write the picture as JPEG: one panel a set, green what was annotated, magenta what was found."""
+    by_name = {(example.dataset, example.name): example for example in examples}
+    panels = [_panel(model, by_name[entry.dataset, entry.name], entry) for entry in worst(scores)]
+    panels += [np.full_like(panels[0], 255)] * (-len(panels) % across)
+    rows = [np.hstack(panels[at : at + across]) for at in range(0, len(panels), across)]
+    cv2.imwrite(str(out), np.vstack(rows)[:, :, ::-1], [int(cv2.IMWRITE_JPEG_QUALITY), 82])
+
+
+def _panel(model: MiniSegmenter, example: Example, entry: TargetScore) -> NDArray[np.uint8]:
+    viewer = Viewer(model, example, entry.target)
+    found = viewer.at_image_size(viewer.answer(ask(entry.target)).mask) > 0
+    picture = example.image.copy()
+    width = max(1, round(max(picture.shape) / PANEL_PX))
+    truth = example.targets[entry.target].label == FOREGROUND
+    for mask, colour in ((truth, ANNOTATED), (found, FOUND)):
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, colour, width)
+    zoom = PANEL_PX / max(picture.shape[:2])
+    small = cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    panel = np.full((PANEL_PX + 28, PANEL_PX + 8, 3), 255, np.uint8)
+    panel[24 : 24 + small.shape[0], 4 : 4 + small.shape[1]] = small
+    caption = f"{entry.dataset}: {entry.target}, Dice {entry.mask.dice:.2f}"
+    cv2.putText(panel, caption, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.38, INK, 1, cv2.LINE_AA)
+    return panel
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the Markdown beside the scores."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks card", description=__doc__)
+    parser.add_argument("metrics", type=Path, help="what `python -m benchmarks report` wrote")
+    path: Path = parser.parse_args(arguments).metrics
+    write_whole(path.with_suffix(".md"), card(json.loads(path.read_text(encoding="utf-8")), path.stem))

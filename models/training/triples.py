@@ -21,7 +21,7 @@ from tissuetalk.models.metrics.annotations import (
     read_annotations,
 )
 from tissuetalk.models.segmentation.pathsegmentor.tokens import Tokens, label_sentence
-from tissuetalk.models.training.base_recipe import BaseRecipe
+from tissuetalk.models.training.recipes import BaseRecipe
 
 PADDING = 128
 """Grey around an image that became smaller than the crop; its mask there is 0."""

@@ -1,0 +1,180 @@
+"""Train the mini PathSegmentor: ``tissuetalk train RECIPE.yaml``. A killed run goes on where its last checkpoint left it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from tissuetalk.models.control import Control
+from tissuetalk.models.datasets.augment import counterexamples
+from tissuetalk.models.datasets.example import Example
+from tissuetalk.models.datasets.sources import load
+from tissuetalk.models.datasets.wordings import LEVELS, wordings
+from tissuetalk.models.segmentation.pathsegmentor.lite_encoder import imagenet_weights
+from tissuetalk.models.segmentation.pathsegmentor.mini import Features, MiniConfig, MiniPathSegmentor
+from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
+from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini, save_mini
+from tissuetalk.models.segmentation.pretrained import device
+from tissuetalk.models.training.loop import TrainingRun, draw_curves, prepare_torch
+from tissuetalk.models.training.losses import consistency, group_weights, masked_bce, masked_dice
+from tissuetalk.models.training.recipes import MiniRecipe
+from tissuetalk.models.training.sampler import Batch, Sampler
+
+
+def train_mini(recipe: MiniRecipe, out: Path, control: Control = Control()) -> Path:
+    """Train a recipe to the end and return the weight file.
+
+    out: run folder; holds ``checkpoint.pt``, ``log.csv``, ``curves.png`` and the weights. A run
+    folder with a checkpoint is continued.
+    """
+    prepare_torch(recipe)
+    run = MiniRun(recipe, Sampler(_examples(recipe), recipe, sentence_vectors(recipe)), out)
+    run.go(recipe.name, control)
+    run.averaged.to("cpu")
+    fit_image_head(run.averaged, run.sampler, batches=recipe.image_batches)
+    weights = out / f"{recipe.name}.safetensors"
+    save_mini(run.averaged, weights, note={"recipe": f"{recipe.name}.yaml", "steps": str(run.step)})
+    draw_curves(out / "log.csv", out / "curves.png")
+    return weights
+
+
+def _examples(recipe: MiniRecipe) -> list[Example]:
+    datasets = sorted({entry.partition("/")[0] for entry in recipe.mix})
+    examples = [example for dataset in datasets for example in load(recipe.data_root, dataset)]
+    chosen = [example for example in examples if recipe.full_data or not example.held_out]
+    return chosen + list(counterexamples(recipe.seed))
+
+
+def sentence_vectors(recipe: MiniRecipe) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Target to level to [N, 384] sentence vectors of the training bank."""
+    tower, rng = MiniLMSentences(), np.random.default_rng(recipe.seed)
+    vectors: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for target in sorted({entry.partition("/")[2] for entry in recipe.mix}):
+        bank = wordings(target)
+        vectors[target] = {}
+        for level in LEVELS:
+            texts = [wording.text for wording in bank if wording.level == level]
+            chosen = rng.permutation(len(texts))[: recipe.sentences]
+            rows = [
+                tower.embed_many([texts[i] for i in chosen[k : k + 64]]) for k in range(0, len(chosen), 64)
+            ]
+            vectors[target][level] = torch.cat(rows).numpy()
+    return vectors
+
+
+class MiniRun(TrainingRun[Batch]):
+    """A run that also keeps a running average of the weights, which is what is saved at the end."""
+
+    log_every: ClassVar[int] = 20
+
+    def __init__(self, recipe: MiniRecipe, sampler: Sampler, out: Path) -> None:
+        self.recipe, self.sampler = recipe, sampler
+        start = (
+            load_mini(recipe.start_from)
+            if recipe.start_from
+            else MiniPathSegmentor(MiniConfig(**recipe.sizes))
+        )
+        if recipe.imagenet:
+            start.image_encoder.load_state_dict(imagenet_weights(start.config.encoder))
+        self.model = start.in_channels_last().to(device())
+        self.averaged = MiniPathSegmentor(self.model.config).to(device())
+        self.averaged.load_state_dict(self.model.state_dict())
+        super().__init__(recipe, self.model, out, averaged=self.averaged)
+
+    def batch(self, step: int) -> Batch:
+        return self.sampler.batch(step)
+
+    def done(self) -> float:
+        spent = self.seconds / (60 * self.recipe.minutes) if self.recipe.minutes else 0.0
+        return min(1.0, max(self.step / self.recipe.steps, spent))
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        warm = min(1.0, (self.step + 1) / max(1, self.recipe.warm_up_steps))
+        rate = self.recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.done())))
+        self.model.train()
+        loss, parts = objective(self.model, batch.to(self.place), self.recipe)
+        self.descend(loss, rate)
+        # The average follows faster at first, or it would carry the random start for hundreds of steps.
+        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, new in zip(
+                self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True
+            ):
+                if mean.is_floating_point():
+                    mean.lerp_(new, 1 - decay)
+        return {"loss": float(loss.detach()), "rate": rate, **parts}
+
+
+def objective(model: MiniPathSegmentor, batch: Batch, recipe: MiniRecipe) -> tuple[Tensor, dict[str, float]]:
+    """Total loss of a batch and its parts."""
+    with torch.autocast(batch.tiles.device.type, dtype=torch.bfloat16):
+        features = model.encode_image(batch.tiles)
+        answer = model.decode(features, batch.text)
+        # The image head reads the features but must not shape them.
+        scale, tissue = model.describe_image(Features(features.pixels, features.pooled.detach()))
+    mask, distance, presence = answer.mask.float(), answer.distance.float(), answer.presence.float()
+    segment = masked_bce(mask, batch.mask, batch.mask_known) + masked_dice(mask, batch.mask, batch.mask_known)
+    gone = batch.presence_known * (1 - batch.presence)
+    segment = segment * (1 - gone * (1 - recipe.absent_weight))
+    said = functional.binary_cross_entropy_with_logits(presence, batch.presence, reduction="none")
+    said = said * batch.presence_known
+    segment = segment + recipe.presence_weight * said
+    k = recipe.group_size
+    weights = group_weights(segment[:, :k], gradient=recipe.group_gradient, strength=recipe.group_strength)
+    grouped = (weights * segment[:, :k]).sum(1)
+    close = consistency(mask[:, :k].clamp(-12, 12))
+    core = masked_bce(distance, batch.distance, batch.distance_known)
+    image = functional.smooth_l1_loss(scale.float(), batch.scale, reduction="none") * batch.scale_known
+    image = image + functional.binary_cross_entropy_with_logits(
+        tissue.float(), batch.tissue, reduction="none"
+    )
+    total = (
+        grouped.mean()
+        + 0.5 * segment[:, k:].mean()
+        + recipe.consistency * close.mean()
+        + recipe.distance_weight * core.mean()
+        + recipe.image_weight * image.mean()
+    )
+    parts = {"segment": segment, "consistency": close, "core": core, "presence": said, "image": image}
+    return total, {name: float(part.detach().mean()) for name, part in parts.items()}
+
+
+IMAGE_COUNTER_SHARE = 0.35
+"""Pictures that are no tissue are too rare in training to judge them by."""
+IMAGE_STEPS = 400
+FIRST_IMAGE_BATCH = 10_000_000
+"""Batches are drawn from steps that no training reaches."""
+
+
+def fit_image_head(model: MiniPathSegmentor, sampler: Sampler, *, batches: int) -> None:
+    """Refit ``model.image_head`` (scale, tissue or not) in place on frozen features of augmented crops.
+
+    Last of all, on features that no longer change: during training the head lags behind them.
+    """
+    sampler.recipe = sampler.recipe.model_copy(update={"counter_share": IMAGE_COUNTER_SHARE})
+    model.eval()
+    columns = []
+    with torch.inference_mode():
+        for step in range(FIRST_IMAGE_BATCH, FIRST_IMAGE_BATCH + batches):
+            batch = sampler.batch(step)
+            pooled = model.encode_image(batch.tiles).pooled.mean(1)
+            columns.append((pooled, batch.scale, batch.scale_known, batch.tissue))
+    pooled, scale, scale_known, tissue = (torch.cat(column).clone() for column in zip(*columns, strict=True))
+    optimiser = torch.optim.AdamW(model.image_head.parameters(), lr=2e-3, weight_decay=0.05)
+    model.image_head.train()
+    for _ in range(IMAGE_STEPS):
+        rows = torch.randint(len(pooled), (128,))
+        guess, logit = model.describe_image(Features(torch.empty(0), pooled[rows][:, None]))
+        error = functional.smooth_l1_loss(guess, scale[rows], reduction="none") * scale_known[rows]
+        loss = error.mean() + functional.binary_cross_entropy_with_logits(logit, tissue[rows])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships this method untyped
+        optimiser.step()
+    model.eval()

@@ -1,0 +1,176 @@
+"""Training runs as data: what the two presets of PathSegmentor may be told, with their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tissuetalk.models.datasets.sources import SOURCES
+from tissuetalk.models.recipe import Recipe, RecipePath
+from tissuetalk.models.segmentation.pathsegmentor.targets import TARGET_MPP
+from tissuetalk.models.training.losses import GroupGradient
+
+if TYPE_CHECKING:
+    from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig
+
+
+class TrainingRecipe(Recipe):
+    """Everything that decides a run of the shared loop, except the machine."""
+
+    name: str
+    """Names the weight file and the run folder."""
+    seed: int = 7
+    batch: int = Field(default=12, ge=1)
+    learning_rate: float
+    encoder_rate: float = 1.0
+    """Factor on the learning rate of the image encoder."""
+    weight_decay: float
+    warm_up_steps: int
+    clip_norm: float = 5.0
+    start_from: RecipePath | None = None
+    """Weights to continue from instead of a random start."""
+    checkpoint_seconds: float = 45.0
+    threads: int = 2
+    model: Mapping[str, Any] = {}
+    """Sizes that differ from the preset's."""
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Part of the network to its factor on the learning rate; other parts learn at 1."""
+        return {"image_encoder": self.encoder_rate}
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """``model`` with tuples, as the networks' configurations want them."""
+        return {
+            name: tuple(value) if isinstance(value, list) else value for name, value in self.model.items()
+        }
+
+
+class MiniRecipe(TrainingRecipe):
+    """A run of the ``mini`` preset, the shipped default."""
+
+    preset: Literal["mini"] = "mini"
+    data_root: RecipePath
+    """Folder of the data sets."""
+    mix: Mapping[str, float]
+    """``data set/target`` to its share of crops; shares are normalised."""
+    steps: int = 6000
+    """Length of the run and of the learning-rate schedule."""
+    minutes: float | None = None
+    """If set, the run also ends here and the schedule follows whichever is further along."""
+    crop_px: int = 256
+    learning_rate: float = 1.5e-3
+    head_rate: float = 1.0
+    """Factor on the learning rate of the prompt head."""
+    imagenet: bool = False
+    """Start the image encoder from ImageNet instead of at random."""
+    weight_decay: float = 0.03
+    warm_up_steps: int = 100
+    average: float = 0.998
+    """Decay of the running average of the weights, which is what is kept."""
+    zoom: float = 0.45
+    """Crops are enlarged or reduced by up to e to this power."""
+    group_size: int = 2
+    """Sentences per crop and target (K)."""
+    group_gradient: GroupGradient = "weights"
+    group_strength: float = 1.0
+    """lambda of the quality-guided group loss; 0 turns it off."""
+    consistency: float = 0.1
+    """beta of the stop-gradient consistency loss; 0 turns it off."""
+    absent_weight: float = 1.0
+    """Factor on the mask loss of a target that is not there; presence is learned in full."""
+    distance_weight: float = 1.0
+    presence_weight: float = 0.2
+    image_weight: float = 0.05
+    image_batches: int = 130
+    """Batches on whose features the image head is refitted at the end."""
+    counter_share: float = 0.03
+    """Share of crops that are no tissue at all."""
+    sentences: int = 400
+    """Largest number of sentences of the bank that are used for each target and level."""
+    text_noise: float = 0.01
+    """Gaussian noise on each component of a sentence vector of length 1."""
+    full_data: bool = False
+    """Train on the held-out groups too. Never for weights whose scores are reported."""
+
+    @field_validator("mix")
+    @classmethod
+    def _known(cls, mix: Mapping[str, float]) -> Mapping[str, float]:
+        for entry in mix:
+            dataset, _, target = entry.partition("/")
+            if dataset not in SOURCES or target not in TARGET_MPP:
+                raise ValueError(
+                    f"{entry!r} is not data set/target; sets: {', '.join(SOURCES)}; targets: {', '.join(TARGET_MPP)}"
+                )
+        return mix
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        return {"image_encoder": self.encoder_rate, "prompt_head": self.head_rate}
+
+
+class BaseRecipe(TrainingRecipe):
+    """A run of the full-size ``base`` preset (pathsegmentor.md, sections 6 and 7). The defaults are the paper's."""
+
+    preset: Literal["base"] = "base"
+    manifests: Annotated[tuple[RecipePath, ...], Field(min_length=1)]
+    """Annotated images, as `tissuetalk data prepare` writes them; rows of the test split are left out."""
+    epochs: float = 20
+    steps: int | None = None
+    """If set, the length of the run instead of epochs."""
+    batch: int = Field(default=32, ge=1)
+    side_px: int = Field(default=1024, gt=0, multiple_of=32)
+    """Images are brought to about this side, then cropped or padded to it."""
+    rescale: tuple[float, float] = (0.9, 1.1)
+    learning_rate: float = 8e-4
+    """The paper's; far above the released base configuration's 1e-5, so watch the loss."""
+    encoder_rate: float = 0.1
+    text_rate: float = 0.1
+    """Factors on the learning rate of the image encoder and the text tower."""
+    weight_decay: float = 0.05
+    warm_up_steps: int = 10
+    drops: tuple[float, ...] = (0.889, 0.963)
+    """Shares of the run after which the learning rate falls to a tenth."""
+    bce_weight: float = 1.0
+    dice_weight: float = 1.0
+    similarity_weight: float = 0.8
+    """Weight of the cross-entropy that ties the right query to the sentence (0.4 times 2)."""
+    points: int = 12544
+    """Points per mask on which losses are computed."""
+    full_image_loss: bool = False
+    """Every pixel instead of points."""
+    absent_share: float = 0.0
+    """Share of tiles asked for a label that the manifest says is absent: the query most like it must paint nothing.
+    The paper trains no absent targets; without them something is painted for nearly every question."""
+    vocabulary: RecipePath | None = None
+    """vocab.txt of the text tower; default: uncased BERT's, which MiniLM ships with."""
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        return {"image_encoder": self.encoder_rate, "text_encoder": self.text_rate}
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        assert self.config
+        return self
+
+    @property
+    def config(self) -> BaseConfig:
+        """The network's sizes; ``size: tiny`` in ``model`` starts from the small configuration. Raises ValueError."""
+        from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig
+
+        changes = self.sizes
+        size = changes.pop("size", "paper")
+        known = {entry.name for entry in fields(BaseConfig)}
+        if size not in ("paper", "tiny") or set(changes) - known:
+            raise ValueError(
+                f"model knows size (paper or tiny) and {', '.join(sorted(known))}; it says {dict(self.model)}"
+            )
+        if changes.get("text_tower", "pubmedbert") != "pubmedbert":
+            raise ValueError("training uses the pubmedbert tower; the clip tower is for released weights")
+        start = BaseConfig.tiny() if size == "tiny" else BaseConfig()
+        return BaseConfig(**{**{name: getattr(start, name) for name in known}, **changes})
