@@ -19,8 +19,8 @@ from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example, Lab
 from tissuetalk.models.datasets.manifest import read_manifest, read_mask, read_rgb
 from tissuetalk.models.datasets.sources import SOURCES, load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
-from tissuetalk.models.metrics.bootstrap import bootstrap
 from tissuetalk.models.metrics.scores import MaskScores, dice, mask_scores, object_scores
+from tissuetalk.models.metrics.statistics import bootstrap
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, OFFERED_TARGETS
 from tissuetalk.models.training.ablation import Viewer, ask
