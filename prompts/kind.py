@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from tissuetalk.prompts.words import unscan
+
 Kind = Literal["report", "request", "exploratory"]
 
 STATING = re.compile(
@@ -14,7 +16,7 @@ STATING = re.compile(
     r"favou?rs?|lack(?:s|ing)?|sections? (?:show|of)|cannot be|suggestive|suspicious for|contains?|margins?|invasion|addendum|synoptic|"
     r"histologic|infiltrating|previously|received|submitted|no \w+ \w* ?(?:is|are|seen|present)|there (?:is|are)|neither|free of|questionable|nil|"
     r"no (?:hyperplasia|atypia|metastas\w+|malignancy|tumou?r|carcinoma|dysplasia|necrosis|granulomas?|melanoma|residual|definite|invasive|gland|lymphovascular|perineural|vascular)|"
-    r"differential|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"
+    r"differential|devoid of|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"
 )
 HEADING = re.compile(
     r"(?:^|[.\n])\s{0,3}(?:\(?[A-Z0-9]{1,2}[.):]{1,2}\s{0,2})?[A-Z][A-Za-z'/ ,()-]{2,60}:(?!\d)"
@@ -26,9 +28,14 @@ IMPERATIVE = (
 )
 WISH = re.compile(
     rf"(?:^|[.!?:;,\u2013\n-]\s{{0,3}})(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please|pls|plz|i need|i want|i'd like|we need|"
-    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|to segment|not needed|not required)\b|\?(?=\s|$)",
+    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|i don't want|i do not want|to segment|not needed|not required)\b|\?(?=\s|$)",
     re.IGNORECASE,
 )
+SPECIMEN = re.compile(
+    r"^\W*(?:\(?[A-Z0-9]{1,2}[.):]\s*)?[\w /&-]{3,40},? (?:biops(?:y|ies)|excision|resection|curettings?|polypectomy|\w+ectomy)\b\s*[.:,(-]",
+    re.IGNORECASE,
+)
+"""A text that opens with the name of a specimen ("Colon, biopsy.") states."""
 HINT = re.compile(
     r"\b(?:ratio|percent\w*|density|per mm|masks?|overlap|minus|union|only|vs|areas?|diameter|pixels?|box|roi|clicked|proportion|fraction|count|"
     r"outside|excluding|distance|intensity|size|shape|circularity|not the|where|what|which|select\w*|find|slide|image)\b|%|\(\d+\s?,\s?\d+\)"
@@ -55,10 +62,11 @@ def kind_of(text: str) -> Kind:
     """Decide by what the words do: stating and headings against wishes and question marks."""
     if len(text) > LONG_CHARACTERS:
         return "report"
-    plain = ORDER.sub(" ", text)
+    plain = ORDER.sub(" ", unscan(text))
     low = plain.lower()
     length = len(low.split())
     stated, wished, hinted = (len(pattern.findall(low)) for pattern in (STATING, WISH, HINT))
+    stated += 2 * bool(SPECIMEN.match(low) and not WISH.search(low[:25]))
     headings = len(HEADING.findall(plain))
     stated += headings if stated or headings > 1 else 0
     if length > LONG_WORDS * 3 or (length > LONG_WORDS and stated + 1 >= wished):

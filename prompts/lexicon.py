@@ -71,21 +71,23 @@ def grow(tree: Node, words: Sequence[str], value: Any) -> None:
     node[""] = value
 
 
-def longest(tree: Node, words: Words, start: int, stop: int | None = None) -> tuple[int, Any] | None:
+def longest(
+    tree: Node, words: Words, start: int, stop: int | None = None, skipped: frozenset[str] = ARTICLES
+) -> tuple[int, Any] | None:
     """The longest phrase that begins at token `start` and ends before `stop`: its last token and value.
 
-    Articles inside are skipped.
+    Words of `skipped` may stand inside a phrase without being part of it.
     """
     node, best = tree, None
     for index in range(start, len(words) if stop is None else stop):
         word = words[index]
-        if index > start and not joins(words.gap(index - 1, index)):
+        if index > start and not words.go_on(index):
             break
         if word.norm in node:
             node = node[word.norm]
             if "" in node:
                 best = (index, node[""])
-        elif index == start or word.norm not in ARTICLES:
+        elif index == start or word.norm not in skipped:
             break
     return best
 
@@ -99,11 +101,6 @@ def phrases_of(tree: Node, words: Words) -> list[tuple[int, int, Any]]:
             found.append((index, *hit))
         index = index + 1 if hit is None else hit[0] + 1
     return found
-
-
-def joins(gap: str) -> bool:
-    """Whether nothing between two words parts a phrase: scanners turn line ends into stops."""
-    return len(gap) <= 6 and not any(mark in gap for mark in ",;:()[]?!=+") and gap.count(".") <= 1
 
 
 class Lexicon:

@@ -50,6 +50,16 @@ class Words(tuple[Token, ...]):
         """The characters between two tokens."""
         return self.text[self[before].end : self[after].start]
 
+    def go_on(self, index: int) -> bool:
+        """Whether nothing before a token parts it from the one in front: scanners turn line ends into stops."""
+        gap = self.gap(index - 1, index)
+        if gap in (" ", "-"):
+            return True
+        if len(gap) > 6 or any(mark in gap for mark in ",;:()[]?!=+") or gap.count(".") > 1:
+            return False
+        new_sentence = "." in gap and self.text[self[index].start].isupper()
+        return not (new_sentence and self.text[self[index - 1].end - 1].islower())
+
     def quote(self, first: int, last: int) -> str:
         """The characters from the first token to the end of the last, verbatim."""
         return self.text[self[first].start : self[last].end]
@@ -105,12 +115,16 @@ def singular(word: str) -> str:
 
 
 _OCR = re.compile(r"(?<=[^\W\d_]{2})[015$](?=[^\W\d_]{2})|(?<=[^\W\d_]{3})[015$](?=[^\W\d_])")
+_ZERO = re.compile(
+    r"(?<=[A-Za-z])0(?=[A-Za-z])|(?:(?<=[.:;\n])|(?<=[.:;\n]\s)|(?<![\s\S]))N0(?=\s+[A-Za-z]{3,}|\s*[.;\n]|\s*$)"
+)
 _SIGN = re.compile(r"(: ?)(\(-\)|\(\+\))")
 _OCR_LETTERS = {"0": "o", "1": "i", "5": "s", "$": "s"}
 
 
 def unscan(text: str) -> str:
     """Digits that a scanner read for letters inside a word, and signs for words, put right; every offset stays."""
+    text = _ZERO.sub(lambda match: match.group().replace("0", "O"), text)
     text = _SIGN.sub(lambda match: match.group(1) + ("neg" if match.group(2) == "(-)" else "pos"), text)
     return _OCR.sub(lambda match: _OCR_LETTERS[match.group()], text)
 

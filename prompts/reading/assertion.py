@@ -6,24 +6,33 @@ to the verb or the object of another statement. A heading takes the word of its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tissuetalk.prompts.reading.mentions import Mention
-from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues
+from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues, phrases
 from tissuetalk.prompts.target import Assertion
 from tissuetalk.prompts.words import Words, word_set
 
-FORWARD = {"pre_absent": 28, "pre_uncertain": 12, "pre_historical": 14}
+FORWARD = {"pre_absent": 28, "pre_uncertain": 12, "pre_historical": 14, "pre_family": 20}
 BACKWARD = {"post_absent": 22, "post_uncertain": 14, "post_historical": 12}
+"""How many tokens a cue reaches."""
 SAYS: dict[str, Assertion] = {
     "pre_absent": "absent",
     "post_absent": "absent",
     "pre_uncertain": "uncertain",
     "post_uncertain": "uncertain",
     "pre_historical": "historical",
+    "pre_family": "historical",
     "post_historical": "historical",
 }
+PLURAL = word_set("are were all both each none neither nothing have")
+LINKS = word_set("and or nor & plus")
+PRESENT_TENSE = word_set(
+    "shows show is are reveals reveal contains contain demonstrates demonstrate exhibits"
+)
+ASIDE = re.compile(r",\s*(?:(?:all|both|each|none|some) of )?which\b[^,;.:]{0,120},", re.IGNORECASE)
 CONTRAST = frozenset({"but", "however", "now", "although", "currently"})
 ZERO_WORDS = frozenset({"0", "zero", "none", "nil"})
 COUNTED = word_set("mitosis lymphocyte neutrophil eosinophil plasma_cell necrosis tumor")
@@ -50,23 +59,33 @@ class SegmentReader:
     def verdict(self, mention: Mention) -> Verdict:
         """The assertion of one mention of this segment, without its heading or value."""
         best: tuple[int, int, Verdict] | None = None
+        reached: set[str] = set()
         for cue in self.cues:
-            for kind, says in SAYS.items():
-                if kind not in cue.kinds:
-                    continue
+            for kind in cue.kinds & SAYS.keys():
                 distance = self._reach(cue, kind, mention)
                 if distance is None:
                     continue
+                says = SAYS[kind]
+                reached.add(kind)
                 rank = (distance - (3 if says == "uncertain" else 0), 0 if says == "uncertain" else 1)
                 if best is None or rank < best[:2]:
                     best = (*rank, Verdict(says, cue))
         if best is None:
             return Verdict("uncertain") if self._question_mark(mention) else Verdict("present")
-        if best[2].assertion == "uncertain" and self._denied_doubt(best[2].cue):
-            return Verdict("absent", best[2].cue)
-        if best[2].assertion == "historical" and any("current" in cue.kinds for cue in self.cues):
+        said, cue = best[2].assertion, best[2].cue
+        if said == "uncertain" and (self._denied_doubt(cue) or self._settled(cue, reached)):
+            return Verdict("absent", cue)
+        if (
+            said == "historical"
+            and "pre_family" not in reached
+            and any("current" in c.kinds for c in self.cues)
+        ):
             return Verdict("present")
         return best[2]
+
+    def _settled(self, cue: Cue | None, reached: set[str]) -> bool:
+        """ "The possibility of a lymphoma was ruled out": a doubt in front that ends in a denial behind."""
+        return cue is not None and "pre_uncertain" in cue.kinds and "post_absent" in reached
 
     def _reach(self, cue: Cue, kind: str, mention: Mention) -> int | None:
         if kind.startswith("pre_"):
@@ -89,8 +108,12 @@ class SegmentReader:
 
     def _blocked_forward(self, cue: Cue, kind: str, mention: Mention) -> bool:
         between = self._between(cue.last, mention.core_first)
-        if kind == "pre_historical" and cue.first <= self.segment.first + 1:
-            return any(self.words[other.first].norm in CONTRAST for other in between)
+        if kind == "pre_family" or (kind == "pre_historical" and cue.first <= self.segment.first + 1):
+            tense = set() if kind == "pre_family" else PRESENT_TENSE
+            return any(
+                self.words[other.first].norm in CONTRAST or self.words[other.last].lower in tense
+                for other in between
+            )
         if any("stop" in other.kinds for other in between):
             return True
         if any("verbs" in other.kinds and self._new_statement(other, mention) for other in between):
@@ -121,6 +144,8 @@ class SegmentReader:
             return False
         link = set(self.words.norms(earlier[-1].last + 1, mention.core_first))
         comma = "," in self.words.gap(earlier[-1].last, mention.core_first)
+        if comma and "or" not in link and self._affirmed(mention):
+            return True
         if not ("and" in link or (comma and "or" not in link)):
             return False
         after = next((other for other in self.cues if other.first > mention.last), None)
@@ -131,9 +156,43 @@ class SegmentReader:
         later_or = any(word.norm in ("or", "nor") for word in self.words[cue.last + 1 : after.first])
         return not later_or and self.words[after.first].norm in ("is", "are", "was", "were", "present")
 
+    def _affirmed(self, mention: Mention) -> bool:
+        """ "no necrosis, and focal haemorrhage": a word of amount of its own starts a statement of its own."""
+        before = self.words.norms(mention.first - 2, mention.core_first)
+        return any((word,) in phrases("affirming") for word in before)
+
     def _blocked_backward(self, cue: Cue, mention: Mention) -> bool:
-        between = self._between(mention.last, cue.first)
-        return any({"stop", "verbs", "positive", "post_absent"} & other.kinds for other in between)
+        aside = self._aside(mention.last, cue.first)
+        between = [other for other in self._between(mention.last, cue.first) if other.first not in aside]
+        if any({"stop", "verbs", "positive", "post_absent"} & other.kinds for other in between):
+            return True
+        return not aside and self._of_another_item(cue, mention)
+
+    def _aside(self, last: int, first: int) -> range:
+        """The tokens of ", all of which were sought,": they say nothing about what stands before."""
+        found = ASIDE.search(self.words.text, self.words[last].end, self.words[first].start + 1)
+        if found is None:
+            return range(0)
+        inside = [i for i in range(last + 1, first) if found.start() <= self.words[i].start < found.end()]
+        return range(inside[0], inside[-1] + 1) if inside else range(0)
+
+    def _of_another_item(self, cue: Cue, mention: Mention) -> bool:
+        """ "Seminoma, rete testis negative": after a comma a verbless cue belongs to the item it stands in.
+
+        It belongs to the items before, too, when they are one list ("A, B and C negative"), or its verb is a plural.
+        """
+        gap = self.words.gap(mention.last, cue.first)
+        if "," not in gap:
+            return False
+        comma = self.words[mention.last].end + gap.rindex(",")
+        tail = [word.norm for word in self.words[mention.last + 1 : cue.first] if word.start > comma]
+        said = self.words.norms(cue.first, cue.last + 1)
+        if not tail or (set(said) | set(tail[-1:])) & PLURAL:
+            return False
+        # A diagnosis heads its sentence; the items behind it are findings of their own.
+        return not LINKS & set(tail) or (
+            mention.concept.id == "tumor" and mention.first <= self.segment.first + 1
+        )
 
     def _denied_doubt(self, cue: Cue | None) -> bool:
         """ "no features suspicious for": a denial right before a word of doubt is a denial."""
@@ -149,12 +208,25 @@ class SegmentReader:
         )
 
 
+def heading_verdict(words: Words, heading: Segment) -> Verdict:
+    """What a heading without an object says about its value: "Absent: necrosis", "Differential diagnosis: lymphoma"."""
+    cues = find_cues(words, heading.first, heading.last, frozenset())
+    for cue in cues:
+        for kind in ("pre_uncertain", "pre_absent", "post_absent", "pre_family", "pre_historical"):
+            if kind in cue.kinds and cue.last == heading.last and "pseudo" not in cue.kinds:
+                return Verdict(SAYS[kind], cue)
+    return Verdict("present")
+
+
 def value_verdict(words: Words, value: Segment | None) -> Verdict:
     """What the value of a heading says about the objects the heading names; None for an empty or unanswered field."""
     if value is None:
         return Verdict(None)
-    cues = find_cues(words, value.first, min(value.last, value.first + 7), frozenset())
-    opening = [cue for cue in cues if cue.first <= value.first + 2]
+    first = value.first
+    while first < value.last and (words[first].norm,) in phrases("adverbs"):
+        first += 1
+    cues = find_cues(words, first, min(value.last, first + 7), frozenset())
+    opening = [cue for cue in cues if cue.first <= first + 2]
     for cue in opening:
         if "unknown" in cue.kinds:
             return Verdict(None, cue)
@@ -163,13 +235,22 @@ def value_verdict(words: Words, value: Segment | None) -> Verdict:
             denied = any("pre_absent" in other.kinds and other.first < cue.first for other in opening)
             return Verdict("absent" if denied else "uncertain", cue)
     for cue in opening:
-        if cue.first == value.first and ("pre_absent" in cue.kinds or "post_absent" in cue.kinds):
+        if cue.first == first and ("pre_absent" in cue.kinds or "post_absent" in cue.kinds):
             return Verdict("absent", cue)
         if "post_absent" in cue.kinds and cue.last - cue.first >= 1:
             return Verdict("absent", cue)
-    if words[value.first].norm in ZERO_WORDS:
-        return Verdict("absent", Cue(frozenset({"post_absent"}), value.first, value.first))
+    if words[first].norm in ZERO_WORDS:
+        return Verdict("absent", Cue(frozenset({"post_absent"}), first, first))
     return Verdict("present")
+
+
+SIGN = re.compile(r"\s*:\s*([-+\u2013])\s*(?=[\n;,.)]|$)")
+
+
+def signed(words: Words, heading: Segment) -> Assertion | None:
+    """ "Necrosis: -": a sign for a value."""
+    sign = SIGN.match(words.text, words[heading.last].end)
+    return None if sign is None else "present" if sign.group(1) == "+" else "absent"
 
 
 def counted(words: Words, mention: Mention, limit: int) -> Assertion | bool | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tissuetalk.prompts.lexicon import Concept, Hit, joins, lexicon
+from tissuetalk.prompts.lexicon import Concept, Hit, lexicon
 from tissuetalk.prompts.words import Words, clean, phrase, word_set
 
 SHARED_HEADS = word_set("invasion involvement permeation infiltration spread embolus")
@@ -103,8 +103,9 @@ def _extended(mention: Mention, words: Words, previous: int) -> Mention:
     book = lexicon()
     first = mention.first
     while first - 1 > previous and words[first - 1].norm in book.modifiers:
-        gap = words.gap(first - 1, first)
-        if not joins(gap) or (". " in gap and not words.text[words[first].start].islower()):
+        if not words.go_on(first) or (
+            ". " in words.gap(first - 1, first) and not words.text[words[first].start].islower()
+        ):
             break
         first -= 1
     while first < mention.first and words[first].norm in (
@@ -128,7 +129,7 @@ def _extended(mention: Mention, words: Words, previous: int) -> Mention:
 def _is_modifier(earlier: Mention, mention: Mention, words: Words) -> bool:
     """ "squamous cell" before "carcinoma": a hit that is only part of the tumour's name."""
     book = lexicon()
-    if earlier.last + 1 != mention.first or not joins(words.gap(earlier.last, mention.first)):
+    if earlier.last + 1 != mention.first or not words.go_on(mention.first):
         return False
     return all(words[i].norm in book.modifiers for i in range(earlier.first, earlier.last + 1))
 

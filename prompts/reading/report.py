@@ -9,7 +9,14 @@ from itertools import pairwise
 
 from tissuetalk.prompts.lexicon import Concept, Placement, lexicon, read_words
 from tissuetalk.prompts.organs import organ_hits, organ_of
-from tissuetalk.prompts.reading.assertion import SegmentReader, Verdict, counted, value_verdict
+from tissuetalk.prompts.reading.assertion import (
+    SegmentReader,
+    Verdict,
+    counted,
+    heading_verdict,
+    signed,
+    value_verdict,
+)
 from tissuetalk.prompts.reading.filters import called_normal, keep
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
 from tissuetalk.prompts.reading.segments import Segment, has_phrase, order_spans, segments
@@ -77,7 +84,16 @@ def read_report(text: str, organ: str | None) -> Reading:
                 and any(other.concept.id in IN_SITU for other in named)
             ):
                 continue
-            verdict = _decide(words, reader, mention, part, value, orders)
+            verdict = _decide(
+                words,
+                reader,
+                mention,
+                part,
+                value,
+                orders,
+                heading,
+                bool(grouped.get(number - 1)) if heading else False,
+            )
             if verdict.assertion is None:
                 continue
             said = verdict.assertion
@@ -117,12 +133,18 @@ def _decide(
     part: Segment,
     value: Segment | None,
     orders: Sequence[tuple[int, int]],
+    heading: Segment | None,
+    named_in_heading: bool,
 ) -> Verdict:
     start = words[mention.core_first].start
     if any(low <= start < high for low, high in orders):
         return Verdict("absent")
     verdict = reader.verdict(mention)
     number = counted(words, mention, value.last if part.key and value else part.last)
+    if (sign := signed(words, part)) is not None:
+        return Verdict(sign)
+    if heading is not None and verdict.assertion == "present" and not named_in_heading:
+        verdict = heading_verdict(words, heading)
     if part.empty_value and not _opens_fields(mention):
         return Verdict(None)
     if part.key:
@@ -157,7 +179,12 @@ def _is_affirmed(words: Words, value: Segment | None) -> bool:
 
 def _unanswered(reader: SegmentReader, mention: Mention) -> bool:
     """ "lymphovascular invasion not assessed": a cue of no answer right behind the mention."""
-    return any("unknown" in cue.kinds and 0 < cue.first - mention.last <= 3 for cue in reader.cues)
+    return any(
+        "unknown" in cue.kinds
+        and 0 < cue.first - mention.last <= 3
+        and ("," not in reader.words.gap(mention.last, cue.first) or cue.first == mention.last + 1)
+        for cue in reader.cues
+    )
 
 
 def _finding(words: Words, mention: Mention, verdict: Verdict, part: Segment, region: str | None) -> Finding:

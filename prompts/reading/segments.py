@@ -6,12 +6,13 @@ Scanners turn line ends into full stops, so a stop counts as an end only when th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Literal
 
-from tissuetalk.prompts.lexicon import Node, grow, longest
+from tissuetalk.prompts.lexicon import ARTICLES, Node, grow, longest
 from tissuetalk.prompts.words import Token, Words, load_terms, phrase, word_set
 
 Section = Literal["body", "history", "family", "addendum", "gross", "order"]
@@ -25,6 +26,7 @@ OPEN_WORDS = word_set(
     "approximately including involving measuring"
 )
 CLOSING_WORDS = word_set("is are was were of and or in with which that")
+DASH = re.compile(r"\s+[-\u2013\u2014]\s+|\s*[.\u2026]{3,}\s*")
 BULLET = re.compile(r"(?:^|\s)[-*\u2022\u00b7](?=\s|$)|\n\s*\n|\n\s*[-*\u2022]|\t")
 LETTERED = re.compile(r"(?:^|[\s.\n])(?:\(?[A-Z0-9]{1,2}\)|[A-Z]\.|\d{1,2}[.:])$")
 
@@ -61,6 +63,8 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
     gap = words.gap(index - 1, index)
     if index in inside or gap in (" ", "-", ", ", "/"):
         return ""
+    if DASH.fullmatch(gap) and _is_value(words, index):
+        return ":"
     if ":" in gap and not gap.startswith("::"):
         return "." if "\n" in gap[gap.index(":") :] and _is_heading_line(words.text, after.start) else ":"
     if ";" in gap or "!" in gap or gap.startswith("?"):
@@ -73,8 +77,20 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
         titled = _is_title_line(words.text, before.start) or _is_title_line(words.text, after.start)
         return "." if gap.count(".") or titled or _is_heading_line(words.text, after.start) else ""
     if "." in gap or ("[" in gap or "]" in gap):
+        if before.norm == "no" and index > 1 and ":" in words.gap(index - 2, index - 1):
+            return "."  # the "no" of a field does not go on with the next sentence
         return "." if "." not in gap or _ends(before, after, words.text) else ""
     return ""
+
+
+def _is_value(words: Words, index: int) -> bool:
+    """Whether a token opens the value of a field written with a dash or dots ("Necrosis - absent")."""
+    end = index
+    while end + 1 < len(words) and end - index < 4 and words.gap(end, end + 1) == " ":
+        end += 1
+    cues = find_cues(words, index, end, frozenset())
+    said = cues[0].kinds if cues and cues[0].first <= index + 1 else frozenset()
+    return bool(said & {"post_absent", "positive", "unknown"}) and cues[-1].last >= end - 1
 
 
 def _is_heading_line(text: str, start: int) -> bool:
@@ -96,7 +112,7 @@ def _ends(before: Token, after: Token, text: str) -> bool:
     first = text[after.start]
     if len(before.lower) == 1 and before.lower.isalpha() and text[before.start].isupper():
         return False
-    return not first.islower()
+    return not first.islower() or text.islower()
 
 
 def _with_sections(words: Words, cuts: Sequence[tuple[int, int, str]]) -> list[Segment]:
@@ -105,7 +121,7 @@ def _with_sections(words: Words, cuts: Sequence[tuple[int, int, str]]) -> list[S
     sentence = 0
     for number, (first, last, mark) in enumerate(cuts):
         key = mark == ":"
-        opened = _section_of(words, first, last) if key or last - first < 4 else None
+        opened = _section_of(words, first, last, key)
         if opened is not None:
             section = opened
         elif section in ("history", "family") and _new_specimen(words, first, last, key):
@@ -118,9 +134,11 @@ def _with_sections(words: Words, cuts: Sequence[tuple[int, int, str]]) -> list[S
     return found
 
 
-def _section_of(words: Words, first: int, last: int) -> Section | None:
+def _section_of(words: Words, first: int, last: int, key: bool) -> Section | None:
     names = section_names()
     norms = tuple(words.norms(first, last + 1))
+    if not key:
+        return names.get(norms)  # type: ignore[return-value]  # the file holds only section names
     for size in range(len(norms), 0, -1):
         if norms[-size:] in names:
             return names[norms[-size:]]  # type: ignore[return-value]  # the file holds only section names
@@ -131,6 +149,8 @@ def _section_of(words: Words, first: int, last: int) -> Section | None:
 
 def _new_specimen(words: Words, first: int, last: int, key: bool) -> bool:
     """A lettered heading, or one in capitals before a colon, ends the clinical history."""
+    if has_phrase(words, first, last, "now_looking"):
+        return True
     if LETTERED.search(words.text[max(0, words[first].start - 9) : words[first].start].rstrip()):
         return True
     span = words.quote(first, last)
@@ -174,6 +194,7 @@ def _around(text: str, start: int) -> tuple[int, int]:
 
 
 CUE_KINDS = (
+    "pre_family",
     "verbs",
     "stop",
     "current",
@@ -204,11 +225,26 @@ def _tree() -> Node:
     kinds: dict[tuple[str, ...], set[str]] = {}
     for kind in CUE_KINDS:
         for text in rows[kind]:
-            kinds.setdefault(phrase(str(text)), set()).add(kind)
+            for words in spelt_out(str(text)):
+                kinds.setdefault(phrase(words), set()).add(kind)
     tree: Node = {}
     for words, found in kinds.items():
         grow(tree, words, frozenset(found))
     return tree
+
+
+def spelt_out(text: str) -> Iterator[str]:
+    """Every phrase a pattern stands for: "is|was not_found" is "is not found" and "was not found"; "?" may be left out."""
+    choices = [
+        [choice.replace("_", " ") for choice in word.removesuffix("?").split("|")] + [""] * word.endswith("?")
+        for word in text.split()
+    ]
+    return (" ".join(chosen) for chosen in product(*choices))
+
+
+@lru_cache(maxsize=1)
+def _skipped() -> frozenset[str]:
+    return ARTICLES | frozenset(load_terms("cues.yaml")["adverbs"])
 
 
 def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> list[Cue]:
@@ -217,13 +253,22 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
     index = first
     while index <= last:
         end = next((inner for inner in range(index, last + 1) if inner in taken), last + 1)
-        found = longest(_tree(), words, index, end) if end > index else None
+        found = longest(_tree(), words, index, end, _skipped()) if end > index else None
         if found is None:
             index += 1
             continue
-        cues.append(Cue(found[1], index, found[0]))
+        kinds = found[1]
+        if words[index].norm == "no" and found[0] == index and _closes(words, index):
+            kinds = frozenset({"post_absent", "pre_absent"})  # "necrosis no, haemorrhage yes"
+        cues.append(Cue(kinds, index, found[0]))
         index = found[0] + 1
     return cues
+
+
+def _closes(words: Words, index: int) -> bool:
+    """Whether a comma, a stop or the end follows a token."""
+    behind = words.text[words[index].end : words[index].end + 3]
+    return not behind.strip() or (behind[0] in ",;.)\n" and not behind[1:].strip()[:1].isdigit())
 
 
 @lru_cache(maxsize=32)

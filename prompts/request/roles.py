@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from tissuetalk.prompts.kind import IMPERATIVE
 from tissuetalk.prompts.lexicon import Node, grow, lexicon, phrases_of
 from tissuetalk.prompts.organs import organ_hits
 from tissuetalk.prompts.reading.mentions import Mention
@@ -15,6 +17,22 @@ from tissuetalk.prompts.words import Words, load_terms, phrase, word_set
 Role = Literal["wanted", "unwanted", "case"]
 PARTS = ",;.:!?\n"
 RESUMING = word_set("but only just show segment mark however then do i outline count and")
+NEGATORS = word_set(
+    "no not don't never without can't won't mustn't shouldn't cannot didn't doesn't none nor nothing"
+)
+PLACES = word_set("in inside within part overlapping touching on located lying belonging")
+EXCEPT = word_set("except than from but excluding exclude not")
+ORDERING = re.compile(rf"(?:^|[,;:]\s*)(?:please |just |only |then )?(?:{IMPERATIVE})\b", re.IGNORECASE)
+NEGATED_QUESTION = re.compile(
+    r"(?:(?:so|and|but|hey|hi|ok|well)\W+)?(?:(?:is|are|was|were|does|do|did|has|have)n['\u2019]t\b|(?:is|are|was|were) "
+    r"(?:this|that|it|there|these|those) (?:no|not)\b|why (?:not|is there no))",
+    re.IGNORECASE,
+)
+TAG = re.compile(
+    r"(?:right|correct|true|yes|no|eh|huh|or not|is(?:n't)? (?:it|there|that|this)|are(?:n't)? (?:they|there|those)|"
+    r"does(?:n't)? it|do(?:n't)? they|would(?:n't)? you (?:say|agree)|am i (?:right|wrong))\s*\?$",
+    re.IGNORECASE,
+)
 TUMORS = frozenset({"tumor", "tumor_nuclei", "cis", "liver_metastasis", "adenoma"})
 
 
@@ -57,22 +75,47 @@ def find_terms(words: Words, *names: str) -> list[tuple[int, int, str]]:
 
 def roles_of(words: Words, mentions: Sequence[Mention]) -> list[Part]:
     """One part per mention, in order."""
-    before = find_terms(words, "unwanted_before")
-    behind = find_terms(words, "unwanted_behind")
     inside = {i for m in mentions for i in range(m.first, m.last + 1)}
-    before = [cue for cue in before if cue[0] not in inside]
+    before = [cue for cue in find_terms(words, "unwanted_before") if cue[0] not in inside]
+    behind = find_terms(words, "unwanted_behind")
+    losing = find_terms(words, "losing")
     parts: list[Part] = []
     for number, mention in enumerate(mentions):
         previous = mentions[number - 1] if number else None
         cue = _cue_before(words, mention, previous, before, parts) or _cue_behind(words, mention, behind)
+        if cue is not None and (_denied_loss(words, mention, cue, losing) or _only_asked(words, mention)):
+            cue = None
         if cue is not None:
-            said = " ".join(words.norms(cue[0], cue[1] + 1))
-            parts.append(Part(mention, "unwanted", cue, said))
-        elif _is_case(words, mention, mentions):
-            parts.append(Part(mention, "case"))
+            parts.append(Part(mention, "unwanted", cue, " ".join(words.norms(cue[0], cue[1] + 1))))
         else:
-            parts.append(Part(mention, "wanted"))
+            parts.append(Part(mention, "case" if _is_case(words, mention, mentions) else "wanted"))
     return parts
+
+
+def _denied_loss(
+    words: Words, mention: Mention, cue: tuple[int, int], losing: Sequence[tuple[int, int, str]]
+) -> bool:
+    """ "make sure no mitosis slips through", "don't skip the glands": under two negations a thing is wanted."""
+    if NEGATORS & set(words.norms(cue[0], cue[1] + 1)):
+        near = range(cue[1] + 1, mention.last + 5)
+        lost = (first for first, _, _ in losing if first in near)
+        return any(
+            not {",", ".", ";"} & set(words.gap(min(i, mention.last), max(i, mention.last))) for i in lost
+        )
+    return bool(NEGATORS & set(words.norms(cue[0] - 2, cue[0]))) and any(
+        first == cue[0] for first, _, _ in losing
+    )
+
+
+def _only_asked(words: Words, mention: Mention) -> bool:
+    """ "That isn't a tumour, right?", "isn't there necrosis?": a negated question asks for what it names."""
+    text, start = words.text, words[mention.first].start
+    low = max(text.rfind(mark, 0, start) for mark in ".!?\n") + 1
+    end = re.compile(r"[.!?\n]|$").search(text, start)
+    sentence = text[low : end.end() if end else len(text)].strip()
+    if not sentence.endswith("?") or ORDERING.search(sentence):
+        return False
+    return bool(NEGATED_QUESTION.match(sentence) or TAG.search(sentence))
 
 
 def _cue_before(
@@ -88,53 +131,26 @@ def _cue_before(
             continue
         if mention.first - last > 6:
             break
-        gap = words.gap(last, mention.first)
-        if any(mark in gap for mark in ";.:!\n") or set(words.norms(last + 1, mention.first)) & (
-            RESUMING - {"and"}
-        ):
+        resumed = set(words.norms(last + 1, mention.first)) & (RESUMING - {"and"})
+        if resumed or any(mark in words.gap(last, mention.first) for mark in ";.:!\n"):
             return None
         if previous is not None and previous.first > last:
             held = parts[-1]
-            listed = set(words.norms(previous.last + 1, mention.first)) <= {
-                "or",
-                "and",
-                "nor",
-                "the",
-                "any",
-            }
+            listed = set(words.norms(previous.last + 1, mention.first)) <= word_set("or and nor the any")
             return held.cue if held.role == "unwanted" and listed and held.cue is not None else None
-        if _is_spatial(words, first, last):
-            return None
-        return first, last
+        return None if _is_spatial(words, first, last, previous) else (first, last)
     return None
 
 
-def _is_spatial(words: Words, first: int, last: int) -> bool:
-    """ "not in", "except inside": the place is excluded, not the object."""
+def _is_spatial(words: Words, first: int, last: int, previous: Mention | None) -> bool:
+    """ "not in", "except inside": the place is excluded, not the object. "in glands, not in stroma" excludes the object."""
     after = words[last + 1].norm if last + 1 < len(words) else ""
     said = words[last].norm
-    if said == "not" and after in (
-        "in",
-        "inside",
-        "within",
-        "part",
-        "overlapping",
-        "touching",
-        "on",
-        "located",
-        "lying",
-        "belonging",
-    ):
+    if previous is not None and after in words.norms(previous.first - 2, previous.first):
+        return False
+    if said == "not" and after in PLACES:
         return True
-    return after in ("in", "inside", "within", "those") and said in (
-        "except",
-        "than",
-        "from",
-        "but",
-        "excluding",
-        "exclude",
-        "not",
-    )
+    return after in ("in", "inside", "within", "those") and said in EXCEPT
 
 
 def _cue_behind(
@@ -146,6 +162,9 @@ def _cue_behind(
             if words[first].norm == "out" and first == last and not _leaves(words, mention):
                 continue
             return first, last
+    at = mention.last + 1
+    if words.norms(at, at + 1) == ["no"] and "yes" in words.norms(0, len(words)):  # "glands yes, stroma no"
+        return (at, at) if words.text[words[at].end :][:1] in ",;.\n" else None
     return None
 
 
