@@ -16,6 +16,7 @@ import pytest
 from drawn import disc_image
 from drawn_slides import Drawing, draw
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import (
     BusyError,
     CancelledError,
@@ -27,11 +28,12 @@ from tissuetalk.models.errors import (
 )
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.server.commands import command_line
-from tissuetalk.tools.cohort.cohort import CohortOrder, Outcome, SlideJob, here, run_cohort, run_slide
+from tissuetalk.tools.cohort.cohort import Outcome, SlideJob, here, run_cohort, run_slide
+from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.storage import addresses
 
-NUCLEI = CohortOrder(Request("request", (Target(None, "nuclei"),)), mpp=0.5, model="classical-nuclei")
+NUCLEI = SegmentRequest("", Request("request", (Target(None, "nuclei"),)), mpp=0.5, model="classical-nuclei")
 ASK = ("nuclei", "--model", "classical-nuclei", "--mpp", "0.5")
 
 
@@ -120,9 +122,9 @@ def test_a_second_run_does_only_what_is_not_finished(slides: Path, tmp_path: Pat
     broken.write_bytes(b"")
     done: list[str] = []
 
-    def counting(jobs, progress, stop) -> Iterator[Outcome]:
+    def counting(jobs, control) -> Iterator[Outcome]:
         done.extend(job.name for job in jobs)
-        yield from here(jobs, progress, stop)
+        yield from here(jobs, control)
 
     first = run_cohort(paths(slides), NUCLEI, tmp_path / "out", work=counting)
     disc_image(broken, 9)
@@ -144,19 +146,18 @@ def test_an_unfinished_slide_goes_on_from_its_last_block(tmp_path: Path) -> None
     small = SlideSettings(whole_px=0, tile_px=256, window_px=256)
     said: list[str] = []
 
-    def stopped(jobs: list[SlideJob], progress, stop) -> Iterator[Outcome]:
+    def stopped(jobs: list[SlideJob], control) -> Iterator[Outcome]:
         with pytest.raises(CancelledError) as cancelled:
             run_slide(
                 jobs[0],
-                lambda done, what: said.append(what),
-                lambda: "block 2 " in "".join(said),
+                Control(lambda done, what: said.append(what), lambda: "block 2 " in "".join(said)),
                 slides=small,
             )
         yield jobs[0], cancelled.value
 
-    def resumed(jobs: list[SlideJob], progress, stop) -> Iterator[Outcome]:
+    def resumed(jobs: list[SlideJob], control) -> Iterator[Outcome]:
         said.clear()
-        yield jobs[0], run_slide(jobs[0], lambda done, what: said.append(what), slides=small)
+        yield jobs[0], run_slide(jobs[0], Control(lambda done, what: said.append(what)), slides=small)
 
     first = run_cohort([str(slide)], NUCLEI, tmp_path / "out", work=stopped)
     assert first.errors == {"cancelled": 1} and (tmp_path / "out" / ".unfinished" / "slide").is_dir()
@@ -174,10 +175,10 @@ def test_slides_of_the_same_name_are_kept_apart(slides: Path, tmp_path: Path) ->
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_done(slides: Path, tmp_path: Path) -> None:
-    def full_after_one(jobs, progress, stop) -> Iterator[Outcome]:
+    def full_after_one(jobs, control) -> Iterator[Outcome]:
         yield jobs[0], run_slide(jobs[0])
         yield jobs[1], WorkspaceFullError("the disk is full; free some space")
-        assert stop()
+        assert control.stop()
 
     ended = run_cohort(paths(slides), NUCLEI, tmp_path / "out", work=full_after_one)
     assert [slide.state for slide in ended.slides] == ["done", "failed", "pending"]
@@ -188,9 +189,9 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(slides: Path, tmp_path
 def test_a_crash_of_one_slide_is_a_row_too(
     slides: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def crashing(jobs, progress, stop) -> Iterator[Outcome]:
+    def crashing(jobs, control) -> Iterator[Outcome]:
         yield jobs[0], RuntimeError("no reader should do this")
-        yield from here(jobs[1:], progress, stop)
+        yield from here(jobs[1:], control)
 
     ended = run_cohort(paths(slides), NUCLEI, tmp_path / "out", work=crashing)
     assert [slide.state for slide in ended.slides] == ["failed", "done", "done"]
@@ -231,10 +232,10 @@ def test_what_cannot_be_asked_of_many_slides_is_refused(
 
 
 def test_two_runs_never_write_to_one_folder(slides: Path, tmp_path: Path) -> None:
-    def another(jobs: list[SlideJob], progress, stop) -> Iterator[Outcome]:
+    def another(jobs: list[SlideJob], control) -> Iterator[Outcome]:
         with pytest.raises(BusyError):
             run_cohort(paths(slides), NUCLEI, tmp_path / "out")
-        yield from here(jobs, progress, stop)
+        yield from here(jobs, control)
 
     assert run_cohort(paths(slides)[:1], NUCLEI, tmp_path / "out", work=another).exit_status == 0
 

@@ -25,9 +25,10 @@ from tissuetalk.models.errors import (
     UnreadableImageError,
 )
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.cohort.cohort import CohortOrder, run_cohort
+from tissuetalk.tools.cohort.cohort import run_cohort
+from tissuetalk.tools.cohort.ray import work_on
 from tissuetalk.tools.segment import ray_runner
-from tissuetalk.tools.segment.ray_runner import Cluster, work_on
+from tissuetalk.tools.segment.ray_runner import Cluster
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
@@ -109,7 +110,7 @@ def test_what_a_worker_refuses_arrives_as_our_own_error(cluster: Cluster, tmp_pa
 
 def test_a_cohort_on_ray_has_the_table_of_one_machine(cluster: Cluster, tmp_path: Path) -> None:
     slides = [str(disc_image(tmp_path / "in" / f"case{count}.png", count)) for count in (4, 5, 6)]
-    order = CohortOrder(NUCLEI, mpp=0.5, model="classical-nuclei")
+    order = SegmentRequest("", NUCLEI, mpp=0.5, model="classical-nuclei")
     here = run_cohort(slides, order, tmp_path / "here")
     there = run_cohort(slides, order, tmp_path / "there", work=work_on(cluster))
     assert [slide.masks for slide in there.slides] == [slide.masks for slide in here.slides]

@@ -33,10 +33,11 @@ def segment_cohort(
 
     Raises InvalidArgumentError for what cannot be asked of many slides, and everything ``run_cohort`` raises.
     """
+    from tissuetalk.models.control import Control
     from tissuetalk.prompts.readers import make_reader
     from tissuetalk.server.commands.printing import as_json, cohort_table, image_progress
-    from tissuetalk.tools.cohort.cohort import CohortOrder, run_cohort
-    from tissuetalk.tools.segment.request import read_request
+    from tissuetalk.tools.cohort.cohort import run_cohort
+    from tissuetalk.tools.segment.request import SegmentRequest, read_request
     from tissuetalk.tools.storage.addresses import expand, is_address
 
     if asked.points or asked.boxes or asked.region:
@@ -51,11 +52,11 @@ def segment_cohort(
     with image_progress(json) as progress:
         cohort = run_cohort(
             slides,
-            CohortOrder(request, asked.mpp, asked.model),
+            SegmentRequest("", request, mpp=asked.mpp, model=asked.model),
             folder,
             address=out.rstrip("/") if is_address(out) and not out.startswith("file://") else None,
             work=work_of(engine, ray_address),
-            progress=progress,
+            control=Control(progress),
         )
     if json:
         as_json(cohort)
@@ -84,7 +85,7 @@ def work_of(engine: str, ray_address: str | None) -> Work:
         from tissuetalk.tools.cohort.cohort import here
 
         return here
-    from tissuetalk.tools.segment.ray_runner import over_ray
+    from tissuetalk.tools.cohort.ray import over_ray
 
     return over_ray(ray_address)
 

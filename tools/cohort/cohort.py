@@ -9,15 +9,15 @@ OUT/.unfinished/NAME/         the workspace of a slide that is not finished; wor
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from re import sub
 from threading import Event
 from typing import Any
 
@@ -26,18 +26,16 @@ from pydantic import ValidationError
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, ResourceError, UnknownImageError
-from tissuetalk.prompts.target import Request
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.cohort.table import (
     Cohort,
     CohortSlide,
     cohort_of,
     failed_row,
-    read_cohort,
     row_of,
     write_tables,
 )
 from tissuetalk.tools.masks.tissue import tissue_mm2
-from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.storage import addresses
@@ -49,20 +47,6 @@ _LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
-class CohortOrder:
-    """What to look for on every slide; enough to do it again. The words it came from are not kept."""
-
-    request: Request
-    mpp: float | None = None
-    model: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        stored = SegmentRequest("", self.request, None, self.mpp, self.model).as_json()
-        del stored["image"]
-        return stored
-
-
-@dataclass(frozen=True)
 class SlideJob:
     """One slide of a cohort, as plain values: it can be done by any process that sees the folders.
 
@@ -71,46 +55,46 @@ class SlideJob:
 
     name: str
     slide: str
-    out: str
+    out: Path
     order: Mapping[str, Any]
     address: str | None = None
 
     @property
     def workspace(self) -> Path:
-        return Path(self.out) / ".unfinished" / self.name
+        return self.out / ".unfinished" / self.name
 
     @property
     def result(self) -> Path:
-        return Path(self.out) / "slides" / self.name
+        return self.out / "slides" / self.name
 
     @property
     def row(self) -> Path:
-        return Path(self.out) / "slides" / f"{self.name}.json"
+        return self.out / "slides" / f"{self.name}.json"
+
+
+def asked_of(order: SegmentRequest) -> dict[str, Any]:
+    """What is the same for every slide."""
+    return {key: value for key, value in order.as_json().items() if key != "image"}
 
 
 Outcome = tuple[SlideJob, "CohortSlide | BaseException"]
-Work = Callable[[Sequence[SlideJob], engine.Progress, engine.Stop], Iterator[Outcome]]
+Work = Callable[[Sequence[SlideJob], Control], Iterator[Outcome]]
 """Does the jobs in any order, anywhere; ends early when told to stop."""
 
 
-def run_slide(
-    job: SlideJob,
-    progress: engine.Progress = lambda done, what: None,
-    stop: engine.Stop = lambda: False,
-    **bench_options: Any,
-) -> CohortSlide:
+def run_slide(job: SlideJob, control: Control = Control(), **bench_options: Any) -> CohortSlide:
     """Segment one slide into its folder and write its row. Raises any of the contract's errors.
 
     bench_options: how slides are worked on, as ``Workbench.at`` takes it.
     """
     started = time.monotonic()
     stamp = addresses.stamp(job.slide)
-    copies = Path(job.out) / ".unfinished" / f"{job.name}.copy"
+    copies = job.out / ".unfinished" / f"{job.name}.copy"
     path = addresses.fetch(job.slide, copies)
     with closing(Workbench.at((path.parent,), job.workspace, roots_named=True, **bench_options)) as bench:
         order = SegmentRequest.from_json({**job.order, "image": str(path)})
-        result = segment(bench, order, Control(progress, stop))
-        with disk_errors(Path(job.out)):
+        result = segment(bench, order, control)
+        with disk_errors(job.out):
             partial = job.result.with_name(f".{job.name}.partial")
             remove(partial)
             bench.workspace.save(result.result_id, partial)
@@ -127,29 +111,27 @@ def run_slide(
 
 
 def _finish(job: SlideJob, row: CohortSlide) -> None:
-    with disk_errors(Path(job.out)):
-        partial = job.row.with_name(f".{job.row.name}.partial")
-        partial.write_text(row.model_dump_json(indent=1), "utf-8")
-        partial.replace(job.row)
+    with disk_errors(job.out):
+        write_whole(job.row, row.model_dump_json(indent=1))
     if job.address is not None:
         addresses.put(job.row, f"{job.address}/slides/{job.name}.json")
     remove(job.workspace)
 
 
-def here(jobs: Sequence[SlideJob], progress: engine.Progress, stop: engine.Stop) -> Iterator[Outcome]:
-    """One slide after the other in this process; the engine itself uses all of its cores."""
+def here(jobs: Sequence[SlideJob], control: Control, **bench_options: Any) -> Iterator[Outcome]:
+    """One slide after the other from this process; the engine itself uses all cores, or whoever does its blocks."""
     interrupted = Event()
     with ThreadPoolExecutor(1, thread_name_prefix="cohort") as pool:
         try:
             for number, job in enumerate(jobs):
-
-                def report(done: float, what: str, before: int = number, name: str = job.name) -> None:
-                    progress((before + done) / len(jobs), f"{name}: {what}")
-
-                if stop():
+                if control.stop():
                     return
-                work = pool.submit(run_slide, job, report, lambda: stop() or interrupted.is_set())
-                yield job, outcome_of(work)
+                part = control.part(number / len(jobs), (number + 1) / len(jobs))
+                watched = Control(
+                    lambda done, what, part=part, name=job.name: part.report(done, f"{name}: {what}"),
+                    lambda: control.stop() or interrupted.is_set(),
+                )
+                yield job, outcome_of(pool.submit(run_slide, job, watched, **bench_options))
         finally:
             interrupted.set()
 
@@ -161,16 +143,16 @@ def outcome_of(future: Future[CohortSlide]) -> CohortSlide | BaseException:
 
 def run_cohort(
     slides: Sequence[str],
-    order: CohortOrder,
+    order: SegmentRequest,
     out: Path,
     *,
     address: str | None = None,
     work: Work = here,
-    progress: engine.Progress = lambda done, what: None,
+    control: Control = Control(),
 ) -> Cohort:
     """Every slide that is not finished yet; the table is on disk whenever this returns or raises.
 
-    slides: paths and addresses. out: a new folder, or one of an earlier run of the same request. address: where results
+    slides: paths and addresses. order: names no image. out: a new folder, or one of an earlier run of the same request. address: where results
     are copied to when they are finished, read when ``out`` does not know them.
 
     Raises InvalidArgumentError for a folder in other use, BusyError while another run writes to it, and
@@ -179,18 +161,19 @@ def run_cohort(
     with _own(out):
         rows = _known_rows(slides, order, out, address)
         todo = [row for row in rows.values() if row.state != "done"]
-        jobs = [SlideJob(row.name, row.slide, str(out), order.as_json(), address) for row in todo]
+        jobs = [SlideJob(row.name, row.slide, out, asked_of(order), address) for row in todo]
         stopping = Event()
         try:
             _write(rows, order, out, address)
-            for job, outcome in work(jobs, progress, stopping.is_set):
+            for job, outcome in work(jobs, Control(control.progress, stopping.is_set)):
                 rows[job.slide] = _settled(job, outcome)
                 if isinstance(outcome, ResourceError):
                     stopping.set()
                 _write(rows, order, out, address)
         finally:
             stopping.set()
-        _tidy(out)
+        with suppress(OSError):  # something unfinished is left, or there never was any
+            (out / ".unfinished").rmdir()
         return _cohort(rows, order)
 
 
@@ -204,7 +187,7 @@ def _settled(job: SlideJob, outcome: CohortSlide | BaseException) -> CohortSlide
 
 
 def _known_rows(
-    slides: Sequence[str], order: CohortOrder, out: Path, address: str | None
+    slides: Sequence[str], order: SegmentRequest, out: Path, address: str | None
 ) -> dict[str, CohortSlide]:
     """A row per slide: the finished one of an earlier run where the slide is still the same, else a pending one."""
     earlier = _earlier(order, out, address)
@@ -214,16 +197,21 @@ def _known_rows(
     for slide in slides:
         name = named.get(slide) or _free_name(slide, taken)
         taken.add(name)
-        job = SlideJob(name, slide, str(out), {}, address)
+        job = SlideJob(name, slide, out, {}, address)
         rows[slide] = _finished(job) or CohortSlide(name=name, slide=slide, state="pending")
     return rows
 
 
+def _written(out: Path, name: str, address: str | None) -> bytes | None:
+    """A file of an earlier run: from its folder, else from the address its results were copied to."""
+    if (out / name).is_file():
+        return (out / name).read_bytes()
+    return None if address is None else addresses.content(f"{address}/{name}")
+
+
 def _finished(job: SlideJob) -> CohortSlide | None:
     """The row of a slide that is done, unless its file has changed since."""
-    content = job.row.read_bytes() if job.row.is_file() else None
-    if content is None and job.address is not None:
-        content = addresses.content(f"{job.address}/slides/{job.name}.json")
+    content = _written(job.out, f"slides/{job.name}.json", job.address)
     if content is None:
         return None
     try:
@@ -233,20 +221,17 @@ def _finished(job: SlideJob) -> CohortSlide | None:
         return None
 
 
-def _earlier(order: CohortOrder, out: Path, address: str | None) -> list[CohortSlide]:
+def _earlier(order: SegmentRequest, out: Path, address: str | None) -> list[CohortSlide]:
     """Rows of the table of an earlier run. Raises InvalidArgumentError when that was another request."""
-    table = out / "cohort.json"
-    content = table.read_bytes() if table.is_file() else None
-    if content is None and address is not None:
-        content = addresses.content(f"{address}/cohort.json")
+    content = _written(out, "cohort.json", address)
     if content is None:
         return []
     where = address or out
     try:
-        cohort = read_cohort(content)
+        cohort = Cohort.model_validate_json(content)
     except ValueError as error:
         raise InvalidArgumentError(f"{where} holds a damaged cohort.json; choose a new folder.") from error
-    if cohort.request != order.as_json():
+    if cohort.request != asked_of(order):
         raise InvalidArgumentError(
             f"{where} holds a cohort of another request; choose a new folder, or ask for the same again."
         )
@@ -256,11 +241,11 @@ def _earlier(order: CohortOrder, out: Path, address: str | None) -> list[CohortS
 def _free_name(slide: str, taken: set[str]) -> str:
     """A name for files: the slide's own, with a few digits of its path where two are called the same."""
     last = slide.split("::", 1)[0].rstrip("/").replace("\\", "/").rsplit("/", 1)[-1]
-    stem = sub(r"[^A-Za-z0-9._-]", "_", last.rsplit(".", 1)[0]).lstrip(".")[:_LONGEST_NAME] or "slide"
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", last.rsplit(".", 1)[0]).lstrip(".")[:_LONGEST_NAME] or "slide"
     return stem if stem not in taken else f"{stem}-{sha256(slide.encode()).hexdigest()[:8]}"
 
 
-def _write(rows: Mapping[str, CohortSlide], order: CohortOrder, out: Path, address: str | None) -> None:
+def _write(rows: Mapping[str, CohortSlide], order: SegmentRequest, out: Path, address: str | None) -> None:
     with disk_errors(out):
         write_tables(_cohort(rows, order), out)
     if address is not None:
@@ -268,8 +253,8 @@ def _write(rows: Mapping[str, CohortSlide], order: CohortOrder, out: Path, addre
             addresses.put(out / name, f"{address}/{name}")
 
 
-def _cohort(rows: Mapping[str, CohortSlide], order: CohortOrder) -> Cohort:
-    return cohort_of(version("tissuetalk"), order.as_json(), list(rows.values()))
+def _cohort(rows: Mapping[str, CohortSlide], order: SegmentRequest) -> Cohort:
+    return cohort_of(version("tissuetalk"), asked_of(order), list(rows.values()))
 
 
 @contextmanager
@@ -290,10 +275,3 @@ def _own(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _tidy(out: Path) -> None:
-    """An empty folder of unfinished work is gone."""
-    unfinished = out / ".unfinished"
-    if unfinished.is_dir() and not any(unfinished.iterdir()):
-        unfinished.rmdir()

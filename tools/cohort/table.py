@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tissuetalk.models.errors import BadRequestError, TissuetalkError
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.results import Closed, Mask, MppSource, SegmentResult
 
 SlideState = Literal["done", "failed", "pending"]
@@ -180,16 +180,16 @@ def _total(values: Iterator[float | None]) -> float | None:
 
 def write_tables(cohort: Cohort, out: Path) -> None:
     """cohort.json and cohort.csv, each replaced in one step."""
-    _replace(out / "cohort.json", cohort.model_dump_json(indent=1) + "\n")
+    write_whole(out / "cohort.json", cohort.model_dump_json(indent=1) + "\n")
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
+    writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     for slide in cohort.slides:
         writer.writerows(_lines(slide))
-    _replace(out / "cohort.csv", text.getvalue())
+    write_whole(out / "cohort.csv", text.getvalue())
 
 
-COLUMNS = (
+COLUMNS = [
     "slide",
     "state",
     "target",
@@ -213,7 +213,7 @@ COLUMNS = (
     "error_message",
     "result",
     "path",
-)
+]
 """cohort.csv: a line per slide and target; a slide without one has a line of its own."""
 
 
@@ -234,17 +234,6 @@ def _lines(slide: CohortSlide) -> Iterator[dict[str, Any]]:
         yield shared | mask.model_dump(exclude={"name"}) | {"target": mask.name}
     if not slide.masks:
         yield shared
-
-
-def read_cohort(text: str | bytes) -> Cohort:
-    """What ``write_tables`` wrote. Raises pydantic's ValidationError for anything else."""
-    return Cohort.model_validate(json.loads(text))
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8", newline="")
-    partial.replace(path)
 
 
 def _is_operators(code: str) -> bool:

@@ -1,4 +1,4 @@
-"""The slide engine on a Ray cluster: over slides, and over the blocks of one slide.
+"""The blocks of a slide, and other pieces of work, on a Ray cluster.
 
 Workers exchange nothing but files, so the folders of slides and results must be the same on every machine; tissuetalk
 must be installed there. A worker that is lost is started again and its block, or slide, is done again: blocks are files
@@ -8,19 +8,18 @@ that are written whole, so the second time finds what the first has left.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
-from threading import Event, Lock
-from typing import Any, Self
+from threading import Lock
+from typing import Any, Self, TypeVar
 
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, ModelUnavailableError
-from tissuetalk.tools.cohort.cohort import Outcome, SlideJob, Work, outcome_of, run_slide
-from tissuetalk.tools.cohort.table import CohortSlide
-from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.blocks import BlockSpec, run_block
 from tissuetalk.tools.segment.windows import WindowSpec, run_window
 
+Work = TypeVar("Work")
+Done = TypeVar("Done")
 ATTEMPTS = 4
 """How often a piece of work may lose its worker before it is given up: it may be what kills them."""
 START_S = 300
@@ -33,14 +32,8 @@ _AHEAD = 3
 class Worker:
     """One process of the pool. Model and slide stay open in it from one piece of work to the next."""
 
-    def block(self, spec: BlockSpec) -> str:
-        return run_block(spec)
-
-    def window(self, spec: WindowSpec) -> str:
-        return run_window(spec)
-
-    def slide(self, job: SlideJob) -> CohortSlide:
-        return run_slide(job)
+    def call(self, function: Callable[[Any], Any], work: Any) -> Any:
+        return function(work)
 
     def pid(self) -> int:
         return os.getpid()
@@ -57,12 +50,12 @@ class Pool:
         self._references: dict[Future[Any], Any] = {}
         self._lock = Lock()
 
-    def submit(self, method: str, work: Any) -> Future[Any]:
-        """What ``Worker.method`` returns, or the error it raised, as if it had been raised here."""
+    def submit(self, function: Callable[[Work], Done], work: Work) -> Future[Done]:
+        """What the function returns on a worker, or the error it raised, as if it had been raised here."""
         with self._lock:
             index = self._pending.index(min(self._pending))
             self._pending[index] += 1
-        answer: Future[Any] = Future()
+        answer: Future[Done] = Future()
         answer.set_running_or_notify_cancel()
 
         def ended(future: Future[Any]) -> None:
@@ -74,7 +67,7 @@ class Pool:
             else:
                 answer.set_exception(self._named(error))
 
-        reference = getattr(self.actors[index], method).remote(work)
+        reference = self.actors[index].call.remote(function, work)
         reference.future().add_done_callback(ended)
         with self._lock:
             self._references[answer] = reference
@@ -153,13 +146,13 @@ class RayRunner:
         self._given: dict[Future[str], Pool] = {}
 
     def block(self, spec: BlockSpec) -> Future[str]:
-        return self._give(self._cluster.models, "block", spec)
+        return self._give(self._cluster.models, run_block, spec)
 
     def window(self, spec: WindowSpec) -> Future[str]:
-        return self._give(self._cluster.finishers, "window", spec)
+        return self._give(self._cluster.finishers, run_window, spec)
 
-    def _give(self, pool: Pool, method: str, spec: BlockSpec | WindowSpec) -> Future[str]:
-        answer: Future[str] = pool.submit(method, spec)
+    def _give(self, pool: Pool, function: Callable[[Work], str], spec: Work) -> Future[str]:
+        answer = pool.submit(function, spec)
         self._given[answer] = pool
         answer.add_done_callback(lambda future: self._given.pop(future, None))
         return answer
@@ -170,74 +163,6 @@ class RayRunner:
         for answer, pool in left.items():
             pool.drop(answer)
         wait(left)
-
-
-def over_ray(address: str | None = None, workers: int | None = None) -> Work:
-    """A cohort on Ray, which is connected to when there is a slide to do."""
-
-    def work(jobs: Sequence[SlideJob], progress: engine.Progress, stop: engine.Stop) -> Iterator[Outcome]:
-        if jobs:
-            with Cluster(address, workers) as cluster:
-                yield from work_on(cluster)(jobs, progress, stop)
-
-    return work
-
-
-def work_on(cluster: Cluster) -> Work:
-    """A slide per worker while there are enough slides, the rest block by block on all workers."""
-
-    def work(jobs: Sequence[SlideJob], progress: engine.Progress, stop: engine.Stop) -> Iterator[Outcome]:
-        whole = len(jobs) - len(jobs) % cluster.workers
-        done = 0
-        for outcome in _slides(cluster, jobs[:whole], stop):
-            done += 1
-            progress(done / len(jobs), f"{done} of {len(jobs)} slides")
-            yield outcome
-        yield from _blocks(cluster, jobs[whole:], progress, stop, done / len(jobs))
-
-    return work
-
-
-def _slides(cluster: Cluster, jobs: Sequence[SlideJob], stop: engine.Stop) -> Iterator[Outcome]:
-    """Whole slides, as many at once as there are workers, in the order they end."""
-    waiting, running = list(reversed(jobs)), dict[Future[CohortSlide], SlideJob]()
-    while running or (waiting and not stop()):
-        while waiting and len(running) < cluster.workers and not stop():
-            job = waiting.pop()
-            running[cluster.models.submit("slide", job)] = job
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), outcome_of(future)
-
-
-def _blocks(
-    cluster: Cluster, jobs: Sequence[SlideJob], progress: engine.Progress, stop: engine.Stop, before: float
-) -> Iterator[Outcome]:
-    """One slide after the other, its blocks on all workers; what belongs to no block is done here."""
-    interrupted = Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="cohort") as pool:
-        try:
-            for number, job in enumerate(jobs):
-                if stop():
-                    return
-                report = _share(progress, before, (1 - before) / len(jobs), number, job.name)
-                yield (
-                    job,
-                    outcome_of(
-                        pool.submit(
-                            run_slide,
-                            job,
-                            report,
-                            lambda: stop() or interrupted.is_set(),
-                            runner=cluster.runner,
-                        )
-                    ),
-                )
-        finally:
-            interrupted.set()
-
-
-def _share(progress: engine.Progress, before: float, each: float, number: int, name: str) -> engine.Progress:
-    return lambda done, what: progress(before + (number + done) * each, f"{name}: {what}")
 
 
 def ray_library() -> Any:
