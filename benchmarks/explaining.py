@@ -15,9 +15,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.figure import Figure
-from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.segment.request import SegmentArguments
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.session import Session
 
 SAMPLE = Path(__file__).parent.parent / "models" / "samples" / "tnbc.jpg"
 REPEATS = 5
@@ -43,13 +42,13 @@ def measure() -> list[Figure]:
 
 
 def _run(root: Path, workspace: Path) -> tuple[float, float, float]:
-    with closing(Desk(Workbench.at((root,), workspace))) as desk:
+    with closing(Session(root, workspace)) as session:
         started = time.perf_counter()
-        result = desk.segment(
-            desk.understand(SegmentArguments("tissue.png", "segment the nuclei", mpp=0.25))
+        result = session.segment(
+            session.understand(SegmentArguments("tissue.png", "segment the nuclei", mpp=0.25))
         ).result
         segmented = time.perf_counter()
-        desk.explain(result.result_id, "how reliable is this mask?")
+        session.explain(result.result_id, "how reliable is this mask?")
         explained = time.perf_counter()
-        desk.explain(result.result_id)
+        session.explain(result.result_id)
         return segmented - started, explained - segmented, time.perf_counter() - explained

@@ -19,9 +19,8 @@ from PIL import Image
 from benchmarks.figure import Figure
 from benchmarks.serving import http_client, over_stdio
 from tissuetalk.tools.answers.results import TargetArgument
-from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.segment.request import SegmentArguments
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.session import Session
 
 ROUNDS = 15
 TARGET_MS = 30.0
@@ -50,21 +49,20 @@ async def _measure() -> list[Figure]:
         root = Path(folder) / "images"
         root.mkdir()
         picture(root / "tissue.png")
-        bench = Workbench.at((root,), Path(folder) / "direct", roots_named=True)
-        desk = Desk(bench)
+        session = Session(root, Path(folder) / "direct")
         stdio = over_stdio(root, Path(folder) / "stdio")
         async with Client(stdio) as over_pipe, http_client(root, Path(folder) / "http") as over_http:
             taken: dict[str, list[float]] = {"direct": [], "stdio": [], "http": []}
             for number in range(ROUNDS + 2):
                 times = {
-                    "direct": _directly(desk),
+                    "direct": _directly(session),
                     "stdio": await _called(over_pipe),
                     "http": await _called(over_http),
                 }
                 if number >= 2:  # the first two warm up
                     for name, took in times.items():
                         taken[name].append(took * 1e3)
-        bench.close()
+        session.close()
     median = {name: statistics.median(values) for name, values in taken.items()}
     return [
         Figure(
@@ -78,12 +76,12 @@ async def _measure() -> list[Figure]:
     ]
 
 
-def _directly(desk: Desk) -> float:
+def _directly(session: Session) -> float:
     started = time.perf_counter()
     asked = SegmentArguments(
         "tissue.png", targets=(TargetArgument(words="nuclei"),), mpp=0.5, model="classical-nuclei"
     )
-    answer = desk.segment(desk.understand(asked))
+    answer = session.segment_request(session.understand(asked))
     took = time.perf_counter() - started
     assert answer.picture
     return took

@@ -22,7 +22,7 @@ from tissuetalk.tools.segment import blocks, windows
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.session import Session
 
 SEEN_TILES = 4
 
@@ -70,11 +70,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             runner = stack.enter_context(Cluster(workers=request["ray_workers"])).runner
         cluster_s = time.perf_counter() - started
         settings = SlideSettings(whole_px=0, **request.get("settings", {}))
-        bench = stack.enter_context(
-            closing(
-                Workbench.at((slide.parent,), workspace, roots_named=True, slides=settings, runner=runner)
-            )
-        )
+        bench = stack.enter_context(closing(Session(slide.parent, workspace, slides=settings, runner=runner)))
         whole, plain_encode, plain_decode = _timed_run(bench, request, clock, model, workspace)
         second_s = _second(bench, request)
     alone_s = _alone(plain_encode, plain_decode, clock, request)
@@ -90,7 +86,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _timed_run(
-    bench: Workbench, request: dict[str, Any], clock: Clock, model: Any, workspace: Path
+    bench: Session, request: dict[str, Any], clock: Clock, model: Any, workspace: Path
 ) -> tuple[dict[str, Any], Any, Any]:
     plain_encode, plain_decode = model.encode, model.decode
     model.encode, model.decode = clock.timed("encode", plain_encode), clock.timed("decode", plain_decode)
@@ -134,7 +130,7 @@ def _timed_run(
     )
 
 
-def _second(bench: Workbench, request: dict[str, Any]) -> float | None:
+def _second(bench: Session, request: dict[str, Any]) -> float | None:
     """Seconds of another question about the same slide, which finds the features of the first."""
     if not request.get("second"):
         return None

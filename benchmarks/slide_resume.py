@@ -26,7 +26,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tests.drawn_slides import RESECTION, cached
-from tissuetalk.tools import workbench
+from tissuetalk.tools.segment import settings
 from tissuetalk.tools.segment.settings import SlideSettings
 
 ALWAYS_BLOCKS = SlideSettings(whole_px=0)
@@ -35,14 +35,12 @@ PATIENCE_S = 1.0
 
 def serve(root: str, workspace: str, pid_file: str) -> None:
     """The server as users run it, except that small slides, too, are worked on block by block and become jobs soon."""
-    from tissuetalk.server.lazy import Settings
-    from tissuetalk.server.running import serve_stdio
+    from tissuetalk.server.app import serve_stdio
+    from tissuetalk.server.service import Settings
 
-    workbench.SlideSettings = partial(replace, ALWAYS_BLOCKS)
+    settings.SlideSettings = partial(replace, ALWAYS_BLOCKS)
     Path(pid_file).write_text(str(os.getpid()))
-    serve_stdio(
-        Settings(roots=(Path(root),), workspace=Path(workspace), roots_named=True, patience_s=PATIENCE_S)
-    )
+    serve_stdio(Settings(roots=(Path(root),), workspace=Path(workspace), patience_s=PATIENCE_S))
 
 
 async def killed_and_resumed(
@@ -85,9 +83,9 @@ async def status(client: Client, job_id: str) -> dict[str, Any]:
 def in_one_go(slide: Path, asked: dict[str, Any], workspace: Path) -> None:
     from tissuetalk.tools.segment.request import SegmentArguments, understand
     from tissuetalk.tools.segment.segment import segment
-    from tissuetalk.tools.workbench import Workbench
+    from tissuetalk.tools.session import Session
 
-    with closing(Workbench.at((slide.parent,), workspace, roots_named=True, slides=ALWAYS_BLOCKS)) as bench:
+    with closing(Session(slide.parent, workspace, slides=ALWAYS_BLOCKS)) as bench:
         segment(bench, understand(bench, SegmentArguments(**asked)))
 
 

@@ -87,9 +87,7 @@ def trace() -> dict[str, int]:
     """File to how many of its functions ran between the request and the answer. Modules and class bodies do not count."""
     from PIL import Image
 
-    from tissuetalk.tools.desk import Desk
-    from tissuetalk.tools.segment.request import SegmentArguments
-    from tissuetalk.tools.workbench import Workbench
+    from tissuetalk.tools.session import Session
 
     seen: set[CodeType] = set()
 
@@ -101,14 +99,13 @@ def trace() -> dict[str, int]:
         root = Path(folder)
         with Image.open(sources.PROJECT / "models" / "samples" / "colon.jpg") as picture:
             picture.crop((0, 0, TRACED_PX, TRACED_PX)).save(root / "crop.png")
-        bench = Workbench.at((root,), root / "workspace", roots_named=True)
-        desk = Desk(bench)
+        session = Session(root, root / "workspace")
         threading.setprofile(started)
         sys.setprofile(started)
-        desk.segment(desk.understand(SegmentArguments("crop.png", "nuclei", mpp=0.5)))
+        session.segment("crop.png", "nuclei", mpp=0.5)
         sys.setprofile(None)
         threading.setprofile(None)
-        desk.close()
+        session.close()
     ours = Counter(
         path.relative_to(sources.PROJECT)
         for code in seen

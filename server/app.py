@@ -1,244 +1,175 @@
-"""The MCP server: tools, resources, prompts and completions over one desk. Wiring only.
+"""The MCP server: tools, resources, prompts and completions over one service. Wiring only.
 
 Nothing heavy is imported until a tool is called: a client connects to a server that has not loaded torch, OpenCV or SciPy.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated, Literal
+from inspect import Parameter, Signature
+from typing import Annotated, Any, Required, get_args, get_origin, get_type_hints
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
-from pydantic import Field
+from pydantic import BaseModel
 
 from tissuetalk.server import guidance
-from tissuetalk.server.answers import as_result
-from tissuetalk.server.background import Background
-from tissuetalk.server.errors import CodesFirst, readable_errors
-from tissuetalk.server.lazy import LazyDesk
+from tissuetalk.server.protocol import CodesFirst, as_result, readable_errors
 from tissuetalk.server.resources import add_resources
+from tissuetalk.server.service import Service, Settings
+from tissuetalk.tools.answers import arguments
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.jobs import JobStatus
 from tissuetalk.tools.answers.results import (
+    Answer,
     LibraryResult,
     MeasureResult,
     SegmentAnswer,
-    TargetArgument,
     ViewResult,
 )
 
-ImagePath = Annotated[
-    str, Field(description="Path inside an allowed folder (relative to the first), or image:// URI")
-]
-ResultId = Annotated[str, Field(description="result_id from segment (res_…)")]
-MaskIds = Annotated[list[str] | None, Field(description="mask_id values (msk_…); all masks when left out")]
-Region = Annotated[
-    list[float] | None,
-    Field(
-        min_length=4,
-        max_length=4,
-        description="[x0, y0, x1, y1] in full-resolution pixels, half-open; default all",
+Call = Callable[[Service, dict[str, Any], Context], Awaitable[Answer[Any]]]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool as hosts see it. arguments: a TypedDict of ``tools/answers/arguments.py``; call: what answers it.
+
+    reads: changes nothing. destroys: can delete. repeatable: a second call does no more than the first.
+    """
+
+    title: str
+    arguments: type
+    answer: type[BaseModel]
+    call: Call
+    reads: bool = False
+    destroys: bool = False
+    repeatable: bool = False
+
+
+def _on_session(method: str) -> Call:
+    """A call of a session's method of that name, however long it takes."""
+
+    async def call(service: Service, given: dict[str, Any], ctx: Context) -> Answer[Any]:
+        answer: Answer[Any] = await service.call(lambda session: getattr(session, method)(**given), ctx)
+        return answer
+
+    return call
+
+
+TOOLS: dict[str, Tool] = {
+    "segment": Tool(
+        "Segment what the words name",
+        arguments.SegmentCall,
+        SegmentAnswer,
+        lambda service, given, ctx: service.call_or_job("segment", given, ctx),
     ),
-]
-XY = Annotated[list[float], Field(min_length=2, max_length=2)]
-XYXY = Annotated[list[float], Field(min_length=4, max_length=4)]
+    "measure": Tool(
+        "Measure a result",
+        arguments.MeasureCall,
+        MeasureResult,
+        lambda service, given, ctx: service.call(
+            lambda session: session.measure(given["result_id"], given["metrics"], given["mask_ids"]), ctx
+        ),
+        reads=True,
+        repeatable=True,
+    ),
+    "explain": Tool(
+        "Explain a result",
+        arguments.ExplainCall,
+        ExplainResult,
+        lambda service, given, ctx: service.call_or_job("explain", given, ctx),
+        reads=True,
+        repeatable=True,
+    ),
+    "view": Tool(
+        "Look at an image or a result",
+        arguments.ViewCall,
+        ViewResult,
+        _on_session("view"),
+        reads=True,
+        repeatable=True,
+    ),
+    "job": Tool(
+        "Wait for, read or cancel long work",
+        arguments.JobCall,
+        JobStatus,
+        lambda service, given, ctx: service.job(given["job_id"], given["action"], ctx),
+        repeatable=True,
+    ),
+    "library": Tool(
+        "List images and results, save or delete a result",
+        arguments.LibraryCall,
+        LibraryResult,
+        _on_session("library"),
+        destroys=True,
+    ),
+}
+"""The whole offer. What a tool does is described to the assistant in prompts/templates/tool_<name>.txt."""
 
 
-def build_server(lazy: LazyDesk) -> MCPServer:
-    """A server over one desk. Several may live in one process."""
-    background = Background(lazy, lazy.settings.patience_s)
-    arguments: dict[str, frozenset[str]] = {}
+def build_server(service: Service) -> MCPServer:
+    """A server over one service. Several may live in one process."""
+    known = {name: frozenset(get_type_hints(tool.arguments)) for name, tool in TOOLS.items()}
     server: MCPServer = MCPServer(
         "tissuetalk",
         title="tissuetalk: segment, measure and explain H&E images from words",
         instructions=guidance.instructions(),
         version=version("tissuetalk"),
-        lifespan=lazy.lifespan,
-        middleware=[CodesFirst(arguments.get)],
+        lifespan=service.lifespan,
+        middleware=[CodesFirst(known.get)],
         log_level="WARNING",
     )
-    _add_segment(server, background)
-    _add_reading_tools(server, lazy, background)
-    _add_library(server, lazy, background)
-    add_resources(server, lazy, background)
+    for name, tool in TOOLS.items():
+        server.tool(
+            name=name,
+            title=tool.title,
+            description=guidance.text(f"tool_{name}.txt"),
+            annotations=ToolAnnotations(
+                read_only_hint=tool.reads,
+                destructive_hint=tool.destroys,
+                idempotent_hint=tool.repeatable,
+                open_world_hint=False,
+            ),
+        )(_function(name, tool, service))
+    add_resources(server, service)
     guidance.add_prompts(server)
     guidance.add_completions(server)
-    arguments.update(_arguments(server))
     return server
 
 
-def _arguments(server: MCPServer) -> dict[str, frozenset[str]]:
-    """The argument names of every tool, as its published schema lists them."""
-    manager = server._tool_manager  # the SDK lists tools only to a running loop
-    return {tool.name: frozenset(tool.parameters.get("properties", {})) for tool in manager.list_tools()}
+def _function(name: str, tool: Tool, service: Service) -> Callable[..., Awaitable[CallToolResult]]:
+    """What the SDK reads a schema from and calls: its signature is the tool's arguments."""
 
-
-def _add_segment(server: MCPServer, background: Background) -> None:
-    @server.tool(
-        title="Segment what the words name",
-        description=guidance.text("tool_segment.txt"),
-        annotations=ToolAnnotations(
-            read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
-        ),
-    )
     @readable_errors
-    async def segment(
-        image: ImagePath,
-        ctx: Context,
-        words: Annotated[
-            str | None,
-            Field(max_length=1_000_000, description="A report, a request or a question, as it was said"),
-        ] = None,
-        targets: Annotated[
-            list[TargetArgument] | None,
-            Field(description="Targets chosen by you instead of words; labels are in taxonomy://labels"),
-        ] = None,
-        points: Annotated[list[XY] | None, Field(description="[x, y] pixels: only the objects there")] = None,
-        boxes: Annotated[
-            list[XYXY] | None, Field(description="[x0, y0, x1, y1] pixels: only what lies inside")
-        ] = None,
-        region: Region = None,
-        organ: Annotated[
-            str | None, Field(max_length=100, description="Organ, if known and not in the words")
-        ] = None,
-        mpp: Annotated[
-            float | None, Field(description="µm per pixel, only if the file does not say and you know it")
-        ] = None,
-        model: Annotated[
-            str | None,
-            Field(
-                max_length=100,
-                description="A name from model://models; default the shipped one. litemedsam, medsam, sam2 outline what a box holds",
-            ),
-        ] = None,
-    ) -> Annotated[CallToolResult, SegmentAnswer]:
-        asked = {
-            "image": image,
-            "words": words,
-            "targets": targets or [],
-            "points": points or [],
-            "boxes": boxes or [],
-            "region": region,
-            "organ": organ,
-            "mpp": mpp,
-            "model": model,
-        }
-        return as_result(await background.segment(asked, ctx))
+    async def call(ctx: Context, **given: Any) -> CallToolResult:
+        return as_result(await tool.call(service, given, ctx))
+
+    call.__name__ = name
+    call.__signature__ = _signature(tool)  # type: ignore[attr-defined]  # a function may carry one, typeshed has no word for it
+    return call
 
 
-def _add_reading_tools(server: MCPServer, lazy: LazyDesk, background: Background) -> None:
-    reading = ToolAnnotations(
-        read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-    )
-
-    @server.tool(title="Measure a result", description=guidance.text("tool_measure.txt"), annotations=reading)
-    @readable_errors
-    async def measure(
-        result_id: ResultId,
-        ctx: Context,
-        metrics: Annotated[
-            list[str] | None, Field(description="Metric names; default: all that need no pixels")
-        ] = None,
-        mask_ids: MaskIds = None,
-    ) -> Annotated[CallToolResult, MeasureResult]:
-        return as_result(
-            await background.run(
-                lambda progress, stop: lazy.desk().measure(result_id, metrics, mask_ids), ctx
-            )
-        )
-
-    @server.tool(title="Explain a result", description=guidance.text("tool_explain.txt"), annotations=reading)
-    @readable_errors
-    async def explain(
-        result_id: ResultId,
-        ctx: Context,
-        question: Annotated[
-            str | None,
-            Field(
-                max_length=2000,
-                description="Why, how sure, what else, what does it mean, what if it were not there, what did the "
-                "classifier rely on; it may name a mask. Default: the overview",
-            ),
-        ] = None,
-        classifier: Annotated[
-            str | None,
-            Field(
-                max_length=100,
-                description="Name of a diagnosis classifier to explain, from model://classifiers",
-            ),
-        ] = None,
-    ) -> Annotated[CallToolResult, ExplainResult]:
-        return as_result(await background.explain(result_id, question, classifier, ctx))
-
-    @server.tool(
-        title="Look at an image or a result", description=guidance.text("tool_view.txt"), annotations=reading
-    )
-    @readable_errors
-    async def view(
-        ctx: Context,
-        image: Annotated[str | None, Field(description="Image to look at: a path or image:// URI")] = None,
-        result_id: Annotated[str | None, Field(description="Result to look at, with its masks")] = None,
-        region: Region = None,
-        mask_ids: MaskIds = None,
-        grid: Annotated[
-            bool, Field(description="Draw lines labelled in image pixels, to name points")
-        ] = False,
-    ) -> Annotated[CallToolResult, ViewResult]:
-        return as_result(
-            await background.run(
-                lambda progress, stop: lazy.desk().view(
-                    image, result_id, region=region, mask_ids=mask_ids, grid=grid
-                ),
-                ctx,
-            )
-        )
+def _signature(tool: Tool) -> Signature:
+    """Keyword arguments in the order they are written in; those that may be left out have a default."""
+    total: bool = tool.arguments.__total__  # type: ignore[attr-defined]  # what a TypedDict has
+    parameters = []
+    for name, hint in get_type_hints(tool.arguments, include_extras=True).items():
+        needed = total or get_origin(hint) is Required
+        default = Parameter.empty if needed else arguments.DEFAULTS.get(name)
+        annotation = get_args(hint)[0] if get_origin(hint) is Required else hint
+        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default))
+    ctx = Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=Context)
+    return Signature([*parameters, ctx], return_annotation=Annotated[CallToolResult, tool.answer])
 
 
-def _add_library(server: MCPServer, lazy: LazyDesk, background: Background) -> None:
-    @server.tool(
-        title="Wait for, read or cancel long work",
-        description=guidance.text("tool_job.txt"),
-        annotations=ToolAnnotations(
-            read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-        ),
-    )
-    @readable_errors
-    async def job(
-        job_id: Annotated[str, Field(description="job_id from segment (job_…)")],
-        action: Literal["status", "wait", "cancel"],
-        ctx: Context,
-    ) -> Annotated[CallToolResult, JobStatus]:
-        return as_result(await background.job(job_id, action, ctx))
-
-    @server.tool(
-        title="List images and results, save or delete a result",
-        description=guidance.text("tool_library.txt"),
-        annotations=ToolAnnotations(
-            read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False
-        ),
-    )
-    @readable_errors
-    async def library(
-        action: Literal["images", "results", "save", "delete"],
-        ctx: Context,
-        result_id: Annotated[str | None, Field(description="Which result to save or delete")] = None,
-        format: Annotated[
-            str | None,
-            Field(
-                description="For save: folder (default, everything), geojson, csv, parquet, ome-zarr, dicom-seg, dicom-ann or coco"
-            ),
-        ] = None,
-        folder: Annotated[
-            str | None, Field(description="For save: a new folder inside an allowed folder")
-        ] = None,
-    ) -> Annotated[CallToolResult, LibraryResult]:
-        return as_result(
-            await background.run(
-                lambda progress, stop: lazy.desk().library(
-                    action, result_id=result_id, format=format, folder=folder
-                ),
-                ctx,
-            )
-        )
+def serve_stdio(settings: Settings) -> None:
+    """Protocol on stdin and stdout, everything else on stderr."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    asyncio.run(build_server(Service(settings)).run_stdio_async())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import os
 import secrets
+import sys
 from importlib.metadata import version
 
 from mcp.server import MCPServer
@@ -16,7 +18,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, TissuetalkError
-from tissuetalk.server.lazy import LazyDesk
+from tissuetalk.server.app import build_server
+from tissuetalk.server.service import Service, Settings
 
 TOKEN_VARIABLE = "TISSUETALK_TOKEN"
 MAX_UPLOAD_BYTES = 512 * 1024 * 1024
@@ -58,7 +61,7 @@ def token_for(host: str) -> str | None:
     return token
 
 
-def http_app(server: MCPServer, lazy: LazyDesk, host: str, port: int) -> Starlette:
+def http_app(server: MCPServer, service: Service, host: str, port: int) -> Starlette:
     """The ASGI application: /mcp, /health, PUT /images."""
     token = token_for(host)
     names = ["127.0.0.1", "localhost", "[::1]"] if is_loopback(host) else [host]
@@ -73,7 +76,7 @@ def http_app(server: MCPServer, lazy: LazyDesk, host: str, port: int) -> Starlet
 
     @server.custom_route("/images", methods=["PUT"])  # type: ignore[untyped-decorator]  # untyped in the SDK
     async def upload(request: Request) -> Response:
-        return await _upload(request, lazy)
+        return await _upload(request, service)
 
     app = server.streamable_http_app(transport_security=security, host=host)
     app.add_middleware(_Guard, token=token, allowed_hosts=frozenset(allowed))
@@ -104,10 +107,8 @@ class _Guard:
         return JSONResponse({"error": "a bearer token is required"}, 401, {"WWW-Authenticate": "Bearer"})
 
 
-async def _upload(request: Request, lazy: LazyDesk) -> Response:
+async def _upload(request: Request, service: Service) -> Response:
     """The body is one image; the answer is its image:// URI. Nothing is kept unless it can be opened as an image."""
-    import asyncio
-
     try:
         if int(request.headers.get("content-length") or 0) > MAX_UPLOAD_BYTES:
             raise ImageTooLargeError(
@@ -120,7 +121,18 @@ async def _upload(request: Request, lazy: LazyDesk) -> Response:
                 raise ImageTooLargeError(
                     f"uploads end at {MAX_UPLOAD_BYTES // 2**20} MiB; put the file in an allowed folder."
                 )
-        stored = await asyncio.to_thread(lambda: lazy.desk().upload(bytes(body)))
+        stored = await asyncio.to_thread(lambda: service.jobs().session.upload(bytes(body)))
     except TissuetalkError as error:
         return JSONResponse({"error": error.code, "message": str(error)}, STATUS.get(error.code, 400))
     return JSONResponse(stored, 201)
+
+
+def serve_http(settings: Settings, where: str) -> None:
+    """Streamable HTTP at /mcp. Raises InvalidArgumentError for a bad address or a missing token."""
+    import uvicorn
+
+    host, port = address(where)
+    service = Service(settings)
+    app = http_app(build_server(service), service, host, port)
+    print(f"tissuetalk serves http://{host}:{port}/mcp", file=sys.stderr, flush=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)

@@ -3,80 +3,70 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError
 
 from tissuetalk.models.errors import TissuetalkError
-from tissuetalk.server.background import Background
-from tissuetalk.server.lazy import LazyDesk
+from tissuetalk.server.service import Service
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.session import Session
 
 
-def add_resources(server: MCPServer, lazy: LazyDesk, background: Background) -> None:
+RESULT_FILES = (
+    ("masks", "image/png", "8-bit mask, 0 or 255, of the segmented region in full-resolution pixels."),
+    ("instances", "image/png", "16-bit labels, 0 background and 1..N objects."),
+    ("objects", "application/geo+json", "Outlines as GeoJSON; opens in QuPath."),
+    ("tables", "text/csv", "One row per object: position, size, shape, staining, texture."),
+    ("explanations", "image/png", "The picture of an explanation in full size."),
+    ("pictures", "image/png", "A heat map, a histogram or the densest 2 mm², as measure drew it."),
+)
+"""Folders of a result with one file per mask, explanation or drawing."""
+
+
+def add_resources(server: MCPServer, service: Service) -> None:
     """result://, image://, taxonomy:// and model://, named as in the product's contract."""
-    _add_files(server, lazy, background)
+    _add_files(server, service)
     _add_taxonomy(server)
     _add_models(server)
 
 
-def _add_files(server: MCPServer, lazy: LazyDesk, background: Background) -> None:
-    async def file(result_id: str, path: str) -> bytes:
+def _add_files(server: MCPServer, service: Service) -> None:
+    async def read(work: Callable[[Session], bytes]) -> bytes:
         try:
-            return await background.run(lambda progress, stop: lazy.desk().file(result_id, path), None)
+            return await service.call(work, None)
         except TissuetalkError as error:
             raise ResourceError(f"{error.code}: {error}") from error
 
     @server.resource("result://{result_id}/overlay.png", mime_type="image/png")
     async def overlay(result_id: str) -> bytes:
         """The segmented region with the outlines of every mask that was found."""
-        return await file(result_id, "overlay.png")
+        return await read(lambda session: session.file(result_id, "overlay.png"))
 
     @server.resource("result://{result_id}/result.json", mime_type="application/json")
     async def result(result_id: str) -> str:
         """The structured answer of segment, as it was given."""
-        return (await file(result_id, "result.json")).decode()
-
-    @server.resource("result://{result_id}/explanations/{name}", mime_type="image/png")
-    async def explanation(result_id: str, name: str) -> bytes:
-        """The picture of an explanation in full size."""
-        return await file(result_id, f"explanations/{name}")
-
-    @server.resource("result://{result_id}/masks/{name}", mime_type="image/png")
-    async def mask(result_id: str, name: str) -> bytes:
-        """8-bit mask, 0 or 255, of the segmented region in full-resolution pixels."""
-        return await file(result_id, f"masks/{name}")
-
-    @server.resource("result://{result_id}/instances/{name}", mime_type="image/png")
-    async def instances(result_id: str, name: str) -> bytes:
-        """16-bit labels, 0 background and 1..N objects."""
-        return await file(result_id, f"instances/{name}")
-
-    @server.resource("result://{result_id}/objects/{name}", mime_type="application/geo+json")
-    async def objects(result_id: str, name: str) -> str:
-        """Outlines as GeoJSON; opens in QuPath."""
-        return (await file(result_id, f"objects/{name}")).decode()
-
-    @server.resource("result://{result_id}/tables/{name}", mime_type="text/csv")
-    async def table(result_id: str, name: str) -> str:
-        """One row per object: position, size, shape, staining, texture."""
-        return (await file(result_id, f"tables/{name}")).decode()
-
-    @server.resource("result://{result_id}/pictures/{name}", mime_type="image/png")
-    async def picture(result_id: str, name: str) -> bytes:
-        """A heat map, a histogram or the densest 2 mm², as measure drew it."""
-        return await file(result_id, f"pictures/{name}")
+        return (await read(lambda session: session.file(result_id, "result.json"))).decode()
 
     @server.resource("image://{image_id}", mime_type="image/jpeg")
     async def image(image_id: str) -> bytes:
         """A view of an image that was seen before, at most 1024 px."""
-        try:
-            answer = await background.run(
-                lambda progress, stop: lazy.desk().view(f"image://{image_id}"), None
-            )
-        except TissuetalkError as error:
-            raise ResourceError(f"{error.code}: {error}") from error
-        return answer.picture or b""
+        return await read(lambda session: session.view(f"image://{image_id}").picture or b"")
+
+    def add(kind: str, media: str, what: str) -> None:
+        @server.resource(
+            f"result://{{result_id}}/{kind}/{{name}}", name=kind, mime_type=media, description=what
+        )
+        async def file(result_id: str, name: str) -> bytes | str:
+            content = await read(lambda session: session.file(result_id, f"{kind}/{name}"))
+            return content if media == "image/png" else content.decode()
+
+    for kind, media, what in RESULT_FILES:
+        add(kind, media, what)
 
 
 def _add_taxonomy(server: MCPServer) -> None:
@@ -118,7 +108,7 @@ def _add_models(server: MCPServer) -> None:
     @server.resource("model://models", mime_type="application/json")
     def models() -> str:
         """Every model by name: what it may be asked for, licence, metrics, and why it cannot be used here, if so."""
-        from tissuetalk.tools.models import model_list
+        from tissuetalk.tools.doctor import model_list
 
         return json.dumps(model_list(), indent=1)
 
@@ -132,7 +122,7 @@ def _add_models(server: MCPServer) -> None:
     @server.resource("model://{name}", mime_type="application/json")
     def model(name: str) -> str:
         """One model's card."""
-        from tissuetalk.tools.models import model_list
+        from tissuetalk.tools.doctor import model_list
 
         cards = {card["name"]: card for card in model_list()}
         if name not in cards:

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("conversation")
 
 from tissuetalk.models import registry  # after the folder above is on the path
-from tissuetalk.server.lazy import LazyDesk, Settings
+from tissuetalk.server.service import Service, Settings
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +28,8 @@ class Place:
     root: Path
     workspace: Path
 
-    def lazy(self, **settings: float) -> LazyDesk:
-        return LazyDesk(Settings(roots=(self.root,), workspace=self.workspace, roots_named=True, **settings))
+    def lazy(self, **settings: float) -> Service:
+        return Service(Settings(roots=(self.root,), workspace=self.workspace, **settings))
 
     def results(self) -> list[str]:
         return sorted(path.name for path in (self.workspace / "results").glob("*"))

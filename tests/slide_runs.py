@@ -29,7 +29,7 @@ from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.session import Session
 
 SMALL = SlideSettings(whole_px=0, tile_px=192, window_px=256)
 LEAST_DARK_PX = 270
@@ -157,7 +157,7 @@ def order_of(
 
 
 def run(
-    bench: Workbench,
+    bench: Session,
     order: SegmentRequest,
     *,
     progress: Progress = lambda done, what: None,
@@ -167,8 +167,8 @@ def run(
     return SlideRun(result, bench.workspace.result(result.result_id).folder)
 
 
-def bench_at(root: Path, workspace: Path, settings: SlideSettings = SMALL, **options: Any) -> Workbench:
-    return Workbench.at((root,), workspace, roots_named=True, slides=settings, **options)
+def bench_at(root: Path, workspace: Path, settings: SlideSettings = SMALL, **options: Any) -> Session:
+    return Session(root, workspace, slides=settings, **options)
 
 
 def _die_after(name: str) -> None:

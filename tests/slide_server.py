@@ -11,26 +11,25 @@ from pathlib import Path
 import slow_model
 
 from tissuetalk.models import registry
-from tissuetalk.tools import workbench
+from tissuetalk.tools.segment import settings
 from tissuetalk.tools.segment.settings import SlideSettings
 
 SMALL_BLOCKS = SlideSettings(whole_px=0, tile_px=256, window_px=512)
 
 
 def main() -> None:
-    from tissuetalk.server.lazy import Settings
-    from tissuetalk.server.running import serve_stdio
+    from tissuetalk.server.app import serve_stdio
+    from tissuetalk.server.service import Settings
 
     root, workspace, patience_s = sys.argv[1:]
     slow_model.TILE_S = 3.0  # long enough for another server to start while this one works
     registry.MODELS[slow_model.NAME] = replace(slow_model.ENTRY, load="slow_model:SlowNuclei")
-    workbench.SlideSettings = partial(replace, SMALL_BLOCKS)  # what a server starts with when nothing is said
+    settings.SlideSettings = partial(replace, SMALL_BLOCKS)  # what a server starts with when nothing is said
     Path(os.environ[slow_model.LOG]).with_suffix(".pid").write_text(str(os.getpid()))
     serve_stdio(
         Settings(
             roots=(Path(root),),
             workspace=Path(workspace),
-            roots_named=True,
             patience_s=float(patience_s),
             workers=1,
         )

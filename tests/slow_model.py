@@ -44,8 +44,8 @@ ENTRY = registry.Entry(SlowNuclei.card, f"{__name__}:SlowNuclei")
 
 def main() -> None:
     """ROOT WORKSPACE PATIENCE_S WORKERS: serve over stdio."""
-    from tissuetalk.server.lazy import Settings
-    from tissuetalk.server.running import serve_stdio
+    from tissuetalk.server.app import serve_stdio
+    from tissuetalk.server.service import Settings
 
     root, workspace, patience_s, workers = sys.argv[1:]
     registry.MODELS[NAME] = replace(ENTRY, load="__main__:SlowNuclei")
@@ -54,7 +54,6 @@ def main() -> None:
         Settings(
             roots=(Path(root),),
             workspace=Path(workspace),
-            roots_named=True,
             patience_s=float(patience_s),
             workers=int(workers),
         )

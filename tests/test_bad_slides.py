@@ -27,7 +27,7 @@ from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.session import Session
 
 NUCLEI = Request("request", (Target(None, "nuclei"),))
 SMALL_BLOCKS = SlideSettings(whole_px=0, tile_px=256, window_px=256)
@@ -49,8 +49,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Mask]:
 
 
 @contextmanager
-def at_work(slide: Path, workspace: Path) -> Iterator[Workbench]:
-    with closing(Workbench.at((slide.parent,), workspace, roots_named=True, slides=SMALL_BLOCKS)) as bench:
+def at_work(slide: Path, workspace: Path) -> Iterator[Session]:
+    with closing(Session(slide.parent, workspace, slides=SMALL_BLOCKS)) as bench:
         yield bench
 
 

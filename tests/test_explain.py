@@ -1,4 +1,4 @@
-"""What explain answers to each kind of question, asked through the desk on real images."""
+"""What explain answers to each kind of question, asked through the session on real images."""
 
 from __future__ import annotations
 
@@ -20,36 +20,35 @@ from tissuetalk.models.errors import (
 )
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.results import Answer
-from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.explain.explain import MOST_LINES
 from tissuetalk.tools.segment.request import SegmentArguments
+from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.workbench import Workbench
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"
 REPORT = "Colon biopsy: crowded adenomatous glands with low-grade dysplasia. Previously polyps."
 
 
 class Case:
-    """A desk over a copy of one sample, with the sample segmented once."""
+    """A session over a copy of one sample, with the sample segmented once."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "images"
         self.root.mkdir()
         (self.root / "colon.jpg").write_bytes((SAMPLES / "colon.jpg").read_bytes())
-        self.desk = Desk(Workbench.at((self.root,), folder / "workspace", roots_named=True))
-        asked = self.desk.understand(SegmentArguments("colon.jpg", REPORT, mpp=1.2))
-        self.result = self.desk.segment(asked).result
+        self.session = Session(self.root, folder / "workspace")
+        asked = self.session.understand(SegmentArguments("colon.jpg", REPORT, mpp=1.2))
+        self.result = self.session.segment(asked).result
 
     def ask(self, question: str | None = None, classifier: str | None = None) -> Answer[ExplainResult]:
-        return self.desk.explain(self.result.result_id, question, classifier)
+        return self.session.explain(self.result.result_id, question, classifier)
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     case = Case(tmp_path_factory.mktemp("explain"))
     yield case
-    case.desk.close()
+    case.session.close()
 
 
 def picture(answer: Answer[ExplainResult]) -> Image.Image:
@@ -72,10 +71,10 @@ def test_the_full_picture_is_a_file_of_the_result(case: Case) -> None:
     answer = case.ask("what does it mean?")
     assert answer.result.picture is not None
     path = answer.result.picture.split("/", 3)[3]
-    full = Image.open(io.BytesIO(case.desk.file(case.result.result_id, path)))
+    full = Image.open(io.BytesIO(case.session.file(case.result.result_id, path)))
     assert full.format == "PNG" and full.size >= picture(answer).size
     with pytest.raises(TissuetalkError, match="no explanation"):
-        case.desk.file(case.result.result_id, "explanations/../../workspace.sqlite")
+        case.session.file(case.result.result_id, "explanations/../../workspace.sqlite")
 
 
 def test_what_the_words_do_not_mention_is_listed_apart_and_is_no_diagnosis(case: Case) -> None:
@@ -113,7 +112,7 @@ def test_a_meaning_points_at_the_place_that_shows_it(case: Case) -> None:
     mask = case.result.masks[0]
     assert meaning.mask_id == mask.mask_id and meaning.example_box is not None
     x0, y0, x1, y1 = meaning.example_box
-    with case.desk.bench.workspace.reading(case.result.result_id) as stored:
+    with case.session.workspace.reading(case.result.result_id) as stored:
         painted = ResultFolder(stored.folder).mask(mask.mask_id)[y0:y1, x0:x1]
     assert 0.05 < painted.mean() < 1
     assert answer.picture is not None
@@ -155,11 +154,11 @@ def test_a_deleted_image_and_a_changed_one_are_named(tmp_path: Path) -> None:
     with pytest.raises(TissuetalkError) as caught:
         case.ask("how sure are you?")
     assert caught.value.code == "image_changed"
-    case.desk.close()
+    case.session.close()
 
 
 def test_a_result_of_other_weights_is_not_asked_again(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = case.desk.bench.model(None)
+    model = case.session.model(None)
     monkeypatch.setattr(model, "weights_sha256", "0" * 64)
     with pytest.raises(InvalidArgumentError, match="other weights"):
         case.ask("how sure are you?")
@@ -167,5 +166,5 @@ def test_a_result_of_other_weights_is_not_asked_again(case: Case, monkeypatch: p
 
 def test_nothing_of_the_question_itself_is_written_down(case: Case) -> None:
     case.ask("why the glands of Mrs. Miriam Okonkwo?")
-    for path in case.desk.bench.workspace.folder.rglob("*"):
+    for path in case.session.workspace.folder.rglob("*"):
         assert not path.is_file() or b"Okonkwo" not in path.read_bytes()

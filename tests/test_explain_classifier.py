@@ -18,9 +18,8 @@ from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, Object
 from tissuetalk.models.classifiers.object_classifier import store_object_classifier
 from tissuetalk.models.classifiers.patch_encoder import load_encoder
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.segment.request import SegmentArguments
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.session import Session
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"
 CLASSES = ("normal", "adenoma")
@@ -33,9 +32,9 @@ class Case:
         self.root = folder / "images"
         self.root.mkdir()
         (self.root / "colon.jpg").write_bytes((SAMPLES / "colon.jpg").read_bytes())
-        self.desk = Desk(Workbench.at((self.root,), folder / "workspace", roots_named=True))
-        asked = self.desk.understand(SegmentArguments("colon.jpg", "segment the glands", mpp=1.2))
-        self.result_id = self.desk.segment(asked).result.result_id
+        self.session = Session(self.root, folder / "workspace")
+        asked = self.session.understand(SegmentArguments("colon.jpg", "segment the glands", mpp=1.2))
+        self.result_id = self.session.segment(asked).result.result_id
         self._write_classifiers()
 
     def _write_classifiers(self) -> None:
@@ -69,11 +68,11 @@ class Case:
 def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     case = Case(tmp_path_factory.mktemp("classifier"))
     yield case
-    case.desk.close()
+    case.session.close()
 
 
 def test_objects_are_ranked_by_what_blurring_them_costs(case: Case) -> None:
-    answer = case.desk.explain(case.result_id, "what did the classifier rely on?", "weighing.safetensors")
+    answer = case.session.explain(case.result_id, "what did the classifier rely on?", "weighing.safetensors")
     found = answer.result.classifier
     assert found is not None and answer.result.kinds == ["classifier"]
     assert found.predicted in CLASSES and sum(found.probabilities.values()) == pytest.approx(1, abs=1e-3)
@@ -89,7 +88,7 @@ def test_objects_are_ranked_by_what_blurring_them_costs(case: Case) -> None:
 
 
 def test_objects_are_ranked_by_their_share_of_the_answer(case: Case) -> None:
-    found = case.desk.explain(case.result_id, None, "reading.safetensors").result.classifier
+    found = case.session.explain(case.result_id, None, "reading.safetensors").result.classifier
     assert found is not None and [each.rank for each in found.objects] == [1, 2]
     assert {each.name for each in found.objects} == {"gland", "other"}
     assert all(each.contribution is not None for each in found.objects)
@@ -97,7 +96,7 @@ def test_objects_are_ranked_by_their_share_of_the_answer(case: Case) -> None:
 
 @pytest.mark.parametrize("classifier", ["weighing.safetensors", "reading.safetensors"])
 def test_taking_an_object_away_changes_the_score_and_says_so(case: Case, classifier: str) -> None:
-    answer = case.desk.explain(case.result_id, "what if the glands were removed?", classifier)
+    answer = case.session.explain(case.result_id, "what if the glands were removed?", classifier)
     assert answer.result.classifier is not None
     for view in answer.result.counterfactuals:
         assert [score.label for score in view.scores] == list(CLASSES)
@@ -118,4 +117,4 @@ def test_a_classifier_that_does_not_fit_is_named(
     case: Case, classifier: str, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        case.desk.explain(case.result_id, "what did it rely on?", classifier)
+        case.session.explain(case.result_id, "what did it rely on?", classifier)

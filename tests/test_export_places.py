@@ -25,12 +25,11 @@ from tissuetalk.models.errors import (
     WorkspaceFullError,
 )
 from tissuetalk.tools.answers.results import TargetArgument
-from tissuetalk.tools.desk import Desk
 from tissuetalk.tools.export import FORMATS, dicom, export
 from tissuetalk.tools.export.content import Content, library
 from tissuetalk.tools.segment.request import SegmentArguments
+from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.folders import export_path
-from tissuetalk.tools.workbench import Workbench
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -122,16 +121,15 @@ def test_a_dicom_slide_is_referred_to_by_its_own_identity(tmp_path: Path) -> Non
 def test_save_writes_any_format_into_a_folder_of_the_user(tmp_path: Path) -> None:
     root = tmp_path / "images"
     save(root / "discs.png", discs(120, 120, [(40, 40), (80, 80)]))
-    bench = Workbench.at((root,), tmp_path / "workspace", roots_named=True)
-    with contextlib.closing(bench):
-        desk = Desk(bench)
+    session = Session(root, tmp_path / "workspace")
+    with contextlib.closing(session):
         nuclei = (TargetArgument(words="nuclei"),)
         asked = SegmentArguments(image="discs.png", targets=nuclei, mpp=0.5, model="classical-nuclei")
-        result_id = desk.segment(desk.understand(asked)).result.result_id
+        result_id = session.segment_request(session.understand(asked)).result.result_id
         for format in ("geojson", "coco"):
-            desk.library("save", result_id=result_id, format=format, folder=f"kept/{format}")
+            session.library("save", result_id=result_id, format=format, folder=f"kept/{format}")
         with pytest.raises(InvalidArgumentError, match="choose from: folder, geojson"):
-            desk.library("save", result_id=result_id, format="xlsx", folder="kept/xlsx")
+            session.library("save", result_id=result_id, format="xlsx", folder="kept/xlsx")
     assert [path.name for path in (root / "kept" / "geojson").iterdir()] == ["objects.geojson"]
     assert len(json.loads((root / "kept" / "coco" / "coco.json").read_text())["annotations"]) == 2
 

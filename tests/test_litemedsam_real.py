@@ -12,8 +12,8 @@ from tissuetalk.models.metrics.oracles import instance_boxes
 from tissuetalk.models.segmentation.litemedsam import WEIGHTS
 from tissuetalk.tools.segment.request import SegmentArguments, understand
 from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.workbench import Workbench
 
 GLANDS = [(20, 0, 105, 80), (103, 35, 176, 118), (150, 110, 208, 178), (130, 160, 166, 206)]
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_each_box_around_a_gland_gives_an_outline_that_fills_it(tmp_path: Path) -> None:
     root = Path(str(files("tissuetalk.models"))) / "samples"
-    bench = Workbench.at((root,), tmp_path / "workspace", roots_named=True)
+    bench = Session(root, tmp_path / "workspace")
     result = segment(
         bench,
         understand(

@@ -33,10 +33,10 @@ def call(home: Path, tool: str, **arguments: object) -> dict:
     from mcp import Client
 
     from tissuetalk.server.app import build_server
-    from tissuetalk.server.lazy import LazyDesk, Settings
+    from tissuetalk.server.service import Service, Settings
 
     async def ask() -> dict:
-        server = build_server(LazyDesk(Settings((home,), home / "workspace", roots_named=True)))
+        server = build_server(Service(Settings((home,), home / "workspace")))
         async with Client(server) as client:
             answer = await client.call_tool(tool, arguments)
             assert not answer.is_error, answer.content[0].text

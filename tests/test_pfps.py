@@ -46,6 +46,7 @@ from tissuetalk.server.commands.training_commands import train
 from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.segment.request import SegmentArguments, understand
 from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.session import Session
 from tissuetalk.tools.train.pfps import (
     TASKS,
     PfpsRecipe,
@@ -53,7 +54,6 @@ from tissuetalk.tools.train.pfps import (
     patches_of,
     training_questions,
 )
-from tissuetalk.tools.workbench import Workbench
 
 LITTLE = SamSizes(
     image_px=128, width=32, depth=2, heads=2, grid=4, decoder_width=32, decoder_heads=4, decoder_mlp=48, upscaling=(32, 16)
@@ -392,7 +392,7 @@ def test_a_recipe_trains_scores_and_its_folder_answers_segment(
     monkeypatch.setenv("TISSUETALK_PFPS", str(tmp_path / "run"))
     monkeypatch.setattr(registry, "_loaded", {})
     cv2.imwrite(str(tmp_path / "kidney.png"), drawn_patch(9, "tuft", 128).image)
-    bench = Workbench.at((tmp_path,), tmp_path / "workspace", roots_named=True)
+    bench = Session(tmp_path, tmp_path / "workspace")
     asked = SegmentArguments(
         "kidney.png",
         targets=(TargetArgument(words="glomerular tuft"), TargetArgument(words="mitosis")),

@@ -15,8 +15,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.results import Mask, SegmentResult
-from tissuetalk.tools.desk import Desk
-from tissuetalk.tools.models import model_list
+from tissuetalk.tools.doctor import model_list
 from tissuetalk.tools.segment.pointing import (
     FINEST_SHARE,
     LARGEST_SHARE,
@@ -26,41 +25,40 @@ from tissuetalk.tools.segment.pointing import (
     crop_around,
     narrowed,
 )
-from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
+from tissuetalk.tools.segment.request import SegmentRequest
+from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.workbench import Workbench
 
 BOXES = [(20, 20, 50, 50), (90, 20, 130, 60), (60, 120, 200, 170)]
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     monkeypatch.setattr(registry, "_loaded", {})
     monkeypatch.setenv("TISSUETALK_MEDSAM", str(tiny_medsam(tmp_path / "medsam")))
     monkeypatch.setenv("TISSUETALK_SAM2", str(tiny_sam2(tmp_path / "sam2")))
     root = tmp_path / "images"
     root.mkdir()
     save(root / "discs.png", discs(260, 240, lattice(3)))
-    bench = Workbench.at((root,), tmp_path / "workspace", roots_named=True)
-    yield Desk(bench)
-    bench.close()
+    with Session(root, tmp_path / "workspace") as session:
+        yield session
 
 
-def ask(desk: Desk, **asked: object) -> SegmentResult:
+def ask(session: Session, **asked: object) -> SegmentResult:
     asked = {"image": "discs.png", "words": "nuclei", "mpp": 0.5, "model": "medsam"} | asked
-    return desk.segment(desk.understand(SegmentArguments(**asked))).result
+    return session.segment(**asked).result
 
 
-def objects(desk: Desk, result: SegmentResult) -> tuple[Mask, np.ndarray]:
+def objects(session: Session, result: SegmentResult) -> tuple[Mask, np.ndarray]:
     (mask,) = result.masks
-    labels = ResultFolder(desk.bench.workspace.result(result.result_id).folder).instances(mask.mask_id)
+    labels = ResultFolder(session.workspace.result(result.result_id).folder).instances(mask.mask_id)
     assert labels is not None
     return mask, labels
 
 
-def test_boxes_become_objects_named_by_the_words(desk: Desk) -> None:
-    result = ask(desk, boxes=BOXES)
-    mask, labels = objects(desk, result)
+def test_boxes_become_objects_named_by_the_words(session: Session) -> None:
+    result = ask(session, boxes=BOXES)
+    mask, labels = objects(session, result)
     assert mask.target == mask.free_form == "nuclei" and mask.prompt == ""
     assert mask.count == labels.max() <= len(BOXES)
     assert "outlined in the 3 boxes given; medsam does not judge what is there" in mask.verdict
@@ -69,53 +67,53 @@ def test_boxes_become_objects_named_by_the_words(desk: Desk) -> None:
     assert len(record.weights_sha256) == 64
 
 
-def test_asking_again_gives_the_identical_objects_from_the_same_features(desk: Desk) -> None:
-    first = ask(desk, boxes=BOXES)
-    request = ResultFolder(desk.bench.workspace.result(first.result_id).folder).request()
-    again = desk.segment(SegmentRequest.from_json(request)).result
-    assert np.array_equal(objects(desk, first)[1], objects(desk, again)[1])
+def test_asking_again_gives_the_identical_objects_from_the_same_features(session: Session) -> None:
+    first = ask(session, boxes=BOXES)
+    request = ResultFolder(session.workspace.result(first.result_id).folder).request()
+    again = session.segment_request(SegmentRequest.from_json(request)).result
+    assert np.array_equal(objects(session, first)[1], objects(session, again)[1])
 
 
-def test_no_box_and_no_region_changes_what_another_box_gives(desk: Desk) -> None:
-    alone = objects(desk, ask(desk, boxes=BOXES[:1]))[1] > 0
-    cut = objects(desk, ask(desk, boxes=BOXES[:1], region=(10, 10, 100, 90)))[1] > 0
+def test_no_box_and_no_region_changes_what_another_box_gives(session: Session) -> None:
+    alone = objects(session, ask(session, boxes=BOXES[:1]))[1] > 0
+    cut = objects(session, ask(session, boxes=BOXES[:1], region=(10, 10, 100, 90)))[1] > 0
     assert np.array_equal(cut, alone[10:90, 10:100])
-    together = objects(desk, ask(desk, boxes=BOXES))[1] > 0
+    together = objects(session, ask(session, boxes=BOXES))[1] > 0
     assert together[alone].all()
 
 
-def test_points_go_to_the_model_made_for_them(desk: Desk) -> None:
-    mask, _ = objects(desk, ask(desk, points=[(60, 60)], model="sam2"))
+def test_points_go_to_the_model_made_for_them(session: Session) -> None:
+    mask, _ = objects(session, ask(session, points=[(60, 60)], model="sam2"))
     assert "the 1 point given" in mask.verdict
     with pytest.raises(
         InvalidArgumentError, match=r"medsam is told where.*: pass boxes,.*points are for sam2"
     ):
-        ask(desk, points=[(60, 60)])
+        ask(session, points=[(60, 60)])
 
 
 @pytest.mark.parametrize("model", ["medsam", "sam2"])
-def test_words_alone_are_refused_with_what_to_pass(desk: Desk, model: str) -> None:
+def test_words_alone_are_refused_with_what_to_pass(session: Session, model: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"pass boxes.*--box.*leave model out"):
-        ask(desk, model=model)
+        ask(session, model=model)
 
 
-def test_several_targets_and_boxes_are_ambiguous(desk: Desk) -> None:
-    result = ask(desk, words="nuclei inside the glands", boxes=BOXES)
+def test_several_targets_and_boxes_are_ambiguous(session: Session) -> None:
+    result = ask(session, words="nuclei inside the glands", boxes=BOXES)
     assert result.masks == [] and {item.code for item in result.not_segmented} == {"ambiguous"}
     assert "ask for one target" in result.not_segmented[0].reason
 
 
-def test_boxes_outside_the_region_are_out_of_view(desk: Desk) -> None:
-    result = ask(desk, boxes=BOXES[:1], region=(100, 100, 240, 230))
+def test_boxes_outside_the_region_are_out_of_view(session: Session) -> None:
+    result = ask(session, boxes=BOXES[:1], region=(100, 100, 240, 230))
     assert [item.code for item in result.not_segmented] == ["out_of_view"]
 
 
-def test_what_words_say_about_absence_holds_here_too(desk: Desk) -> None:
-    result = ask(desk, words="Please outline all nuclei. No glands are seen.", boxes=BOXES)
+def test_what_words_say_about_absence_holds_here_too(session: Session) -> None:
+    result = ask(session, words="Please outline all nuclei. No glands are seen.", boxes=BOXES)
     assert len(result.masks) == 1 and [item.code for item in result.not_segmented] == ["absent"]
 
 
-def test_the_list_of_models_says_what_is_usable_and_what_it_takes(desk: Desk) -> None:
+def test_the_list_of_models_says_what_is_usable_and_what_it_takes(session: Session) -> None:
     listed = {model["name"]: model for model in model_list()}
     assert listed["medsam"]["missing"] is None and listed["medsam"]["prompts"] == "boxes and points"
     assert "hf download" in listed["sam3"]["missing"]
@@ -164,8 +162,8 @@ def test_of_a_large_region_only_the_surroundings_of_the_places_are_kept() -> Non
     assert narrowed(Request("request", points=((200_000, 5),)), slide) == slide
 
 
-def test_boxes_on_a_slide_are_answered_beside_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_on_a_slide_are_answered_beside_them(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tissuetalk.tools.segment.pointing.LARGE_PX", 1000)
-    result = ask(desk, boxes=[(100, 100, 110, 110)])
+    result = ask(session, boxes=[(100, 100, 110, 110)])
     assert result.image.region == [0, 0, 260, 240]
     assert len(result.masks) == 1

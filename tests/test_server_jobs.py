@@ -19,7 +19,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.exceptions import MCPError
 
 from tissuetalk.server.app import build_server
-from tissuetalk.server.lazy import LazyDesk
+from tissuetalk.server.service import Service
 
 pytestmark = pytest.mark.anyio
 NUCLEI = 9
@@ -36,9 +36,9 @@ def images(place: Place) -> Place:
 QUICK = {"image": "quick.png", "targets": [{"words": "nuclei"}], "mpp": 0.5, "model": "classical-nuclei"}
 
 
-def working(lazy: LazyDesk) -> int:
+def working(lazy: Service) -> int:
     """Pieces of work that have not ended."""
-    return 0 if lazy._queue is None else len(lazy._queue._tasks)
+    return 0 if lazy._jobs is None else len(lazy._jobs.tasks)
 
 
 async def test_slow_work_reports_growing_progress(images: Place, slow_model: SlowModel) -> None:

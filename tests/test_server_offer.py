@@ -131,10 +131,10 @@ def test_starting_imports_nothing_heavy() -> None:
     """What a client waits for when it starts the server."""
     program = (
         "import sys; from pathlib import Path\n"
-        "from tissuetalk.server import running\n"
+        "from tissuetalk.server.app import build_server\n"
         "from tissuetalk.server.commands import command_line\n"
-        "from tissuetalk.server.lazy import LazyDesk, Settings\n"
-        "running.build_server(LazyDesk(Settings((Path('.'),), Path('never-made'))))\n"
+        "from tissuetalk.server.service import Service, Settings\n"
+        "build_server(Service(Settings((Path('.'),), Path('never-made'))))\n"
         "heavy = ('torch', 'cv2', 'scipy', 'skimage', 'numpy', 'PIL', 'tifffile', 'openslide', 'peewee')\n"
         "print([name for name in heavy if name in sys.modules], Path('never-made').exists())"
     )

@@ -22,7 +22,6 @@ from PIL import Image
 
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.server.app import build_server
-from tissuetalk.tools import workbench
 from tissuetalk.tools.export import slide_rows
 from tissuetalk.tools.segment.settings import SlideSettings
 
@@ -38,7 +37,7 @@ def slides(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
         pixels = source.read_region(Box(900, 900, 1500, 1400), width=600, height=500)
     save(place.root / "part.png", pixels)
     settings = SlideSettings(whole_px=0, tile_px=512, window_px=512)
-    monkeypatch.setattr(workbench, "SlideSettings", partial(replace, settings))
+    monkeypatch.setattr(settings, "SlideSettings", partial(replace, settings))
     return place
 
 

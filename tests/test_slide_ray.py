@@ -32,7 +32,7 @@ from tissuetalk.tools.segment.ray_runner import Cluster
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.segment.settings import SlideSettings
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.session import Session
 
 NUCLEI = Request("request", (Target(None, "nuclei"),))
 SMALL_BLOCKS = SlideSettings(whole_px=0, tile_px=256, window_px=512)
@@ -53,9 +53,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def objects_and_labels(slide: Path, workspace: Path, **options: object) -> tuple[pyarrow.Table, np.ndarray]:
     """What a run writes: the rows of all objects and the finest labels."""
     progress = options.pop("progress", lambda done, what: None)
-    with closing(
-        Workbench.at((slide.parent,), workspace, roots_named=True, slides=SMALL_BLOCKS, **options)
-    ) as bench:
+    with closing(Session(slide.parent, workspace, slides=SMALL_BLOCKS, **options)) as bench:
         result = segment(
             bench, SegmentRequest(str(slide), NUCLEI, None, None, "classical-nuclei"), Control(progress)
         )

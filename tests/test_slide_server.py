@@ -23,7 +23,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.workbench import Workbench
+from tissuetalk.tools.session import Session
 
 pytestmark = pytest.mark.anyio
 DRAWING = Drawing(side_px=900, fragment_mm2=0.04, mpp=0.5, smallest_px=400)
@@ -54,9 +54,7 @@ def objects(workspace: Path) -> pyarrow.Table:
 
 
 def uninterrupted(place: Place, workspace: Path) -> pyarrow.Table:
-    with closing(
-        Workbench.at((place.root,), workspace, roots_named=True, slides=slide_server.SMALL_BLOCKS)
-    ) as bench:
+    with closing(Session(place.root, workspace, slides=slide_server.SMALL_BLOCKS)) as bench:
         asked = Request("request", (Target(None, "nuclei", reason="named by the caller"),))
         segment(bench, SegmentRequest("slide.svs", asked, None, None, slow.NAME))
     return objects(workspace)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tissuetalk.models.registry import DEFAULT_MODEL, MODELS
 from tissuetalk.tools.answers.results import Closed
@@ -25,7 +26,7 @@ PARTS = {
 }
 
 
-class Finding(Closed):
+class Checked(Closed):
     """One thing that was looked at. ``broken`` needs the operator; ``missing`` only limits what can be done."""
 
     part: str
@@ -33,7 +34,20 @@ class Finding(Closed):
     what: str
 
 
-def examine() -> list[Finding]:
+def model_list() -> list[dict[str, Any]]:
+    """One entry per model: its card, whether it is the default, and what is missing where it cannot be used."""
+    return [
+        {
+            **asdict(entry.card),
+            "metrics": dict(entry.card.metrics),
+            "default": name == DEFAULT_MODEL,
+            "missing": entry.why_not(),
+        }
+        for name, entry in MODELS.items()
+    ]
+
+
+def examine() -> list[Checked]:
     """Libraries, accelerator, models, the language engine's endpoint, and a folder to write to."""
     return [
         *(_library(name, module) for name, module in PARTS.items()),
@@ -44,49 +58,49 @@ def examine() -> list[Finding]:
     ]
 
 
-def _library(name: str, module: str) -> Finding:
+def _library(name: str, module: str) -> Checked:
     try:
         import_module(module)
-        return Finding(part=name, state="works", what=version(name))
+        return Checked(part=name, state="works", what=version(name))
     except (ImportError, OSError, PackageNotFoundError) as error:
-        return Finding(part=name, state="broken", what=f"{error}; install tissuetalk again with pip")
+        return Checked(part=name, state="broken", what=f"{error}; install tissuetalk again with pip")
 
 
-def _accelerator() -> Finding:
+def _accelerator() -> Checked:
     try:
         import torch
     except ImportError:
-        return Finding(part="GPU", state="missing", what="torch is not installed")
+        return Checked(part="GPU", state="missing", what="torch is not installed")
     if torch.cuda.is_available():
-        return Finding(part="GPU", state="works", what=torch.cuda.get_device_name(0))
-    return Finding(part="GPU", state="missing", what=f"none; models run on {os.cpu_count()} CPU cores")
+        return Checked(part="GPU", state="works", what=torch.cuda.get_device_name(0))
+    return Checked(part="GPU", state="missing", what=f"none; models run on {os.cpu_count()} CPU cores")
 
 
-def _models() -> list[Finding]:
+def _models() -> list[Checked]:
     findings = []
     for name, entry in MODELS.items():
         missing = entry.why_not()
         state: Literal["works", "missing", "broken"] = "works" if missing is None else "missing"
         if missing is not None and name == DEFAULT_MODEL:
             state = "broken"
-        findings.append(Finding(part=f"model {name}", state=state, what=missing or entry.card.summary))
+        findings.append(Checked(part=f"model {name}", state=state, what=missing or entry.card.summary))
     return findings
 
 
-def _words() -> Finding:
+def _words() -> Checked:
     url = os.environ.get("TISSUETALK_LLM_URL")
     if url:
-        return Finding(part="language model", state="works", what=f"set to {url}; not contacted")
-    return Finding(
+        return Checked(part="language model", state="works", what=f"set to {url}; not contacted")
+    return Checked(
         part="language model", state="missing", what="not set (TISSUETALK_LLM_URL); words are read by rules"
     )
 
 
-def _disk() -> Finding:
+def _disk() -> Checked:
     try:
         tempfile.TemporaryFile().close()
     except OSError as error:
-        return Finding(
+        return Checked(
             part="temporary files", state="broken", what=f"{error}; set TMPDIR to a writable folder"
         )
-    return Finding(part="temporary files", state="works", what=str(Path(tempfile.gettempdir())))
+    return Checked(part="temporary files", state="works", what=str(Path(tempfile.gettempdir())))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -28,8 +27,6 @@ from tissuetalk.server.commands.printing import (
 if TYPE_CHECKING:
     from tissuetalk.tools.answers.results import SegmentResult
     from tissuetalk.tools.segment.request import SegmentArguments
-    from tissuetalk.tools.segment.runners import MakeRunner
-    from tissuetalk.tools.workbench import Workbench
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,18 +74,19 @@ def serve(
     reader: Annotated[str, typer.Option(help="How words are read: rules, llm or hybrid.")] = "rules",
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
-    from tissuetalk.server.lazy import Settings
-    from tissuetalk.server.running import serve_http, serve_stdio
+    from tissuetalk.server.app import serve_stdio
+    from tissuetalk.server.service import Settings
 
     settings = Settings(
-        roots=tuple(root or (Path.cwd(),)),
-        roots_named=root is not None,
+        roots=tuple(root) if root else None,
         workspace=workspace or default_workspace(),
         reader=reader,
     )
     if http is None:
         serve_stdio(settings)
     else:
+        from tissuetalk.server.http import serve_http
+
         serve_http(settings, http)
 
 
@@ -163,9 +161,7 @@ def segment_to_folder(
     """
     from tissuetalk.models.control import Control
     from tissuetalk.server.commands.cohort_command import blocks_by
-    from tissuetalk.tools.desk import write_command_line_result
-    from tissuetalk.tools.segment.request import understand
-    from tissuetalk.tools.segment.segment import segment as run
+    from tissuetalk.tools.session import Session
     from tissuetalk.tools.storage.files import unfinished_workspace
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -173,17 +169,11 @@ def segment_to_folder(
     with (
         blocks_by(engine, ray_address) as runner,
         unfinished_workspace(out) as scratch,
-        closing(_bench(Path(asked.image).parent, scratch, reader, runner)) as bench,
+        Session(Path(asked.image).parent, scratch, reader=reader, runner=runner) as session,
         image_progress(quiet) as progress,
     ):
-        result = run(bench, understand(bench, asked), Control(progress))
-        return write_command_line_result(bench, result.result_id, out)
-
-
-def _bench(root: Path, workspace: Path, reader: str, runner: MakeRunner | None = None) -> Workbench:
-    from tissuetalk.tools.workbench import Workbench
-
-    return Workbench.at((root,), workspace, reader=reader, roots_named=True, runner=runner)
+        found = session.segment_request(session.understand(asked), Control(progress))
+        return found.save(out).result
 
 
 @app.command()
@@ -194,9 +184,10 @@ def measure(
     json_: JSON = False,
 ) -> None:
     """Numbers for a result, each with its unit and rule."""
-    from tissuetalk.tools.storage.folders import measure_path
+    from tissuetalk.tools.session import Session
 
-    result = measure_path(result_dir, metric)
+    with Session() as session:
+        result = session.measure(result_dir, metric).result
     if json_ or format == "json":
         as_json(result)
     elif format in ("table", "csv"):
@@ -218,9 +209,11 @@ def explain(
     json_: JSON = False,
 ) -> None:
     """Evidence for a result: which words led to which mask, how sure it is, what it means, what a classifier used."""
-    from tissuetalk.tools.storage.folders import explain_path
+    from tissuetalk.tools.session import Session
 
-    result = explain_path(result_dir, " ".join(question or ()) or None, classifier, picture)
+    with Session() as session:
+        asked = " ".join(question or ()) or None
+        result = session.explain(result_dir, asked, classifier, picture=picture).result
     if json_:
         as_json(result)
     else:
@@ -231,7 +224,7 @@ def explain(
 def models(json_: JSON = False) -> None:
     """Which models are here, what each may be used for, and why others cannot be used."""
     from tissuetalk.server.commands.printing import models_table
-    from tissuetalk.tools.models import model_list
+    from tissuetalk.tools.doctor import model_list
 
     listed = model_list()
     if json_:

@@ -89,7 +89,8 @@ def export(
     json_: JSON = False,
 ) -> None:
     """The result in a format other software opens."""
-    from tissuetalk.tools.storage.folders import export_path
+    from tissuetalk.tools.session import Session
 
-    written = export_path(result_dir, format, out)
+    with Session() as session:
+        written = session.export(result_dir, format, out)
     print(json.dumps({"format": format, "out": str(written)}) if json_ else written)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.answers.explained import ExplainResult
     from tissuetalk.tools.answers.results import MeasureResult, SegmentResult
     from tissuetalk.tools.cohort.table import Cohort
-    from tissuetalk.tools.doctor import Finding
+    from tissuetalk.tools.doctor import Checked
 
 
 def as_json(result: BaseModel) -> None:
@@ -133,7 +133,7 @@ def models_table(listed: Sequence[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def doctor_table(findings: Sequence[Finding]) -> None:
+def doctor_table(findings: Sequence[Checked]) -> None:
     console, table = _console(), _table("part", "state", "what")
     for finding in findings:
         table.add_row(finding.part, finding.state, finding.what)

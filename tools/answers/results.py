@@ -6,10 +6,14 @@ x right and y down; boxes are [x0, y0, x1, y1], half-open.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MppSource = Literal["file", "given", "assumed", "unknown"]
 Assertion = Literal["present", "absent", "uncertain", "historical"]
@@ -235,3 +239,17 @@ class Answer(Generic[R]):
 
     def structured(self) -> dict[str, Any]:
         return self.result.model_dump(mode="json")
+
+    def to_json(self) -> str:
+        return self.result.model_dump_json(indent=1)
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The attached picture, decoded."""
+        from PIL import Image  # not when the shapes are imported: a server lists them before anybody calls
+
+        return None if self.picture is None else Image.open(io.BytesIO(self.picture))
+
+    def _repr_jpeg_(self) -> bytes | None:
+        """What a notebook shows."""
+        return self.picture

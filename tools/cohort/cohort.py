@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -38,9 +38,9 @@ from tissuetalk.tools.cohort.table import (
 from tissuetalk.tools.masks.tissue import tissue_mm2
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
+from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage import addresses
 from tissuetalk.tools.storage.files import disk_errors, remove
-from tissuetalk.tools.workbench import Workbench
 
 log = logging.getLogger(__name__)
 _LONGEST_NAME = 80
@@ -85,13 +85,13 @@ Work = Callable[[Sequence[SlideJob], Control], Iterator[Outcome]]
 def run_slide(job: SlideJob, control: Control = Control(), **bench_options: Any) -> CohortSlide:
     """Segment one slide into its folder and write its row. Raises any of the contract's errors.
 
-    bench_options: how slides are worked on, as ``Workbench.at`` takes it.
+    bench_options: how slides are worked on, as ``Session`` takes it.
     """
     started = time.monotonic()
     stamp = addresses.stamp(job.slide)
     copies = job.out / ".unfinished" / f"{job.name}.copy"
     path = addresses.fetch(job.slide, copies)
-    with closing(Workbench.at((path.parent,), job.workspace, roots_named=True, **bench_options)) as bench:
+    with Session(path.parent, job.workspace, **bench_options) as bench:
         order = SegmentRequest.from_json({**job.order, "image": str(path)})
         result = segment(bench, order, control)
         with disk_errors(job.out):

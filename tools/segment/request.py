@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
@@ -17,7 +17,9 @@ from tissuetalk.prompts.measures import place_measures_in
 from tissuetalk.prompts.target import Reader, Relation, Request, Target
 from tissuetalk.prompts.taxonomy import Label
 from tissuetalk.tools.answers.results import TargetArgument
-from tissuetalk.tools.workbench import Workbench
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.session import Session
 
 MOST_TARGETS = 40
 MOST_POINTS = 100
@@ -60,7 +62,7 @@ class SegmentRequest:
 _STORED = TypeAdapter(SegmentRequest)
 
 
-def understand(bench: Workbench, asked: SegmentArguments) -> SegmentRequest:
+def understand(bench: Session, asked: SegmentArguments) -> SegmentRequest:
     """Words to targets. Raises InvalidArgumentError, UnknownLabelError, NoTargetInWordsError and the reader's errors."""
     request = read_request(
         bench.reader,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,9 @@ from tissuetalk.tools.segment.request import SegmentRequest, check_inside
 from tissuetalk.tools.segment.slide_segment import assumed_scale, is_large, segment_slide
 from tissuetalk.tools.segment.targets import Wanted, refusal, sort_out
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.workbench import Workbench
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.session import Session
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class FieldMasks:
     refused: list[NotSegmented]
 
 
-def segment(bench: Workbench, order: SegmentRequest, control: Control = Control()) -> SegmentResult:
+def segment(bench: Session, order: SegmentRequest, control: Control = Control()) -> SegmentResult:
     """Look for what was understood and keep the result in the workspace.
 
     Raises any of the contract's errors; an interrupted call leaves nothing behind, except for the finished blocks of a

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -35,7 +35,9 @@ from tissuetalk.tools.segment.windows import save_tissue
 from tissuetalk.tools.storage.files import disk_errors, remove
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.workspace import new_id
-from tissuetalk.tools.workbench import Workbench
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.session import Session
 
 FORMAT = 1
 """Of slide.json and of the unfinished work; work of another format is not taken up."""
@@ -58,7 +60,7 @@ def assumed_scale(source: ImageSource, model: Segmenter) -> Scale:
 
 
 def segment_slide(
-    bench: Workbench,
+    bench: Session,
     order: SegmentRequest,
     source: ImageSource,
     model: Segmenter,
@@ -153,7 +155,7 @@ def _identity(
 
 
 def _work(
-    bench: Workbench,
+    bench: Session,
     order: SegmentRequest,
     source: ImageSource,
     model: Segmenter,

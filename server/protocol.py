@@ -1,7 +1,12 @@
-"""Errors as the calling model reads them: text that begins with the contract's code and says what to do next."""
+"""Answers and errors as MCP results.
+
+An answer is the same thing as text, picture, structure and links, because hosts drop some of them. An error is text that
+begins with the contract's code and says what to do next.
+"""
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -10,15 +15,28 @@ from typing import Any, ParamSpec, TypeVar
 from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
 from tissuetalk.models.errors import TissuetalkError
+from tissuetalk.tools.answers.results import Answer
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _SDK_PREFIX = re.compile(r"Error executing tool \w+: ")
 _FIELD = re.compile(r"^(\S+)\n  (.+?)(?: \[type=.*)?$", re.MULTILINE)
+
+
+def as_result(answer: Answer[Any]) -> CallToolResult:
+    content: list[ContentBlock] = [TextContent(type="text", text=answer.text)]
+    if answer.picture is not None:
+        data = base64.b64encode(answer.picture).decode()
+        content.append(ImageContent(type="image", data=data, mime_type="image/jpeg"))
+    content += [
+        ResourceLink(type="resource_link", uri=uri, name=name, mime_type=kind)
+        for uri, name, kind in answer.links
+    ]
+    return CallToolResult(content=content, structured_content=answer.structured())
 
 
 def readable_errors(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:

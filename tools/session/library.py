@@ -1,0 +1,163 @@
+"""What is there: images in the roots, results in the workspace, and the files of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.images import ImageSource
+from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult
+from tissuetalk.tools.masks.pyramid import is_slide
+from tissuetalk.tools.measure.values import name_of
+from tissuetalk.tools.session.results import with_addresses
+from tissuetalk.tools.storage.result_folder import ResultFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tissuetalk.tools.session.session import Session
+
+MOST_LISTED = 100
+LONGEST_FOLDER_BYTES = 250
+"""One name of a path may have 255 on any file system in use."""
+
+
+def library(
+    session: Session, action: str, result_id: str | None, format: str | None, folder: str | None
+) -> Answer[LibraryResult]:
+    """Raises InvalidArgumentError for what is missing or unknown, and the errors of the action."""
+    actions: dict[str, Callable[[], LibraryResult]] = {
+        "images": lambda: _images(session),
+        "results": lambda: _results(session),
+        "save": lambda: _save(session, _needed(result_id), format, folder),
+        "delete": lambda: _delete(session, _needed(result_id)),
+    }
+    if action not in actions:
+        raise InvalidArgumentError(f"unknown action {action[:60]!r}; choose from: {', '.join(actions)}.")
+    result = actions[action]()
+    lines = [f"{image.path} ({image.size_bytes:,} bytes)" for image in result.images]
+    lines += [
+        f"{item.result_id} of {item.image_id}, {item.created_at}: {', '.join(item.masks)}"
+        for item in result.results
+    ]
+    return Answer(result, "\n".join([result.message, *lines[:MOST_LISTED], *result.saved]))
+
+
+def _images(session: Session) -> LibraryResult:
+    found = [
+        ListedImage(path=item["path"], size_bytes=item["bytes"])
+        for item in session.roots.list_images(MOST_LISTED)
+    ]
+    return _listing("images", f"{len(found)} image(s) in the allowed folders.", images=found)
+
+
+def _results(session: Session) -> LibraryResult:
+    found = [
+        ListedResult(
+            result_id=stored.result_id,
+            image_id=stored.image_id,
+            created_at=stored.created_at.isoformat(timespec="seconds"),
+            size_bytes=stored.size_bytes,
+            masks=[name_of(mask) for mask in ResultFolder(stored.folder).result().masks],
+        )
+        for stored in session.workspace.results(MOST_LISTED)
+    ]
+    return _listing("results", f"{len(found)} result(s) in the workspace, newest first.", results=found)
+
+
+def _save(session: Session, result_id: str, format: str | None, folder: str | None) -> LibraryResult:
+    from tissuetalk.tools.export import FORMATS, export
+
+    format = format or "folder"
+    if format not in ("folder", *FORMATS):
+        choice = ", ".join(("folder", *FORMATS))
+        raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {choice}.")
+    if folder is None:
+        raise InvalidArgumentError("pass folder: where to save, a new folder inside an allowed root.")
+    target = _new_folder(session, folder)
+    with session.reading(result_id) as stored:
+        if format != "folder":
+            export(stored.folder, format, target / FORMATS[format].file_name, stored.open_image)
+        else:
+            for mask in () if is_slide(stored.folder.path) else stored.folder.result().masks:
+                stored.folder.geojson(mask.mask_id)
+            session.workspace.save(result_id, target)
+    saved = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
+    return _listing("save", f"saved {len(saved)} file(s) to {folder}.", saved=saved)
+
+
+def _new_folder(session: Session, name: str) -> Path:
+    """A folder that is missing or empty, inside a root. Raises InvalidArgumentError for any other place."""
+    if not name.isprintable() or len(name.encode()) > LONGEST_FOLDER_BYTES:
+        raise InvalidArgumentError("the folder's name is too long or not plain text; give a short one.")
+    roots = session.roots.paths
+    asked = (roots[0] / name).resolve()
+    if not any(asked.is_relative_to(root) and asked != root for root in roots):
+        raise InvalidArgumentError(
+            f"{name[:200]!r} is not inside an allowed folder; give a new folder below one."
+        )
+    if asked.exists() and (not asked.is_dir() or any(asked.iterdir())):
+        raise InvalidArgumentError(f"{name!r} is in use; nothing is overwritten, give a new folder.")
+    return asked
+
+
+def _delete(session: Session, result_id: str) -> LibraryResult:
+    session.workspace.delete(result_id)
+    return _listing("delete", f"{result_id} is gone for good.")
+
+
+def _needed(result_id: str | None) -> str:
+    if result_id is None:
+        raise InvalidArgumentError("pass result_id; library(action='results') lists them.")
+    return result_id
+
+
+def _listing(
+    action: str,
+    message: str,
+    *,
+    images: Sequence[ListedImage] = (),
+    results: Sequence[ListedResult] = (),
+    saved: Sequence[str] = (),
+) -> LibraryResult:
+    return LibraryResult.model_validate(
+        {"action": action, "images": images, "results": results, "saved": saved, "message": message}
+    )
+
+
+def file_of(
+    folder: ResultFolder,
+    path: str,
+    open_image: Callable[[], ImageSource],
+    address: Callable[[str], str],
+) -> bytes:
+    """A file of a result by its relative address; derived files are made when first asked for."""
+    from tissuetalk.tools.drawing import measure_pictures
+    from tissuetalk.tools.explain import storage
+    from tissuetalk.tools.export import slide_resource
+    from tissuetalk.tools.measure import measure
+
+    kind, _, name = path.partition("/")
+    if path == "overlay.png":
+        return (folder.path / path).read_bytes()
+    if kind == "explanations":
+        return storage.picture_file(folder, name)
+    if kind == measure_pictures.FOLDER:
+        return measure_pictures.read(folder.path, name)
+    if path == "result.json":
+        return with_addresses(folder.result(), address).model_dump_json(indent=1).encode()
+    (mask,) = folder.chosen([name.rsplit(".", 1)[0]])
+    if kind in ("objects", "tables") and is_slide(folder.path):
+        return slide_resource(folder, mask.mask_id, kind, open_image)
+    if kind == "objects":
+        return folder.geojson(mask.mask_id).read_bytes()
+    if kind == "tables":
+        return measure.write_table(folder, mask, open_image).encode()
+    if kind == "instances" and mask.resources.instances is None:
+        raise InvalidArgumentError(
+            f"mask {mask.mask_id} is a region without separate objects; read its mask."
+        )
+    if kind in ("masks", "instances"):
+        return (folder.path / kind / f"{mask.mask_id}.png").read_bytes()
+    raise InvalidArgumentError("a result has masks, instances, objects and tables; see its resources.")

@@ -1,0 +1,238 @@
+"""Results as objects: masks as arrays, objects as tables, overlays as pictures; and the same for a host, as text and links."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tissuetalk.models.errors import ImageTooLargeError, WorkspaceUnwritableError
+from tissuetalk.tools.answers.explained import ExplainResult
+from tissuetalk.tools.answers.results import Answer, Mask, SegmentResult
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.masks.pyramid import is_slide
+from tissuetalk.tools.measure.values import name_of
+from tissuetalk.tools.storage.result_folder import ResultFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tissuetalk.tools.explain.explain import Explained
+    from tissuetalk.tools.explain.storage import StoredExplanation
+    from tissuetalk.tools.session.session import Session
+
+MOST_LINKS = 12
+
+
+@dataclass(frozen=True)
+class Segmentation(Answer[SegmentResult]):
+    """What ``segment`` found. Pixels and tables are read when they are asked for, while the session is open.
+
+    place: the result's id in the workspace, or the folder it lies in.
+    """
+
+    session: Session = field(kw_only=True, repr=False, compare=False)
+    place: str | Path = field(kw_only=True)
+
+    @property
+    def masks(self) -> list[SegmentedMask]:
+        """One per target that was looked for, found or not."""
+        return [SegmentedMask(self, record) for record in self.result.masks]
+
+    @property
+    def objects(self) -> pd.DataFrame:
+        """The objects of all masks, one a row; ``mask`` names theirs. Lengths in px and, where the scale is known, µm."""
+        import pandas as pd
+
+        tables = [mask.objects.assign(mask=mask.name) for mask in self.masks if mask.record.count is not None]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    @property
+    def overlay(self) -> Image.Image:
+        """The segmented region with the outlines of every mask that was found."""
+        with self.session.reading(self.place) as stored:
+            return _picture(stored.folder.path / "overlay.png")
+
+    def save(self, folder: Path) -> Segmentation:
+        """Copy the result to a new folder, outlines of everything in one file, and open it there."""
+        assert isinstance(self.place, str), "a result in a folder is saved already"
+        self.session.workspace.save(self.place, folder)
+        stored = ResultFolder(folder)
+        if is_slide(folder):
+            from tissuetalk.tools.export import write_slide_outlines
+
+            write_slide_outlines(stored, folder / "objects.geojson")
+        else:
+            (folder / "objects.geojson").write_text(stored.all_geojson(), "utf-8")
+        return self.session.result(folder)
+
+
+@dataclass(frozen=True)
+class SegmentedMask:
+    """One mask. record: its fields as the contract names them."""
+
+    segmentation: Segmentation = field(repr=False)
+    record: Mask
+
+    @property
+    def name(self) -> str:
+        return name_of(self.record)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """[H, W] of the segmented region in full-resolution pixels. Raises ImageTooLargeError on a slide."""
+        with self.segmentation.session.reading(self.segmentation.place) as stored:
+            _whole(stored.folder)
+            return stored.folder.mask(self.record.mask_id)
+
+    @cached_property
+    def instances(self) -> NDArray[np.int32] | None:
+        """[H, W] labels, 0 background and 1..N objects; None for a region. Raises ImageTooLargeError on a slide."""
+        with self.segmentation.session.reading(self.segmentation.place) as stored:
+            _whole(stored.folder)
+            return stored.folder.instances(self.record.mask_id)
+
+    @cached_property
+    def objects(self) -> pd.DataFrame:
+        """One row per object: position in source pixels, size, shape, staining, texture; the unit is in the column's name."""
+        import pandas as pd
+
+        at = self.segmentation
+        table = at.session.file(at.place, f"tables/{self.record.mask_id}.csv")
+        return pd.read_csv(io.BytesIO(table))
+
+    @property
+    def overlay(self) -> Image.Image:
+        """The segmented region with the outlines of this mask alone, at most 1024 px."""
+        from tissuetalk.tools.view import view_source
+
+        region = self.segmentation.result.image.region
+        with (
+            self.segmentation.session.reading(self.segmentation.place) as stored,
+            stored.open_image() as source,
+        ):
+            seen = view_source(source, region=region, folder=stored.folder, mask_ids=[self.record.mask_id])
+        assert seen.image is not None, "a view is a picture"
+        return seen.image
+
+    def to_json(self) -> str:
+        return self.record.model_dump_json(indent=1)
+
+
+def segmentation(
+    session: Session, place: str | Path, folder: ResultFolder, address: Callable[[str], str]
+) -> Segmentation:
+    """The answer about a stored result; a result in a folder keeps its relative links and has no picture to send."""
+    result = with_addresses(folder.result(), address)
+    text = segment_text(result)
+    if isinstance(place, Path):
+        return Segmentation(result, text, session=session, place=place)
+    budget = drawing.picture_budget(text, len(result.model_dump_json()) + 150 * MOST_LINKS)
+    picture = drawing.as_jpeg_within(_picture(folder.path / "overlay.png"), budget)
+    return Segmentation(result, text, picture, _links(result), session=session, place=place)
+
+
+def with_addresses(result: SegmentResult, address: Callable[[str], str]) -> SegmentResult:
+    """Links of the folder turned into addresses a client can read."""
+
+    def addressed(mask: Mask) -> Mask:
+        links = {name: path and address(path) for name, path in mask.resources.model_dump().items()}
+        return mask.model_copy(update={"resources": mask.resources.model_copy(update=links)})
+
+    masks = [addressed(mask) for mask in result.masks]
+    return result.model_copy(update={"masks": masks, "overlay": result.overlay and address(result.overlay)})
+
+
+def segment_text(result: SegmentResult) -> str:
+    """One short line per mask, what was left alone and why, warnings."""
+    image = result.image
+    scale = f"{image.mpp:g} µm/px ({image.mpp_source})" if image.mpp else "scale unknown"
+    lines = [f"{result.result_id}: region {image.region} of {image.width} x {image.height} px, {scale}"]
+    number = 0
+    for mask in result.masks:
+        number += mask.found
+        mark = f"{number}." if mask.found else "-"
+        read_as = f" ({mask.label})" if mask.label else ""
+        lines.append(f"{mark} {name_of(mask)}{read_as} [{mask.mask_id}]: {mask.verdict}")
+    for item in result.not_segmented:
+        nearest = f" Known: {', '.join(item.nearest)}." if item.nearest else ""
+        lines.append(f"not segmented ({item.code}): {item.free_form or item.label} — {item.reason}.{nearest}")
+    lines += [f"warning {warning.code}: {warning.message}" for warning in result.warnings]
+    lines += [f"note: {note}" for note in result.notes]
+    if result.measures:
+        lines.append(f"The words also ask for {json.dumps(result.measures)}: call measure with result_id.")
+    return "\n".join(lines)
+
+
+def explanation(stored: StoredExplanation, address: Callable[[str], str]) -> Answer[ExplainResult]:
+    """The answer about an explanation kept with its result."""
+    from tissuetalk.tools.explain.explain import as_text
+
+    kept = stored.result
+    links = {
+        name: link and address(link) for name, link in (("overlay", kept.overlay), ("picture", kept.picture))
+    }
+    stability = [each.model_copy(update={"map": each.map and address(each.map)}) for each in kept.stability]
+    shown = kept.model_copy(update={**links, "stability": stability})
+    text = as_text(shown)
+    budget = drawing.picture_budget(text, len(shown.model_dump_json()) + 400)
+    jpeg = None if stored.picture is None else drawing.as_jpeg_within(stored.picture, budget)
+    named = [(shown.picture, "evidence in full size"), (shown.overlay, "outlines of every mask")]
+    return Answer(shown, text, jpeg, tuple((uri, name, "image/png") for uri, name in named if uri))
+
+
+def explanation_beside(explained: Explained, target: Path) -> Answer[ExplainResult]:
+    """The answer about a result in a folder, its pictures written to ``target`` and beside it.
+
+    Raises WorkspaceUnwritableError where they cannot be written.
+    """
+    from tissuetalk.tools.explain.explain import as_text
+
+    result = explained.result
+    if explained.picture is not None:
+        maps = {mask_id: target.with_name(f"{target.stem}-{mask_id}.png") for mask_id in explained.maps}
+        try:
+            target.write_bytes(drawing.as_png(explained.picture))
+            for mask_id, path in maps.items():
+                path.write_bytes(drawing.as_png(explained.maps[mask_id]))
+        except OSError as error:
+            raise WorkspaceUnwritableError(
+                f"cannot write {target}: {error.strerror}; pass --picture elsewhere."
+            ) from error
+        stability = [each.model_copy(update={"map": str(maps[each.mask_id])}) for each in result.stability]
+        result = result.model_copy(update={"picture": str(target), "stability": stability})
+    return Answer(result, as_text(result))
+
+
+def _links(result: SegmentResult) -> tuple[tuple[str, str, str], ...]:
+    links = []
+    for mask in result.masks:
+        if mask.found:
+            name = name_of(mask)
+            links += [
+                (mask.resources.mask, f"{name} mask", "image/png"),
+                (mask.resources.geojson, f"{name} outlines", "application/geo+json"),
+                (mask.resources.table, f"{name} objects", "text/csv"),
+            ]
+    return tuple(links[:MOST_LINKS])
+
+
+def _picture(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
+
+
+def _whole(folder: ResultFolder) -> None:
+    if is_slide(folder.path):
+        raise ImageTooLargeError(
+            "the masks of a slide are not held in memory; segment a region, or export to ome-zarr or geojson."
+        )

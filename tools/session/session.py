@@ -1,0 +1,343 @@
+"""Segment, measure, explain, look: one method per verb of the product's contract.
+
+What a verb needs is imported by the verb: a server's first answer must not wait for the libraries of the others.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from tissuetalk.models import registry
+from tissuetalk.models.control import Control
+from tissuetalk.models.errors import (
+    InvalidArgumentError,
+    TissuetalkError,
+    UnknownImageError,
+)
+from tissuetalk.models.images import ImageSource, open_image
+from tissuetalk.models.segmenter import Segmenter
+from tissuetalk.prompts.readers import make_reader
+from tissuetalk.prompts.target import Reader
+from tissuetalk.tools.answers.arguments import SegmentOptions
+from tissuetalk.tools.answers.explained import ExplainResult
+from tissuetalk.tools.answers.results import Answer, LibraryResult, MeasureResult, ViewResult
+from tissuetalk.tools.segment import settings
+from tissuetalk.tools.session import library, results
+from tissuetalk.tools.session.results import Segmentation
+from tissuetalk.tools.storage.features import FeatureCache
+from tissuetalk.tools.storage.result_folder import ResultFolder
+from tissuetalk.tools.storage.roots import Roots
+from tissuetalk.tools.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.explain.request import ExplainRequest
+    from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
+    from tissuetalk.tools.segment.runners import MakeRunner
+
+MAX_UPLOAD_BYTES = 512 * 2**20
+Place = str | Path | Segmentation
+"""A result: its id in the workspace, a folder that the command line wrote (always a Path), or what segment gave."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result while it is read. address: of one of its files, as answers name it."""
+
+    folder: ResultFolder
+    open_image: Callable[[], ImageSource]
+    address: Callable[[str], str]
+
+
+class Session:
+    """Images in some folders, a workspace for results, a reader of words, models as they are needed.
+
+    Holds no state about any image beyond what the workspace keeps on disk; any number of threads may call it.
+
+    >>> with Session() as session:
+    ...     found = session.segment("slide.png", "outline the glands", mpp=0.5)
+    ...     found.masks[0].mask, found.masks[0].objects, found.overlay
+    """
+
+    def __init__(
+        self,
+        roots: str | Path | Sequence[str | Path] | None = None,
+        workspace: str | Path | None = None,
+        *,
+        reader: str = "rules",
+        slides: settings.SlideSettings | None = None,
+        runner: MakeRunner | None = None,
+    ) -> None:
+        """roots: the only folders images are read from, by default the current one; ``/`` and a home folder only where named.
+
+        workspace: where results are kept; a temporary one, gone with the session, by default. reader: of words: rules,
+        llm or hybrid. slides: when and how regions are worked on block by block. runner: who does the blocks, threads
+        here by default.
+        """
+        self._scratch = None
+        if workspace is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="tissuetalk-", ignore_cleanup_errors=True)
+            workspace = self._scratch.name
+        self.workspace = Workspace(Path(workspace))
+        given = [roots] if isinstance(roots, str | Path) else [Path.cwd()] if roots is None else roots
+        self.roots = Roots(
+            [Path(each) for each in given],
+            explicit=roots is not None,
+            private=[self.workspace.uploads_folder],
+            lookup=self.workspace.image_path,
+        )
+        self.features = FeatureCache(self.workspace.cache)
+        self.slides = slides or settings.SlideSettings()
+        self.runner = runner
+        self._reader = reader
+
+    @cached_property
+    def reader(self) -> Reader:
+        return make_reader(self._reader)
+
+    def model(self, name: str | None) -> Segmenter:
+        """A model by name, loaded once per process. Raises ModelUnavailableError."""
+        return registry.load(name)
+
+    def close(self) -> None:
+        """Give the workspace back; a temporary one is removed."""
+        self.workspace.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def open(self, image: str | Path) -> ImageSource:
+        """An image by path inside a root, or by image:// URI; it is remembered, so that its URI works later."""
+        source = self.roots.open(str(image))
+        try:
+            self._remember(source)
+        except TissuetalkError:
+            source.close()
+            raise
+        return source
+
+    def _remember(self, source: ImageSource) -> None:
+        self.roots.register(source)
+        if source.path is not None:
+            self.workspace.remember_image(
+                source.image_id,
+                path=source.path,
+                sha256=source.sha256,
+                width=source.width,
+                height=source.height,
+                mpp=source.mpp,
+                mpp_source="unknown" if source.mpp is None else "file",
+            )
+
+    def upload(self, content: bytes) -> dict[str, Any]:
+        """Keep an uploaded image and say how to name it. Raises the reader's errors, and then keeps nothing."""
+        path = self.workspace.store_upload(io.BytesIO(content), ".img", MAX_UPLOAD_BYTES)
+        try:
+            source = open_image(path, name="upload")
+        except TissuetalkError:
+            self.workspace.discard_upload(path)
+            raise
+        with source:
+            self._remember(source)
+            return {
+                "image": f"image://{source.image_id}",
+                "image_id": source.image_id,
+                "width": source.width,
+                "height": source.height,
+                "mpp": source.mpp,
+            }
+
+    def segment(
+        self,
+        image: str | Path,
+        words: str | None = None,
+        *,
+        control: Control = Control(),
+        **options: Unpack[SegmentOptions],
+    ) -> Segmentation:
+        """Outline what the words name. Options: targets, points, boxes, region, organ, mpp, model, as in the contract."""
+        from tissuetalk.tools.segment.request import SegmentArguments
+
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        return self.segment_request(self.understand(SegmentArguments(str(image), words, **given)), control)
+
+    def understand(self, arguments: SegmentArguments) -> SegmentRequest:
+        """Words to targets; nothing is looked for yet. Raises what is wrong with the arguments or the words."""
+        from tissuetalk.tools.segment.request import understand
+
+        return understand(self, arguments)
+
+    def segment_request(self, request: SegmentRequest, control: Control = Control()) -> Segmentation:
+        """What was understood, or is stored with a result as its request."""
+        from tissuetalk.tools.segment.segment import segment
+
+        result = segment(self, request, control)
+        return self.result(result.result_id)
+
+    def result(self, place: str | Path) -> Segmentation:
+        """The answer of a finished segment, as it was first given. Raises UnknownResultError."""
+        with self.reading(place) as stored:
+            return results.segmentation(self, place, stored.folder, stored.address)
+
+    def measure(
+        self, result: Place, metrics: Sequence[str] | None = None, mask_ids: Sequence[str] | None = None
+    ) -> Answer[MeasureResult]:
+        """Numbers with units, each with its rule. By default all metrics that need no pixels, of all masks."""
+        from tissuetalk.tools.drawing import measure_pictures
+        from tissuetalk.tools.measure import measure
+
+        with self.reading(result) as stored:
+            measured = measure.measure_folder(
+                stored.folder, metrics=metrics, mask_ids=mask_ids, open_image=stored.open_image
+            )
+            picture = measure_pictures.sheet(stored.folder.path, list(measured.pictures.values()))
+            return measure.answer(measured, stored.address, picture)
+
+    def explain(
+        self,
+        result: Place,
+        question: str | None = None,
+        classifier: str | None = None,
+        *,
+        picture: Path | None = None,
+        control: Control = Control(),
+    ) -> Answer[ExplainResult]:
+        """Evidence. picture: where the picture of a result in a folder goes, explanation.png in the folder by default."""
+        request = self.explain_request_of(result, question, classifier)
+        if isinstance(result, Path):
+            return self._explain_folder(result, request, picture, control)
+        return self.explain_request(_id_of(result), request, control)
+
+    def explain_request_of(
+        self, result: Place, question: str | None = None, classifier: str | None = None
+    ) -> ExplainRequest:
+        """What a question about a result asks for. Raises UnknownMaskError and what is wrong with the classifier's name."""
+        from tissuetalk.tools.explain.request import ExplainRequest
+
+        if classifier is not None and not isinstance(result, Path):
+            from tissuetalk.tools.explain.diagnosis import find  # torch, which most questions do not need
+
+            find(classifier, self.roots.paths)
+        with self.reading(result) as stored:
+            return ExplainRequest.of(question, classifier, stored.folder.result())
+
+    def explain_request(
+        self,
+        result_id: str,
+        request: ExplainRequest,
+        control: Control = Control(),
+    ) -> Answer[ExplainResult]:
+        """Make the evidence and keep it with the result."""
+        from tissuetalk.tools.explain import explain, storage
+
+        with self.reading(result_id) as stored:
+            access = explain.Access(stored.open_image, self.model, self.roots.paths, self.features)
+            explained = explain.explain(stored.folder, request, access, control)
+            storage.store(stored.folder, request, explained)
+        return self.explanation(result_id, request)
+
+    def explanation(self, result_id: str, request: ExplainRequest) -> Answer[ExplainResult]:
+        """The answer of a finished explain, as it was first given. Raises UnknownResultError."""
+        from tissuetalk.tools.explain import storage
+
+        with self.reading(result_id) as stored:
+            return results.explanation(storage.stored(stored.folder, request), stored.address)
+
+    def _explain_folder(
+        self, path: Path, request: ExplainRequest, picture: Path | None, control: Control
+    ) -> Answer[ExplainResult]:
+        from tissuetalk.tools.explain import explain
+
+        with self.reading(path) as stored:
+            access = explain.Access(stored.open_image, self.model)
+            explained = explain.explain(stored.folder, request, access, control)
+        return results.explanation_beside(explained, picture or path / "explanation.png")
+
+    def view(
+        self,
+        image: str | None = None,
+        result_id: str | None = None,
+        *,
+        region: Sequence[float] | None = None,
+        mask_ids: Sequence[str] | None = None,
+        grid: bool = False,
+    ) -> Answer[ViewResult]:
+        """A picture of an image, or of a result with its masks; grid names its pixels."""
+        from tissuetalk.tools.view import view_source
+
+        if (image is None) == (result_id is None):
+            raise InvalidArgumentError(
+                "pass either image or result_id: an image to look at, or a result to see its masks."
+            )
+        if image is not None:
+            if mask_ids:
+                raise InvalidArgumentError("mask_ids belong to a result; pass result_id instead of image.")
+            with self.open(image) as source:
+                return view_source(source, region=region, grid=grid)
+        assert result_id is not None
+        with self.reading(result_id) as stored, stored.open_image() as source:
+            return view_source(source, region=region, grid=grid, folder=stored.folder, mask_ids=mask_ids)
+
+    def library(
+        self,
+        action: str,
+        *,
+        result_id: str | None = None,
+        format: str | None = None,
+        folder: str | None = None,
+    ) -> Answer[LibraryResult]:
+        """images, results: what is there. save: a result to a new folder in a root. delete: for good."""
+        return library.library(self, action, result_id, format, folder)
+
+    def export(self, result: Place, format: str, out: Path) -> Path:
+        """Write a result to a new file in a format other software opens. Raises export's errors."""
+        from tissuetalk.tools.export import export
+
+        with self.reading(result) as stored:
+            return export(stored.folder, format, out, stored.open_image)
+
+    def file(self, result: Place, path: str) -> bytes:
+        """A file of a result by its relative address; derived files are made when first asked for."""
+        with self.reading(result) as stored:
+            return library.file_of(stored.folder, path, stored.open_image, stored.address)
+
+    @contextmanager
+    def reading(self, result: Place) -> Iterator[Stored]:
+        """A result that nobody removes while the block runs. Raises UnknownResultError."""
+        if isinstance(result, Segmentation):
+            result = result.place
+        if isinstance(result, Path):
+            folder = ResultFolder.existing(result)
+            yield Stored(folder, partial(_image_anywhere, folder), lambda path: path)
+            return
+        name = result
+        with self.workspace.reading(name) as stored:
+            folder = ResultFolder(stored.folder)
+            yield Stored(folder, partial(self._image_of, folder), lambda path: f"result://{name}/{path}")
+
+    def _image_of(self, folder: ResultFolder) -> ImageSource:
+        """The image a result was made from; the content decides, not the name."""
+        return folder.require_same_image(self.open(folder.request()["image"]))
+
+
+def _image_anywhere(folder: ResultFolder) -> ImageSource:
+    """The image of a result in a folder, wherever the request said it lies; its content is checked."""
+    path = Path(folder.request()["image"])
+    if not path.is_file():
+        raise UnknownImageError(f"the image {path} is gone; put it back: this needs its pixels.")
+    return folder.require_same_image(open_image(path, name=path.name))
+
+
+def _id_of(result: str | Segmentation) -> str:
+    return result.result.result_id if isinstance(result, Segmentation) else result
