@@ -12,15 +12,15 @@ from importlib import import_module
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation import classical_nuclei, clipseg, litemedsam, medsam, sam2, sam3
 from tissuetalk.models.segmentation.entry import Entry
-from tissuetalk.models.segmentation.pathsegmentor import base_card, card
+from tissuetalk.models.segmentation.pathsegmentor.card import BASE, MINI
 from tissuetalk.models.segmentation.pfps import card as pfps
 from tissuetalk.models.segmenter import Repertoire, Segmenter
 
 MODELS: dict[str, Entry] = {
     entry.card.name: entry
     for entry in (
-        card.ENTRY,
-        base_card.ENTRY,
+        MINI,
+        BASE,
         classical_nuclei.ENTRY,
         pfps.ENTRY,
         sam3.ENTRY,
@@ -30,7 +30,7 @@ MODELS: dict[str, Entry] = {
         litemedsam.ENTRY,
     )
 }
-DEFAULT_MODEL = card.ENTRY.card.name
+DEFAULT_MODEL = MINI.card.name
 
 _loaded: dict[str, Segmenter] = {}
 _loading = threading.Lock()

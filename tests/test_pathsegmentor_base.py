@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, PathSegmentor, build_base, cosine
-from tissuetalk.models.segmentation.pathsegmentor.checkpoint import load_published, rename
+from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import load_published, rename
 from tissuetalk.models.segmentation.pathsegmentor.joint import sine_position
 from tissuetalk.models.segmentation.pretrained import read_tensors
 

@@ -16,14 +16,19 @@ from typer.testing import CliRunner
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, build_base
-from tissuetalk.models.segmentation.pathsegmentor.base_card import ENTRY, VARIABLE
-from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import BaseSegmenter, load
-from tissuetalk.models.segmentation.pathsegmentor.base_weights import examine, save_base
-from tissuetalk.models.segmentation.pathsegmentor.checkpoint import load_published, tower_of
-from tissuetalk.models.segmentation.pathsegmentor.clip_tower import ClipTower
+from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, ClipTower, build_base
+from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import (
+    BaseSegmenter,
+    examine,
+    load,
+    load_published,
+    save_base,
+    tower_of,
+)
+from tissuetalk.models.segmentation.pathsegmentor.card import BASE, BASE_WEIGHTS
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
-from tissuetalk.models.segmentation.pathsegmentor.tokens import label_sentence, padded, word_pieces
+from tissuetalk.models.segmentation.pathsegmentor.text_encoder import label_sentence, word_pieces
+from tissuetalk.models.segmentation.pretrained import token_table
 from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.training.base import (
     at_points,
@@ -96,8 +101,8 @@ def test_the_loss_goes_down_and_a_run_is_continued(run: Path) -> None:
 
 
 def test_a_run_s_folder_segments_by_label(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, str(run / "weights"))
-    assert ENTRY.why_not() is None
+    monkeypatch.setenv(BASE_WEIGHTS.variable, str(run / "weights"))
+    assert BASE.why_not() is None
     model = load()
     assert model.report is not None
     assert model.report.missing == model.report.unexpected == ()
@@ -119,7 +124,7 @@ def test_a_run_s_folder_segments_by_label(run: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_command_line_uses_it(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(VARIABLE, str(run / "weights"))
+    monkeypatch.setenv(BASE_WEIGHTS.variable, str(run / "weights"))
     monkeypatch.setattr(registry, "_loaded", {})
     image = str(run.parent / "0.png")
     out = tmp_path / "out"
@@ -145,14 +150,14 @@ def test_the_command_line_uses_it(run: Path, monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    assert VARIABLE in (ENTRY.why_not() or "")
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
-    assert "0 weight files" in (ENTRY.why_not() or "")
+    monkeypatch.delenv(BASE_WEIGHTS.variable, raising=False)
+    assert BASE_WEIGHTS.variable in (BASE.why_not() or "")
+    monkeypatch.setenv(BASE_WEIGHTS.variable, str(tmp_path))
+    assert "0 weight files" in (BASE.why_not() or "")
     tensors = load_file(run / "weights" / "model.safetensors")
     del tensors["joint.query_feat.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
-    assert "vocab.txt" in (ENTRY.why_not() or "")
+    assert "vocab.txt" in (BASE.why_not() or "")
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
     (tmp_path / "config.json").write_text((run / "weights" / "config.json").read_text())
     with pytest.raises(ModelUnavailableError, match=r"lacks 1 of .* joint\.query_feat\.weight"):
@@ -220,7 +225,9 @@ def test_now_and_then_something_absent_is_asked_for(tmp_path: Path) -> None:
     header, *rows = manifest.read_text().splitlines()
     manifest.write_text("\n".join([f"{header},absent", *(f"{row},colon-nuclei-dead" for row in rows)]) + "\n")
     asked = BaseRecipe(name="t", manifests=(manifest,), batch=8, side_px=64, absent_share=0.5)
-    batch = TripleSampler(triples(asked), asked, lambda sentences: padded([[1]] * len(sentences))).batch(0)
+    batch = TripleSampler(triples(asked), asked, lambda sentences: token_table([[1]] * len(sentences))).batch(
+        0
+    )
     assert 0 < batch.shown.sum() < 8
     assert torch.equal(batch.counts, torch.ones(8))
     assert torch.equal(batch.truth.amax((1, 2)), batch.shown)

@@ -15,12 +15,12 @@ from benchmarks.held_out import score, spread
 from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmentation.pathsegmentor.card import CARD, ENTRY, WEIGHTS
+from tissuetalk.models.segmentation.pathsegmentor.card import MINI, MINI_WEIGHTS
 from tissuetalk.models.segmentation.pathsegmentor.inference import fold_norms
 from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
 from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
-from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences, minilm_folder
+from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MINILM, MiniLMSentences
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
 from tissuetalk.models.segmentation.pathsegmentor.weights import save_mini
 from tissuetalk.models.segmenter import Context
@@ -41,11 +41,11 @@ def _held_out(dataset: str) -> list[Example]:
 
 
 def test_the_shipped_weights_are_small_and_fit_the_network() -> None:
-    assert ENTRY.why_not() is None
-    network = load_weights(WEIGHTS)
+    assert MINI.why_not() is None
+    network = load_weights(MINI_WEIGHTS)
     assert sum(parameter.numel() for parameter in network.parameters()) <= 10_000_000
-    assert len(CARD.targets) == len(CARD.mpp) > 0
-    assert CARD.metrics
+    assert len(MINI.card.targets) == len(MINI.card.mpp) > 0
+    assert MINI.card.metrics
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_wrong_weight_files_are_refused_with_a_clear_message(tmp_path: Path, dam
 
 
 def test_folding_the_norms_changes_no_answer() -> None:
-    network = load_weights(WEIGHTS)
+    network = load_weights(MINI_WEIGHTS)
     tiles = torch.from_numpy(photographs.immunohistochemistry()[:256, :256].transpose(2, 0, 1).copy())[None]
     text = torch.randn(1, 2, 384, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -189,8 +189,8 @@ def test_the_text_tower_says_what_the_published_code_says() -> None:
         "word " * 100,
         "a" * 200,
     ]
-    tokenizer = AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
-    published = AutoModel.from_pretrained(minilm_folder(), local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(MINILM.find().parent, local_files_only=True)
+    published = AutoModel.from_pretrained(MINILM.find().parent, local_files_only=True).eval()
     for group in [sentences, *([sentence] for sentence in sentences)]:
         tokens = tokenizer(group, padding=True, truncation=True, max_length=64, return_tensors="pt")
         with torch.inference_mode():

@@ -14,9 +14,7 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.models.segmentation.pfps import folder
 from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
-from tissuetalk.models.segmentation.pfps.dynamic_head import GENERATED, generated_layers, split
 from tissuetalk.models.segmentation.pfps.efficient_sam import (
     BOTTOM_RIGHT,
     INVALID,
@@ -30,16 +28,27 @@ from tissuetalk.models.segmentation.pfps.efficient_sam import (
     load_published,
     sizes_of,
 )
-from tissuetalk.models.segmentation.pfps.kidney import drawn_patch, read_patches, valid_point
-from tissuetalk.models.segmentation.pfps.language import OneSetIds, TwoSetIds, add_lora
-from tissuetalk.models.segmentation.pfps.network import Pfps, PfpsSizes
+from tissuetalk.models.segmentation.pfps.network import (
+    GENERATED,
+    OneSetIds,
+    Pfps,
+    PfpsSizes,
+    TwoSetIds,
+    add_lora,
+    generated_layers,
+    split,
+)
+from tissuetalk.models.segmentation.pfps.segmenter import build_pfps, load_folder, save_pfps
 from tissuetalk.models.segmentation.pfps.training import (
     Question,
     answer,
     ask,
+    drawn_patch,
     optimiser_of,
     pfps_loss,
+    read_patches,
     train_step,
+    valid_point,
 )
 from tissuetalk.prompts.prompt_sets import sentences_of_task
 from tissuetalk.server.commands.training_commands import train
@@ -105,7 +114,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def by_id(strategy: str = "two-set", **other: object) -> Pfps:
     torch.manual_seed(0)
-    return folder.build(PfpsSizes(LITTLE, strategy, **other))
+    return build_pfps(PfpsSizes(LITTLE, strategy, **other))
 
 
 def question(seed: int = 0, task: int = 2, **other: object) -> Question:
@@ -266,7 +275,7 @@ def test_lora_changes_nothing_before_training(llama: Path) -> None:
 
 
 def test_a_sentence_has_the_same_vector_alone_and_beside_a_longer_one(llama: Path) -> None:
-    model = folder.build(PfpsSizes(LITTLE), language_model=str(llama)).eval()
+    model = build_pfps(PfpsSizes(LITTLE), language_model=str(llama)).eval()
     sentences = ["segment nuclei", "segment every proximal tubule and all the nuclei"]
     with torch.inference_mode():
         both = model.request(sentences)
@@ -276,7 +285,7 @@ def test_a_sentence_has_the_same_vector_alone_and_beside_a_longer_one(llama: Pat
 
 
 def test_only_what_the_paper_trains_is_trained(llama: Path) -> None:
-    model = folder.build(PfpsSizes(LITTLE), language_model=str(llama))
+    model = build_pfps(PfpsSizes(LITTLE), language_model=str(llama))
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert not any(name.startswith("image_encoder.") for name in trained)
     assert all(name.endswith((".down", ".up")) for name in trained if ".language_model." in name)
@@ -288,7 +297,7 @@ def test_only_what_the_paper_trains_is_trained(llama: Path) -> None:
         "to_decoder",
     ):
         assert any(name.startswith(part) for name in trained)
-    frozen = folder.build(PfpsSizes(LITTLE), language_model=str(llama), lora=False)
+    frozen = build_pfps(PfpsSizes(LITTLE), language_model=str(llama), lora=False)
     assert not any(p.requires_grad for p in frozen.request.language_model.parameters())
 
 
@@ -298,7 +307,7 @@ def test_only_what_the_paper_trains_is_trained(llama: Path) -> None:
 @pytest.mark.parametrize("strategy", ["two-set", "text"])
 def test_a_few_steps_lower_the_loss(strategy: str, llama: Path) -> None:
     torch.manual_seed(0)
-    model = folder.build(PfpsSizes(LITTLE, strategy), language_model=str(llama))
+    model = build_pfps(PfpsSizes(LITTLE, strategy), language_model=str(llama))
     optimiser = optimiser_of(model)
     asked = [question(0), question(1)]
     losses = [train_step(model, optimiser, asked) for _ in range(12)]
@@ -315,23 +324,23 @@ def test_the_loss_of_a_perfect_answer_is_nothing() -> None:
 @pytest.mark.parametrize("strategy", ["one-set", "text"])
 def test_a_saved_network_answers_the_same(strategy: str, llama: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = folder.build(PfpsSizes(LITTLE, strategy), language_model=str(llama))
+    model = build_pfps(PfpsSizes(LITTLE, strategy), language_model=str(llama))
     train_step(model, optimiser_of(model), [question(0)])
-    folder.save(model, tmp_path / "run", language_model=str(llama))
-    again = folder.load(tmp_path / "run")
+    save_pfps(model, tmp_path / "run", language_model=str(llama))
+    again = load_folder(tmp_path / "run")
     with torch.inference_mode():
         assert torch.equal(ask(model.eval(), [question(3)]), ask(again, [question(3)]))
     assert answer(again, question(3)).shape == (128, 128)
     (tmp_path / "run" / "pfps.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelUnavailableError, match="damaged"):
-        folder.load(tmp_path / "run")
+        load_folder(tmp_path / "run")
 
 
 def test_a_missing_language_model_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("TISSUETALK_TINYLLAMA", raising=False)
     with pytest.raises(ModelUnavailableError, match="hf download TinyLlama/TinyLlama"):
-        folder.build(PfpsSizes(LITTLE))
+        build_pfps(PfpsSizes(LITTLE))
 
 
 # --- patches and points

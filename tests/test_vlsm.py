@@ -15,18 +15,27 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.models.segmentation.vlsm.biomedclip import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes
-from tissuetalk.models.segmentation.vlsm.clip_resnet import ClipSizes
-from tissuetalk.models.segmentation.vlsm.clipseg import ClipSeg
-from tissuetalk.models.segmentation.vlsm.cris import Cris, CrisSizes
-from tissuetalk.models.segmentation.vlsm.networks import Vlsm, build
-from tissuetalk.models.segmentation.vlsm.training import optimiser_of, settings_of, train_step, vlsm_loss
+from tissuetalk.models.segmentation.vlsm.clipseg import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes, ClipSeg
+from tissuetalk.models.segmentation.vlsm.cris import ClipResnetSizes, Cris, CrisSizes
+from tissuetalk.models.segmentation.vlsm.networks import (
+    Vlsm,
+    build,
+    optimiser_of,
+    settings_of,
+    train_step,
+    vlsm_loss,
+)
 from tissuetalk.prompts.attributes import ATTRIBUTES, VALUES, Attributes, relative_change, wrong
 from tissuetalk.server.commands.training_commands import train
 from tissuetalk.tools.train import vlsm
 
 LITTLE_CRIS = CrisSizes(
-    ClipSizes(8, (1, 1, 1, 1), 4, 2, 32, 16, 1, 2, len(VOCABULARY), 12), (8, 16, 32), 1, 2, 32, side_px=64
+    ClipResnetSizes(8, (1, 1, 1, 1), 4, 2, 32, 16, 1, 2, len(VOCABULARY), 12),
+    (8, 16, 32),
+    1,
+    2,
+    32,
+    side_px=64,
 )
 LITTLE_BIOMED = BiomedSizes(64, 32, 4, 2, 16, 16, 1, 2, len(VOCABULARY), 12, 16, 32, (1, 2, 3))
 SAMPLES = Path(str(files("tissuetalk.models"))) / "datasets" / "samples"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tissuetalk.models.classifiers.patches import PATCH_PX, PATCH_UM
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.models.segmentation.pathsegmentor.weights import sha256
+from tissuetalk.models.segmentation.pretrained import weights_hash
 
 FORMAT = "tissuetalk-classifier-1"
 Kind = Literal["attention", "object-aware"]
@@ -65,7 +65,7 @@ def save_classifier(path: Path, card: ClassifierCard, tensors: Mapping[str, Tens
         metadata={"format": FORMAT},
     )
     path.chmod(0o644)
-    told = asdict(card) | {"weights_sha256": sha256(path)}
+    told = asdict(card) | {"weights_sha256": weights_hash(path)}
     path.with_suffix(".json").write_text(
         json.dumps({"format": FORMAT, **told}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -113,7 +113,7 @@ def read_classifier_file(path: Path, kind: Kind) -> tuple[ClassifierCard, dict[s
         )
     if not path.is_file():
         raise ModelUnavailableError(f"the weights {path} are missing beside their card; train it again.")
-    if card.weights_sha256 != sha256(path):
+    if card.weights_sha256 != weights_hash(path):
         raise ModelUnavailableError(
             f"{path.name} is not the file its card describes; copy the .safetensors and .json of one training run."
         )

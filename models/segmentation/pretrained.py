@@ -80,6 +80,15 @@ def tokenizer_from(folder: Path, name: str) -> Any:
         ) from error
 
 
+def token_table(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of token ids as one table [B, L] filled up with 0, and [B, L] bool, True where it is filled up."""
+    import torch
+
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, torch.arange(ids.shape[1]) >= lengths[:, None]
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors or torch file, unwrapped and without the ``module.`` of parallel training.
 
@@ -194,7 +203,7 @@ def normalised(
 def min_max(image: NDArray[np.uint8]) -> Tensor:
     """[1, 3, H, W] float32, the darkest value of the image 0 and the brightest 1."""
     low, high = int(image.min()), int(image.max())
-    return _channels_first((image.astype(np.float32) - low) / max(high - low, 1))
+    return _channels_first((image.astype(np.float32) - low) / np.float32(max(high - low, 1)))
 
 
 def _channels_first(image: NDArray[np.float32]) -> Tensor:

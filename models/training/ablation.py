@@ -23,7 +23,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.robustness import SentenceScore, robustness
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, table
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, TileFeatures
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, MiniTile
 from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmentation.pathsegmentor.vocabulary import CONCEPTS
 from tissuetalk.models.segmenter import Context, Decoded, Finished, Prompt
@@ -66,7 +66,7 @@ class Viewer:
         way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
         tile = np.asarray(cv2.resize(example.image, None, fx=zoom, fy=zoom, interpolation=way), np.uint8)
         self.context = Context({})
-        self.features: TileFeatures = model.encode(tile, self.context)
+        self.features: MiniTile = model.encode(tile, self.context)
 
     def answer(self, prompt: Prompt) -> Finished:
         decoded: Decoded = self.model.decode(self.features, [prompt])[0]

@@ -19,10 +19,9 @@ from torch.nn import functional
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmentation.pathsegmentor.base import build_base, cosine
-from tissuetalk.models.segmentation.pathsegmentor.base_weights import load_weights, save_base
+from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import load_weights, save_base
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
-from tissuetalk.models.segmentation.pathsegmentor.text_encoder import minilm_folder
-from tissuetalk.models.segmentation.pathsegmentor.tokens import word_pieces
+from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MINILM, word_pieces
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.loop import TrainingRun, draw_curves, prepare_torch
 from tissuetalk.models.training.recipes import BaseRecipe
@@ -129,7 +128,7 @@ def train_base(recipe: BaseRecipe, out: Path, control: Control = Control()) -> P
     folder with a checkpoint is continued. Raises InvalidArgumentError when the loss is no longer a number.
     """
     prepare_torch(recipe)
-    vocabulary = recipe.vocabulary or minilm_folder() / "vocab.txt"
+    vocabulary = recipe.vocabulary or MINILM.find().with_name("vocab.txt")
     found = triples(recipe)
     run = BaseRun(recipe, TripleSampler(found, recipe, word_pieces(vocabulary, recipe.config.context)), out)
     run.go(recipe.name, control)

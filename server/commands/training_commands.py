@@ -41,7 +41,7 @@ def weights(
     """What a BiomedParse- or PathSegmentor-style checkpoint gives: loaded, missing, unexpected, of another shape."""
     from dataclasses import asdict
 
-    from tissuetalk.models.segmentation.pathsegmentor.base_weights import examine
+    from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import examine
 
     report = examine(file)
     if json_:

@@ -18,17 +18,20 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import csv_text
 from tissuetalk.models.recipe import Recipe, RecipePath
-from tissuetalk.models.segmentation.pfps import folder
 from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.efficient_sam import SMALL, TINY, SamSizes
-from tissuetalk.models.segmentation.pfps.kidney import (
+from tissuetalk.models.segmentation.pfps.network import PfpsSizes, Strategy
+from tissuetalk.models.segmentation.pfps.segmenter import build_pfps, save_pfps
+from tissuetalk.models.segmentation.pfps.training import (
     KidneyPatch,
+    Question,
+    answer,
     drawn_patch,
+    optimiser_of,
     read_patches,
+    train_step,
     valid_point,
 )
-from tissuetalk.models.segmentation.pfps.network import PfpsSizes, Strategy
-from tissuetalk.models.segmentation.pfps.training import Question, answer, optimiser_of, train_step
 from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.prompt_sets import Split, sentences_of_task
 from tissuetalk.prompts.relations import POINT_TASKS, Task, pfps_task
@@ -124,7 +127,7 @@ def train(recipe: PfpsRecipe, out: Path) -> Path:
     """Run a recipe and return ``out``: weights, ``log.csv`` and ``scores.csv`` on the test split."""
     torch.manual_seed(recipe.seed)
     sizes = PfpsSizes(SIZES[recipe.size], recipe.strategy, recipe.head)
-    model = folder.build(
+    model = build_pfps(
         sizes, language_model=recipe.language_model, lora=recipe.lora, efficient_sam=recipe.efficient_sam
     )
     if recipe.train_encoder:
@@ -145,7 +148,7 @@ def train(recipe: PfpsRecipe, out: Path) -> Path:
             writer.writerow((epoch, f"{np.mean(losses):.5f}", f"{schedule.get_last_lr()[0]:.3g}"))
             log.flush()
             schedule.step()
-            folder.save(model, out, language_model=recipe.language_model, lora=recipe.lora)
+            save_pfps(model, out, language_model=recipe.language_model, lora=recipe.lora)
     write_whole(out / "scores.csv", csv_text(test_scores(recipe, model.eval())))
     return out
 

@@ -26,8 +26,15 @@ from tissuetalk.models.metrics.annotations import SCORED_KINDS, read_annotations
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import csv_text
 from tissuetalk.models.recipe import Recipe, RecipePath
-from tissuetalk.models.segmentation.vlsm.networks import NAMES, Vlsm, build
-from tissuetalk.models.segmentation.vlsm.training import Preset, optimiser_of, settings_of, train_step
+from tissuetalk.models.segmentation.vlsm.networks import (
+    NAMES,
+    Preset,
+    Vlsm,
+    build,
+    optimiser_of,
+    settings_of,
+    train_step,
+)
 from tissuetalk.models.segmenter import RGB, Segmenter
 from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.attributes import (

@@ -12,11 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertConfig, BertModel, FocalNetConfig, FocalNetModel
+from transformers import FocalNetConfig, FocalNetModel
 
-from tissuetalk.models.segmentation.pathsegmentor.clip_tower import ClipSizes, ClipTower
-from tissuetalk.models.segmentation.pathsegmentor.image_encoder import normalise
+from tissuetalk.models.segmentation.layers import ClipTextBlock, bert
 from tissuetalk.models.segmentation.pathsegmentor.joint import JointInteraction, QueryAnswers, sine_position
+from tissuetalk.models.segmentation.pathsegmentor.mini import normalise
+
+CLIP_WIDTH = 512
+"""Of the text tower in released BiomedParse checkpoints; PubMedBERT's is 768."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,8 @@ class BaseConfig:
     @classmethod
     def released_clip(cls) -> BaseConfig:
         """The paper's size with the tower of the released BiomedParse checkpoint."""
-        sizes = ClipSizes()
         return cls(
-            text_tower="clip", text_width=sizes.width, text_layers=sizes.layers, text_heads=sizes.heads,
-            vocabulary=sizes.vocabulary, context=sizes.context,
+            text_tower="clip", text_width=CLIP_WIDTH, text_layers=12, text_heads=8, vocabulary=49408, context=77
         )  # fmt: skip
 
     @classmethod
@@ -171,37 +172,76 @@ def _encode(layer: nn.Module, tokens: Tensor, place: Tensor) -> Tensor:
     return out
 
 
-class BertTower(nn.Module):
-    """BERT (PubMedBERT's size by default) and a projection to the model's width."""
+class ClipText(nn.Module):
+    """The causal CLIP-style tower that the released BiomedParse configuration selects, before projection."""
 
     def __init__(self, config: BaseConfig) -> None:
         super().__init__()
-        self.body: Any = BertModel(
-            BertConfig(
-                vocab_size=config.vocabulary,
-                hidden_size=config.text_width,
-                num_hidden_layers=config.text_layers,
-                num_attention_heads=config.text_heads,
-                intermediate_size=4 * config.text_width,
-            ),
-            add_pooling_layer=False,
+        self.token_embedding = nn.Embedding(config.vocabulary, config.text_width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context, config.text_width))
+        nn.init.trunc_normal_(self.positional_embedding, std=0.02)
+        self.resblocks = nn.ModuleList(
+            ClipTextBlock(config.text_width, config.text_heads) for _ in range(config.text_layers)
         )
+        self.ln_final = nn.LayerNorm(config.text_width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, L, width] from [B, L] ids."""
+        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
+        for block in self.resblocks:
+            x = block(x)
+        out: Tensor = self.ln_final(x)
+        return out
+
+
+class TextTower(nn.Module):
+    """A tower's body and the projection of its token vectors to the model's width."""
+
+    def __init__(self, body: nn.Module, config: BaseConfig) -> None:
+        super().__init__()
+        self.body: Any = body
         self.lang_proj = nn.Parameter(torch.empty(config.text_width, config.width))
         nn.init.trunc_normal_(self.lang_proj, std=0.02)
 
     def forward(self, tokens: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
-        """([B, L, d] token vectors, [B, d] the last token that is not padding). padding: True where padded."""
-        hidden = self.body(input_ids=tokens, attention_mask=(~padding).long()).last_hidden_state
-        vectors = hidden @ self.lang_proj
+        """([B, L, d] token vectors, [B, d] the last token that is not padding). padding: [B, L], True where padded."""
+        vectors = self.hidden(tokens, padding) @ self.lang_proj
         last = (~padding).sum(1) - 1
         return vectors, vectors[torch.arange(len(vectors), device=vectors.device), last]
+
+    def hidden(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        """[B, L, text_width] before projection."""
+        raise NotImplementedError
+
+
+class BertTower(TextTower):
+    """BERT, of PubMedBERT's size by default."""
+
+    def __init__(self, config: BaseConfig) -> None:
+        width, layers, heads = config.text_width, config.text_layers, config.text_heads
+        super().__init__(bert(vocabulary=config.vocabulary, width=width, layers=layers, heads=heads), config)
+
+    def hidden(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        states: Tensor = self.body(input_ids=tokens, attention_mask=(~padding).long()).last_hidden_state
+        return states
+
+
+class ClipTower(TextTower):
+    """The CLIP-style tower: causal, so that padding behind a sentence changes nothing."""
+
+    def __init__(self, config: BaseConfig) -> None:
+        super().__init__(ClipText(config), config)
+
+    def hidden(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        states: Tensor = self.body(tokens)
+        return states
 
 
 class PathSegmentor(nn.Module):
     """Scores every pixel of an H&E tile against one sentence at a time."""
 
     def __init__(
-        self, *, image_encoder: FocalNetPyramid, text_encoder: BertTower | ClipTower, pixel_decoder: TransformerPixelDecoder,
+        self, *, image_encoder: FocalNetPyramid, text_encoder: TextTower, pixel_decoder: TransformerPixelDecoder,
         joint: JointInteraction,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -245,7 +285,7 @@ def build_base(config: BaseConfig | None = None) -> PathSegmentor:
     encoder = FocalNetPyramid(config)
     return PathSegmentor(
         image_encoder=encoder,
-        text_encoder=_text_tower(config),
+        text_encoder=(BertTower if config.text_tower == "pubmedbert" else ClipTower)(config),
         pixel_decoder=TransformerPixelDecoder(config, encoder.widths),
         joint=JointInteraction(
             width=config.width,
@@ -255,12 +295,3 @@ def build_base(config: BaseConfig | None = None) -> PathSegmentor:
             hidden=config.hidden,
         ),
     )
-
-
-def _text_tower(config: BaseConfig) -> BertTower | ClipTower:
-    if config.text_tower == "pubmedbert":
-        return BertTower(config)
-    sizes = ClipSizes(
-        config.vocabulary, config.text_width, config.text_layers, config.text_heads, config.context
-    )
-    return ClipTower(sizes, config.width)

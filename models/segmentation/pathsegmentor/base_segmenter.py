@@ -1,39 +1,236 @@
-"""The full-size PathSegmentor behind the seam that every model offers (models/segmenter.py)."""
+"""The full-size PathSegmentor behind the seam that every model offers, and its weights.
+
+Those are its own folders, or published BiomedParse-style checkpoints, read key by key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, Final, Literal
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import load as unpacked
-from safetensors.torch import save as packed
+from safetensors.torch import save_file
 from torch import Tensor
 
+from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.open_vocabulary import OpenVocabulary
-from tissuetalk.models.segmentation.pathsegmentor.base import BaseFeatures
-from tissuetalk.models.segmentation.pathsegmentor.base_card import CARD, WEIGHTS, BaseLabels, has_objects
-from tissuetalk.models.segmentation.pathsegmentor.base_weights import open_base
-from tissuetalk.models.segmentation.pretrained import device, weights_hash
+from tissuetalk.models.segmentation.pathsegmentor.base import (
+    CLIP_WIDTH,
+    BaseConfig,
+    BaseFeatures,
+    ClipTower,
+    PathSegmentor,
+    build_base,
+)
+from tissuetalk.models.segmentation.pathsegmentor.card import (
+    BASE_CARD,
+    BASE_WEIGHTS,
+    READ_AT_MPP,
+    BaseLabels,
+    has_objects,
+    read_config,
+)
+from tissuetalk.models.segmentation.pathsegmentor.inference import TileFeatures, padded, unpacked
+from tissuetalk.models.segmentation.pathsegmentor.text_encoder import Tokens, byte_pairs, word_pieces
+from tissuetalk.models.segmentation.pretrained import device, read_tensors, weights_hash
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
+from tissuetalk.models.writing import whole_file, write_whole
 
-STRIDE = 32
+RULES: tuple[tuple[str, str], ...] = (
+    (r"backbone\.patch_embed\.proj\.", "image_encoder.body.embeddings.patch_embeddings.projection."),
+    (r"backbone\.patch_embed\.norm\.", "image_encoder.body.embeddings.norm."),
+    (r"backbone\.layers\.(\d+)\.blocks\.(\d+)\.modulation\.f\.", r"image_encoder.body.encoder.stages.\1.layers.\2.modulation.projection_in."),
+    (r"backbone\.layers\.(\d+)\.blocks\.(\d+)\.modulation\.h\.", r"image_encoder.body.encoder.stages.\1.layers.\2.modulation.projection_context."),
+    (r"backbone\.layers\.(\d+)\.blocks\.(\d+)\.modulation\.proj\.", r"image_encoder.body.encoder.stages.\1.layers.\2.modulation.projection_out."),
+    (r"backbone\.layers\.(\d+)\.blocks\.(\d+)\.", r"image_encoder.body.encoder.stages.\1.layers.\2."),
+    (r"backbone\.layers\.(\d+)\.downsample\.proj\.", r"image_encoder.body.encoder.stages.\1.downsample.projection."),
+    (r"backbone\.layers\.(\d+)\.downsample\.norm\.", r"image_encoder.body.encoder.stages.\1.downsample.norm."),
+    (r"backbone\.norm(\d)\.", r"image_encoder.norms.\1."),
+    (r"sem_seg_head\.pixel_decoder\.input_proj\.", "pixel_decoder.input_proj."),
+    (r"sem_seg_head\.pixel_decoder\.transformer\.encoder\.layers\.(\d+)\.", r"pixel_decoder.encoder.\1."),
+    (r"sem_seg_head\.pixel_decoder\.adapter_(\d)\.norm\.", r"pixel_decoder.adapters.\1-1.1."),
+    (r"sem_seg_head\.pixel_decoder\.adapter_(\d)\.", r"pixel_decoder.adapters.\1-1.0."),
+    (r"sem_seg_head\.pixel_decoder\.layer_(\d)\.norm\.", r"pixel_decoder.outputs.\1-1.1."),
+    (r"sem_seg_head\.pixel_decoder\.layer_(\d)\.", r"pixel_decoder.outputs.\1-1.0."),
+    (r"sem_seg_head\.pixel_decoder\.mask_features\.", "pixel_decoder.mask_features."),
+    (r"sem_seg_head\.predictor\.lang_encoder\.(biomed_encoder|lang_encoder)\.", "text_encoder.body."),
+    (r"sem_seg_head\.predictor\.lang_encoder\.lang_proj$", "text_encoder.lang_proj"),
+    (r"sem_seg_head\.predictor\.lang_encoder\.logit_scale$", "logit_scale"),
+    (r"sem_seg_head\.predictor\.transformer_(cross|self)_attention_layers\.", r"joint.transformer_\1_attention_layers."),
+    (r"sem_seg_head\.predictor\.(query_feat|query_embed|level_embed|transformer_ffn_layers|decoder_norm|mask_embed|class_embed)", r"joint.\1"),
+)  # fmt: skip
+"""Published key prefix to ours, first match wins; ``N-1`` in a result is reckoned out."""
+
+SKIPPED = re.compile(r"mask_sptial_embed|spatial_|pn_indicator|criterion|\.attn_mask|position_ids|\.pooler\.")
+"""Click prompts, and what only training or other uses of the parts need."""
+TOWERS = {"pubmedbert": "lang_encoder.biomed_encoder.", "clip": "lang_encoder.lang_encoder."}
+"""Where each text tower lies in a published checkpoint, which may hold both."""
 
 
-class BaseTile:
-    """Features of one tile and the tile's own size, before padding."""
+@dataclass(frozen=True)
+class LoadReport:
+    """What a checkpoint gave. missing: ours that it lacks. unexpected: its keys no rule knows. mismatched: wrong shapes."""
 
-    def __init__(self, features: BaseFeatures, height: int, width: int) -> None:
-        self.features, self.height, self.width = features, height, width
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def rename(key: str) -> str | None:
+    """Our name of a published key, or None when no rule knows it."""
+    for pattern, ours in RULES:
+        if re.match(pattern, key):
+            return re.sub(
+                r"(\d)-1", lambda found: str(int(found.group(1)) - 1), re.sub(pattern, ours, key, count=1)
+            )
+    return None
+
+
+def tower_of(tensors: Mapping[str, Tensor]) -> Literal["pubmedbert", "clip"]:
+    """The tower a published checkpoint was trained with: its projection has that tower's width."""
+    for key, value in tensors.items():
+        if key.endswith("lang_encoder.lang_proj"):
+            return "clip" if value.shape[0] == CLIP_WIDTH else "pubmedbert"
+    return "pubmedbert"
+
+
+def load_published(model: PathSegmentor, tensors: Mapping[str, Tensor]) -> LoadReport:
+    """Copy every tensor that has a place and say exactly what did not.
+
+    Raises ModelUnavailableError when nothing at all fits.
+    """
+    other_tower = TOWERS["pubmedbert" if isinstance(model.text_encoder, ClipTower) else "clip"]
+    own = model.state_dict()
+    loaded, unexpected, mismatched, skipped = [], [], [], []
+    for key, value in tensors.items():
+        bare = key.removeprefix("module.").removeprefix("model.")
+        name = rename(bare)
+        if SKIPPED.search(bare) or other_tower in bare:
+            skipped.append(key)
+        elif name is None or name not in own:
+            unexpected.append(key)
+        elif own[name].shape != value.shape:
+            mismatched.append(f"{key}: {tuple(value.shape)} for {tuple(own[name].shape)}")
+        else:
+            own[name].copy_(value)
+            loaded.append(name)
+    if not loaded:
+        raise ModelUnavailableError(
+            "no tensor of this file belongs to PathSegmentor; name a BiomedParse-style checkpoint."
+        )
+    missing = tuple(sorted(set(own) - set(loaded)))
+    return LoadReport(tuple(loaded), missing, tuple(unexpected), tuple(mismatched), tuple(skipped))
+
+
+OWN_PREFIX: Final = "image_encoder."
+UNUSED_WHEN_ANSWERING: Final = frozenset({"logit_scale"})
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its tokenizer. report: what the weight file gave."""
+
+    model: PathSegmentor
+    tokens: Tokens
+    report: LoadReport
+
+
+def save_base(
+    model: PathSegmentor, config: BaseConfig, folder: Path, *, labels: Sequence[str], vocabulary: Path
+) -> Path:
+    """Write ``model.safetensors``, ``config.json`` and ``vocab.txt``; returns the weight file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.safetensors"
+    with whole_file(path) as partial:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
+        partial.chmod(0o644)  # safetensors makes files that only their owner reads
+    told = {"model": asdict(config), "labels": sorted(labels), "mpp": READ_AT_MPP}
+    write_whole(folder / "config.json", json.dumps(told, indent=1) + "\n")
+    if vocabulary.resolve() != (folder / "vocab.txt").resolve():
+        shutil.copyfile(vocabulary, folder / "vocab.txt")
+    return path
+
+
+def load_weights(model: PathSegmentor, file: Path) -> LoadReport:
+    """Fill a network from our own weights or a published checkpoint, and say exactly what did not fit.
+
+    Raises ModelUnavailableError when the file cannot be read or nothing in it fits.
+    """
+    tensors = read_tensors(file)
+    if not any(name.startswith(OWN_PREFIX) for name in tensors):
+        return load_published(model, tensors)
+    own = model.state_dict()
+    fits = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+    for name, value in fits.items():
+        own[name].copy_(value)
+    wrong = tuple(
+        f"{name}: {tuple(value.shape)} for {tuple(own[name].shape)}"
+        for name, value in tensors.items()
+        if name in own and name not in fits
+    )
+    return LoadReport(
+        tuple(fits), tuple(sorted(set(own) - set(fits))), tuple(sorted(set(tensors) - set(own))), wrong, ()
+    )
+
+
+def sizes_of(file: Path) -> BaseConfig:
+    """As config.json beside the file says, else the paper's, with the tower the checkpoint was trained with."""
+    config = read_config(file.parent)
+    if config:
+        sizes = config["model"]
+        if unknown := set(sizes) - {entry.name for entry in fields(BaseConfig)}:
+            raise ModelUnavailableError(
+                f"{file.parent / 'config.json'} has unknown sizes {', '.join(sorted(unknown))}; remove them."
+            )
+        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in sizes.items()}
+        return BaseConfig(**given)
+    return BaseConfig.released_clip() if tower_of(read_tensors(file)) == "clip" else BaseConfig()
+
+
+def examine(file: Path) -> LoadReport:
+    """What a file gives to a network of its sizes, without building one in memory. Raises ModelUnavailableError."""
+    with torch.device("meta"):
+        model = build_base(sizes_of(file))
+    return load_weights(model, file)
+
+
+def open_base(file: Path) -> Loaded:
+    """A network ready to answer, with its tokenizer.
+
+    Raises ModelUnavailableError when a weight that answers need is missing, naming how many and which.
+    """
+    settings = sizes_of(file)
+    model = build_base(settings)
+    report = load_weights(model, file)
+    lacking = sorted(set(report.missing) - UNUSED_WHEN_ANSWERING)
+    if lacking:
+        raise ModelUnavailableError(
+            f"{file} lacks {len(lacking)} of {len(model.state_dict())} weights, among them {', '.join(lacking[:3])}; "
+            f"unexpected: {len(report.unexpected)}, of another shape: {len(report.mismatched)}. "
+            f"`tissuetalk weights {file}` lists them all."
+        )
+    tokens = (
+        byte_pairs(file.parent, settings.context)
+        if settings.text_tower == "clip"
+        else word_pieces(file.parent / "vocab.txt", settings.context)
+    )
+    return Loaded(model.eval(), tokens, report)
+
+
+BaseTile = TileFeatures[BaseFeatures]
 
 
 class BaseSegmenter(OpenVocabulary):
     """PathSegmentor ``base``: encodes a tile once; every prompt is decoded in a pass of its own."""
 
-    card = CARD
+    card = BASE_CARD
     tile_px = 1024
     margin_px = 128
 
@@ -51,22 +248,20 @@ class BaseSegmenter(OpenVocabulary):
 
     @torch.inference_mode()
     def encode(self, tile: RGB, context: Context) -> BaseTile:
-        return BaseTile(self.model.encode_image(_padded(tile).to(device())), tile.shape[0], tile.shape[1])
+        return TileFeatures(self.model.encode_image(padded(tile).to(device())), tile.shape[0], tile.shape[1])
 
     def pack(self, features: BaseTile) -> bytes:
         """Half precision, for the feature cache."""
         kept = features.features
-        tensors = {f"level{number}": level for number, level in enumerate(kept.levels)} | {
-            "pixels": kept.pixels
-        }
-        stored = {name: value.half().cpu().contiguous() for name, value in tensors.items()}
-        return packed(stored | {"size": torch.tensor([features.height, features.width])})
+        tensors = {f"level{number}": level for number, level in enumerate(kept.levels)}
+        tensors["pixels"] = kept.pixels
+        return features.packed({name: value.half().cpu() for name, value in tensors.items()})
 
     def unpack(self, stored: bytes) -> BaseTile:
-        kept = unpacked(stored)
-        height, width = (int(side) for side in kept["size"])
-        levels = tuple(kept[f"level{number}"].float().to(device()) for number in range(3))
-        return BaseTile(BaseFeatures(levels, kept["pixels"].float().to(device())), height, width)
+        halves, height, width = unpacked(stored)
+        tensors = {name: value.float().to(device()) for name, value in halves.items()}
+        levels = tuple(tensors[f"level{number}"] for number in range(3))
+        return TileFeatures(BaseFeatures(levels, tensors["pixels"]), height, width)
 
     @torch.inference_mode()
     def decode(self, features: BaseTile, prompts: Sequence[Prompt]) -> list[Decoded]:
@@ -75,23 +270,9 @@ class BaseSegmenter(OpenVocabulary):
     def _decode_one(self, features: BaseTile, prompt: Prompt) -> Decoded:
         ids, padding = self.tokens([prompt.text or prompt.words])
         chosen = self.model.decode(features.features, ids.to(device()), padding.to(device()))
-        return Decoded(_enlarged(chosen.masks[0], features))
-
-
-def _padded(tile: RGB) -> Tensor:
-    """[1, 3, H, W] with H and W multiples of 32, mirrored beyond the border."""
-    bottom, right = -tile.shape[0] % STRIDE, -tile.shape[1] % STRIDE
-    padded = cv2.copyMakeBorder(np.ascontiguousarray(tile), 0, bottom, 0, right, cv2.BORDER_REFLECT)
-    return torch.from_numpy(np.asarray(padded).transpose(2, 0, 1).copy())[None]
-
-
-def _enlarged(logits: Tensor, tile: BaseTile) -> NDArray[np.float32]:
-    """[H, W] at the tile's own size, from the padded map at stride 4."""
-    small = logits.float().cpu().numpy()
-    full = cv2.resize(small, (small.shape[1] * 4, small.shape[0] * 4), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(full[: tile.height, : tile.width], np.float32)
+        return Decoded(features.enlarged(chosen.masks[0]))
 
 
 def load(source: str | Path | None = None) -> BaseSegmenter:
     """The full-size model from a checkpoint or folder. Raises ModelUnavailableError."""
-    return BaseSegmenter(WEIGHTS.find(source))
+    return BaseSegmenter(BASE_WEIGHTS.find(source))

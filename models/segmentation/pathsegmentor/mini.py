@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tissuetalk.models.segmentation.pathsegmentor.image_encoder import ConvPyramid, normalise
+from tissuetalk.models.segmentation.layers import ConvNormAct
 from tissuetalk.models.segmentation.pathsegmentor.lite_encoder import LitePyramid
-from tissuetalk.models.segmentation.pathsegmentor.pixel_decoder import ConvPixelDecoder
 from tissuetalk.models.segmentation.pathsegmentor.presence import Calibrations
+from tissuetalk.models.segmentation.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 WINDOW_PX = 256
 """Presence and scale are judged in windows of about this side, the size of a training crop."""
@@ -49,12 +49,98 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class MiniAnswers:
     """Answers at stride 2. mask, distance: [B, P, H/2, W/2] logits; presence: [B, P] logits, of the window that says it loudest."""
 
     mask: Tensor
     distance: Tensor
     presence: Tensor
+
+
+def normalise(tiles: Tensor) -> Tensor:
+    """[B, 3, H, W] pixels 0..255 to zero mean and unit variance over natural images (PathSegmentor, section 4)."""
+    mean = torch.tensor(IMAGENET_MEAN, device=tiles.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=tiles.device).view(1, 3, 1, 1)
+    return (tiles.float() / 255 - mean) / std
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around an identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = ConvNormAct(width, width)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.norm(self.second(self.first(x))))
+
+
+class ConvPyramid(nn.Module):
+    """The ``mini`` encoder: plain residual convolutions, because they are what a CPU runs fastest.
+
+    widths, depths: channels and residual blocks at strides 2, 4, 8, 16, 32.
+    """
+
+    def __init__(self, *, widths: Sequence[int], depths: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        stages: list[nn.Module] = []
+        inside = 3
+        for width, depth in zip(widths, depths, strict=True):
+            stages.append(
+                nn.Sequential(
+                    ConvNormAct(inside, width, stride=2), *(ResidualBlock(width) for _ in range(depth))
+                )
+            )
+            inside = width
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, tiles: Tensor) -> list[Tensor]:
+        """Return feature maps, finest (stride 2) first.
+
+        Args:
+            tiles: [B, 3, H, W], normalised, H and W multiples of 32.
+        """
+        maps: list[Tensor] = []
+        x = tiles
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class ConvPixelDecoder(nn.Module):
+    """Top-down pyramid of the ``mini`` preset: from stride 32 back to stride 2.
+
+    inside: encoder widths, finest first. widths: decoder widths at the same strides, finest first.
+    """
+
+    def __init__(self, *, inside: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.deepest = ConvNormAct(inside[-1], widths[-1], 1)
+        self.laterals = nn.ModuleList(
+            ConvNormAct(i, w, 1) for i, w in zip(inside[:-1], widths[:-1], strict=True)
+        )
+        self.narrows = nn.ModuleList(
+            ConvNormAct(above, w, 1) for above, w in zip(widths[1:], widths[:-1], strict=True)
+        )
+        self.blocks = nn.ModuleList(
+            ConvNormAct(w, w) if index == 0 else ResidualBlock(w) for index, w in enumerate(widths[:-1])
+        )
+        self.mask_features = nn.Conv2d(widths[0], widths[0], 3, padding=1)
+        self.width = widths[0]
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """[B, width, H/2, W/2] per-pixel features, from the encoder's maps (finest first)."""
+        x: Tensor = self.deepest(maps[-1])
+        for index in reversed(range(len(self.laterals))):
+            narrow = self.narrows[index](x)
+            up = functional.interpolate(narrow, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = self.blocks[index](self.laterals[index](maps[index]) + up)
+        features: Tensor = self.mask_features(x)
+        return features
 
 
 class TextQueries(nn.Module):
@@ -73,7 +159,7 @@ class TextQueries(nn.Module):
         self.image = nn.Linear(pooled, hidden)
         self.presence = nn.Sequential(nn.Linear(2 * hidden, 64), nn.GELU(), nn.Linear(64, 1))
 
-    def forward(self, features: Features, text: Tensor) -> Prediction:
+    def forward(self, features: Features, text: Tensor) -> MiniAnswers:
         """Answer each sentence on its own.
 
         Args:
@@ -92,7 +178,7 @@ class TextQueries(nn.Module):
         image = self.image(features.pooled)[:, :, None]
         asked = words[:, None].expand(-1, image.shape[1], -1, -1)
         presence = self.presence(torch.cat([asked * image, asked], dim=-1))[..., 0].amax(1)
-        return Prediction(maps[:, :, 0], maps[:, :, 1], presence)
+        return MiniAnswers(maps[:, :, 0], maps[:, :, 1], presence)
 
 
 class MiniPathSegmentor(nn.Module):
@@ -150,14 +236,14 @@ class MiniPathSegmentor(nn.Module):
         ]
         return Features(self.pixel_decoder(maps), torch.cat(pooled, dim=2)), maps
 
-    def decode(self, features: Features, text: Tensor) -> Prediction:
-        prediction: Prediction = self.prompt_head(features, text)
-        return prediction
+    def decode(self, features: Features, text: Tensor) -> MiniAnswers:
+        answers: MiniAnswers = self.prompt_head(features, text)
+        return answers
 
     def describe_image(self, features: Features) -> tuple[Tensor, Tensor]:
         """[B] log2 of the µm per pixel the tile seems to have, and [B] logit that it is stained tissue at all."""
         scale, tissue = self.image_head(features.pooled).mean(1).unbind(-1)
         return scale, tissue
 
-    def forward(self, tiles: Tensor, text: Tensor) -> Prediction:
+    def forward(self, tiles: Tensor, text: Tensor) -> MiniAnswers:
         return self.decode(self.encode_image(tiles), text)

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from safetensors.torch import load, save
-from torch import Tensor
 
-from tissuetalk.models.segmentation.pathsegmentor.card import WEIGHTS, MiniTargets
-from tissuetalk.models.segmentation.pathsegmentor.inference import Inference
+from tissuetalk.models.segmentation.pathsegmentor.card import MINI_WEIGHTS, MiniTargets
+from tissuetalk.models.segmentation.pathsegmentor.inference import Inference, TileFeatures, padded, unpacked
 from tissuetalk.models.segmentation.pathsegmentor.mini import Features
 from tissuetalk.models.segmentation.pathsegmentor.presence import evidence_of, probability
 from tissuetalk.models.segmentation.pathsegmentor.splitting import split_objects, tidy
@@ -21,21 +16,16 @@ from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
 from tissuetalk.models.segmentation.pathsegmentor.vocabulary import sentence, target_of
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
-from tissuetalk.models.segmentation.pathsegmentor.weights import sha256
+from tissuetalk.models.segmentation.pretrained import weights_hash
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Finished, Prompt
 
-STRIDE = 32
 OVERVIEW_PX = 448
 """Side of the view from which scale and kind of picture are judged."""
 LEAST_TISSUE = 0.05
 """Below this probability of being stained tissue nothing in a picture is likelier than that. Pale fat gets about 0.1."""
 
 
-class TileFeatures:
-    """Features of one tile and the tile's own size, before padding."""
-
-    def __init__(self, features: Features, height: int, width: int) -> None:
-        self.features, self.height, self.width = features, height, width
+MiniTile = TileFeatures[Features]
 
 
 class MiniSegmenter(MiniTargets):
@@ -44,8 +34,8 @@ class MiniSegmenter(MiniTargets):
     tile_px = 1280
     margin_px = 160
 
-    def __init__(self, weights: Path = WEIGHTS) -> None:
-        self.weights_sha256 = sha256(weights) if weights.is_file() else ""
+    def __init__(self, weights: Path = MINI_WEIGHTS) -> None:
+        self.weights_sha256 = weights_hash(weights) if weights.is_file() else ""
         network = load_weights(weights)
         self.presence_calibration, self.cuts = network.presence_calibration, network.cuts
         self.inference = Inference(network)
@@ -65,39 +55,30 @@ class MiniSegmenter(MiniTargets):
         return float(np.median(scales)), float(np.median(tissues))
 
     def _describe_crop(self, crop: RGB) -> tuple[float, float]:
-        return self.inference.describe(self.inference.encode(_padded(crop)))
+        return self.inference.describe(self.inference.encode(padded(crop)))
 
-    def encode(self, tile: RGB, context: Context) -> TileFeatures:
-        return TileFeatures(self.inference.encode(_padded(tile)), tile.shape[0], tile.shape[1])
+    def encode(self, tile: RGB, context: Context) -> MiniTile:
+        return TileFeatures(self.inference.encode(padded(tile)), tile.shape[0], tile.shape[1])
 
-    def pack(self, features: TileFeatures) -> bytes:
+    def pack(self, features: MiniTile) -> bytes:
         """For the feature cache."""
-        kept = features.features
-        size = torch.tensor([features.height, features.width])
-        return save(
-            {
-                "pixels": kept.pixels.contiguous(),
-                "pooled": kept.pooled.contiguous(),
-                "size": size,
-            }
-        )
+        return features.packed({"pixels": features.features.pixels, "pooled": features.features.pooled})
 
-    def unpack(self, stored: bytes) -> TileFeatures:
-        kept = load(stored)
-        height, width = (int(side) for side in kept["size"])
-        return TileFeatures(Features(kept["pixels"], kept["pooled"]), height, width)
+    def unpack(self, stored: bytes) -> MiniTile:
+        tensors, height, width = unpacked(stored)
+        return TileFeatures(Features(tensors["pixels"], tensors["pooled"]), height, width)
 
-    def decode(self, features: TileFeatures, prompts: Sequence[Prompt]) -> list[Decoded]:
+    def decode(self, features: MiniTile, prompts: Sequence[Prompt]) -> list[Decoded]:
         """Every prompt is read on its own, from features that are laid out once."""
         laid_out = self.inference.laid_out(features.features)
         return [self._decode_one(laid_out, features, prompt) for prompt in prompts]
 
-    def _decode_one(self, laid_out: Features, features: TileFeatures, prompt: Prompt) -> Decoded:
+    def _decode_one(self, laid_out: Features, features: MiniTile, prompt: Prompt) -> Decoded:
         target = target_of(prompt)
         words = sentence(prompt, target) if target else prompt.text or prompt.words
         answer = self.inference.decode(laid_out, self.text([words]))
-        mask = _enlarged(answer.mask[0, 0], features) - np.float32(self.cuts.get(target or "", 0.0))
-        distance = _enlarged(answer.distance[0, 0], features)
+        mask = features.enlarged(answer.mask[0, 0]) - np.float32(self.cuts.get(target or "", 0.0))
+        distance = features.enlarged(answer.distance[0, 0])
         return Decoded(mask, float(answer.presence[0, 0]), distance[None])
 
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
@@ -127,22 +108,6 @@ def _crops(overview: RGB) -> list[RGB]:
     return [
         overview[top : top + side, left : left + side] for top, left in corners[:: max(1, len(corners) // 4)]
     ]
-
-
-def _padded(tile: RGB) -> Tensor:
-    """[1, 3, H, W] with H and W multiples of 32, mirrored beyond the border."""
-    height, width = tile.shape[:2]
-    bottom, right = -height % STRIDE, -width % STRIDE
-    padded = cv2.copyMakeBorder(np.ascontiguousarray(tile), 0, bottom, 0, right, cv2.BORDER_REFLECT)
-    return torch.from_numpy(np.asarray(padded).transpose(2, 0, 1).copy())[None]
-
-
-def _enlarged(answer: Tensor, features: TileFeatures) -> NDArray[np.float32]:
-    """[H, W] at the tile's own size, from the padded map at stride 2."""
-    small = answer.float().numpy()
-    size = (small.shape[1] * 2, small.shape[0] * 2)
-    full = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
-    return np.asarray(full[: features.height, : features.width], np.float32)
 
 
 def load_mini() -> MiniSegmenter:

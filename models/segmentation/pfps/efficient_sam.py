@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmentation.pretrained import fill
+from tissuetalk.models.segmentation.layers import VitBlock, neck
+from tissuetalk.models.segmentation.pretrained import IMAGENET_MEAN, IMAGENET_STD, fill
 
-MEAN: Final = (0.485, 0.456, 0.406)
-STD: Final = (0.229, 0.224, 0.225)
 SLOTS: Final = 6
 """Points (a box is two) are padded to this many with invalid ones."""
 INVALID, POINT, TOP_LEFT, BOTTOM_RIGHT = -1, 1, 2, 3
@@ -52,87 +51,14 @@ SMALL: Final = SamSizes()
 TINY: Final = SamSizes(width=192, heads=3)
 
 
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of a map."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W]."""
-        moved = functional.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
-        return moved.permute(0, 3, 1, 2)
-
-
-class SelfAttention(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, C]."""
-        count, length, width = x.shape
-        qkv = self.qkv(x).reshape(count, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        answer = functional.scaled_dot_product_attention(query, key, value)
-        out: Tensor = self.proj(answer.transpose(1, 2).reshape(count, length, width))
-        return out
-
-
-class Perceptron(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
-        return out
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = Perceptron(width, 4 * width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        x = x + self.mlp(self.norm2(x))
-        return x
-
-
-class PatchEmbedding(nn.Module):
-    def __init__(self, sizes: SamSizes) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, sizes.width, sizes.patch_px, sizes.patch_px)
-
-    def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.proj(images)
-        return out
-
-
-class ImageEncoder(nn.Module):
+class SamImageEncoder(nn.Module):
     def __init__(self, sizes: SamSizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.patch_embed = PatchEmbedding(sizes)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, sizes.width, sizes.patch_px, sizes.patch_px)})
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, sizes.grid**2 + 1, sizes.width))
-        self.blocks = nn.ModuleList(Block(sizes.width, sizes.heads) for _ in range(sizes.depth))
-        self.neck = nn.Sequential(
-            nn.Conv2d(sizes.width, sizes.decoder_width, 1, bias=False),
-            ChannelNorm(sizes.decoder_width),
-            nn.Conv2d(sizes.decoder_width, sizes.decoder_width, 3, padding=1, bias=False),
-            ChannelNorm(sizes.decoder_width),
-        )
+        self.blocks = nn.ModuleList(VitBlock(sizes.width, sizes.heads) for _ in range(sizes.depth))
+        self.neck = neck(sizes.width, sizes.decoder_width)
 
     def forward(self, images: Tensor, language: Tensor | None = None) -> Tensor:
         """[B, 3, S, S] normalised images and perhaps [B, T, C] language tokens to [B, D, S/16, S/16].
@@ -140,7 +66,7 @@ class ImageEncoder(nn.Module):
         The language tokens stand before the patches in every block; what a block makes of them is dropped and the
         original ones enter the next block again.
         """
-        patches = self.patch_embed(images)
+        patches = self.patch_embed["proj"](images)
         count, width, rows, columns = patches.shape
         x = (patches + self._places(rows, columns)).flatten(2).transpose(1, 2)
         for block in self.blocks:
@@ -174,7 +100,7 @@ class FourierPlaces(nn.Module):
         return torch.cat([turned.sin(), turned.cos()], dim=-1)
 
 
-class PromptEncoder(nn.Module):
+class SamPlaceEncoder(nn.Module):
     def __init__(self, sizes: SamSizes) -> None:
         super().__init__()
         self.sizes = sizes
@@ -299,7 +225,7 @@ class TwoWayTransformer(nn.Module):
         )
 
 
-class MaskDecoder(nn.Module):
+class SamDecoder(nn.Module):
     def __init__(self, sizes: SamSizes) -> None:
         super().__init__()
         width, (coarse, fine) = sizes.decoder_width, sizes.upscaling
@@ -344,9 +270,9 @@ class EfficientSam(nn.Module):
     def __init__(self, sizes: SamSizes = SMALL) -> None:
         super().__init__()
         self.sizes = sizes
-        self.image_encoder = ImageEncoder(sizes)
-        self.prompt_encoder = PromptEncoder(sizes)
-        self.mask_decoder = MaskDecoder(sizes)
+        self.image_encoder = SamImageEncoder(sizes)
+        self.prompt_encoder = SamPlaceEncoder(sizes)
+        self.mask_decoder = SamDecoder(sizes)
 
     def forward(self, embeddings: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """[1, D, h, w] embeddings and N prompts [N, P, 2], [N, P] to logits [N, 3, 4h, 4w] and estimates [N, 3]."""
@@ -361,7 +287,7 @@ def prepared(images: Tensor, side_px: int) -> Tensor:
     """[B, 3, H, W] in 0..1 to normalised [B, 3, side, side], as EfficientSAM was trained."""
     if images.shape[-2:] != (side_px, side_px):
         images = functional.interpolate(images, (side_px, side_px), mode="bilinear", align_corners=False)
-    mean, std = (images.new_tensor(values)[None, :, None, None] for values in (MEAN, STD))
+    mean, std = (images.new_tensor(values)[None, :, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std
 
 

@@ -1,25 +1,223 @@
-"""The PFPs network: a request enters the image encoder, the mask decoder and the dynamic head."""
+"""The PFPs network: a request enters the image encoder, the mask decoder and the dynamic head (spec pfps.md).
+
+A request is a sentence through a language model with LoRA, or rows of learned tables. The head's last layers have weights
+that are generated for each image and request (facts: HATs, Omni-Seg; section 4).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from tissuetalk.models.segmentation.pfps.dynamic_head import DynamicHead, HeadKind
+from tissuetalk.models.segmentation.entry import HubWeights
 from tissuetalk.models.segmentation.pfps.efficient_sam import (
     INVALID,
     POINT,
     SMALL,
-    ImageEncoder,
-    MaskDecoder,
-    PromptEncoder,
+    SamDecoder,
+    SamImageEncoder,
+    SamPlaceEncoder,
     SamSizes,
 )
+from tissuetalk.models.segmentation.pretrained import from_hub, token_table, tokenizer_from
 
 Strategy = Literal["one-set", "two-set", "text"]
+HeadKind = Literal["hats", "replace_upscale"]
+CHANNELS: Final = (8, 8, 8, 2)
+"""Three 1x1 convolutions: 8 to 8, 8 to 8, 8 to 2 (background, foreground)."""
+WEIGHTS: Final = tuple(a * b for a, b in pairwise(CHANNELS))
+GENERATED: Final = sum(WEIGHTS) + sum(CHANNELS[1:])
+"""162 values an image: all weights, then all biases."""
+GROUPS: Final = 16
+TINYLLAMA: Final = HubWeights(
+    "tinyllama", "TISSUETALK_TINYLLAMA", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "Apache-2.0"
+)
+RANK, ALPHA, DROPOUT = 8, 16, 0.05
+HIDDEN: Final = 1024
+"""Width between the two layers that project the sentence vector."""
+UNITS: Final = ("pt", "dt", "tuft", "capsule")
+TASKS: Final = 9
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer plus a trained product of two thin ones; equal to the frozen layer before training."""
+
+    def __init__(
+        self, base: nn.Linear, *, rank: int = RANK, alpha: float = ALPHA, dropout: float = DROPOUT
+    ) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.down = nn.Parameter(base.weight.new_empty(rank, base.in_features))
+        self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        self.dropout = nn.Dropout(dropout)
+        self.scale = alpha / rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = functional.linear(functional.linear(self.dropout(x), self.down), self.up)
+        out: Tensor = self.base(x) + self.scale * change
+        return out
+
+
+def add_lora(model: nn.Module) -> None:
+    """LoRA on the query and value projections of every layer; everything else is frozen."""
+    model.requires_grad_(False)
+    for module in list(model.modules()):
+        for name in ("q_proj", "v_proj"):
+            base = getattr(module, name, None)
+            if isinstance(base, nn.Linear):
+                setattr(module, name, LoraLinear(base))
+
+
+class SentenceVector(nn.Module):
+    """The last token of a causal language model, projected to the image encoder's width."""
+
+    def __init__(self, language_model: Any, tokenizer: Any, *, width: int, lora: bool = True) -> None:
+        """lora: without it the language model stays as published (the paper's ablation)."""
+        super().__init__()
+        self.language_model = language_model
+        self.tokenizer = tokenizer
+        if lora:
+            add_lora(language_model)
+        else:
+            language_model.requires_grad_(False)
+        hidden = language_model.config.hidden_size
+        self.project = nn.Sequential(nn.Linear(hidden, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, width))
+
+    def forward(self, sentences: list[str]) -> Tensor:
+        """[B, 1, C], one token a sentence."""
+        where = next(self.project.parameters()).device
+        lines = [self.tokenizer(text)["input_ids"] for text in sentences]
+        tokens, padding = (table.to(where) for table in token_table(lines))
+        states = self.language_model(input_ids=tokens, attention_mask=(~padding).long()).last_hidden_state
+        last = states[torch.arange(len(lines), device=where), (~padding).sum(1) - 1]
+        vector: Tensor = self.project(last.float())
+        return vector[:, None]
+
+
+class OneSetIds(nn.Module):
+    """One row for every pair of unit and task."""
+
+    tokens = 1
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.pairs = nn.Embedding(len(UNITS) * TASKS, width)
+
+    def forward(self, units: Tensor, tasks: Tensor) -> Tensor:
+        """[B] units 0..3 and [B] tasks 1..9 to [B, 1, C]."""
+        row: Tensor = self.pairs(units * TASKS + tasks - 1)
+        return row[:, None]
+
+
+class TwoSetIds(nn.Module):
+    """One row for the unit and one for the task, so that an unseen pair is made of seen parts."""
+
+    tokens = 2
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.units = nn.Embedding(len(UNITS), width)
+        self.tasks = nn.Embedding(TASKS, width)
+
+    def forward(self, units: Tensor, tasks: Tensor) -> Tensor:
+        """[B] units 0..3 and [B] tasks 1..9 to [B, 2, C]."""
+        return torch.stack([self.units(units), self.tasks(tasks - 1)], dim=1)
+
+
+def load_tinyllama(source: str | Path | None = None) -> tuple[Any, Any]:
+    """TinyLlama and its tokenizer from a hub id in the local cache or a folder. Raises ModelUnavailableError."""
+    model, folder = from_hub("LlamaModel", TINYLLAMA, source)
+    return model, tokenizer_from(folder, TINYLLAMA.model)
+
+
+class Residual(nn.Module):
+    """(GroupNorm, ReLU, 3x3 convolution) twice, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            layers += [nn.GroupNorm(GROUPS, channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+class DynamicHead(nn.Module):
+    """Image embedding and request vector decide the layers that turn features into two channels."""
+
+    def __init__(
+        self, *, image_width: int, request_width: int, feature_width: int, kind: HeadKind, scale: int
+    ) -> None:
+        """scale: how much larger the answer is than the image embedding (16); only ``replace_upscale`` needs it."""
+        super().__init__()
+        self.kind: HeadKind = kind
+        self.scale = scale
+        self.condition = nn.Sequential(
+            nn.GroupNorm(GROUPS, image_width),
+            nn.ReLU(),
+            nn.Conv2d(image_width, image_width, 1),
+            nn.GroupNorm(GROUPS, image_width),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+        )
+        self.controller = nn.Conv2d(image_width + request_width, GENERATED, 1)
+        if kind == "hats":
+            self.features: nn.Module = nn.Sequential(
+                nn.Upsample(scale_factor=2, mode="nearest"),
+                Residual(feature_width),
+                nn.Upsample(scale_factor=2, mode="nearest"),
+                Residual(feature_width),
+                nn.GroupNorm(GROUPS, feature_width),
+                nn.ReLU(),
+                nn.Conv2d(feature_width, CHANNELS[0], 1),
+            )
+        else:
+            self.features = nn.Conv2d(image_width, CHANNELS[0], 1)
+
+    def forward(self, embedding: Tensor, request: Tensor, features: Tensor) -> Tensor:
+        """[B, D, h, w], [B, R] and features to [B, 2, H, W] logits.
+
+        features: the upscaled decoder output [B, 32, 4h, 4w] for ``hats``, the decoder's image [B, D, h, w] otherwise.
+        """
+        seen = torch.cat([self.condition(embedding), request[:, :, None, None]], dim=1)
+        values = self.controller(seen).flatten(1)
+        maps = self.features(features)
+        if self.kind == "replace_upscale":  # a 1x1 convolution and a linear enlargement may change places
+            maps = functional.interpolate(maps, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        return generated_layers(maps, values)
+
+
+def split(values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """[B, 162] into weights [B, out, in] and biases [B, out] of the three layers."""
+    parts = torch.split(values, [*WEIGHTS, *CHANNELS[1:]], dim=1)
+    weights = [
+        part.reshape(-1, after, before)
+        for part, before, after in zip(parts[:3], CHANNELS[:-1], CHANNELS[1:], strict=True)
+    ]
+    return weights, list(parts[3:])
+
+
+def generated_layers(maps: Tensor, values: Tensor) -> Tensor:
+    """[B, 8, H, W] through each image's own three layers, as one grouped convolution each; ReLU between them."""
+    count, _, height, width = maps.shape
+    x = maps.reshape(1, -1, height, width)
+    for number, (weight, bias) in enumerate(zip(*split(values), strict=True)):
+        kernel = weight.reshape(-1, weight.shape[-1], 1, 1)
+        x = functional.conv2d(x, kernel, bias.reshape(-1), groups=count)
+        if number < 2:
+            x = functional.relu(x)
+    return x.reshape(count, CHANNELS[-1], height, width)
 
 
 @dataclass(frozen=True)
@@ -45,9 +243,9 @@ class Pfps(nn.Module):
         sam = sizes.sam
         self.sizes = sizes
         self.request = request
-        self.image_encoder = ImageEncoder(sam)
-        self.prompt_encoder = PromptEncoder(sam)
-        self.mask_decoder = MaskDecoder(sam)
+        self.image_encoder = SamImageEncoder(sam)
+        self.prompt_encoder = SamPlaceEncoder(sam)
+        self.mask_decoder = SamDecoder(sam)
         self.to_decoder = nn.Linear(sam.width, sam.decoder_width)
         self.head = DynamicHead(
             image_width=sam.decoder_width,

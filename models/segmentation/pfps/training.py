@@ -1,21 +1,131 @@
-"""Questions to the PFPs network, its loss and one step of training."""
+"""What the PFPs network is trained with: kidney patches, questions about them, the loss, and one step."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tissuetalk.models.masks.characteristics import Mask
+from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError
+from tissuetalk.models.masks.characteristics import Labels, Mask
+from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.efficient_sam import prepared
-from tissuetalk.models.segmentation.pfps.language import UNITS
-from tissuetalk.models.segmentation.pfps.network import Pfps, foreground
+from tissuetalk.models.segmentation.pfps.network import UNITS, Pfps, foreground
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.segmenter import RGB
+
+ERODED_PX: Final = 2
+COLUMNS: Final = ("image", "units", "nuclei", "unit", "split")
+_LOOK: Final = {
+    "pt": ((190, 120, 170), 0.16),
+    "dt": ((215, 165, 205), 0.12),
+    "tuft": ((170, 110, 190), 0.22),
+    "capsule": ((225, 190, 215), 0.26),
+}
+"""Colour and half axis (share of the side) of a drawn unit."""
+
+
+@dataclass(frozen=True)
+class KidneyPatch:
+    """One patch is annotated for exactly one kind of unit, and for nuclei.
+
+    image: [H, W, 3]. units, nuclei: [H, W] int32, 0 background. unit: a key of UNIT_WORDS.
+    """
+
+    image: RGB
+    units: Labels
+    nuclei: Labels
+    unit: str
+
+
+def drawn_patch(seed: int, unit: str, side_px: int = 1024) -> KidneyPatch:
+    """Ellipses in the colour of the unit with dark discs inside, across the border and outside."""
+    random = np.random.default_rng(seed)
+    image = np.full((side_px, side_px, 3), (238, 205, 220), np.float32)
+    units = np.zeros((side_px, side_px), np.int32)
+    nuclei = np.zeros((side_px, side_px), np.int32)
+    colour, size = _LOOK[unit]
+    for number in range(1, 3 + int(random.integers(0, 2))):
+        centre = random.uniform(0.2, 0.8, 2) * side_px
+        axes = random.uniform(0.7, 1.1, 2) * size * side_px
+        shape = np.zeros(units.shape, np.uint8)
+        place = tuple(int(value) for value in centre), tuple(int(value) for value in axes)
+        cv2.ellipse(shape, *place, float(random.uniform(0, 180)), 0.0, 360.0, 1, -1)
+        free = (shape > 0) & (units == 0)
+        units[free], image[free] = number, colour
+    radius = max(2, round(0.02 * side_px))
+    wanted, number = 24, 0
+    for x, y in random.integers(radius, side_px - radius, (20 * wanted, 2)).tolist():
+        disc = np.zeros(nuclei.shape, np.uint8)
+        cv2.circle(disc, (x, y), radius, 1, -1)
+        if number < wanted and not nuclei[disc > 0].any():
+            number += 1
+            nuclei[disc > 0], image[disc > 0] = number, (85, 60, 140)
+    image += random.normal(0, 6, image.shape)
+    return KidneyPatch(image.clip(0, 255).astype(np.uint8), units, nuclei, unit)
+
+
+def read_patches(folder: Path, split: str | None = None) -> list[KidneyPatch]:
+    """The patches ``patches.csv`` lists: columns image, units, nuclei (label images), unit (pt, dt, tuft, capsule), split.
+
+    Raises InvalidArgumentError for a wrong table and UnreadableImageError for a damaged file.
+    """
+    table = folder / "patches.csv"
+    if not table.is_file():
+        raise InvalidArgumentError(
+            f"{folder} has no patches.csv; list the files in columns {', '.join(COLUMNS)}."
+        )
+    with table.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows or set(COLUMNS) - set(rows[0]):
+        raise InvalidArgumentError(
+            f"{table.name} needs the columns {', '.join(COLUMNS)} and at least one row."
+        )
+    if wrong := {row["unit"] for row in rows} - set(UNIT_WORDS):
+        raise InvalidArgumentError(f"{table.name}: {min(wrong)!r} is no unit; write {', '.join(UNIT_WORDS)}.")
+    return [
+        KidneyPatch(
+            _read(folder / row["image"], cv2.IMREAD_COLOR_RGB).astype(np.uint8),
+            _read(folder / row["units"], cv2.IMREAD_UNCHANGED).astype(np.int32),
+            _read(folder / row["nuclei"], cv2.IMREAD_UNCHANGED).astype(np.int32),
+            row["unit"],
+        )
+        for row in rows
+        if split is None or row["split"] == split
+    ]
+
+
+def _read(path: Path, mode: int) -> NDArray[np.uint8]:
+    pixels = cv2.imread(str(path), mode)
+    if pixels is None:
+        raise UnreadableImageError(f"{path} cannot be read as an image; correct patches.csv.")
+    return np.asarray(pixels)
+
+
+def valid_point(instances: Labels, random: np.random.Generator) -> tuple[float, float] | None:
+    """x, y inside one object, drawn uniformly over objects and then over its pixels 2 px from the border.
+
+    An object too thin for that offers all its pixels. None when there is no object.
+    """
+    ids = np.unique(instances[instances > 0])
+    if not len(ids):
+        return None
+    chosen = (instances == random.choice(ids)).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * ERODED_PX + 1, 2 * ERODED_PX + 1))
+    inner = cv2.erode(chosen, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    rows, columns = np.nonzero(inner if inner.any() else chosen)
+    at = int(random.integers(len(rows)))
+    return float(columns[at]), float(rows[at])
+
 
 SMOOTH = 1.0
 

@@ -1,37 +1,160 @@
-"""CRIS: sentence-guided neck, pixel-to-word decoder, and a kernel made from the sentence (facts: the published code)."""
+"""CRIS: CLIP's ResNet-50, a sentence-guided neck, a pixel-to-word decoder, and a kernel made from the sentence.
+
+Facts: the published code; names are those of the published weights.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tissuetalk.models.segmentation.vlsm.clip_resnet import ClipResnet, ClipSizes
+from tissuetalk.models.segmentation.layers import ClipTextBlock, ConvNormAct
 
 THRESHOLD = 0.35
 """Probability from which CRIS counts a pixel as foreground."""
 
 
 @dataclass(frozen=True)
+class ClipResnetSizes:
+    """The defaults are CLIP RN50. grid: side of the learned positions of the attention pool."""
+
+    width: int = 64
+    layers: tuple[int, int, int, int] = (3, 4, 6, 3)
+    heads: int = 32
+    grid: int = 7
+    joint: int = 1024
+    text_width: int = 512
+    text_layers: int = 12
+    text_heads: int = 8
+    vocabulary: int = 49408
+    context: int = 77
+
+
+class Bottleneck(nn.Module):
+    """ResNet block that shrinks by average pooling instead of a strided convolution."""
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.avgpool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * planes)
+        self.downsample: nn.Module | None = None
+        if stride > 1 or inputs != 4 * planes:
+            shortcut = [("-1", nn.AvgPool2d(stride)), ("0", nn.Conv2d(inputs, 4 * planes, 1, bias=False))]
+            self.downsample = nn.Sequential(OrderedDict([*shortcut, ("1", nn.BatchNorm2d(4 * planes))]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = x if self.downsample is None else self.downsample(x)
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = functional.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(self.avgpool(x)))
+        return functional.relu(x + kept)
+
+
+class AttentionMap(nn.Module):
+    """CLIP's attention pool kept as a map: every place attends to all places, plus a linear shortcut."""
+
+    def __init__(self, sizes: ClipResnetSizes) -> None:
+        super().__init__()
+        inputs = 32 * sizes.width
+        self.heads = sizes.heads
+        self.positional_embedding = nn.Parameter(torch.randn(sizes.grid**2 + 1, inputs) / inputs**0.5)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(inputs, inputs) for _ in range(3))
+        self.c_proj = nn.Linear(inputs, sizes.joint)
+        self.connect = nn.Sequential(
+            nn.Conv2d(inputs, sizes.joint, 1, bias=False), nn.BatchNorm2d(sizes.joint)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] to [B, joint, h, w]."""
+        rows, columns = x.shape[-2:]
+        side = round((len(self.positional_embedding) - 1) ** 0.5)
+        grid = self.positional_embedding[1:].T.reshape(1, -1, side, side)
+        places = functional.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False)
+        tokens = (x + places).flatten(2).transpose(1, 2)
+        split = [
+            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        ]
+        seen = functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        mapped = self.c_proj(seen).transpose(1, 2).reshape(len(x), -1, rows, columns)
+        return functional.relu(mapped + self.connect(x))
+
+
+class ModifiedResnet(nn.Module):
+    """Three convolutions before the four stages, and the attention map after them."""
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
+    def __init__(self, sizes: ClipResnetSizes) -> None:
+        super().__init__()
+        width = sizes.width
+        self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width // 2)
+        self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width // 2)
+        self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        inputs = width
+        for number, depth in enumerate(sizes.layers):
+            planes = width * 2**number
+            blocks = [Bottleneck(inputs, planes, 1 if number == 0 else 2)]
+            inputs = 4 * planes
+            blocks += [Bottleneck(inputs, planes, 1) for _ in range(depth - 1)]
+            setattr(self, f"layer{number + 1}", nn.Sequential(*blocks))
+        self.attnpool = AttentionMap(sizes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, 3, S, S] to maps at a stride of 8, 16 and 32."""
+        for number in (1, 2, 3):
+            x = functional.relu(getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x)))
+        x = self.layer1(functional.avg_pool2d(x, 2))
+        coarse = self.layer2(x)
+        middle = self.layer3(coarse)
+        return coarse, middle, self.attnpool(self.layer4(middle))
+
+
+class ClipResnet(nn.Module):
+    def __init__(self, sizes: ClipResnetSizes) -> None:
+        super().__init__()
+        width = sizes.text_width
+        self.visual = ModifiedResnet(sizes)
+        blocks = [ClipTextBlock(width, sizes.text_heads) for _ in range(sizes.text_layers)]
+        self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(*blocks)})
+        self.token_embedding = nn.Embedding(sizes.vocabulary, width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(sizes.context, width))
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.randn(width, sizes.joint) * width**-0.5)
+
+    def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, L] ids, zeros as padding, to words [B, L, 512] and the sentence [B, joint] at the end token (largest id)."""
+        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
+        words = self.ln_final(self.transformer["resblocks"](x))
+        ends = words[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)]
+        return words, ends @ self.text_projection
+
+
+@dataclass(frozen=True)
 class CrisSizes:
-    clip: ClipSizes = field(default_factory=ClipSizes)
+    clip: ClipResnetSizes = field(default_factory=ClipResnetSizes)
     neck: tuple[int, int, int] = (256, 512, 1024)
     layers: int = 3
     heads: int = 8
     hidden: int = 2048
     dropout: float = 0.2
     side_px: int = 416
-
-
-def conv(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
 
 
 def doubled(x: Tensor) -> Tensor:
@@ -43,7 +166,7 @@ class CoordConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = conv(inputs + 2, outputs, 3)
+        self.conv1 = ConvNormAct(inputs + 2, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[-2:]
@@ -54,7 +177,7 @@ class CoordConv(nn.Module):
         return out
 
 
-class Neck(nn.Module):
+class CrisNeck(nn.Module):
     """The sentence gates the coarsest map; finer ones join; all end at the middle scale."""
 
     def __init__(self, inputs: tuple[int, int, int], outputs: tuple[int, int, int]) -> None:
@@ -63,17 +186,17 @@ class Neck(nn.Module):
         self.txt_proj = nn.Sequential(
             nn.Linear(inputs[2], coarse, bias=False), nn.BatchNorm1d(coarse), nn.ReLU()
         )
-        self.f1_v_proj = conv(inputs[2], coarse)
+        self.f1_v_proj = ConvNormAct(inputs[2], coarse, 1)
         self.norm_layer = nn.Sequential(nn.BatchNorm2d(coarse), nn.ReLU())
-        self.f2_v_proj = conv(inputs[1], middle, 3)
-        self.f2_cat = conv(coarse + middle, middle)
-        self.f3_v_proj = conv(inputs[0], fine, 3)
-        self.f3_cat = conv(fine + middle, middle)
-        self.f4_proj5 = conv(coarse, middle, 3)
-        self.f4_proj4 = conv(middle, middle, 3)
-        self.f4_proj3 = conv(middle, middle, 3)
-        self.aggr = conv(3 * middle, middle)
-        self.coordconv = nn.Sequential(CoordConv(middle, middle), conv(middle, middle, 3))
+        self.f2_v_proj = ConvNormAct(inputs[1], middle)
+        self.f2_cat = ConvNormAct(coarse + middle, middle, 1)
+        self.f3_v_proj = ConvNormAct(inputs[0], fine)
+        self.f3_cat = ConvNormAct(fine + middle, middle, 1)
+        self.f4_proj5 = ConvNormAct(coarse, middle)
+        self.f4_proj4 = ConvNormAct(middle, middle)
+        self.f4_proj3 = ConvNormAct(middle, middle)
+        self.aggr = ConvNormAct(3 * middle, middle, 1)
+        self.coordconv = nn.Sequential(CoordConv(middle, middle), ConvNormAct(middle, middle))
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor], sentence: Tensor) -> Tensor:
         """Maps at a stride of 8, 16, 32 and [B, joint] to [B, middle, S/16, S/16]."""
@@ -86,7 +209,7 @@ class Neck(nn.Module):
         return out
 
 
-class DecoderLayer(nn.Module):
+class CrisDecoderLayer(nn.Module):
     """Pixels among themselves, pixels to words, feed-forward; norms before and after the attentions."""
 
     def __init__(self, sizes: CrisSizes, width: int, words: int) -> None:
@@ -119,10 +242,10 @@ class DecoderLayer(nn.Module):
         return out
 
 
-class Decoder(nn.Module):
+class CrisDecoder(nn.Module):
     def __init__(self, sizes: CrisSizes, width: int, words: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(sizes, width, words) for _ in range(sizes.layers))
+        self.layers = nn.ModuleList(CrisDecoderLayer(sizes, width, words) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, maps: Tensor, words: Tensor, padding: Tensor) -> Tensor:
@@ -151,7 +274,7 @@ def sine_places_2d(width: int, rows: int, columns: int) -> Tensor:
     return torch.cat(halves, dim=1)
 
 
-class Projector(nn.Module):
+class CrisProjector(nn.Module):
     """The sentence becomes one 3x3 kernel and a bias for the enlarged map."""
 
     def __init__(self, sentence: int, width: int) -> None:
@@ -159,9 +282,9 @@ class Projector(nn.Module):
         self.width = width
         self.vis = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="bilinear"),
-            conv(2 * width, 2 * width, 3),
+            ConvNormAct(2 * width, 2 * width),
             nn.Upsample(scale_factor=2, mode="bilinear"),
-            conv(2 * width, width, 3),
+            ConvNormAct(2 * width, width),
             nn.Conv2d(width, width, 1),
         )
         self.txt = nn.Linear(sentence, 9 * width + 1)
@@ -187,9 +310,9 @@ class Cris(nn.Module):
         clip = sizes.clip
         self.sizes = sizes
         self.backbone = ClipResnet(clip)
-        self.neck = Neck((8 * clip.width, 16 * clip.width, clip.joint), sizes.neck)
-        self.decoder = Decoder(sizes, sizes.neck[1], clip.text_width)
-        self.proj = Projector(clip.joint, sizes.neck[1] // 2)
+        self.neck = CrisNeck((8 * clip.width, 16 * clip.width, clip.joint), sizes.neck)
+        self.decoder = CrisDecoder(sizes, sizes.neck[1], clip.text_width)
+        self.proj = CrisProjector(clip.joint, sizes.neck[1] // 2)
 
     def forward(self, images: Tensor, tokens: Tensor, known: Tensor) -> Tensor:
         """known: [B, L] bool; padding is False."""

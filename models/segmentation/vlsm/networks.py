@@ -1,11 +1,16 @@
-"""The four models by name: where their weights come from, how pictures and words are prepared, what is trained."""
+"""The four models by name: where their weights come from, how pictures and words are prepared, and how they are trained.
+
+Losses and optimisers have the settings of the paper and of the code released later.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,13 +28,14 @@ from tissuetalk.models.segmentation.pretrained import (
     normalised,
     read_tensors,
     resized,
+    token_table,
     tokenizer_from,
 )
-from tissuetalk.models.segmentation.vlsm.biomedclip import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes
-from tissuetalk.models.segmentation.vlsm.clipseg import ClipSeg
+from tissuetalk.models.segmentation.vlsm.clipseg import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes, ClipSeg
 from tissuetalk.models.segmentation.vlsm.cris import THRESHOLD, Cris, CrisSizes
 from tissuetalk.models.segmenter import RGB
 
+Preset = Literal["paper", "released"]
 Name = Literal["clipseg", "cris", "biomedclipseg", "biomedclipseg-d"]
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
@@ -61,13 +67,8 @@ class Vlsm(nn.Module):
         lines = [
             self.tokenizer(text, truncation=True, max_length=self.context)["input_ids"] for text in texts
         ]
-        longest = max(len(line) for line in lines)
-        tokens = torch.zeros(len(lines), longest, dtype=torch.long, device=pixels.device)
-        known = torch.zeros(len(lines), longest, dtype=torch.bool, device=pixels.device)
-        for row, line in enumerate(lines):
-            tokens[row, : len(line)] = torch.tensor(line, device=pixels.device)
-            known[row, : len(line)] = True
-        logits: Tensor = self.network(pixels, tokens, known)
+        tokens, padding = (table.to(pixels.device) for table in token_table(lines))
+        logits: Tensor = self.network(pixels, tokens, ~padding)
         return logits[:, 0]
 
     @torch.inference_mode()
@@ -148,3 +149,75 @@ def _file(name: str, weights: str | None) -> Path:
 def _used(file: Path) -> dict[str, Tensor]:
     """The weights of a file that the networks here have a place for."""
     return {key: value for key, value in read_tensors(file).items() if not key.startswith(_UNUSED)}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """rate: of the decoder; encoder_rate: of trained encoders. dice, cross: weights of the two losses."""
+
+    dice: float
+    cross: float
+    rate: float
+    encoder_rate: float
+    patience: int
+    decay: float = 0.0
+    clip_norm: float | None = None
+    batch: int = 16
+
+
+SETTINGS: Final[dict[tuple[Preset, bool], TrainingSettings]] = {
+    ("paper", False): TrainingSettings(1.0, 0.2, 1e-3, 1e-3, 50),
+    ("paper", True): TrainingSettings(0.0, 1.0, 1e-5, 1e-6, 10),
+    ("released", False): TrainingSettings(1.0, 0.2, 2e-4, 2e-4, 50, decay=1e-3, clip_norm=0.5),
+    ("released", True): TrainingSettings(0.0, 1.0, 2e-5, 2e-5, 10, decay=1e-3, clip_norm=0.5),
+}
+"""By preset and whether the model is CRIS."""
+
+
+def settings_of(model: Vlsm, preset: Preset) -> TrainingSettings:
+    return SETTINGS[preset, model.name == "cris"]
+
+
+def vlsm_loss(logits: Tensor, truth: Tensor, settings: TrainingSettings) -> Tensor:
+    """Weighted soft Dice and cross-entropy of [B, S, S] logits; truth in 0..1."""
+    probability = logits.sigmoid()
+    overlap = 2 * (probability * truth).sum((-2, -1)) + 1
+    dice = 1 - overlap / (probability.sum((-2, -1)) + truth.sum((-2, -1)) + 1)
+    cross = functional.binary_cross_entropy_with_logits(logits, truth)
+    return settings.dice * dice.mean() + settings.cross * cross
+
+
+def optimiser_of(model: Vlsm, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Adam, or AdamW where weights decay; encoders at their own rate."""
+    inside = {id(weight) for part in model.network.encoders for weight in part.parameters()}
+    learned = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in learned if id(weight) not in inside], "lr": settings.rate},
+        {"params": [weight for weight in learned if id(weight) in inside], "lr": settings.encoder_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.decay:
+        return torch.optim.AdamW(groups, weight_decay=settings.decay)
+    return torch.optim.Adam(groups)
+
+
+def train_step(
+    model: Vlsm,
+    optimiser: torch.optim.Optimizer,
+    settings: TrainingSettings,
+    images: Sequence[RGB],
+    texts: Sequence[str],
+    masks: Sequence[Mask],
+) -> float:
+    """One step on a batch; masks [H, W] are brought to the network's size. Returns the loss."""
+    model.train()
+    logits = model(images, texts)
+    size = (logits.shape[-1], logits.shape[-2])
+    small = [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for mask in masks]
+    loss = vlsm_loss(logits, torch.from_numpy(np.stack(small)).to(logits), settings)
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    if settings.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+    optimiser.step()
+    return float(loss.detach())
