@@ -34,7 +34,7 @@ def test_listing_models_and_their_repertoires_imports_no_heavy_library() -> None
     code = (
         "import sys; from tissuetalk.models import registry; from tissuetalk.models.segmenter import Prompt; "
         "[entry.why_not() for entry in registry.MODELS.values()]; "
-        "able = [registry.repertoire(name).capability(Prompt(None, 'nuclei', '')) is not None"
+        "able = [registry.repertoire(name).capability(Prompt(None, 'nuclei', '', concept='nuclei')) is not None"
         " for name in ('tissuetalk-mini', 'classical-nuclei')]; "
         "heavy = ('torch', 'transformers', 'huggingface_hub', 'cv2', 'scipy', 'skimage'); "
         "print(able, [m for m in heavy if m in sys.modules])"
@@ -51,7 +51,7 @@ def test_every_model_says_what_it_can_be_asked_for_before_it_is_loaded(name: str
     assert entry.repertoire is not None
     known = entry.repertoire()
     assert known.card is entry.card
-    nuclei = known.capability(Prompt(None, "nuclei", "nuclei"))
+    nuclei = known.capability(Prompt(None, "nuclei", "nuclei", concept="nuclei"))
     assert nuclei is not None and nuclei.mpp > 0
     refuses = name in ("tissuetalk-mini", "classical-nuclei", "pfps")
     assert (known.capability(Prompt(None, "a cat", "a cat")) is None) == refuses
@@ -61,8 +61,8 @@ def test_every_model_says_what_it_can_be_asked_for_before_it_is_loaded(name: str
 @pytest.mark.parametrize("name", ["tissuetalk-mini", "classical-nuclei"])
 def test_a_loaded_model_answers_as_its_repertoire_does(name: str) -> None:
     model, known = registry.load(name), registry.repertoire(name)
-    for words in ("nuclei", "glands", "tumour", "a cat"):
-        prompt = Prompt(None, words, words)
+    for concept in ("nuclei", "gland", "tumor", None):
+        prompt = Prompt(None, concept or "a cat", "", concept=concept)
         assert model.capability(prompt) == known.capability(prompt)
         assert model.nearest(prompt) == known.nearest(prompt)
 

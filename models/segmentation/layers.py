@@ -103,7 +103,8 @@ class VitBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, C] to the same."""
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
 
 class ClipTextBlock(nn.Module):

@@ -55,7 +55,7 @@ class MiniLM:
             layer = f"encoder.layer.{number}"
             query, key, value = (
                 self._linear(f"{layer}.attention.self.{name}", hidden)
-                .unflatten(-1, (self.heads, -1))
+                .reshape(*hidden.shape[:-1], self.heads, -1)
                 .transpose(1, 2)
                 for name in ("query", "key", "value")
             )
