@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from tissuetalk.prompts.words import unscan
+from tissuetalk.prompts.organs import NAME_WEIGHT, organ_hits
+from tissuetalk.prompts.words import tokens, unscan
 
 Kind = Literal["report", "request", "exploratory"]
 
@@ -13,7 +14,7 @@ STATING = re.compile(
     r"\b(?:identified|(?:is|are|was|were) (?:seen|found|noted|present|absent|observed|lined|composed|involved|free)|not seen|present|absent|noted|"
     r"shows?|showed|demonstrates?|reveals?|consistent with|compatible with|negative for|positive for|diagnosis|specimen|microscop\w+|"
     r"gross description|history|no evidence|unremarkable|gleason|involving|biops(?:y|ies)(?=[^.?]{0,40}:)|(?:resection|excision|ectomy)(?=\s*[:.])|features?|"
-    r"favou?rs?|lack(?:s|ing)?|sections? (?:show|of)|cannot be|suggestive|suspicious for|contains?|margins?|invasion|addendum|synoptic|"
+    r"favou?rs?|lack(?:s|ing)?|negative|positive|none(?=\W*(?:$|[.;,]))|sections? (?:show|of)|cannot be|suggestive|suspicious for|contains?|margins?|invasion|addendum|synoptic|"
     r"histologic|infiltrating|previously|received|submitted|no \w+ \w* ?(?:is|are|seen|present)|there (?:is|are)|neither|free of|questionable|nil|"
     r"no (?:hyperplasia|atypia|metastas\w+|malignancy|tumou?r|carcinoma|dysplasia|necrosis|granulomas?|melanoma|residual|definite|invasive|gland|lymphovascular|perineural|vascular)|"
     r"differential|devoid of|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"
@@ -46,6 +47,7 @@ QUESTION = re.compile(
     re.IGNORECASE,
 )
 ORDER = re.compile(
+    r"\([^()]{0,200}\b(?:software|ai|assistant|system|model|llm|algorithm|computer|chatbot)\b[^()]{0,40}:[^()]{0,400}\)|"
     r"\[[^\]]{0,600}\]|\"[^\"]{0,600}\"|\u201c[^\u201d]{0,600}\u201d|system message[^.]{0,300}\.|(?:ignore|disregard) (?:all |the |any )?(?:of )?(?:the )?(?:previous|prior|above)[^.]{0,300}\.",
     re.IGNORECASE,
 )
@@ -67,6 +69,7 @@ def kind_of(text: str) -> Kind:
     length = len(low.split())
     stated, wished, hinted = (len(pattern.findall(low)) for pattern in (STATING, WISH, HINT))
     stated += 2 * bool(SPECIMEN.match(low) and not WISH.search(low[:25]))
+    stated += _opens_with_an_organ(plain)
     headings = len(HEADING.findall(plain))
     stated += headings if stated or headings > 1 else 0
     if length > LONG_WORDS * 3 or (length > LONG_WORDS and stated + 1 >= wished):
@@ -81,3 +84,11 @@ def kind_of(text: str) -> Kind:
     if is_report:
         return "report"
     return "exploratory" if QUESTION.search(plain) and not PRECISE.search(plain) else "request"
+
+
+def _opens_with_an_organ(text: str) -> bool:
+    """ "Breast: invasive ductal carcinoma": a short heading that names an organ, and nothing that asks."""
+    head, colon, rest = text.partition(":")
+    if not colon or len(head.split()) > 4 or "." not in rest:
+        return False
+    return any(weight == NAME_WEIGHT for *_, weight in organ_hits(tokens(head)))

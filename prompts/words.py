@@ -60,6 +60,14 @@ class Words(tuple[Token, ...]):
         new_sentence = "." in gap and self.text[self[index].start].isupper()
         return not (new_sentence and self.text[self[index - 1].end - 1].islower())
 
+    def item(self, first: int, last: int) -> tuple[int, int]:
+        """The first and last token of the part between commas, semicolons or ends that holds some tokens."""
+        while first > 0 and not any(mark in self.gap(first - 1, first) for mark in ",;:.\n"):
+            first -= 1
+        while last + 1 < len(self) and not any(mark in self.gap(last, last + 1) for mark in ",;:.\n"):
+            last += 1
+        return first, last
+
     def quote(self, first: int, last: int) -> str:
         """The characters from the first token to the end of the last, verbatim."""
         return self.text[self[first].start : self[last].end]

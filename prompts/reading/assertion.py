@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues, phrases
 from tissuetalk.prompts.target import Assertion
@@ -75,13 +77,18 @@ class SegmentReader:
         said, cue = best[2].assertion, best[2].cue
         if said == "uncertain" and (self._denied_doubt(cue) or self._settled(cue, reached)):
             return Verdict("absent", cue)
-        if (
-            said == "historical"
-            and "pre_family" not in reached
-            and any("current" in c.kinds for c in self.cues)
-        ):
+        if said == "historical" and "pre_family" not in reached and self._is_current(mention):
             return Verdict("present")
         return best[2]
+
+    def _is_current(self, mention: Mention) -> bool:
+        """ "previously biopsied carcinoma, now larger"; but in "biopsied as dysplasia, now carcinoma" only the carcinoma."""
+        later = [other for other in self.mentions if other.first > mention.last]
+        return any(
+            "current" in cue.kinds
+            and (cue.last < mention.first or not any(o.first > cue.last for o in later))
+            for cue in self.cues
+        )
 
     def _settled(self, cue: Cue | None, reached: set[str]) -> bool:
         """ "The possibility of a lymphoma was ruled out": a doubt in front that ends in a denial behind."""
@@ -155,6 +162,21 @@ class SegmentReader:
             return False
         later_or = any(word.norm in ("or", "nor") for word in self.words[cue.last + 1 : after.first])
         return not later_or and self.words[after.first].norm in ("is", "are", "was", "were", "present")
+
+    def owns_value(self, mention: Mention) -> Literal["yes", "no", "perhaps"]:
+        """Whether the value behind this heading speaks of a mention: "Adenocarcinoma, extension: no" has another field.
+
+        "perhaps" for a tumour that opens a list of findings before the colon.
+        """
+        gap = self.words.gap(mention.last, self.segment.last) if mention.last < self.segment.last else ""
+        if "," not in gap:
+            return "yes"
+        others = {i for other in self.mentions for i in range(other.first, other.last + 1)}
+        tail = [i for i in range(mention.last + 1, self.segment.last + 1) if i not in others]
+        if any(self.words[i].norm not in lexicon().modifiers | LINKS for i in tail):
+            return "no"
+        heads = mention.concept.id == "tumor" and mention.first <= self.segment.first + 1
+        return "perhaps" if heads and len(self.mentions) > 1 else "yes"
 
     def _affirmed(self, mention: Mention) -> bool:
         """ "no necrosis, and focal haemorrhage": a word of amount of its own starts a statement of its own."""

@@ -79,8 +79,9 @@ def _of_another_organ(words: Words, mention: Mention, region: str | None) -> boo
 def _elsewhere(words: Words, mention: Mention, said: Assertion, part: Segment, low: int) -> bool:
     """Statements on a margin never count; a node without tumour says nothing of the specimen itself."""
     if has_phrase(words, low, part.last, "margin"):
-        near = words[max(low, mention.first - 8) : min(part.last, mention.last + 8) + 1]
-        if said != "present" or any(word.norm in ("margin", "inked") for word in near):
+        first, last = words.item(mention.first, mention.last)
+        near = words.norms(max(low, first, mention.first - 8), min(part.last, last, mention.last + 8) + 1)
+        if said != "present" or {"margin", "inked"} & set(near):
             return said != "present" or not _has_own_statement(words, mention, part)
     return said == "absent" and has_phrase(words, low, part.last, "node")
 
@@ -92,7 +93,7 @@ def _has_own_statement(words: Words, mention: Mention, part: Segment) -> bool:
 
 def _describes_tumor(words: Words, mention: Mention, part: Segment) -> bool:
     """ "tumour size", "tumour site": the word only opens a field."""
-    if mention.last + 1 > part.last:
+    if mention.last + 1 > part.last or "," in words.gap(mention.last, mention.last + 1):
         return False
     return words[mention.last + 1].norm in lexicon().not_after_head
 

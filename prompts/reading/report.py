@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from tissuetalk.prompts.lexicon import Concept, Placement, lexicon, read_words
@@ -19,13 +19,16 @@ from tissuetalk.prompts.reading.assertion import (
 )
 from tissuetalk.prompts.reading.filters import called_normal, keep
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
-from tissuetalk.prompts.reading.segments import Segment, has_phrase, order_spans, segments
+from tissuetalk.prompts.reading.segments import Segment, has_phrase, opens_specimen, order_spans, segments
 from tissuetalk.prompts.target import Assertion, Target
-from tissuetalk.prompts.words import Words
+from tissuetalk.prompts.words import Words, word_set
 
 WITHDRAWN = ("unclear whether", "uncertain whether", "unclear if", "withdrawn", "not confirmed")
 
 IN_SITU = frozenset({"dcis", "lcis", "cis"})
+AFFIRMED = word_set("present yes identified positive extensive")
+REACHING = word_set("within inside into invade in involve penetrate")
+PASSING = word_set("from around between space not no")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Finding:
     """One mention that counts: its assertion, where it stands, and the words that decided.
 
     region: the organ whose label is meant. replaces: it overrides what was said before it (an addendum).
-    unqualified: a gland or epithelium that nobody called normal.
+    unqualified: a gland or epithelium that nobody called normal. words: those that the mention counts its tokens in.
     """
 
     mention: Mention
@@ -44,6 +47,7 @@ class Finding:
     end: int
     replaces: bool = False
     unqualified: bool = False
+    words: Words = field(default_factory=Words, repr=False)
 
 
 @dataclass(frozen=True)
@@ -57,109 +61,192 @@ class Reading:
 
 def read_report(text: str, organ: str | None) -> Reading:
     """Find every mention, decide each one, and leave out what no reader would outline (margins, stages, orders)."""
-    words = read_words(text, loose=False)
-    mentions = find_mentions(words)
-    inside = frozenset(i for m in mentions for i in range(m.core_first + 1, m.last + 1))
-    parts = segments(words, inside)
-    orders = order_spans(words)
-    region = organ or _organ(words, parts, orders)
-    findings: list[Finding] = []
-    grouped = _by_segment(parts, mentions)
-    for number, part in enumerate(parts):
-        own = grouped.get(number, [])
-        if not own:
-            continue
-        reader = SegmentReader(words, part, own)
-        value = (
-            parts[number + 1]
-            if number + 1 < len(parts) and parts[number + 1].sentence == part.sentence
-            else None
-        )
-        heading = parts[number - 1] if number and parts[number - 1].sentence == part.sentence else None
-        named = grouped.get(number + 1, []) if part.key and value is not None else []
-        for mention in own:
-            if (
-                named
-                and mention.concept.id in IN_SITU
-                and any(other.concept.id in IN_SITU for other in named)
-            ):
-                continue
-            verdict = _decide(
-                words,
-                reader,
-                mention,
-                part,
-                value,
-                orders,
-                heading,
-                bool(grouped.get(number - 1)) if heading else False,
-            )
-            if verdict.assertion is None:
-                continue
-            said = verdict.assertion
-            if not keep(words, mention, said, part, heading, own, region):
-                continue
-            findings.append(_finding(words, mention, verdict, part, region))
-    findings += _tumor_in_vessels(words, parts, grouped, region)
-    findings += _normal_organ(words, parts, region)
+    whole = read_words(text, loose=False)
+    orders = order_spans(whole)
+    # Orders are data: what they name is ruled out, and no word of theirs says anything about the rest.
+    words = read_words(without(text, orders), loose=False) if orders else whole
+    report = _Report(words, organ)
+    findings = report.findings()
+    for mention in find_mentions(whole) if orders else ():
+        start = whole[mention.core_first].start
+        if any(low <= start < high for low, high in orders) and mention.concept.report:
+            end = whole[mention.last].end
+            concept = mention.concept.report_as or mention.concept.id
+            findings.append(Finding(mention, concept, "absent", report.region, start, end, words=whole))
     findings.sort(key=lambda finding: finding.start)
-    return Reading(tuple(findings), region, words)
+    return Reading(tuple(findings), report.region, whole)
 
 
-def _by_segment(parts: Sequence[Segment], mentions: Sequence[Mention]) -> dict[int, list[Mention]]:
-    grouped: dict[int, list[Mention]] = {}
-    number = 0
-    for mention in mentions:
-        while number + 1 < len(parts) and parts[number].last < mention.core_first:
-            number += 1
-        grouped.setdefault(number, []).append(mention)
-    return grouped
+class _Report:
+    """One report while it is read: its words without orders, its segments with their mentions, and the organs."""
+
+    def __init__(self, words: Words, organ: str | None):
+        self.words = words
+        mentions = find_mentions(words)
+        inside = frozenset(i for m in mentions for i in range(m.core_first + 1, m.last + 1))
+        self.parts = segments(words, inside)
+        self.named = self._by_segment(mentions)
+        self.region = organ or self._organ(range(len(self.parts)))
+        self.regions = [organ] * len(self.parts) if organ else self._organs()
+
+    def _by_segment(self, mentions: Sequence[Mention]) -> dict[int, list[Mention]]:
+        grouped: dict[int, list[Mention]] = {}
+        number = 0
+        for mention in mentions:
+            while number + 1 < len(self.parts) and self.parts[number].last < mention.core_first:
+                number += 1
+            grouped.setdefault(number, []).append(mention)
+        return grouped
+
+    def _organ(self, numbers: range) -> str | None:
+        """The organ that some segments speak of; history does not count."""
+        parts = self.parts[numbers.start : numbers.stop]
+        words = self.words.part(parts[0].first, parts[-1].last + 1) if parts else self.words
+        heads = [self.words[part.first].start for part in parts if part.key]
+        past = [
+            (self.words[part.first].start, self.words[part.last].end)
+            for part in parts
+            if part.section in ("history", "family")
+        ]
+        return organ_of(words, heads=[*heads, words[0].start if words else 0], ignored=past)
+
+    def _organs(self) -> list[str | None]:
+        """The organ of each segment: that of its specimen where specimens are lettered, else that of the report."""
+        starts = [number for number, part in enumerate(self.parts) if opens_specimen(self.words, part.first)]
+        found = [self.region] * len(self.parts)
+        for start, stop in pairwise([*starts, len(self.parts)]) if len(starts) > 1 else ():
+            own = self._organ(range(start, stop))
+            found[start:stop] = [own or self.region] * (stop - start)
+        return found
+
+    def findings(self) -> list[Finding]:
+        found: list[Finding] = []
+        for number, own in self.named.items():
+            part, value, heading = self.parts[number], self._value(number), self._heading(number)
+            reader = SegmentReader(self.words, part, own)
+            in_value = {m.concept.id for m in self.named.get(number + 1, ())} if part.key and value else set()
+            for mention in own:
+                if mention.concept.id in IN_SITU and in_value & IN_SITU:
+                    continue
+                verdict = self._decide(number, reader, mention)
+                if verdict.assertion is None or not keep(
+                    self.words, mention, verdict.assertion, part, heading, own, self.regions[number]
+                ):
+                    continue
+                found.append(self._finding(mention, verdict, number))
+        return found + self._tumor_in_vessels() + self._normal_organ()
+
+    def _value(self, number: int) -> Segment | None:
+        following = self.parts[number + 1 : number + 2]
+        return following[0] if following and following[0].sentence == self.parts[number].sentence else None
+
+    def _heading(self, number: int) -> Segment | None:
+        before = self.parts[number - 1] if number else None
+        return before if before is not None and before.sentence == self.parts[number].sentence else None
+
+    def _decide(self, number: int, reader: SegmentReader, mention: Mention) -> Verdict:
+        words, part, value, heading = (
+            self.words,
+            self.parts[number],
+            self._value(number),
+            self._heading(number),
+        )
+        verdict = reader.verdict(mention)
+        sign = signed(words, part)
+        if sign is not None:
+            return Verdict(sign)
+        if heading is not None and verdict.assertion == "present" and not self.named.get(number - 1):
+            verdict = heading_verdict(words, heading)
+        if part.empty_value and not _opens_fields(mention):
+            return Verdict(None)
+        if part.key:
+            said = value_verdict(words, value)
+            owner = reader.owns_value(mention)
+            if said.assertion == "absent" and owner != "yes":
+                verdict = Verdict("uncertain", said.cue) if owner == "perhaps" else verdict
+            elif said.assertion != "present" or (
+                verdict.assertion == "absent" and _is_affirmed(words, value)
+            ):
+                verdict = said
+        elif _unanswered(reader, mention):
+            return Verdict(None)
+        number_said = counted(words, mention, value.last if part.key and value else part.last)
+        if number_said is None:
+            return Verdict(None)
+        if number_said == "absent" or (number_said == "present" and verdict.assertion is None):
+            verdict = Verdict("absent" if number_said == "absent" else "present")
+        if verdict.assertion is not None and part.section in ("history", "family"):
+            return Verdict("historical", verdict.cue)
+        return verdict
+
+    def _finding(self, mention: Mention, verdict: Verdict, number: int) -> Finding:
+        words, part, region = self.words, self.parts[number], self.regions[number]
+        assertion, concept, cue = verdict.assertion or "present", mention.concept, verdict.cue
+        own = _own_region(words, mention) if concept.id in ("tumor", "tumor_nuclei") else None
+        other = own is not None and own != region and assertion in ("uncertain", "historical")
+        first, last = (
+            (mention.first, mention.last)
+            if cue is None
+            else (
+                min(mention.first, cue.first),
+                max(mention.last, cue.last),
+            )
+        )
+        withdrawn = cue is not None and " ".join(words.norms(cue.first, cue.last + 1)).endswith(WITHDRAWN)
+        return Finding(
+            mention,
+            concept.report_as or concept.id,
+            assertion,
+            own if other else region,
+            words[first].start,
+            words[last].end,
+            replaces=part.section == "addendum" or withdrawn,
+            unqualified=concept.weak and not called_normal(words, mention, part),
+            words=words,
+        )
+
+    def _tumor_in_vessels(self) -> list[Finding]:
+        """ "Tumour is seen within vessels" and "tumour invades fat and vessel" are lymphovascular invasion in other words."""
+        words, found = self.words, []
+        for number, own in self.named.items():
+            tumor = next((m for m in own if m.concept.id in ("tumor", "tumor_nuclei")), None)
+            vessels = [m for m in own if m.concept.id in ("vessel", "lymphatic")]
+            vessel = next((v for v in vessels if tumor is not None and 0 < v.first - tumor.last < 12), None)
+            if tumor is None or vessel is None or self.parts[number].section in ("history", "family"):
+                continue
+            between = set(words.norms(tumor.last + 1, vessel.first))
+            if not between & REACHING or between & PASSING:
+                continue
+            said = SegmentReader(words, self.parts[number], own).verdict(vessel).assertion
+            if said is not None:
+                mention = Mention(lexicon().concepts["lvi"], tumor.first, vessel.last, tumor.first)
+                start, end = words[tumor.first].start, words[vessel.last].end
+                found.append(Finding(mention, "lvi", said, self.regions[number], start, end, words=words))
+        return found
+
+    def _normal_organ(self) -> list[Finding]:
+        """ "Non-neoplastic lung: unremarkable" says normal tissue in the two organs that have a label for it."""
+        words, region = self.words, self.region
+        if region not in ("lung", "prostate"):
+            return []
+        for part, value in pairwise(self.parts):
+            if not part.key or value.sentence != part.sentence or part.last - part.first > 5:
+                continue
+            spared = has_phrase(words, part.first, part.last, "normal")
+            fine = has_phrase(words, value.first, min(value.last, value.first + 3), "normal")
+            organs = {hit[2] for hit in organ_hits(words.part(part.first, part.last + 1))}
+            if spared and fine and region in organs:
+                mention = Mention(lexicon().concepts["normal_epithelium"], part.first, part.last, part.first)
+                start, end = words[part.first].start, words[value.first].end
+                return [Finding(mention, "normal_epithelium", "present", region, start, end, words=words)]
+        return []
 
 
-def _organ(words: Words, parts: Sequence[Segment], orders: Sequence[tuple[int, int]]) -> str | None:
-    heads = [words[part.first].start for part in parts if part.key] + [0]
-    ignored = [
-        (words[part.first].start, words[part.last].end)
-        for part in parts
-        if part.section in ("history", "family")
-    ]
-    return organ_of(words, heads=heads, ignored=[*ignored, *orders])
-
-
-def _decide(
-    words: Words,
-    reader: SegmentReader,
-    mention: Mention,
-    part: Segment,
-    value: Segment | None,
-    orders: Sequence[tuple[int, int]],
-    heading: Segment | None,
-    named_in_heading: bool,
-) -> Verdict:
-    start = words[mention.core_first].start
-    if any(low <= start < high for low, high in orders):
-        return Verdict("absent")
-    verdict = reader.verdict(mention)
-    number = counted(words, mention, value.last if part.key and value else part.last)
-    if (sign := signed(words, part)) is not None:
-        return Verdict(sign)
-    if heading is not None and verdict.assertion == "present" and not named_in_heading:
-        verdict = heading_verdict(words, heading)
-    if part.empty_value and not _opens_fields(mention):
-        return Verdict(None)
-    if part.key:
-        said = value_verdict(words, value)
-        if said.assertion != "present" or (verdict.assertion == "absent" and _is_affirmed(words, value)):
-            verdict = said
-    elif _unanswered(reader, mention):
-        return Verdict(None)
-    if number is None:
-        return Verdict(None)
-    if number == "absent" or (number == "present" and verdict.assertion is None):
-        verdict = Verdict("absent" if number == "absent" else "present")
-    if verdict.assertion is not None and part.section in ("history", "family"):
-        return Verdict("historical", verdict.cue)
-    return verdict
+def without(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """The text with some spans blanked; every offset stays."""
+    for low, high in spans:
+        text = text[:low] + " " * (high - low) + text[high:]
+    return text
 
 
 def _opens_fields(mention: Mention) -> bool:
@@ -168,13 +255,7 @@ def _opens_fields(mention: Mention) -> bool:
 
 
 def _is_affirmed(words: Words, value: Segment | None) -> bool:
-    return value is not None and words[value.first].norm in (
-        "present",
-        "yes",
-        "identified",
-        "positive",
-        "extensive",
-    )
+    return value is not None and words[value.first].norm in AFFIRMED
 
 
 def _unanswered(reader: SegmentReader, mention: Mention) -> bool:
@@ -187,86 +268,13 @@ def _unanswered(reader: SegmentReader, mention: Mention) -> bool:
     )
 
 
-def _finding(words: Words, mention: Mention, verdict: Verdict, part: Segment, region: str | None) -> Finding:
-    assertion = verdict.assertion or "present"
-    concept = mention.concept
-    own = _own_region(words, mention) if concept.id in ("tumor", "tumor_nuclei") else None
-    other = own is not None and own != region and assertion in ("uncertain", "historical")
-    first, last = mention.first, mention.last
-    if verdict.cue is not None:
-        first, last = min(first, verdict.cue.first), max(last, verdict.cue.last)
-    cue_words = "" if verdict.cue is None else " ".join(words.norms(verdict.cue.first, verdict.cue.last + 1))
-    return Finding(
-        mention,
-        concept.report_as or concept.id,
-        assertion,
-        own if other else region,
-        words[first].start,
-        words[last].end,
-        replaces=part.section == "addendum" or cue_words.endswith(WITHDRAWN),
-        unqualified=concept.weak and not called_normal(words, mention, part),
-    )
-
-
 def _own_region(words: Words, mention: Mention) -> str | None:
     """The organ a tumour's own name or its neighbour names: "renal cell carcinoma", "cancer of the colon"."""
     low, high = mention.first, mention.last
-    after = words.norms(high + 1, high + 4)
-    if after and after[0] in ("of", "in", "from"):
+    if words.norms(high + 1, high + 2) in (["of"], ["in"], ["from"]):
         high = min(high + 3, len(words) - 1)
     hits = organ_hits(words.part(low, high + 1))
-    regions = [region for _, _, region, _ in hits if region != "elsewhere"]
-    return regions[0] if regions else None
-
-
-def _tumor_in_vessels(
-    words: Words,
-    parts: Sequence[Segment],
-    grouped: dict[int, list[Mention]],
-    region: str | None,
-) -> list[Finding]:
-    """ "Tumour is seen within vessels" and "tumour invades fat and vessel" say lymphovascular invasion in other words."""
-    found: list[Finding] = []
-    for number, own in grouped.items():
-        tumors = [m for m in own if m.concept.id in ("tumor", "tumor_nuclei")]
-        vessels = [m for m in own if m.concept.id in ("vessel", "lymphatic")]
-        if not tumors or not vessels:
-            continue
-        tumor = tumors[0]
-        vessel = next((v for v in vessels if 0 < v.first - tumor.last < 12), None)
-        if vessel is None:
-            continue
-        between = set(words.norms(tumor.last + 1, vessel.first))
-        reached = between & {"within", "inside", "into", "invade", "in", "involve", "penetrate"}
-        if not reached or between & {"from", "around", "between", "space", "not", "no"}:
-            continue
-        reader = SegmentReader(words, parts[number], own)
-        said = reader.verdict(vessel).assertion
-        if said is None or parts[number].section in ("history", "family"):
-            continue
-        mention = Mention(lexicon().concepts["lvi"], tumor.first, vessel.last, tumor.first)
-        found.append(Finding(mention, "lvi", said, region, words[tumor.first].start, words[vessel.last].end))
-    return found
-
-
-def _normal_organ(words: Words, parts: Sequence[Segment], region: str | None) -> list[Finding]:
-    """ "Non-neoplastic lung: unremarkable" says normal tissue in the two organs that have a label for it."""
-    if region not in ("lung", "prostate"):
-        return []
-    for part, value in pairwise(parts):
-        if not part.key or value.sentence != part.sentence or part.last - part.first > 5:
-            continue
-        spared = has_phrase(words, part.first, part.last, "normal")
-        fine = has_phrase(words, value.first, min(value.last, value.first + 3), "normal")
-        if (
-            spared
-            and fine
-            and region in {hit[2] for hit in organ_hits(words.part(part.first, part.last + 1))}
-        ):
-            mention = Mention(lexicon().concepts["normal_epithelium"], part.first, part.last, part.first)
-            start, end = words[part.first].start, words[value.first].end
-            return [Finding(mention, "normal_epithelium", "present", region, start, end)]
-    return []
+    return next((region for _, _, region, _ in hits if region != "elsewhere"), None)
 
 
 STRENGTH: dict[Assertion, int] = {"present": 0, "uncertain": 1, "absent": 2, "historical": 3}
@@ -291,7 +299,7 @@ def targets_of(reading: Reading) -> tuple[Target, ...]:
         if concept.id == "gland" and tumor_present and finding.unqualified:
             continue
         place = placed(concept, finding.region, finding.assertion, tumor_present)
-        key = place.label or (spoken(finding.mention, reading.words) if concept.own_words else concept.id)
+        key = place.label or (spoken(finding.mention, finding.words) if concept.own_words else concept.id)
         held = chosen.get(key)
         if held is None or STRENGTH[finding.assertion] < STRENGTH[held[0].assertion]:
             chosen[key] = (finding, place)
@@ -328,10 +336,10 @@ def _after_addenda(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _target(finding: Finding, place: Placement, reading: Reading) -> Target:
-    evidence, start = quote(reading.words, finding.start, finding.end, *_name_span(finding, reading))
+    evidence, start = quote(reading.words, finding.start, finding.end, *_name_span(finding))
     return Target(
         place.label,
-        spoken(finding.mention, reading.words),
+        spoken(finding.mention, finding.words),
         finding.assertion,
         evidence,
         start,
@@ -341,8 +349,8 @@ def _target(finding: Finding, place: Placement, reading: Reading) -> Target:
     )
 
 
-def _name_span(finding: Finding, reading: Reading) -> tuple[int, int]:
-    return reading.words[finding.mention.first].start, reading.words[finding.mention.last].end
+def _name_span(finding: Finding) -> tuple[int, int]:
+    return finding.words[finding.mention.first].start, finding.words[finding.mention.last].end
 
 
 def quote(words: Words, start: int, end: int, name_start: int, name_end: int) -> tuple[str, int]:

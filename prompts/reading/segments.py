@@ -28,6 +28,7 @@ OPEN_WORDS = word_set(
 CLOSING_WORDS = word_set("is are was were of and or in with which that")
 DASH = re.compile(r"\s+[-\u2013\u2014]\s+|\s*[.\u2026]{3,}\s*")
 BULLET = re.compile(r"(?:^|\s)[-*\u2022\u00b7](?=\s|$)|\n\s*\n|\n\s*[-*\u2022]|\t")
+TAKEN = re.compile(r"biops|specimen|excision|resection|curett|ectomy\b", re.IGNORECASE)
 LETTERED = re.compile(r"(?:^|[\s.\n])(?:\(?[A-Z0-9]{1,2}\)|[A-Z]\.|\d{1,2}[.:])$")
 
 
@@ -154,20 +155,34 @@ def _new_specimen(words: Words, first: int, last: int, key: bool) -> bool:
     if LETTERED.search(words.text[max(0, words[first].start - 9) : words[first].start].rstrip()):
         return True
     span = words.quote(first, last)
-    return (
-        key
-        and last - first < 12
-        and (span.isupper() or "biopsy" in span.lower() or "specimen" in span.lower())
-    )
+    return key and last - first < 12 and (span.isupper() or bool(TAKEN.search(span)))
+
+
+ADDRESSED = re.compile(
+    r"[(\[]\s*(?:(?:note )?(?:to|for) (?:the )?|dear |attention )?(?:image )?"
+    r"(?:software|ai|assistant|system|model|llm|algorithm|computer|chatbot)\b[^()\[\]:]{0,40}:[^()\[\]]{0,600}[)\]]",
+    re.IGNORECASE,
+)
+"""A bracket that speaks to a machine."""
+SPECIMEN_MARK = re.compile(
+    r"(?:(?:specimen|part|block|sample|jar)\s*#?\s*)?(?:[A-Z]|\d{1,2})\s?[).:]", re.IGNORECASE
+)
+
+
+def opens_specimen(words: Words, index: int) -> bool:
+    """Whether a token begins "A.", "2)" or "Part 3:" at the start of a line or a sentence."""
+    start = words[index].start
+    before = words.text[max(0, start - 4) : start].rstrip(" \t(")
+    return (not before or before[-1] in ".;\n:") and bool(SPECIMEN_MARK.match(words.text, start))
 
 
 def order_spans(words: Words) -> list[tuple[int, int]]:
     """Character spans that give orders to a machine or a reader: the whole bracket, or to the end of the sentence."""
     wanted = phrases("order_phrases")
     norms = words.norms(0, len(words))
-    spans: list[tuple[int, int]] = []
+    spans = [found.span() for found in ADDRESSED.finditer(words.text)]
     for index, word in enumerate(words):
-        if spans and spans[-1][0] <= word.start < spans[-1][1]:
+        if any(low <= word.start < high for low, high in spans):
             continue
         if not any(tuple(norms[index : index + size]) in wanted for size in range(2, 6)):
             continue
@@ -258,7 +273,11 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
             index += 1
             continue
         kinds = found[1]
-        if words[index].norm == "no" and found[0] == index and _closes(words, index):
+        if words[found[0]].norm == "negative" and words.norms(found[0] + 1, found[0] + 2) == ["for"]:
+            kinds = frozenset(
+                {"pre_absent"}
+            )  # "tumour cells are negative for keratin": the tumour cells are there
+        elif words[index].norm == "no" and found[0] == index and _closes(words, index):
             kinds = frozenset({"post_absent", "pre_absent"})  # "necrosis no, haemorrhage yes"
         cues.append(Cue(kinds, index, found[0]))
         index = found[0] + 1

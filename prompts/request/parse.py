@@ -11,7 +11,7 @@ from tissuetalk.prompts.lexicon import lexicon, read_words
 from tissuetalk.prompts.measures import measures_in
 from tissuetalk.prompts.organs import organ_of
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
-from tissuetalk.prompts.reading.report import quote
+from tissuetalk.prompts.reading.report import quote, without
 from tissuetalk.prompts.reading.segments import order_spans, phrases
 from tissuetalk.prompts.request.places import places_in
 from tissuetalk.prompts.request.relations import Found, find_relation
@@ -40,7 +40,7 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     """Everything a request asks for; `question` when it is an open or lay question."""
     words = read_words(text, loose=True)
     quoted = _order_quotes(words)
-    points, boxes, offsets = places_in(_without(text, quoted))
+    points, boxes, offsets = places_in(without(text, quoted))
     mentions = _merged(find_mentions(words), words)
     ordered = [m for m in mentions if _inside(words[m.first].start, quoted)]
     mentions = [m for m in mentions if m not in ordered]
@@ -48,7 +48,7 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     mentions = _without_vague(mentions)
     parts = roles_of(words, mentions)
     cells = any(p.mention.concept.kind == "cells" for p in parts if p.role == "wanted")
-    measures = measures_in(_without(text, quoted), single_objects=cells)
+    measures = measures_in(without(text, quoted), single_objects=cells)
     opened = open_question(words, [part.mention for part in parts if part.role == "wanted"])
     relation: Found | None = None
     if not opened:
@@ -80,12 +80,6 @@ def _order_quotes(words: Words) -> list[tuple[int, int]]:
         if inside & verbs and len(inside) > 2:
             spans.append(match.span())
     return spans
-
-
-def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    for low, high in spans:
-        text = text[:low] + " " * (high - low) + text[high:]
-    return text
 
 
 def _inside(place: int, spans: Sequence[tuple[int, int]]) -> bool:
