@@ -121,9 +121,9 @@ def _imported(node: ast.AST, known: dict[str, Source]) -> Iterator[str]:
                 full = f"{child.module}.{alias.name}"
                 yield from (name for name in (full if full in known else str(child.module),) if name in known)
         elif isinstance(child, ast.Constant) and isinstance(child.value, str):
-            named = known.get(child.value)
+            named = known.get(child.value.partition(":")[0])
             if named and named.path.stem != "__init__":  # packages are named to find data in them
-                yield child.value
+                yield named.module
         yield from _imported(child, known)
 
 
@@ -286,10 +286,9 @@ def _mentions(sources: Sequence[Source]) -> Counter[str]:
                 used[node.attr] += 1
             elif isinstance(node, ast.keyword) and node.arg:
                 used[node.arg] += 1
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 200:
-                if node.value.replace("tissuetalk.", "").replace(".", "").replace(":", "").isidentifier():
-                    used.update(re.split(r"\W", node.value))
-                elif "[" in node.value:  # an annotation in quotes
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                # an attribute's name, a place in a table of ours, or an annotation in quotes
+                if re.fullmatch(r"\w+|tissuetalk(\.\w+)+(:[\w.]+)?|\w+\[[\w\[\], |]+\]", node.value):
                     used.update(re.findall(r"\w+", node.value))
         for node in source.tree.body:  # the list of what a module offers is no use of it
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
