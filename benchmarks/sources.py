@@ -38,9 +38,9 @@ ORDER = {
         ("export",),
         ("explain",),
         ("evaluate",),
-        ("cohort",),
         ("train",),
         ("view", "jobs", "session", "doctor"),
+        ("cohort",),  # a session for each slide
     ),
 }
 """Rooms of an area, lowest first: each imports only its own level and those before it."""
@@ -105,7 +105,10 @@ def classes_twice(sources: Sequence[Source]) -> list[str]:
 
 
 def imports(sources: Sequence[Source]) -> dict[str, set[str]]:
-    """Module to the modules of ours it imports when it runs, at its top or in a function, by statement or by name in a table."""
+    """Module to the modules of ours it imports when it runs, at its top or in a function.
+
+    Names in a table, as of what loads a model, are no imports of the table: whoever loads them is asked by name.
+    """
     known = {source.module: source for source in sources}
     return {source.module: set(_imported(source.tree, known)) - {source.module} for source in sources}
 
@@ -120,10 +123,6 @@ def _imported(node: ast.AST, known: dict[str, Source]) -> Iterator[str]:
             for alias in child.names:
                 full = f"{child.module}.{alias.name}"
                 yield from (name for name in (full if full in known else str(child.module),) if name in known)
-        elif isinstance(child, ast.Constant) and isinstance(child.value, str):
-            named = known.get(child.value.partition(":")[0])
-            if named and named.path.stem != "__init__":  # packages are named to find data in them
-                yield named.module
         yield from _imported(child, known)
 
 
@@ -253,18 +252,24 @@ _HOOKS = (
 def _definitions(source: Source) -> Iterator[tuple[str, int, bool]]:
     """Name, line and whether it is a function, of what a module or class defines; hooks that others call excepted."""
     holders: list[ast.Module | ast.ClassDef] = [source.tree]
-    holders += [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)]
+    holders += [
+        node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef) and node.name != "Meta"
+    ]
     for holder in holders:
         for node in holder.body:
             if isinstance(node, Function | ast.ClassDef):
                 hooked = any(hook in ast.unparse(mark) for mark in node.decorator_list for hook in _HOOKS)
-                if not hooked and not (node.name.startswith("__") or node.name in ("Meta", "main")):
+                if not hooked and not (node.name.endswith("_") or node.name in ("Meta", "main")):
                     yield node.name, node.lineno, isinstance(node, Function)
             elif isinstance(holder, ast.Module) and isinstance(node, ast.Assign | ast.AnnAssign):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 for target in targets:
                     if isinstance(target, ast.Name) and not target.id.startswith("__"):
                         yield target.id, node.lineno, False
+
+
+_NAMING = re.compile(r"\w+|tissuetalk(\.\w+)+(:[\w.]+)?|\w+\[[\w\[\], |]+\]")
+"""Strings that use a name: of an attribute, of a place of ours in a table, or an annotation in quotes."""
 
 
 def _mentions(sources: Sequence[Source]) -> Counter[str]:
@@ -287,9 +292,7 @@ def _mentions(sources: Sequence[Source]) -> Counter[str]:
             elif isinstance(node, ast.keyword) and node.arg:
                 used[node.arg] += 1
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                # an attribute's name, a place in a table of ours, or an annotation in quotes
-                if re.fullmatch(r"\w+|tissuetalk(\.\w+)+(:[\w.]+)?|\w+\[[\w\[\], |]+\]", node.value):
-                    used.update(re.findall(r"\w+", node.value))
+                used.update(re.findall(r"\w+", node.value) if _NAMING.fullmatch(node.value) else ())
         for node in source.tree.body:  # the list of what a module offers is no use of it
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 used.subtract(ast.literal_eval(node.value))

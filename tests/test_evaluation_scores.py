@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tissuetalk.models.metrics.scores import dice, iou, mask_scores, object_scores
+from tissuetalk.models.metrics.scores import dice, mask_scores, object_scores
 
 Labels = NDArray[np.int32]
 
@@ -26,7 +26,7 @@ def test_scores_of_half_overlapping_squares_are_arithmetic() -> None:
     predicted[:, 5:10] = True
     scores = mask_scores(predicted, truth)
     assert scores.dice == pytest.approx(2 * 50 / 150)
-    assert iou(predicted, truth) == pytest.approx(0.5)
+    assert mask_scores(predicted, truth).iou == pytest.approx(0.5)
     assert (scores.precision, scores.recall) == (1.0, 0.5)
 
 

@@ -177,9 +177,11 @@ def test_samples_that_share_a_value_are_averaged_before_binning() -> None:
 def test_trends_recover_planted_curves() -> None:
     x = np.random.default_rng(5).uniform(0, 1, size=3000)
     line = trends.fit_line(trends.binned(x, 0.2 * x + 0.7, trends.BIN_WIDTH["shape"]))
-    assert (line.slope, line.intercept) == pytest.approx((0.2, 0.7), abs=1e-3)
+    assert line.at(np.array([0.0, 1.0])) == pytest.approx([0.7, 0.9], abs=1e-3)
     curve = trends.fit_saturation(trends.binned(x, 0.9 - 0.4 * np.exp(-6 * x), trends.BIN_WIDTH["size"]))
-    assert (curve.drop, curve.rate, curve.ceiling) == pytest.approx((0.4, 6.0, 0.9), abs=0.02)
+    assert curve.at(np.array([0.0, 0.1, 1.0])) == pytest.approx(
+        [0.5, 0.9 - 0.4 * np.exp(-0.6), 0.9 - 0.4 * np.exp(-6)], abs=0.02
+    )
 
 
 def test_bins_of_a_single_value_need_no_density() -> None:

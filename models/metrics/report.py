@@ -150,7 +150,7 @@ def _trend(rows: Rows, trend: Trend) -> str:
     ]
     header = [trends.AXES[trend], "n", "Dice", *(f"{name}, published fit" for name in PUBLISHED_NAMES)]
     fit = trends.fit(bins, trend)
-    said = f"Fit to this model: `{fit}`." if fit else "Too few bins for a fit."
+    said = f"Fit to this model: `{fit.formula}`." if fit else "Too few bins for a fit."
     return f"### {trend}\n\n{said}\n\n{table(header, lines)}"
 
 

@@ -47,11 +47,6 @@ def dice(predicted: Mask, truth: Mask) -> float:
     return mask_scores(predicted, truth).dice
 
 
-def iou(predicted: Mask, truth: Mask) -> float:
-    """``|P and Y| / |P or Y|``."""
-    return mask_scores(predicted, truth).iou
-
-
 def mask_scores(predicted: Mask, truth: Mask) -> MaskScores:
     """All pixel scores at once, from two [H, W] masks of the same shape."""
     _require_same_shape(predicted, truth)

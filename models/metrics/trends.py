@@ -76,44 +76,23 @@ def binned(axis: ArrayLike, dice: ArrayLike, width: float) -> list[Bin]:
 
 
 @dataclass(frozen=True)
-class Line:
-    """Least-squares line through bins: ``dice = slope * x + intercept``."""
+class Fit:
+    """A curve through bins, and its formula for a reader."""
 
-    slope: float
-    intercept: float
-
-    def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self.slope * x + self.intercept
-
-    def __str__(self) -> str:
-        return f"{self.slope:.4g} x {self.intercept:+.4g}"
+    at: Curve
+    formula: str
 
 
-def fit_line(bins: list[Bin]) -> Line:
-    """The published form for shape and density. Needs at least two bins."""
+def fit_line(bins: list[Bin]) -> Fit:
+    """Least squares: the published form for shape and density. Needs at least two bins."""
     if len(bins) < 2:
         raise ValueError("a line needs at least two bins")
-    slope, intercept = np.polyfit([b.x for b in bins], [b.dice for b in bins], 1)
-    return Line(float(slope), float(intercept))
+    slope, intercept = np.polyfit([b.x for b in bins], [b.dice for b in bins], 1).tolist()
+    return Fit(lambda x: slope * x + intercept, f"{slope:.4g} x {intercept:+.4g}")
 
 
-@dataclass(frozen=True)
-class Saturation:
-    """``dice = ceiling - drop * exp(-rate * x)``, the published form for size."""
-
-    drop: float
-    rate: float
-    ceiling: float
-
-    def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(self.ceiling - self.drop * np.exp(-self.rate * x))
-
-    def __str__(self) -> str:
-        return f"{self.ceiling:.4g} {-self.drop:+.4g} exp(-{self.rate:.4g} x)"
-
-
-def fit_saturation(bins: list[Bin]) -> Saturation:
-    """Least squares from the published PathSegmentor values as a start. Needs at least four bins."""
+def fit_saturation(bins: list[Bin]) -> Fit:
+    """``ceiling - drop * exp(-rate * x)``, the published form for size. Needs at least four bins."""
     if len(bins) < 4:
         raise ValueError("a saturation curve needs at least four bins")
     x, y = np.array([b.x for b in bins]), np.array([b.dice for b in bins])
@@ -121,12 +100,16 @@ def fit_saturation(bins: list[Bin]) -> Saturation:
     def misfit(p: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(p[2] - p[0] * np.exp(-p[1] * x) - y)
 
-    found = optimize.least_squares(misfit, [0.48, 17.2893, 0.9586], bounds=([-1, 0, 0], [1, 200, 1]))
+    start = [0.48, 17.2893, 0.9586]  # published for PathSegmentor
+    found = optimize.least_squares(misfit, start, bounds=([-1, 0, 0], [1, 200, 1]))
     drop, rate, ceiling = found.x.tolist()
-    return Saturation(drop, rate, ceiling)
+    return Fit(
+        lambda x: np.asarray(ceiling - drop * np.exp(-rate * x)),
+        f"{ceiling:.4g} {-drop:+.4g} exp(-{rate:.4g} x)",
+    )
 
 
-def fit(bins: list[Bin], trend: Trend) -> Line | Saturation | None:
+def fit(bins: list[Bin], trend: Trend) -> Fit | None:
     """The published form for this trend, fitted; None where there are too few bins for it."""
     if trend == "size":
         return fit_saturation(bins) if len(bins) >= 4 else None

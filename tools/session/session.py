@@ -130,15 +130,7 @@ class Session:
     def _remember(self, source: ImageSource) -> None:
         self.roots.register(source)
         if source.path is not None:
-            self.workspace.remember_image(
-                source.image_id,
-                path=source.path,
-                sha256=source.sha256,
-                width=source.width,
-                height=source.height,
-                mpp=source.mpp,
-                mpp_source="unknown" if source.mpp is None else "file",
-            )
+            self.workspace.remember_image(source.image_id, source.path)
 
     def upload(self, content: bytes) -> dict[str, Any]:
         """Keep an uploaded image and say how to name it. Raises the reader's errors, and then keeps nothing."""

@@ -98,14 +98,13 @@ class ImageTable(_Table):
 
     image_id = TextField(primary_key=True)
     path = TextField()
-    sha256 = TextField()
-    width = IntegerField()
-    height = IntegerField()
+    # nobody reads these; workspaces of 0.1.0 have the columns and insist on values
+    sha256 = TextField(default="")
+    width = IntegerField(default=0)
+    height = IntegerField(default=0)
     mpp = FloatField(null=True)
-    mpp_source = TextField()
-    details = TextField(
-        default="{}"
-    )  # nobody reads it; workspaces of 0.1.0 have the column and insist on a value
+    mpp_source = TextField(default="unknown")
+    details = TextField(default="{}")
     last_used = FloatField(index=True)
 
 

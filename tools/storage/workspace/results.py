@@ -29,7 +29,7 @@ from tissuetalk.tools.storage.files import (
     tree_bytes,
 )
 from tissuetalk.tools.storage.workspace.database import PinTable, ResultTable, is_id, new_id, shown
-from tissuetalk.tools.storage.workspace.room import Entry, Room
+from tissuetalk.tools.storage.workspace.room import Room, StoredFile
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Results(Room):
                 )
             if not ResultTable.select().where(ResultTable.result_id == result_id).exists(db):
                 raise _no_result(result_id)
-            trash = self._take_away(db, Entry("results", result_id))
+            trash = self._take_away(db, StoredFile("results", result_id))
         remove(trash)
 
     def save(self, result_id: str, folder: Path) -> None:

@@ -99,7 +99,7 @@ class Owners:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredFile:
     """A finished result or an upload: ``name`` in the folder ``kind`` of the workspace."""
 
     kind: Literal["results", "images"]
@@ -148,7 +148,7 @@ class Room:
             )
         return trash
 
-    def _take_away(self, db: SqliteDatabase, entry: Entry) -> Path:
+    def _take_away(self, db: SqliteDatabase, entry: StoredFile) -> Path:
         """Delete the row and move the files out of sight, both inside the caller's transaction.
 
         A kill in between leaves a row without files or files without a row: either way it is gone at the next
@@ -164,10 +164,10 @@ class Room:
         return trash
 
 
-def oldest_first(db: SqliteDatabase) -> list[tuple[Entry, int]]:
+def oldest_first(db: SqliteDatabase) -> list[tuple[StoredFile, int]]:
     """Every result and upload, the least recently used first, with its size in bytes."""
     results = ResultTable.select(ResultTable.last_used, ResultTable.result_id, ResultTable.size_bytes)
     uploads = UploadTable.select(UploadTable.last_used, UploadTable.name, UploadTable.size_bytes)
-    found = [(used, Entry("results", name), size) for used, name, size in results.tuples().execute(db)]
-    found += [(used, Entry("images", name), size) for used, name, size in uploads.tuples().execute(db)]
+    found = [(used, StoredFile("results", name), size) for used, name, size in results.tuples().execute(db)]
+    found += [(used, StoredFile("images", name), size) for used, name, size in uploads.tuples().execute(db)]
     return [(entry, size) for _, entry, size in sorted(found, key=lambda row: row[0])]
