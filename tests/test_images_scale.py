@@ -234,4 +234,4 @@ def test_png_and_jpeg_density_counts_only_when_plausible(
 
 def test_an_image_that_does_not_say_has_no_scale() -> None:
     with opened(DATA / "skin_crop_256x160.png") as image:
-        assert image.mpp is None and image.stain is None
+        assert image.mpp is None

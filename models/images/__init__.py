@@ -2,7 +2,7 @@
 
 from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import CheckedFile
-from tissuetalk.models.images.limits import Limits
+from tissuetalk.models.images.headers import Limits
 from tissuetalk.models.images.opening import open_image
 from tissuetalk.models.images.source import ImageSource, Level
 

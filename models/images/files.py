@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import stat
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -39,25 +38,9 @@ class FileStamp:
         )
 
 
-class _HashMemory:
-    """Content hashes of files already read in this process, so that a large slide is hashed once."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._hashes: OrderedDict[FileStamp, str] = OrderedDict()
-
-    def get(self, stamp: FileStamp) -> str | None:
-        with self._lock:
-            return self._hashes.get(stamp)
-
-    def put(self, stamp: FileStamp, digest: str) -> None:
-        with self._lock:
-            self._hashes[stamp] = digest
-            while len(self._hashes) > _REMEMBERED_HASHES:
-                self._hashes.popitem(last=False)
-
-
-_HASHES = _HashMemory()
+_hashes: dict[FileStamp, str] = {}
+"""Of files already read in this process, oldest first, so that a large slide is hashed once."""
+_hashes_lock = Lock()
 
 
 class CheckedFile:
@@ -101,18 +84,26 @@ class CheckedFile:
 
     def sha256(self) -> str:
         """Hash of the content as it was when opened. Raises ImageChangedError if it was modified since."""
-        known = None if self.stamp is None else _HASHES.get(self.stamp)
+        known = None if self.stamp is None else _hashes.get(self.stamp)
         if known is not None:
             return known
+        digest = self._hash()
+        if self.stamp is not None:
+            if self._current_stamp() != self.stamp:
+                raise ImageChangedError(f"{self.name} was modified while it was read; open it again")
+            with _hashes_lock:
+                _hashes[self.stamp] = digest
+                while len(_hashes) > _REMEMBERED_HASHES:
+                    del _hashes[next(iter(_hashes))]
+        return digest
+
+    def _hash(self) -> str:
+        """Of what the file holds now."""
         digest = hashlib.sha256()
         offset = 0
         while chunk := self.read_at(offset, _CHUNK_BYTES):
             digest.update(chunk)
             offset += len(chunk)
-        if self.stamp is not None:
-            if self._current_stamp() != self.stamp:
-                raise ImageChangedError(f"{self.name} was modified while it was read; open it again")
-            _HASHES.put(self.stamp, digest.hexdigest())
         return digest.hexdigest()
 
     def same_at_path(self) -> bool:
@@ -131,8 +122,9 @@ class CheckedFile:
             return
         changed = ImageChangedError(f"{self.name} changed after it was opened; segment it again")
         if self._current_stamp() != self.stamp:
-            known = _HASHES.get(self.stamp)
-            if known is None or _hash_again(self) != known:
+            # Touching a file, or copying it over itself, changes the stamp and not the content.
+            known = _hashes.get(self.stamp)
+            if known is None or self._hash() != known:
                 raise changed
         if self.path is None or self.same_at_path():
             return
@@ -255,12 +247,3 @@ def _pread(descriptor: int, offset: int, count: int) -> bytes:
         offset += len(part)
         count -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _hash_again(file: CheckedFile) -> str:
-    digest = hashlib.sha256()
-    offset = 0
-    while chunk := file.read_at(offset, _CHUNK_BYTES):
-        digest.update(chunk)
-        offset += len(chunk)
-    return digest.hexdigest()

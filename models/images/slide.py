@@ -17,10 +17,9 @@ from tissuetalk.models.errors import (
     OutsideRootsError,
     UnreadableImageError,
 )
-from tissuetalk.models.images import scale
 from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import CheckedFile
-from tissuetalk.models.images.limits import Limits
+from tissuetalk.models.images.headers import Limits, plausible_mpp
 from tissuetalk.models.images.pixels import to_rgb
 from tissuetalk.models.images.source import Level
 from tissuetalk.models.segmenter import RGB
@@ -43,15 +42,12 @@ class SlideReader:
     def __init__(self, slide: OpenSlide, *, name: str, parts: str, limits: Limits) -> None:
         self._slide = slide
         self._name = name
-        self._parts = parts
+        self.parts = parts
         sizes = slide.level_dimensions
         full_width, full_height = sizes[0]
         if full_width < 1 or full_height < 1:
             raise UnreadableImageError(f"{name} has no pixels; export the slide again")
-        if max(sizes[0]) > limits.slide_side or full_width * full_height > limits.slide_pixels:
-            raise ImageTooLargeError(
-                f"{name} claims {full_width} by {full_height} pixels; the limit is {limits.slide_side} a side"
-            )
+        limits.require_readable_in_tiles(sizes[0], name)
         if sizes[-1][0] * sizes[-1][1] > limits.decoded_pixels:
             raise ImageTooLargeError(
                 f"{name} has no small level to look at; save it as a pyramid with levels down to a few thousand px"
@@ -71,9 +67,6 @@ class SlideReader:
                 f"{self._name} is damaged at {box.as_list()} of level {level}; get a fresh copy of the slide"
             ) from error
         return to_rgb(np.asarray(tile), alpha="straight")
-
-    def parts(self) -> str:
-        return self._parts
 
     def close(self) -> None:
         self._slide.close()
@@ -206,6 +199,6 @@ def _small_hash(path: Path) -> str:
 def _mpp(slide: OpenSlide) -> float | None:
     try:
         x = float(slide.properties["openslide.mpp-x"])
-        return scale.plausible(x, float(slide.properties["openslide.mpp-y"]))
+        return plausible_mpp(x, float(slide.properties["openslide.mpp-y"]))
     except (KeyError, ValueError):
         return None

@@ -13,9 +13,8 @@ import numpy as np
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import CheckedFile
-from tissuetalk.models.images.limits import Limits
-from tissuetalk.models.images.pixels import orient
-from tissuetalk.models.images.resample import resample, source_span
+from tissuetalk.models.images.headers import Limits
+from tissuetalk.models.images.pixels import orient, resample, source_span
 from tissuetalk.models.segmenter import RGB
 
 _BLOCK_SIDE = 4096
@@ -35,19 +34,17 @@ class Level:
         return cls(width, height, (_factor(full_width, width), _factor(full_height, height)))
 
 
-class Reader(Protocol):
+class PixelReader(Protocol):
     """What each format provides. Levels are sorted from full resolution down; reads may come from any thread."""
 
     levels: tuple[Level, ...]
     mpp: float | None
     is_slide: bool
+    parts: str
+    """Names and hashes of further files that belong to the image; empty for most."""
 
     def read(self, level: int, box: Box) -> RGB:
         """[h, w, 3] of a box in the pixels of that level, which lies inside it."""
-        ...
-
-    def parts(self) -> str:
-        """Names and hashes of further files that belong to the image; empty for most."""
         ...
 
     def close(self) -> None: ...
@@ -56,14 +53,12 @@ class Reader(Protocol):
 class ImageSource:
     """An open image. Use as a context manager; reads may come from any number of threads."""
 
-    stain: None = None
-
-    def __init__(self, *, reader: Reader, file: CheckedFile, limits: Limits) -> None:
+    def __init__(self, *, reader: PixelReader, file: CheckedFile, limits: Limits) -> None:
         self._overviews: dict[int, RGB] = {}
         self._reader = reader
         self._file = file
         self._limits = limits
-        self._parts = reader.parts()
+        self._parts = reader.parts
         self.name = file.name
         self.width = reader.levels[0].width
         self.height = reader.levels[0].height
@@ -120,12 +115,8 @@ class ImageSource:
         (start_x, step_x), (start_y, step_y) = x, y
         first_x, last_x = _outputs_inside(start_x, step_x, width, self.width)
         first_y, last_y = _outputs_inside(start_y, step_y, height, self.height)
-        everything = (first_x, last_x, first_y, last_y) == (0, width, 0, height)
-        out = (
-            np.empty((height, width, 3), np.uint8)
-            if everything
-            else np.full((height, width, 3), 255, np.uint8)
-        )
+        # Glass is white, and so is what lies beyond the border.
+        out = np.full((height, width, 3), 255, np.uint8)
         index = self._level_for(min(step_x, step_y))
         down_x, down_y = self._reader.levels[index].downsample
         columns, rows = max(1, int(_BLOCK_SIDE * down_x / step_x)), max(1, int(_BLOCK_SIDE * down_y / step_y))
@@ -150,11 +141,9 @@ class ImageSource:
     def overview(self, max_side: int = 1024) -> RGB:
         """All of the image, its longest side at most ``max_side`` pixels; read once, then remembered."""
         if max_side not in self._overviews:
-            self._overviews[max_side] = self._overview(max_side)
+            scale = min(1.0, max_side / max(self.width, self.height))
+            self._overviews[max_side] = self.read_scaled(self.box, scale)
         return self._overviews[max_side].copy()
-
-    def _overview(self, max_side: int) -> RGB:
-        return self.read_scaled(self.box, min(1.0, max_side / max(self.width, self.height)))
 
     def verify_unchanged(self) -> None:
         """Raise ImageChangedError when the file, or the one now in its place, holds something else."""
@@ -186,11 +175,11 @@ class ImageSource:
 class OrientedReader:
     """Turns and mirrors another reader as its TIFF orientation tag says."""
 
-    def __init__(self, reader: Reader, orientation: int) -> None:
+    def __init__(self, reader: PixelReader, orientation: int) -> None:
         self._reader = reader
         self._orientation = orientation
         self.mpp = reader.mpp
-        self.is_slide = reader.is_slide
+        self.is_slide, self.parts = reader.is_slide, reader.parts
         self._swapped = orientation in (5, 6, 7, 8)
         self.levels = tuple(
             Level(level.height, level.width, level.downsample[::-1]) if self._swapped else level
@@ -206,9 +195,6 @@ class OrientedReader:
             y0, y1 = size.height - y1, size.height - y0
         stored = Box(y0, x0, y1, x1) if self._swapped else Box(x0, y0, x1, y1)
         return np.ascontiguousarray(orient(self._reader.read(level, stored), self._orientation))
-
-    def parts(self) -> str:
-        return self._reader.parts()
 
     def close(self) -> None:
         self._reader.close()

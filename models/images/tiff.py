@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from tissuetalk.models.errors import ImageTooLargeError, TissuetalkError, UnreadableImageError
-from tissuetalk.models.images import scale
 from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import CheckedFile
-from tissuetalk.models.images.limits import DECODER_ERRORS, Limits
+from tissuetalk.models.images.headers import (
+    DECODER_ERRORS,
+    Limits,
+    mpp_from_imagej,
+    mpp_from_ome,
+    mpp_from_tiff,
+)
 from tissuetalk.models.images.pixels import Alpha, full_scale, to_rgb
-from tissuetalk.models.images.plain import require_decodable
-from tissuetalk.models.images.source import Level, OrientedReader, Reader
+from tissuetalk.models.images.source import Level, OrientedReader, PixelReader
 from tissuetalk.models.segmenter import RGB
 
 _CACHE_BYTES = 64 * 2**20
@@ -68,6 +72,8 @@ class _Directory:
 class TiffReader:
     """Decodes the segments a region touches and keeps the latest of them."""
 
+    parts = ""
+
     def __init__(self, file: CheckedFile, directories: list[_Directory], mpp: float | None) -> None:
         self._file = file
         self._directories = directories
@@ -93,9 +99,6 @@ class TiffReader:
                 part = segment[y0 - top : y1 - top, x0 - left : x1 - left]
                 out[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0] = part
         return out
-
-    def parts(self) -> str:
-        return ""
 
     def close(self) -> None:
         with self._lock:
@@ -153,7 +156,7 @@ class TiffReader:
         return full_scale(smallest.dtype, largest)
 
 
-def open_tiff(file: CheckedFile, limits: Limits) -> Reader:
+def open_tiff(file: CheckedFile, limits: Limits) -> PixelReader:
     """Read the directories of a TIFF and check that it can be decoded, without decoding 8-bit images.
 
     Raises ImageTooLargeError and UnreadableImageError (truncated, several planes, unknown compression).
@@ -170,7 +173,7 @@ def open_tiff(file: CheckedFile, limits: Limits) -> Reader:
         ) from error
 
 
-def _build(file: CheckedFile, pages: list[TiffPage], limits: Limits) -> Reader:
+def _build(file: CheckedFile, pages: list[TiffPage], limits: Limits) -> PixelReader:
     if not pages:
         raise UnreadableImageError(f"{file.name} is a TIFF without an image; save it again")
     if len(pages) > limits.directories:
@@ -185,11 +188,8 @@ def _build(file: CheckedFile, pages: list[TiffPage], limits: Limits) -> Reader:
         )
     levels = [main, *sorted(_reduced_levels(main, pages, limits), key=_area, reverse=True)]
     smallest = levels[-1]
-    require_decodable((smallest.imagewidth, smallest.imagelength), file.name, limits)
-    if max(main.imagewidth, main.imagelength) > limits.slide_side or _area(main) > limits.slide_pixels:
-        raise ImageTooLargeError(
-            f"{file.name} claims {main.imagewidth} by {main.imagelength} pixels; the limit is {limits.slide_side} a side"
-        )
+    limits.require_decodable((smallest.imagewidth, smallest.imagelength), file.name)
+    limits.require_readable_in_tiles((main.imagewidth, main.imagelength), file.name)
     reader = TiffReader(file, [_directory(page, file, limits) for page in levels], _mpp(main))
     orientation = _value(main, _ORIENTATION, 1)
     return OrientedReader(reader, orientation) if orientation in range(2, 9) else reader
@@ -292,10 +292,10 @@ def _colours(samples: NDArray[Any] | None, directory: _Directory, white: float) 
 def _mpp(page: TiffPage) -> float | None:
     """From OME, ImageJ or the resolution tags. The description itself goes nowhere else."""
     per_x, per_y = _rational(page, _X_RESOLUTION), _rational(page, _Y_RESOLUTION)
-    from_words = scale.from_ome(page.description, page.imagewidth) or scale.from_imagej(
+    from_words = mpp_from_ome(page.description, page.imagewidth) or mpp_from_imagej(
         page.description, per_x, per_y
     )
-    return from_words or scale.from_tiff(per_x, per_y, int(_value(page, _RESOLUTION_UNIT, 2)))
+    return from_words or mpp_from_tiff(per_x, per_y, int(_value(page, _RESOLUTION_UNIT, 2)))
 
 
 def _rational(page: TiffPage, tag: int) -> float:
