@@ -9,18 +9,15 @@ import numpy as np
 import pytest
 from drawn import save
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.masks.characteristics import (
-    boundary_px,
     components,
-    density_per_mm2,
     farthest_pair,
-    instance_count,
-    instance_dispersion,
-    instance_ratio,
-    irregularity,
     nearest_neighbour_px,
+    survey,
+    survey_of,
 )
 from tissuetalk.models.masks.object_table import (
     RULES,
@@ -32,6 +29,22 @@ from tissuetalk.models.masks.object_table import (
 )
 
 Mask = NDArray[np.bool_]
+
+
+def irregularity(mask: Mask) -> tuple[float, float]:
+    return survey_of(mask).irregularity
+
+
+def instance_count(mask: Mask) -> int:
+    return len(survey_of(mask).part_areas)
+
+
+def instance_ratio(mask: Mask) -> float:
+    return survey_of(mask).mean_part_area / mask.size
+
+
+def instance_dispersion(mask: Mask) -> float:
+    return survey_of(mask).dispersion
 
 
 def blank(height: int = 100, width: int = 100) -> Mask:
@@ -61,7 +74,7 @@ def whole(labels: NDArray[np.int32]) -> Box:
 def test_boundary_of_a_rectangle_is_its_outer_ring_of_pixels() -> None:
     mask = blank()
     mask[10:30, 20:70] = True
-    assert boundary_px(mask) == 2 * (20 + 50) - 4
+    assert survey_of(mask).boundary_px == 2 * (20 + 50) - 4
 
 
 def test_irregularity_of_a_rectangle_is_arithmetic() -> None:
@@ -88,7 +101,7 @@ def test_a_disc_is_less_irregular_than_a_star() -> None:
 
 
 def test_the_image_edge_counts_as_outside() -> None:
-    assert boundary_px(np.ones((5, 5), dtype=np.bool_)) == 16
+    assert survey_of(np.ones((5, 5), dtype=np.bool_)).boundary_px == 16
 
 
 def test_an_empty_mask_has_characteristics_of_zero() -> None:
@@ -124,6 +137,22 @@ def test_ratio_and_dispersion_of_three_squares_are_arithmetic() -> None:
     assert instance_dispersion(mask) == pytest.approx(100.0)  # (0, 0) to (80, 60)
 
 
+@pytest.mark.parametrize("side", [1, 2, 3, 7, 16, 40])
+def test_a_mask_read_in_windows_has_the_same_characteristics(side: int) -> None:
+    noise = np.random.default_rng(side).random((37, 53))
+    for share in (0.3, 0.55, 0.8):
+        mask = noise < share
+        found = survey(lambda *at, mask=mask: mask[at], mask.shape, side=side, min_px=4)
+        padded = np.pad(mask, 1)
+        inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        assert found.area_px == mask.sum() and found.boundary_px == (mask & ~inside).sum()
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
+        sizes = np.bincount(labels.ravel())[1:]
+        centres = np.array(ndimage.center_of_mass(mask, labels, range(1, count + 1)))[sizes >= 4][:, ::-1]
+        assert sorted(found.part_areas) == sorted(sizes[sizes >= 4])
+        assert np.allclose(sorted(found.part_centres.tolist()), sorted(centres.tolist()))
+
+
 def test_components_are_numbered_in_reading_order_without_gaps() -> None:
     mask = blank()
     mask[0:10, 0:10] = True
@@ -144,12 +173,10 @@ def test_farthest_pair_agrees_with_all_pairs_when_there_are_many_points() -> Non
     assert farthest_pair(line) == pytest.approx(99.0)
 
 
-def test_nearest_neighbours_and_density_are_arithmetic() -> None:
+def test_nearest_neighbours_are_arithmetic() -> None:
     points = np.array([[0.0, 0.0], [3.0, 4.0], [100.0, 0.0]])
     assert nearest_neighbour_px(points) == pytest.approx([5.0, 5.0, math.hypot(97, 4)])
     assert np.isnan(nearest_neighbour_px(points[:1])).all()
-    assert density_per_mm2(50, 1000 * 1000, 0.5) == pytest.approx(50 / 0.25)
-    assert math.isnan(density_per_mm2(0, 0, 0.5))
 
 
 def test_row_of_a_rectangle_is_arithmetic() -> None:

@@ -52,7 +52,7 @@ def test_outlines_lie_on_the_edge_of_the_object_and_nowhere_else() -> None:
     picture = drawing.draw(
         np.full((200, 200, 3), 255, np.uint8),
         Box(0, 0, 200, 200),
-        layers=[drawing.Layer(labels, "#0066ff", "x")],
+        layers=[drawing.DrawnMask(labels, "#0066ff", "x")],
     )
     blue = (np.asarray(picture)[:200, :200] == (0, 0x66, 255)).all(axis=2)
     rows, columns = np.nonzero(blue)
@@ -66,7 +66,7 @@ def test_touching_objects_keep_a_line_between_them() -> None:
     picture = drawing.draw(
         np.full((100, 100, 3), 255, np.uint8),
         Box(0, 0, 100, 100),
-        layers=[drawing.Layer(labels, "#ff2d55", "x")],
+        layers=[drawing.DrawnMask(labels, "#ff2d55", "x")],
     )
     row = np.asarray(picture)[50, :100]
     assert (row[48:52] == (0xFF, 0x2D, 0x55)).all(axis=1).any()
@@ -75,7 +75,7 @@ def test_touching_objects_keep_a_line_between_them() -> None:
 def test_the_legend_grows_with_the_masks() -> None:
     pixels, box = np.full((100, 400, 3), 255, np.uint8), Box(0, 0, 400, 100)
     labels = rectangles((100, 400), [(10, 10, 50, 50)])
-    layers = [drawing.Layer(labels, drawing.colour_of(n), f"mask {n}") for n in range(3)]
+    layers = [drawing.DrawnMask(labels, drawing.colour_of(n), f"mask {n}") for n in range(3)]
     heights = [drawing.draw(pixels, box, layers=layers[:n]).height for n in (0, 1, 2, 3)]
     assert heights == sorted(set(heights)) and heights[0] == 100
 

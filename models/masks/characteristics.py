@@ -1,17 +1,22 @@
 """What can be measured on a mask and on its objects; all numbers here are in pixels unless the name says otherwise.
 
 The four mask characteristics (irregularity, instance ratio, count, dispersion) follow the definitions of the PathSegmentor
-paper (arXiv 2506.20988): 8-connected components, those under 36 pixels dropped.
+paper (arXiv 2506.20988): 8-connected components, those under 36 pixels dropped. ``survey`` computes them in windows, because
+the mask of a slide does not fit in memory.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 Mask = NDArray[np.bool_]
@@ -31,48 +36,153 @@ def components(mask: Mask, min_px: int = MIN_INSTANCE_PX) -> Labels:
     return np.asarray(renumber[labels], dtype=np.int32)
 
 
-def boundary_px(mask: Mask) -> int:
-    """Count the mask pixels with a 4-neighbour outside the mask; beyond the image edge is outside."""
-    inside = np.pad(mask, 1)
-    interior = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-    return int(np.count_nonzero(mask & ~interior))
+@dataclass(frozen=True)
+class MaskSurvey:
+    """What one pass over a mask of any size tells, in its own pixels.
 
-
-def irregularity(mask: Mask) -> tuple[float, float]:
-    """Return ``1 - 4*pi*area/perimeter**2`` of the whole mask, clipped to 0..1 and as computed.
-
-    The perimeter is the number of boundary pixels, so a compact shape can fall below 0 unclipped. An empty mask is (0, 0).
+    part_areas: [N] of the 8-connected parts that are large enough. part_centres: [N, 2] x, y of their centroids.
     """
-    perimeter = boundary_px(mask)
-    if perimeter == 0:
-        return 0.0, 0.0
-    raw = 1.0 - 4.0 * math.pi * int(np.count_nonzero(mask)) / perimeter**2
-    return min(max(raw, 0.0), 1.0), raw
+
+    area_px: int
+    boundary_px: int
+    part_areas: NDArray[np.int64]
+    part_centres: NDArray[np.float64]
+
+    @property
+    def irregularity(self) -> tuple[float, float]:
+        """``1 - 4*pi*area/perimeter**2`` of the whole mask, clipped to 0..1 and as computed.
+
+        The perimeter is the number of boundary pixels, so a compact shape can fall below 0 unclipped. An empty mask
+        has (0, 0).
+        """
+        if self.boundary_px == 0:
+            return 0.0, 0.0
+        raw = 1.0 - 4.0 * math.pi * self.area_px / self.boundary_px**2
+        return min(max(raw, 0.0), 1.0), raw
+
+    @property
+    def mean_part_area(self) -> float:
+        """Pixels; 0 without parts."""
+        return float(self.part_areas.mean()) if self.part_areas.size else 0.0
+
+    @property
+    def dispersion(self) -> float:
+        """Largest distance between two part centroids in pixels; 0 with fewer than two."""
+        return farthest_pair(self.part_centres)
 
 
-def instance_count(mask: Mask, min_px: int = MIN_INSTANCE_PX) -> int:
-    """Number of 8-connected components of at least ``min_px`` pixels."""
-    return int(components(mask, min_px).max(initial=0))
+def survey_of(mask: Mask) -> MaskSurvey:
+    """Of one [H, W] in memory."""
+    return survey(lambda rows, columns: mask[rows, columns], mask.shape, side=max(mask.shape))
 
 
-def instance_ratio(mask: Mask, min_px: int = MIN_INSTANCE_PX) -> float:
-    """Mean share of the image that one instance covers; 0 without instances."""
-    areas = np.bincount(components(mask, min_px).ravel())[1:]
-    return float(areas.mean() / mask.size) if areas.size else 0.0
+def survey(
+    read: Callable[[slice, slice], Mask],
+    shape: tuple[int, ...],
+    *,
+    side: int,
+    min_px: float = MIN_INSTANCE_PX,
+) -> MaskSurvey:
+    """Read a mask of [height, width] = ``shape`` in windows of ``side`` px, each once; the answer is that of the whole.
+
+    read: the mask at some rows and columns. min_px: parts below this are left out.
+    """
+    edges, parts = _Edges(shape), _Parts(shape)
+    area = 0
+    for top in range(0, shape[0], side):
+        for left in range(0, shape[1], side):
+            mask = read(slice(top, top + side), slice(left, left + side))
+            area += int(np.count_nonzero(mask))
+            edges.add(mask, top, left)
+            parts.add(mask, top, left)
+    areas, centres = parts.joined()
+    large = areas >= min_px
+    return MaskSurvey(area, area - edges.interior_px, areas[large], centres[large])
 
 
-def instance_dispersion(mask: Mask, min_px: int = MIN_INSTANCE_PX) -> float:
-    """Largest distance between two instance centroids in pixels; 0 with fewer than two."""
-    return farthest_pair(centroids(components(mask, min_px)))
+class _Edges:
+    """Counts pixels whose four neighbours are marked, too.
+
+    Two rows and columns are carried from window to window, so a window decides about its pixels but the last row and
+    column, and about those left over by the windows before.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.interior_px = 0
+        self._shape = shape
+        self._above = self._below = np.zeros((2, shape[1] + 3), bool)
+        self._left = np.zeros((0, 2), bool)
+
+    def add(self, mask: Mask, top: int, left: int) -> None:
+        # nothing is marked beyond the right and lower edge: one more row and column lets the last ones be decided
+        more = [
+            (0, int(top + mask.shape[0] == self._shape[0])),
+            (0, int(left + mask.shape[1] == self._shape[1])),
+        ]
+        height, width = (size + 2 + after for size, (_, after) in zip(mask.shape, more, strict=True))
+        if left == 0:
+            self._above, self._below = self._below, np.zeros_like(self._above)
+            self._left = np.zeros((height, 2), bool)
+        block = np.zeros((height, width), bool)
+        block[2 : 2 + mask.shape[0], 2 : 2 + mask.shape[1]] = mask
+        block[:2] = self._above[:, left : left + width]
+        block[:, :2] = self._left
+        inside = block[:-2, 1:-1] & block[2:, 1:-1] & block[1:-1, :-2] & block[1:-1, 2:] & block[1:-1, 1:-1]
+        self.interior_px += int(np.count_nonzero(inside))
+        self._below[:, left + 2 : left + width] = block[-2:, 2:]
+        self._left = block[:, -2:].copy()
 
 
-def centroids(instances: Labels) -> NDArray[np.float64]:
-    """Centroids as [N, 2] rows of x, y in order of label; pixel (0, 0) has its centre at (0, 0)."""
-    y, x = np.nonzero(instances)
-    ids, rank = np.unique(instances[y, x], return_inverse=True)
-    counts = np.bincount(rank, minlength=ids.size)
-    sums = [np.bincount(rank, weights=axis, minlength=ids.size) for axis in (x, y)]
-    return np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]
+class _Parts:
+    """8-connected parts of windows, joined where windows meet."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._sums: list[NDArray[np.float64]] = [np.zeros((1, 3))]
+        self._pairs: list[NDArray[np.int64]] = [np.zeros((0, 2), np.int64)]
+        self._number = 1
+        self._above = self._below = np.zeros(shape[1], np.int64)
+        self._left = np.zeros(0, np.int64)
+
+    def add(self, mask: Mask, top: int, left: int) -> None:
+        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        ids = np.where(labels > 0, labels.astype(np.int64) + (self._number - 1), 0)
+        y, x = np.nonzero(labels)
+        rank = labels[y, x] - 1
+        weights = (None, x + left, y + top)
+        self._sums.append(
+            np.stack([np.bincount(rank, each, minlength=count - 1) for each in weights], axis=1)
+        )
+        self._number += count - 1
+        if left == 0:
+            self._above, self._below = self._below, np.zeros_like(self._above)
+        else:
+            self._meet(ids[:, 0], self._left)
+        # the rows above are whole, so a part also meets what lies diagonally in the windows beside the one above
+        width = ids.shape[1]
+        before, after = max(left - 1, 0), min(left + width + 1, len(self._above))
+        row = np.zeros(after - before, np.int64)
+        row[left - before : left - before + width] = ids[0]
+        self._meet(row, self._above[before:after])
+        self._below[left : left + width] = ids[-1]
+        self._left = ids[:, -1]
+
+    def _meet(self, here: NDArray[np.int64], there: NDArray[np.int64]) -> None:
+        padded = np.pad(there, 1)
+        for shift in range(3):
+            other = padded[shift : shift + len(here)]
+            both = (here > 0) & (other > 0)
+            if both.any():
+                self._pairs.append(np.unique(np.stack([here[both], other[both]], axis=1), axis=0))
+
+    def joined(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """[N] areas and [N, 2] centroids of whole parts."""
+        sums, (first, second) = np.concatenate(self._sums), np.concatenate(self._pairs).T
+        graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(len(sums), len(sums)))
+        _, whole = connected_components(graph, directed=False)
+        area, x, y = (np.bincount(whole, weights=column) for column in sums.T)
+        real = area > 0
+        centres = np.stack([x[real], y[real]], axis=1) / area[real, None]
+        return area[real].astype(np.int64), centres
 
 
 def farthest_pair(points_xy: NDArray[np.float64]) -> float:
@@ -93,9 +203,3 @@ def nearest_neighbour_px(points_xy: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.full(len(points_xy), np.nan)
     distances, _ = cKDTree(points_xy).query(points_xy, k=2)
     return np.asarray(distances, dtype=np.float64)[:, 1]
-
-
-def density_per_mm2(count: int, area_px: int, mpp: float) -> float:
-    """Objects per mm² of the area looked at (``area_px`` pixels of ``mpp`` µm); NaN for no area."""
-    area_mm2 = area_px * mpp**2 / 1e6
-    return count / area_mm2 if area_mm2 > 0 else math.nan

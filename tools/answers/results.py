@@ -125,6 +125,11 @@ class Mask(Closed):
     resources: MaskResources
     provenance: Provenance
 
+    @property
+    def name(self) -> str:
+        """What a reader calls it; a canonical label can be looser than what was looked for."""
+        return self.free_form or self.target
+
 
 class NotSegmented(Closed):
     """A target that was named and left alone, and why."""

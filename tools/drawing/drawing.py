@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tissuetalk.models.images import Box
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LONGEST_SIDE_PX = 1024
 RESULT_BYTES = 195_000
@@ -33,7 +37,7 @@ PALETTE = (
 
 
 @dataclass(frozen=True)
-class Layer:
+class DrawnMask:
     """One mask as drawn: [H, W] labels at any scale covering the viewed region, a colour and a legend line."""
 
     labels: NDArray[np.int32]
@@ -56,7 +60,7 @@ def draw(
     pixels: NDArray[np.uint8],
     box: Box,
     *,
-    layers: Sequence[Layer] = (),
+    layers: Sequence[DrawnMask] = (),
     mpp: float | None = None,
     grid: bool = False,
 ) -> Image.Image:
@@ -132,7 +136,7 @@ def _grid(picture: Image.Image, box: Box) -> None:
             brush.text(place, caption, fill=(0, 0, 0), font=font(13))
 
 
-def _with_legend(picture: Image.Image, layers: Sequence[Layer]) -> Image.Image:
+def _with_legend(picture: Image.Image, layers: Sequence[DrawnMask]) -> Image.Image:
     line_px, width = 24, max(picture.width, 320)
     whole = Image.new("RGB", (width, picture.height + line_px * len(layers) + 8), (255, 255, 255))
     whole.paste(picture, (0, 0))
@@ -142,6 +146,46 @@ def _with_legend(picture: Image.Image, layers: Sequence[Layer]) -> Image.Image:
         brush.rectangle((8, y, 28, y + 16), fill=(110, 60, 120), outline=rgb(layer.colour), width=4)
         brush.text((36, y), f"{number + 1}  {layer.caption}", fill=(0, 0, 0), font=font(15))
     return whole
+
+
+def stacked(rows: Sequence[Sequence[Image.Image]], gap_px: int = 0) -> Image.Image:
+    """Pictures side by side in rows, on white."""
+    sizes = [
+        (sum(each.width for each in row) + gap_px * (len(row) - 1), max(each.height for each in row)) for row in rows
+    ]
+    height = sum(high for _, high in sizes) + gap_px * (len(rows) - 1)
+    whole = Image.new("RGB", (max(wide for wide, _ in sizes), height), (255, 255, 255))
+    top = 0
+    for row, (_, high) in zip(rows, sizes, strict=True):
+        left = 0
+        for each in row:
+            whole.paste(each, (left, top))
+            left += each.width + gap_px
+        top += high + gap_px
+    return whole
+
+
+def line_of_text(text: str) -> Image.Image:
+    """A caption as a picture; Pillow's own font has no µ and ²."""
+    plain = text.replace("µ", "u").replace("²", "2")
+    picture = Image.new("RGB", (int(font(15).getlength(plain)) + 16, 22), (255, 255, 255))
+    ImageDraw.Draw(picture).text((8, 2), plain, fill=(0, 0, 0), font=font(15))
+    return picture
+
+
+def new_figure(width: int, height: int) -> tuple[Callable[[], Image.Image], Figure]:
+    """What renders a plot of so many pixels, and the empty plot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second that most answers do not need
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+
+    def picture() -> Image.Image:
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+    return picture, figure
 
 
 def as_png(picture: Image.Image) -> bytes:

@@ -25,10 +25,7 @@ from tissuetalk.models.masks.characteristics import (
     Labels,
     Mask,
     components,
-    instance_count,
-    instance_dispersion,
-    instance_ratio,
-    irregularity,
+    survey_of,
 )
 from tissuetalk.models.metrics.annotations import SCORED_KINDS, Annotation, read_annotations
 from tissuetalk.models.metrics.levels import levels_csv, members
@@ -203,7 +200,7 @@ def _scored(row: Row, target: Annotation, mask: Mask, instances: Labels | None, 
     agreement = mask_scores(mask, target.mask)
     height, width = target.mask.shape
     true_objects = components(target.mask) if target.instances is None else target.instances
-    shape, _ = irregularity(target.mask)
+    shape = survey_of(target.mask)
     row = replace(
         row,
         target_present=bool(target.mask.any()),
@@ -215,10 +212,10 @@ def _scored(row: Row, target: Annotation, mask: Mask, instances: Labels | None, 
         true_px=int(np.count_nonzero(target.mask)),
         everything_dice=dice(np.ones_like(target.mask), target.mask),
         boxes_dice=dice(boxes_as_mask(instance_boxes(true_objects), (height, width)), target.mask),
-        irregularity=shape,
-        instance_ratio=instance_ratio(target.mask),
-        instance_count=instance_count(target.mask),
-        instance_dispersion=instance_dispersion(target.mask),
+        irregularity=shape.irregularity[0],
+        instance_ratio=shape.mean_part_area / target.mask.size,
+        instance_count=len(shape.part_areas),
+        instance_dispersion=shape.dispersion,
         seconds=seconds,
     )
     if target.instances is None:

@@ -4,70 +4,96 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tissuetalk.models.errors import ImageTooLargeError
-from tissuetalk.tools.export.content import Content, Layer, library
+from tissuetalk.models.images import Box
+from tissuetalk.tools.export.about import about
+from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.stored import SegmentedRegion
+from tissuetalk.tools.storage.libraries import library
+
+MOST_ANNOTATIONS = 500_000
+"""COCO is one JSON text that its readers hold in memory, several kilobytes an object once read."""
+STRIP_PX = 512
 
 
-def write(content: Content, out: Path) -> None:
-    """Masks cover the whole image, as COCO wants them. Raises ImageTooLargeError from 2³² pixels on."""
-    coder = library("pycocotools.mask")
-    image = content.result.image
-    require_numbered(image.width, image.height)
-    names = list(dict.fromkeys(layer.name for layer in content.layers))
-    numbers = count(1)
-    annotations = [
-        {"id": next(numbers), "image_id": 1, "category_id": names.index(layer.name) + 1, **annotation}
-        for layer in content.layers
-        for annotation in _annotations(layer, image.height, image.width, coder)
-    ]
-    out.write_text(json.dumps({**document(content, names), "annotations": annotations}), "utf-8")
+def write(masks: SegmentedRegion, out: Path) -> None:
+    """Masks cover the whole image, as COCO wants them.
 
-
-def require_numbered(width: int, height: int) -> None:
-    """Raise ImageTooLargeError for an image whose pixels 32 bits cannot number."""
-    if width * height >= 2**32:
+    Raises ImageTooLargeError from 2³² pixels on, which 32 bits cannot number, and from MOST_ANNOTATIONS objects on.
+    """
+    coder, image = library("pycocotools.mask"), masks.result.image
+    if image.width * image.height >= 2**32:
         raise ImageTooLargeError(
-            f"run lengths cannot number {width} x {height} pixels; export parquet or ome-zarr."
+            f"run lengths cannot number {image.width} x {image.height} pixels; export parquet or ome-zarr."
         )
-
-
-def document(content: Content, names: list[str]) -> dict[str, Any]:
-    """Everything but the annotations."""
-    image = content.result.image
-    return {
-        "info": {"description": "Masks from words", **content.about()},
+    number = sum(layer.count() or 1 for layer in masks.layers)
+    if number > MOST_ANNOTATIONS:
+        raise ImageTooLargeError(
+            f"{number} objects are too many for COCO, whose readers hold all of them; export parquet or geojson."
+        )
+    names = list(dict.fromkeys(layer.name for layer in masks.layers))
+    head = {
+        "info": {"description": "Masks from words", **about(masks)},
         "licenses": [],
-        "images": [{"id": 1, "width": image.width, "height": image.height, "file_name": content.image_name}],
+        "images": [{"id": 1, "width": image.width, "height": image.height, "file_name": masks.image_name}],
         "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
+    }
+    with out.open("w", encoding="utf-8") as file:
+        file.write(f'{json.dumps(head)[:-1]}, "annotations": [')
+        annotation_id = 0
+        for layer in masks.layers:
+            category = {"image_id": 1, "category_id": names.index(layer.name) + 1}
+            for annotation in _annotations(layer, image.height, image.width, coder):
+                annotation_id += 1
+                file.write(("\n" if annotation_id == 1 else ",\n"))
+                file.write(json.dumps({"id": annotation_id, **category, **annotation}))
+        file.write("\n]}")
+
+
+def _annotations(layer: MaskLayer, height: int, width: int, coder: Any) -> Iterator[dict[str, Any]]:
+    if layer.has_objects:
+        for numbers, shapes in layer.outlines():
+            for number, shape in zip(numbers.tolist(), shapes, strict=True):
+                x0, y0, pixels = _drawn(shape, height, width)
+                box = Box.around(pixels, x0, y0)
+                if box is not None:
+                    runs = run_lengths(pixels, x0, y0, height, width)
+                    yield _annotation(layer, number, runs, height, width, coder, box)
+    elif layer.record.found:
+        runs, box = _region_runs(layer, height, width)
+        if box is not None:
+            yield _annotation(layer, 1, runs, height, width, coder, box)
+
+
+def _annotation(
+    layer: MaskLayer, number: int, runs: list[int], height: int, width: int, coder: Any, box: Box
+) -> dict[str, Any]:
+    packed = coder.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return {
+        "segmentation": {"size": [height, width], "counts": packed["counts"].decode("ascii")},
+        "area": sum(runs[1::2]),
+        "bbox": [box.x0, box.y0, box.width, box.height],
+        "iscrowd": 0,
+        "mask_id": layer.record.mask_id,
+        "object": number,
     }
 
 
-def _annotations(layer: Layer, height: int, width: int, coder: Any) -> Iterator[dict[str, Any]]:
-    labels, region = layer.labels, layer.content.region
-    for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        if not place:  # SciPy gives None for a number that no pixel has
-            continue
-        rows, columns = place
-        pixels = labels[place] == number
-        x0, y0 = region.x0 + columns.start, region.y0 + rows.start
-        runs = {"size": [height, width], "counts": run_lengths(pixels, x0, y0, height, width)}
-        packed = coder.frPyObjects(runs, height, width)
-        yield {
-            "segmentation": {"size": [height, width], "counts": packed["counts"].decode("ascii")},
-            "area": int(pixels.sum()),
-            "bbox": [x0, y0, columns.stop - columns.start, rows.stop - rows.start],
-            "iscrowd": 0,
-            "mask_id": layer.record.mask_id,
-            "object": number,
-        }
+def _drawn(shape: shapely.Geometry, height: int, width: int) -> tuple[int, int, NDArray[np.bool_]]:
+    """(x0, y0, pixels whose middle lies in the outline)."""
+    left, top, right, bottom = shapely.bounds(shape).tolist()
+    x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
+    x1, y1 = min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom)))
+    y, x = np.mgrid[y0:y1, x0:x1] + 0.5
+    shapely.prepare(shape)
+    return x0, y0, shapely.contains_xy(shape, x, y)
 
 
 def run_lengths(pixels: NDArray[np.bool_], x0: int, y0: int, height: int, width: int) -> list[int]:
@@ -81,3 +107,20 @@ def run_lengths(pixels: NDArray[np.bool_], x0: int, y0: int, height: int, width:
     begins, ends = begins[np.r_[True, ~goes_on]], ends[np.r_[~goes_on, True]]
     edges = np.column_stack([begins, ends]).ravel()
     return [int(length) for length in np.diff(np.r_[0, edges, height * width])]
+
+
+def _region_runs(layer: MaskLayer, height: int, width: int) -> tuple[list[int], Box | None]:
+    """Run lengths of a region, made from strips of columns, and its bounding box."""
+    edges: list[NDArray[np.int64]] = []
+    last, box = False, None
+    for left in range(0, width, STRIP_PX):
+        wide = min(STRIP_PX, width - left)
+        strip = layer.labels.sample(Box(left, 0, left + wide, height), wide, height) > 0
+        column_wise = np.concatenate([[last], strip.T.ravel()])
+        edges.append(np.flatnonzero(column_wise[1:] != column_wise[:-1]) + left * height)
+        last = bool(column_wise[-1])
+        here = Box.around(strip, left)
+        if here is not None:
+            old = box or here
+            box = Box(old.x0, min(old.y0, here.y0), here.x1, max(old.y1, here.y1))
+    return np.diff(np.concatenate([[0], *edges, [height * width]])).tolist(), box

@@ -9,7 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tissuetalk.tools.export.content import Content, Layer, library
+import numpy as np
+
+from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.stored import SegmentedRegion
+from tissuetalk.tools.storage.libraries import library
 
 NOMINAL_MPP = 1.0
 """Stands in for an unknown scale, because the standard has no slide without one; the export says so."""
@@ -19,15 +24,15 @@ LONGEST_TEXT = 64
 _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
-def slide_of(content: Content) -> Any:
+def slide_of(masks: SegmentedRegion) -> Any:
     """Attributes of the VL Whole Slide Microscopy Image the masks lie on, without pixels.
 
     For a DICOM slide its own; otherwise made up from the content's hash: the same image always has the same UIDs.
     No patient is named, and nothing is said about specimen, stain or scanner, which nobody has told us.
     """
-    with content.open_image() as source:
+    with masks.open_image() as source:
         own = None if source.path is None else own_header(source.path, source.width, source.height)
-        return _described(content, source.sha256) if own is None else own
+        return _described(masks, source.sha256) if own is None else own
 
 
 def own_header(path: Path, width: int, height: int) -> Any | None:
@@ -52,10 +57,10 @@ def _series(pydicom: Any, path: Path, opened: Any) -> Iterator[Any]:
                 yield header
 
 
-def _described(content: Content, sha256: str) -> Any:
+def _described(masks: SegmentedRegion, sha256: str) -> Any:
     """A header that says no more than is known."""
     hd, dataset = library("highdicom"), library("pydicom.dataset")
-    image = content.result.image
+    image = masks.result.image
     header = dataset.Dataset()
     header.SOPClassUID = _SLIDE
     for name in ("Study", "Series", "SOP"):
@@ -82,7 +87,7 @@ def _described(content: Content, sha256: str) -> Any:
     origin = dataset.Dataset()
     origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0.0
     header.TotalPixelMatrixOriginSequence = [origin]
-    spacing_mm = (content.mpp or NOMINAL_MPP) / 1000.0
+    spacing_mm = (masks.mpp or NOMINAL_MPP) / 1000.0
     shared = dataset.Dataset()
     shared.PixelMeasuresSequence = hd.PixelMeasuresSequence(
         pixel_spacing=(spacing_mm, spacing_mm), slice_thickness=spacing_mm
@@ -97,10 +102,10 @@ def _uid(sha256: str, name: str) -> str:
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'tissuetalk/{sha256}/{name}').int}"
 
 
-def maker(content: Content) -> dict[str, Any]:
+def maker(masks: SegmentedRegion) -> dict[str, Any]:
     """Arguments both kinds of object take: new UIDs, who made it, and what a reader must know first."""
     hd = library("highdicom")
-    scale = "" if content.mpp is not None else "; scale unknown, spacing is nominal"
+    scale = "" if masks.mpp is not None else "; scale unknown, spacing is nominal"
     return {
         "series_instance_uid": hd.UID(),
         "sop_instance_uid": hd.UID(),
@@ -115,19 +120,7 @@ def maker(content: Content) -> dict[str, Any]:
     }
 
 
-def algorithm(layer: Layer) -> Any:
-    """Which model made the mask, with its weights."""
-    hd, codes = library("highdicom"), library("pydicom.sr.codedict").codes
-    origin = layer.record.provenance
-    return hd.AlgorithmIdentificationSequence(
-        name=origin.model[:LONGEST_TEXT],
-        family=codes.cid7162.ArtificialIntelligence,
-        version=origin.version,
-        parameters={"weights_sha256": origin.weights_sha256, "prompt": origin.prompt},
-    )
-
-
-def property_codes(layer: Layer) -> tuple[Any, Any]:
+def property_codes(layer: MaskLayer) -> tuple[Any, Any]:
     """(category, type): SNOMED for nuclei and cells; other things by our own code, never by a guessed diagnosis."""
     codes = library("pydicom.sr.codedict").codes
     concept = library("highdicom.sr.coding").CodedConcept
@@ -140,13 +133,37 @@ def property_codes(layer: Layer) -> tuple[Any, Any]:
     return codes.cid7150.Tissue, own
 
 
-def is_guided(layer: Layer) -> bool:
-    """Whether a person pointed at what to segment."""
-    return bool(layer.record.provenance.points or layer.record.provenance.boxes)
+def description(layer: MaskLayer, kinds: Any) -> dict[str, Any]:
+    """Arguments a segment and a group of annotations share. kinds: the enumeration of how either was made."""
+    hd, codes = library("highdicom"), library("pydicom.sr.codedict").codes
+    origin = layer.record.provenance
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=origin.model[:LONGEST_TEXT],
+        family=codes.cid7162.ArtificialIntelligence,
+        version=origin.version,
+        parameters={"weights_sha256": origin.weights_sha256, "prompt": origin.prompt},
+    )
+    pointed = origin.points or origin.boxes
+    return {
+        "algorithm_type": kinds.SEMIAUTOMATIC if pointed else kinds.AUTOMATIC,
+        "algorithm_identification": algorithm,
+        "display_color": library("highdicom.color").CIELabColor.from_rgb(*drawing.rgb(layer.record.colour)),
+    }
 
 
-def colour_of(layer: Layer) -> Any:
-    """The overlay's colour, in the colour space of DICOM."""
-    colour = layer.record.colour
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return library("highdicom.color").CIELabColor.from_rgb(red, green, blue)
+def at_mm(slide: Any, x: float, y: float) -> tuple[float, ...]:
+    """Where the middle of a full-resolution pixel lies on the slide, in millimetres."""
+    (origin,) = slide.TotalPixelMatrixOriginSequence
+    start = (float(origin.XOffsetInSlideCoordinateSystem), float(origin.YOffsetInSlideCoordinateSystem), 0.0)
+    across, down = (
+        np.array([float(value) for value in slide.ImageOrientationSlide[at : at + 3]]) for at in (0, 3)
+    )
+    between_rows, between_columns = spacing_mm(slide)
+    place = np.array(start) + across * x * between_columns + down * y * between_rows
+    return tuple(float(value) for value in place)
+
+
+def spacing_mm(slide: Any) -> list[float]:
+    """Between rows and between columns of full-resolution pixels."""
+    (measures,) = slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    return [float(value) for value in measures.PixelSpacing]

@@ -1,4 +1,4 @@
-"""DICOM Segmentation: one binary segment per target, tiled, where the region lies on the slide."""
+"""DICOM Segmentation: one binary segment per target, in tiles where the region lies on the slide."""
 
 from __future__ import annotations
 
@@ -9,88 +9,114 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
 from tissuetalk.tools.export import dicom
-from tissuetalk.tools.export.content import Content, Layer, library
+from tissuetalk.tools.export.about import about
+from tissuetalk.tools.masks.labels import LabelLevel
+from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.stored import SegmentedRegion
+from tissuetalk.tools.storage.libraries import library
+
+MOST_TILE_PX = 2**28
+"""Pixels of all tiles that are not empty, times targets: highdicom holds them while it writes."""
+BLOCK_TILES = 8
+
+Tiles = dict[tuple[int, int], NDArray[np.uint8]]
+"""[side, side, targets] by column and row of the first pixel."""
 
 
-def write(content: Content, out: Path) -> None:
+def write(masks: SegmentedRegion, out: Path) -> None:
     """Segments may overlap. A segment is a mask without object numbers: those are in dicom-ann.
 
-    A target that was not found is an empty segment. Raises InvalidArgumentError for a result without masks.
+    Tiles without anything are left out; a target that was not found is an empty segment. Raises InvalidArgumentError for
+    a result without masks, ImageTooLargeError when too many tiles are not empty.
     """
     hd = library("highdicom")
-    if not content.layers:
+    if not masks.layers:
         raise InvalidArgumentError(
             "this result has no masks, and a DICOM segmentation needs one; segment again."
         )
-    masks = np.stack([_matrix(layer) for layer in content.layers], axis=-1)[np.newaxis]
-    slide = dicom.slide_of(content)
+    grid = min((layer.labels.finest for layer in masks.layers), key=lambda level: level.step_x)
+    tiles = _tiles(masks.layers, grid)
+    places = sorted(tiles, key=lambda place: place[::-1])
+    pixels = np.stack([tiles[place] for place in places])
+    slide = dicom.slide_of(masks)
+    spacing_mm = [value * grid.step_x for value in dicom.spacing_mm(slide)]
+    (measures,) = slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
     segmentation = hd.seg.Segmentation(
         source_images=[slide],
-        pixel_array=masks,
+        pixel_array=pixels,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[segment(number, layer) for number, layer in enumerate(content.layers, start=1)],
-        tile_pixel_array=True,
-        tile_size=(dicom.TILE_PX, dicom.TILE_PX),
-        plane_positions=[_place(content, slide)],
-        omit_empty_frames=bool(masks.any()),
+        segment_descriptions=[_segment(number, layer) for number, layer in enumerate(masks.layers, start=1)],
+        pixel_measures=hd.PixelMeasuresSequence(
+            pixel_spacing=spacing_mm, slice_thickness=float(measures.get("SliceThickness", spacing_mm[0]))
+        ),
+        plane_orientation=hd.PlaneOrientationSequence(
+            coordinate_system=hd.CoordinateSystemNames.SLIDE,
+            image_orientation=[float(value) for value in slide.ImageOrientationSlide],
+        ),
+        plane_positions=[_position(slide, grid, column, row) for column, row in places],
+        omit_empty_frames=bool(pixels.any()),
         content_label="TISSUETALK",
-        **dicom.maker(content),
+        **dicom.maker(masks),
     )
-    segmentation.ImageComments = json.dumps(content.about())
+    # highdicom counts whole tiles; those at the edge reach beyond the matrix, as the standard has it
+    segmentation.TotalPixelMatrixColumns, segmentation.TotalPixelMatrixRows = grid.size
+    segmentation.ImageComments = json.dumps(about(masks))
     segmentation.save_as(out)
 
 
-def _matrix(layer: Layer) -> NDArray[np.bool_]:
-    """The mask of the region; one that begins at the slide's first pixel is widened to the slide.
+def _tiles(layers: list[MaskLayer], grid: LabelLevel) -> Tiles:
+    """Tiles that hold something, and the first and the last, which say how large the pixel matrix is."""
+    side, (width, height) = dicom.TILE_PX, grid.size
+    found: Tiles = {}
+    corners = {(0, 0), ((width - 1) // side * side, (height - 1) // side * side)}
+    for top in range(0, height, side * BLOCK_TILES):
+        for left in range(0, width, side * BLOCK_TILES):
+            size = (
+                min(side * BLOCK_TILES, -(-(width - left) // side) * side),
+                min(side * BLOCK_TILES, -(-(height - top) // side) * side),
+            )
+            at = (grid.x0 + left * grid.step_x, grid.y0 + top * grid.step_y)
+            steps = (grid.step_x, grid.step_y)
+            block = np.stack([layer.labels.resampled(at, steps, size) > 0 for layer in layers], axis=-1)
+            for y in range(0, size[1], side):
+                for x in range(0, size[0], side):
+                    tile = block[y : y + side, x : x + side]
+                    if tile.any() or (left + x, top + y) in corners:
+                        found[left + x, top + y] = tile.astype(np.uint8)
+            if len(found) * side**2 * len(layers) > MOST_TILE_PX:
+                raise ImageTooLargeError(
+                    "these masks cover more of the slide than a DICOM segmentation can be made of here; "
+                    "export ome-zarr, or dicom-ann for the objects."
+                )
+    return found
 
-    highdicom takes a pixel matrix with the slide's own origin for the slide's, and wants all of it.
-    """
-    region, image = layer.content.region, layer.content.result.image
-    if (region.x0, region.y0) != (0, 0):
-        return layer.mask
-    return np.pad(layer.mask, ((0, image.height - region.y1), (0, image.width - region.x1)))
 
-
-def segment(number: int, layer: Layer) -> Any:
+def _segment(number: int, layer: MaskLayer) -> Any:
     """What a segment shows and which model made it."""
     hd = library("highdicom")
     category, kind = dicom.property_codes(layer)
-    types = hd.seg.SegmentAlgorithmTypeValues
-    description = hd.seg.SegmentDescription(
+    segment = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=layer.name[: dicom.LONGEST_TEXT],
         segmented_property_category=category,
         segmented_property_type=kind,
-        algorithm_type=types.SEMIAUTOMATIC if dicom.is_guided(layer) else types.AUTOMATIC,
-        algorithm_identification=dicom.algorithm(layer),
         tracking_id=layer.record.mask_id,
         tracking_uid=hd.UID(),
-        display_color=dicom.colour_of(layer),
+        **dicom.description(layer, hd.seg.SegmentAlgorithmTypeValues),
     )
-    description.SegmentDescription = layer.record.verdict
-    return description
+    segment.SegmentDescription = layer.record.verdict
+    return segment
 
 
-def _place(content: Content, slide: Any) -> Any:
-    """Where the first pixel of the region lies on the slide; it begins a pixel matrix of its own."""
+def _position(slide: Any, grid: LabelLevel, column: int, row: int) -> Any:
+    """Where a tile's first pixel lies on the slide, in millimetres and in the pixel matrix."""
     hd = library("highdicom")
+    middle_x = grid.x0 + (column + 0.5) * grid.step_x - 0.5
+    middle_y = grid.y0 + (row + 0.5) * grid.step_y - 0.5
     return hd.PlanePositionSequence(
         coordinate_system=hd.CoordinateSystemNames.SLIDE,
-        image_position=at_mm(slide, content.region.x0, content.region.y0),
-        pixel_matrix_position=(1, 1),
+        image_position=dicom.at_mm(slide, middle_x, middle_y),
+        pixel_matrix_position=(column + 1, row + 1),
     )
-
-
-def at_mm(slide: Any, x: float, y: float) -> tuple[float, ...]:
-    """Where the middle of a full-resolution pixel lies on the slide, in millimetres."""
-    (origin,) = slide.TotalPixelMatrixOriginSequence
-    (measures,) = slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
-    start = (float(origin.XOffsetInSlideCoordinateSystem), float(origin.YOffsetInSlideCoordinateSystem), 0.0)
-    across, down = (
-        np.array([float(value) for value in slide.ImageOrientationSlide[at : at + 3]]) for at in (0, 3)
-    )
-    between_rows, between_columns = (float(value) for value in measures.PixelSpacing)
-    place = np.array(start) + across * x * between_columns + down * y * between_rows
-    return tuple(float(value) for value in place)

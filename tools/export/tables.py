@@ -1,24 +1,96 @@
-"""CSV: the tables of all masks under one header, with the mask in front of every row."""
+"""CSV and Parquet: one row per object, a batch at a time; a region is one row, or one per part."""
 
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
+from typing import Any
 
 from tissuetalk.models.masks.object_table import column_names
-from tissuetalk.tools.export.content import Content
+from tissuetalk.tools.export.about import about
+from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.stored import SegmentedRegion
+from tissuetalk.tools.storage.libraries import library
+
+NUMBERS = frozenset(column_names(1.0))
+"""What an object table can hold; the outline is no number."""
+_WHOLE = ("id", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
 
 
-def write(content: Content, out: Path) -> None:
-    """Columns as ``RULES`` of the object table says; ``_um`` columns only where the scale is known."""
+def columns(masks: SegmentedRegion) -> list[str]:
+    """Names of the numbers every object here has, whether or not there is one."""
+    with_objects = [layer for layer in masks.layers if layer.has_objects]
+    return [name for name in column_names(masks.mpp) if all(name in layer.columns for layer in with_objects)]
+
+
+def write_csv_file(masks: SegmentedRegion, out: Path) -> None:
+    """All masks under one header, the mask in front of every row; ``_um`` columns only where the scale is known."""
+    names = columns(masks)
     with out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["mask_id", "name", *columns(content)])
-        for layer in content.layers:
-            _, *rows = csv.reader(layer.table().splitlines())
-            writer.writerows([layer.record.mask_id, layer.name, *row] for row in rows)
+        writer.writerow(["mask_id", "name", *names])
+        for layer in masks.layers:
+            known = [name for name in names if name in layer.columns]
+            for batch in layer.rows(known):
+                empty = [""] * len(batch["id"])
+                numbers = [batch[name].tolist() if name in batch else empty for name in names]
+                writer.writerows([layer.record.mask_id, layer.name, *row] for row in zip(*numbers, strict=True))
 
 
-def columns(content: Content) -> list[str]:
-    """Names of the numbers every object has, whether or not there is one."""
-    return column_names(content.mpp)
+def write_parquet(masks: SegmentedRegion, out: Path) -> None:
+    """Outlines are WKB in full-resolution pixels, described as GeoParquet 1.1 does; no mask, no rows."""
+    arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+    schema = _schema(arrow, masks)
+    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+        for layer in masks.layers:
+            constants = _constants(masks, layer)
+            for batch in layer.rows([name for name in schema.names if name in layer.columns]):
+                count = len(batch["id"])
+                arrays = [
+                    arrow.array(batch[field.name], field.type)
+                    if field.name in batch
+                    else arrow.array([constants.get(field.name)] * count, field.type)
+                    for field in schema
+                ]
+                writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
+
+
+def _schema(arrow: Any, masks: SegmentedRegion) -> Any:
+    words = ["result_id", "image_id", "mask_id", "name", "label", "target", "object_type"]
+    provenance = ["prompt", "words", "model", "weights_sha256", "mpp_source", "version"]
+    fields = [(word, arrow.string()) for word in words]
+    fields += [("geometry", arrow.binary())]
+    for name in columns(masks):
+        kind = arrow.int64() if name in _WHOLE else arrow.float64()
+        fields.append((name, arrow.bool_() if name == "touches_border" else kind))
+    fields += [(word, arrow.string()) for word in provenance]
+    fields += [("mpp", arrow.float64()), ("model_mpp", arrow.float64())]
+    if any("block" in layer.columns for layer in masks.layers):
+        fields.append(("block", arrow.string()))
+    geometry = {"encoding": "WKB", "geometry_types": ["Polygon", "MultiPolygon"], "crs": None}
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    told = {"geo": json.dumps(geo), "tissuetalk": json.dumps(about(masks), ensure_ascii=False)}
+    return arrow.schema(fields, metadata=told)
+
+
+def _constants(masks: SegmentedRegion, layer: MaskLayer) -> dict[str, Any]:
+    """What every row of one mask has in common."""
+    record, origin = layer.record, layer.record.provenance
+    return {
+        "result_id": masks.result.result_id,
+        "image_id": masks.result.image.image_id,
+        "mask_id": record.mask_id,
+        "name": layer.name,
+        "label": record.label,
+        "target": record.target,
+        "object_type": "object" if layer.has_objects else "region",
+        "prompt": origin.prompt,
+        "words": origin.words,
+        "model": origin.model,
+        "weights_sha256": origin.weights_sha256,
+        "mpp_source": origin.mpp_source,
+        "version": origin.version,
+        "mpp": masks.mpp,
+        "model_mpp": origin.model_mpp,
+    }

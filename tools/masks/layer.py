@@ -1,150 +1,349 @@
-"""What measures need of a result, whether it is one picture in memory or a slide on disk."""
+"""One mask of a result, whatever holds it: pixels in windows, objects as rows, outlines.
+
+Measures, exports and pictures are written over ``MaskLayer`` alone. Two forms exist: ``PictureLayer`` holds everything in
+memory, ``SlideLayer`` reads from disk and never holds more than a batch of rows or a window of labels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import csv
+import io
+import math
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.images import Box
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.masks.characteristics import MIN_INSTANCE_PX, MaskSurvey, survey
+from tissuetalk.models.masks.object_table import column_names, object_table
+from tissuetalk.models.masks.outlines import polygons
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.results import Mask
-from tissuetalk.tools.measure.values import name_of
+from tissuetalk.tools.masks.labels import (
+    WINDOW_PX,
+    LabelPyramid,
+    Points,
+    create_pyramid,
+    missing,
+    write_levels,
+)
+from tissuetalk.tools.storage.libraries import library
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
-Points = NDArray[np.float64]
-"""[N, 2] rows of x, y in full-resolution pixels of the source, where pixel (0, 0) covers 0..1: the edge counts."""
+ROWS_PER_BATCH = 20_000
+MOST_TRACED_PX = 16_000_000
+"""Largest picture of a region whose outline is traced; a larger one is traced at a coarser level of its pyramid."""
+MOST_MEASURED_PX = 16_000_000
+"""Largest region of a slide that is measured as one object; of a larger one only the area is known."""
+DECIMALS = 2
+"""Of a coordinate in full-resolution pixels."""
+HALO_PX = 1_000.0
+"""How far around a batch neighbours are looked for at first; doubled for those that could have a nearer one."""
 
-
-@dataclass(frozen=True)
-class Raster:
-    """A yes-or-no picture of a part of the image.
-
-    values: [h, w] bool. x0, y0: its corner and step_x, step_y: the size of one of its pixels, in full-resolution px.
-    """
-
-    values: NDArray[np.bool_]
-    x0: float
-    y0: float
-    step_x: float
-    step_y: float
-
-    @classmethod
-    def over(cls, values: NDArray[np.bool_], box: Box) -> Raster:
-        """A picture that covers ``box`` exactly."""
-        height, width = values.shape
-        return cls(values, box.x0, box.y0, box.width / width, box.height / height)
-
-    @property
-    def area_px(self) -> float:
-        """Full-resolution pixels that are marked."""
-        return float(np.count_nonzero(self.values)) * self.step_x * self.step_y
-
-    def at(self, points: Points) -> NDArray[np.bool_]:
-        """Whether each point is marked; outside the picture nothing is."""
-        height, width = self.values.shape
-        column = np.floor((points[:, 0] - self.x0) / self.step_x).astype(np.int64)
-        row = np.floor((points[:, 1] - self.y0) / self.step_y).astype(np.int64)
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        found = np.zeros(len(points), bool)
-        found[inside] = self.values[row[inside], column[inside]]
-        return found
+OpenImage = Callable[[], ImageSource]
+"""Opens the image a result was made from, checked to be unchanged; called only by what needs pixels."""
+Rows = dict[str, NDArray[Any]]
+"""Columns of equal length: those of ``RULES`` of the object table, the same in µm, and ``geometry``, the outline as WKB.
+Of a slide also ``block``, where in the run an object was found."""
+Window = tuple[float, float, float, float]
+"""Half-open x0, y0, x1, y1 in full-resolution pixels."""
 
 
-class Layer(Protocol):
-    """One mask of a result."""
+class MaskLayer(ABC):
+    """One mask of a result. mpp: µm per full-resolution pixel, None when nobody knows it."""
+
+    def __init__(self, folder: ResultFolder, record: Mask, open_image: OpenImage) -> None:
+        self.folder, self.record, self.open_image = folder, record, open_image
+        origin = record.provenance
+        self.region = Box.from_sequence(origin.region)
+        self.mpp = origin.mpp if origin.mpp_source in ("file", "given") else None
+        self.name = record.name
+        self.has_objects = record.resources.instances is not None
 
     @property
-    def record(self) -> Mask: ...
+    def region_px(self) -> int:
+        """Pixels of the segmented region."""
+        return self.region.width * self.region.height
 
     @property
-    def has_objects(self) -> bool: ...
+    @abstractmethod
+    def labels(self) -> LabelPyramid:
+        """Raises UnknownMaskError where its file is missing."""
 
+    @property
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """What ``rows`` can give, in the order of the object table."""
+
+    @abstractmethod
     def count(self) -> int:
         """Number of objects; 0 for a region."""
-        ...
 
-    def points(self, within: tuple[float, float, float, float] | None = None) -> Iterator[Points]:
-        """Centroids in batches; only those in the half-open [x0, y0, x1, y1), if given."""
-        ...
+    @abstractmethod
+    def rows(self, columns: Sequence[str], within: Window | None = None) -> Iterator[Rows]:
+        """One row per object in batches, only of those whose centroid lies within; a region is one row, or one per part."""
 
-    def numbers(self, column: str) -> Iterator[NDArray[np.float64]]:
-        """One column of the object table in batches, in the order of ``points``."""
-        ...
+    @abstractmethod
+    def save_labels(self, path: Path) -> None:
+        """Write the label pyramid as an OME-Zarr."""
 
-    def rasters(self) -> Iterator[Raster]:
-        """The mask at its finest, in pieces that do not overlap; pieces with nothing in them may be missing."""
-        ...
+    @cached_property
+    def survey(self) -> MaskSurvey:
+        """Boundary and parts of the mask, in its finest pixels."""
+        least_px = MIN_INSTANCE_PX / (self.labels.finest.step_x * self.labels.finest.step_y)
+        shape = self.labels.finest.array.shape
+        return survey(self.labels.marked, shape, side=WINDOW_PX, min_px=least_px)
 
-    def overview(self, most_px: int) -> Raster:
-        """All of the mask in at most so many pixels."""
-        ...
+    def points(self, within: Window | None = None) -> Iterator[Points]:
+        """Centroids in batches."""
+        for batch in self.rows(["centroid_x", "centroid_y"], within):
+            yield _centres(batch)
+
+    def numbers(self, column: str) -> NDArray[np.float64]:
+        """[N]: one column of all objects."""
+        return np.concatenate([np.zeros(0), *(batch[column].astype(np.float64) for batch in self.rows([column]))])
+
+    def outlines(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """(numbers, shapely geometries) in batches, in full-resolution pixels; of a region its connected parts."""
+        if not self.has_objects:
+            yield from self._parts()
+            return
+        for batch in self.rows(["id", "geometry"]):
+            yield batch["id"].astype(np.int64), shapely.from_wkb(batch["geometry"])
+
+    def _parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        raster = self.labels.overview(MOST_TRACED_PX)
+        parts, _ = ndimage.label(raster.values, np.ones((3, 3)))
+        found = list(polygons(np.asarray(parts, np.int32), (0, 0)))
+        if found:
+            corner, step = (raster.x0, raster.y0), (raster.step_x, raster.step_y)
+            shapes = shapely.transform(np.array([shape for _, shape in found]), lambda at: at * step + corner)
+            yield np.array([number for number, _ in found], np.int64), rounded(shapes)
+
+    def _as_one(self, *, with_pixels: bool) -> Rows:
+        """The object table of labels that fit in memory; a region counts as one object with number 1."""
+        labels = self.labels.sample(self.region, self.region.width, self.region.height)
+        labels = labels if self.has_objects else (labels > 0).astype(np.int32)
+        if not with_pixels:
+            return object_table(labels, self.region, mpp=self.mpp)
+        origin = self.record.provenance
+        with self.open_image() as source:
+            step = origin.model_mpp / origin.mpp
+            return object_table(labels, self.region, mpp=self.mpp, source=source, step=step)
+
+    def nearest_px(self, asked: Points) -> NDArray[np.float64]:
+        """[N]: distance from each of the centroids ``asked`` to the nearest other one, NaN where there is none; exact."""
+        distances, open_, halo = np.full(len(asked), np.nan), np.arange(len(asked)), HALO_PX
+        (x0, y0), (x1, y1) = asked.min(axis=0), asked.max(axis=0)
+        region = self.region
+        while open_.size:
+            window = (x0 - halo, y0 - halo, x1 + halo, y1 + halo)
+            everything = window[0] <= region.x0 and window[1] <= region.y0
+            everything = everything and window[2] > region.x1 and window[3] > region.y1
+            near = np.concatenate(list(self.points(window)))
+            if len(near) > 1:
+                distances[open_] = np.asarray(cKDTree(near).query(asked[open_], k=2)[0])[:, 1]
+            # whatever lies beyond the window is at least so far away
+            from_edge = np.minimum(asked[open_] - window[:2], window[2:] - asked[open_]).min(axis=1)
+            certain = distances[open_] <= from_edge
+            open_ = open_[:0] if everything else open_[~certain]
+            halo *= 2
+        return distances
 
 
-class Place(Protocol):
-    """The part of an image that was segmented, with its masks."""
+class PictureLayer(MaskLayer):
+    """A mask whose labels are a picture, held in memory when first asked for."""
+
+    @cached_property
+    def labels(self) -> LabelPyramid:
+        found = self.folder.instances(self.record.mask_id) if self.has_objects else None
+        if found is None:
+            found = self.folder.mask(self.record.mask_id).astype(np.int32)
+        return LabelPyramid.in_memory(found, self.region)
 
     @property
-    def region(self) -> Box: ...
+    def columns(self) -> list[str]:
+        return [*column_names(self.mpp), "geometry"]
+
+    def count(self) -> int:
+        return int(np.count_nonzero(np.bincount(self.labels.finest.array.ravel())[1:])) if self.has_objects else 0
+
+    def rows(self, columns: Sequence[str], within: Window | None = None) -> Iterator[Rows]:
+        table = self._geometry if set(columns) <= {*self._geometry, "geometry"} else self._table
+        keep = slice(None) if within is None else _lie_in(_centres(table), within)
+        chosen = {name: self._outlines if name == "geometry" else table[name] for name in columns}
+        yield {name: column[keep] for name, column in chosen.items()}
+
+    def save_labels(self, path: Path) -> None:
+        finest = self.labels.finest
+        kind = str(np.min_scalar_type(int(finest.array.max(initial=1))))
+        group = library("zarr").open_group(str(path), mode="w")
+        corner = (finest.x0, finest.y0)
+        arrays = create_pyramid(group, finest.size, corner_xy=corner, step=1.0, mpp=self.mpp, dtype=kind)
+        write_levels(arrays, finest.array.astype(kind))
+
+    @cached_property
+    def _geometry(self) -> Rows:
+        return self._as_one(with_pixels=False)
+
+    @cached_property
+    def _outlines(self) -> NDArray[Any]:
+        labels = self.labels.finest.array if self.has_objects else (self.labels.finest.array > 0).astype(np.int32)
+        shapes = [shape for _, shape in polygons(labels, (self.region.x0, self.region.y0))]
+        return np.asarray(shapely.to_wkb(np.array(shapes, object)), object)
+
+    @cached_property
+    def _table(self) -> Rows:
+        """With the columns that need pixels; kept beside the result, so that the image is read once."""
+        path = self.folder.path / self.record.resources.table
+        if path.is_file():
+            header, *lines = csv.reader(path.read_text("utf-8").splitlines())
+            return {name: _parsed([line[at] for line in lines]) for at, name in enumerate(header)}
+        table = self._as_one(with_pixels=True)
+        buffer = io.StringIO()
+        write_csv(csv.writer(buffer, lineterminator="\n"), table, header=True)
+        write_whole(path, buffer.getvalue())
+        return table
+
+
+class SlideLayer(MaskLayer):
+    """A mask on disk: ``slide/labels/<mask_id>.ome.zarr`` and, where it has objects, ``slide/objects/<mask_id>.parquet``."""
+
+    @cached_property
+    def labels(self) -> LabelPyramid:
+        return LabelPyramid.stored(self._label_path, self.mpp)
 
     @property
-    def mpp(self) -> float | None:
-        """µm per full-resolution pixel; None when nobody knows it."""
-        ...
+    def _label_path(self) -> Path:
+        return self.folder.path / "slide" / "labels" / f"{self.record.mask_id}.ome.zarr"
 
-    @property
-    def layers(self) -> Sequence[Layer]: ...
+    def save_labels(self, path: Path) -> None:
+        try:
+            shutil.copytree(self._label_path, path)
+        except FileNotFoundError as error:
+            raise missing(self.record.mask_id) from error
 
-    @property
-    def tissue(self) -> Raster:
-        """Where there is more than glass."""
-        ...
+    @cached_property
+    def _file(self) -> Any | None:
+        """Footer of the object file; None for a region without one."""
+        path = self.folder.path / "slide" / "objects" / f"{self.record.mask_id}.parquet"
+        if path.is_file():
+            return library("pyarrow.parquet").ParquetFile(path, memory_map=False)
+        if self.has_objects:
+            raise missing(self.record.mask_id)
+        return None
 
-    @property
-    def tissue_rule(self) -> str:
-        """How tissue was told from glass."""
-        ...
+    @cached_property
+    def columns(self) -> list[str]:
+        if self._file is None:
+            if self.region_px <= MOST_MEASURED_PX:
+                return [*column_names(self.mpp), "geometry"]
+            return ["id", "area_px", *(["area_um2"] if self.mpp else []), "geometry"]
+        names = {"id", *self._file.schema_arrow.names, "nearest_neighbour_px", "nearest_neighbour_um"}
+        return [name for name in (*column_names(self.mpp), "geometry", "block") if name in names]
 
-    def background(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
-        """[height, width, 3] pixels to draw on."""
-        ...
+    def count(self) -> int:
+        return int(self._file.metadata.num_rows) if self.has_objects and self._file is not None else 0
+
+    def rows(self, columns: Sequence[str], within: Window | None = None) -> Iterator[Rows]:
+        if self._file is None:
+            if self.record.found:
+                yield self._whole(columns)
+            return
+        near = [name for name in columns if name.startswith("nearest_neighbour")]
+        more = {"centroid_x", "centroid_y"} if near or within is not None else set()
+        names = {"object_id" if name == "id" else name for name in {*columns, *more} - set(near)}
+        for batch in self._batches(sorted(names), within):
+            found = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in names}
+            found["id"] = found.pop("object_id", np.zeros(0))
+            if near:
+                nearest = self.nearest_px(_centres(found))
+                found |= {"nearest_neighbour_px": nearest, "nearest_neighbour_um": nearest * (self.mpp or 1)}
+            keep = slice(None) if within is None else _lie_in(_centres(found), within)
+            yield {name: found[name][keep] for name in columns}
+
+    def _batches(self, names: list[str], within: Window | None) -> Iterator[Any]:
+        """Arrow record batches in the order of the file; groups of rows that lie elsewhere are not read."""
+        assert self._file is not None
+        if within is None:
+            groups = list(range(self._file.metadata.num_row_groups))
+        else:
+            low, high = self._group_edges
+            there = (high >= np.array(within[:2]) - 0.5) & (low < np.array(within[2:]) - 0.5)
+            groups = np.flatnonzero(there.all(axis=1)).tolist()
+        if groups:
+            yield from self._file.iter_batches(ROWS_PER_BATCH, groups, names, use_threads=False)
+
+    @cached_property
+    def _group_edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lowest and highest centroid, [groups, 2] x and y, of every group of rows."""
+        assert self._file is not None
+        footer, names = self._file.metadata, self._file.schema_arrow.names
+        at = [names.index("centroid_x"), names.index("centroid_y")]
+        edges = np.empty((2, footer.num_row_groups, 2))
+        for group in range(footer.num_row_groups):
+            for axis, column in enumerate(at):
+                known = footer.row_group(group).column(column).statistics
+                has = known is not None and known.has_min_max
+                edges[:, group, axis] = (known.min, known.max) if has else (-math.inf, math.inf)
+        return edges[0], edges[1]
+
+    def _whole(self, columns: Sequence[str]) -> Rows:
+        """The one row of a region without an object file."""
+        shapes = np.concatenate([parts for _, parts in self._parts()])
+        whole: Rows = {
+            "id": np.array([1]),
+            "area_px": np.array([self.record.area_px]),
+            "area_um2": np.array([self.record.area_um2]),
+            "geometry": np.array([shapely.to_wkb(shapely.multipolygons(shapely.get_parts(shapes)))], object),
+        }
+        if not set(columns) <= set(whole):
+            whole = self._as_one(with_pixels=True) | {"geometry": whole["geometry"]}
+        return {name: whole[name] for name in columns}
+
+    def outlines(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        if self._file is None:
+            yield from self._parts()
+            return
+        for batch in self.rows(["id", "geometry"]):
+            yield batch["id"].astype(np.int64), rounded(shapely.from_wkb(batch["geometry"]))
 
 
-def needs_scale(place: Place, metric: str) -> float:
-    """µm per pixel. Raises InvalidArgumentError for a metric that makes no sense in pixels."""
-    if place.mpp is None:
-        raise InvalidArgumentError(
-            f"{metric} needs µm per pixel, and neither the file nor the caller said it; segment again with mpp."
-        )
-    return place.mpp
+def rounded(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Geometries with ``DECIMALS`` decimals; labels coarser than the image have corners between its pixels."""
+    return np.asarray(shapely.transform(shapes, lambda corners: np.round(corners, DECIMALS)))
 
 
-def tissue_mm2(place: Place, metric: str) -> float:
-    """Area of the tissue. Raises InvalidArgumentError without a scale or without tissue."""
-    mpp = needs_scale(place, metric)
-    area = place.tissue.area_px * mpp**2 / 1e6
-    if area <= 0:
-        raise InvalidArgumentError(f"{metric} is per tissue, and no tissue was found; view the image first.")
-    return area
+def write_csv(writer: Any, rows: Rows, *, header: bool) -> None:
+    """Numbers as Python writes them, so that they read back as they were."""
+    if header:
+        writer.writerow(rows)
+    writer.writerows(zip(*(column.tolist() for column in rows.values()), strict=True))
 
 
-def pairs(place: Place, metric: str) -> list[tuple[Layer, Layer]]:
-    """(objects, region) of every two masks; a mask of objects can also be what others lie in.
+def _parsed(texts: list[str]) -> NDArray[Any]:
+    if texts and texts[0] in ("True", "False"):
+        return np.array([text == "True" for text in texts])
+    try:
+        return np.array([int(text) for text in texts], np.int64)
+    except ValueError:
+        return np.array([float(text) for text in texts], np.float64)
 
-    Raises InvalidArgumentError, which says what is missing, when there is no such pair.
-    """
-    found = [
-        (first, second)
-        for first in place.layers
-        for second in place.layers
-        if first is not second and first.has_objects
-    ]
-    if not found:
-        have = ", ".join(name_of(layer.record) for layer in place.layers) or "none"
-        raise InvalidArgumentError(
-            f"{metric} needs two masks, one of them separate objects; this result has: {have}. "
-            "Segment both in one call."
-        )
-    return found
+
+def _centres(rows: Rows) -> Points:
+    return np.column_stack([rows["centroid_x"], rows["centroid_y"]]).astype(np.float64) + 0.5
+
+
+def _lie_in(points: Points, within: Window) -> NDArray[np.bool_]:
+    x, y = points.T
+    x0, y0, x1, y1 = within
+    return np.asarray((x >= x0) & (x < x1) & (y >= y0) & (y < y1), bool)

@@ -21,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from tissuetalk.tools.masks.layer import Layer, Place, Points, Raster, needs_scale, tissue_mm2
+from tissuetalk.tools.masks.labels import Points, Raster
+from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.measure.values import Value
 
 AREA_MM2 = 2.0
@@ -50,16 +52,16 @@ class Hotspot:
         return f"circle of {AREA_MM2:g} mm² (radius {RADIUS_UM:.1f} µm) anywhere in the region; {found}"
 
 
-def hotspot(layer: Layer, place: Place) -> Hotspot | None:
-    """The densest circle of one mask's objects; None without objects. Raises InvalidArgumentError without a scale."""
-    radius_px = RADIUS_UM / needs_scale(place, "hotspot")
+def hotspot(layer: MaskLayer, mpp: float) -> Hotspot | None:
+    """The densest circle of one mask's objects; None without objects. mpp: µm per full-resolution pixel."""
+    radius_px = RADIUS_UM / mpp
     number = layer.count()
     if number == 0:
         return None
     if number <= MOST_EXACT:
         centre, count = densest_exact(np.concatenate(list(layer.points())), radius_px)
         return Hotspot(*centre, radius_px, count, exact=True)
-    x, y = _densest_on_lattice(layer, place, radius_px)
+    x, y = _densest_on_lattice(layer, mpp, radius_px)
     around = (x - radius_px, y - radius_px, x + radius_px + 1, y + radius_px + 1)
     count = sum(
         int(np.count_nonzero(np.hypot(batch[:, 0] - x, batch[:, 1] - y) <= radius_px))
@@ -121,20 +123,20 @@ def _centred(
     return ((float(x), float(y)), again) if again >= count else (centre, max(count, len(inside)))
 
 
-def _densest_on_lattice(layer: Layer, place: Place, radius_px: float) -> tuple[float, float]:
-    step = LATTICE_UM / needs_scale(place, "hotspot")
-    counts = binned(layer, place, step)
+def _densest_on_lattice(layer: MaskLayer, mpp: float, radius_px: float) -> tuple[float, float]:
+    step = LATTICE_UM / mpp
+    counts = binned(layer, step)
     reach = int(radius_px / step)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disc = (np.hypot(x, y) * step <= radius_px).astype(np.float32)
     held = cv2.filter2D(counts.astype(np.float32), cv2.CV_32F, disc, borderType=cv2.BORDER_CONSTANT)
     row, column = np.unravel_index(int(np.round(held).argmax()), held.shape)
-    return place.region.x0 + (float(column) + 0.5) * step, place.region.y0 + (float(row) + 0.5) * step
+    return layer.region.x0 + (float(column) + 0.5) * step, layer.region.y0 + (float(row) + 0.5) * step
 
 
-def binned(layer: Layer, place: Place, step_px: float) -> NDArray[np.int64]:
+def binned(layer: MaskLayer, step_px: float) -> NDArray[np.int64]:
     """[rows, columns] objects in squares of ``step_px`` full-resolution pixels over the region."""
-    region = place.region
+    region = layer.region
     columns, rows = math.ceil(region.width / step_px), math.ceil(region.height / step_px)
     counts = np.zeros(rows * columns, np.int64)
     for batch in layer.points():
@@ -144,18 +146,16 @@ def binned(layer: Layer, place: Place, step_px: float) -> NDArray[np.int64]:
     return counts.reshape(rows, columns)
 
 
-def tissue_in(spot: Hotspot, tissue: Raster, mpp: float) -> float:
-    """mm² of tissue inside the circle."""
-    height, width = tissue.values.shape
-    x = tissue.x0 + (np.arange(width) + 0.5) * tissue.step_x - spot.x
-    y = tissue.y0 + (np.arange(height) + 0.5) * tissue.step_y - spot.y
-    inside = (x[None, :] ** 2 + y[:, None] ** 2 <= spot.radius_px**2) & tissue.values
-    return float(np.count_nonzero(inside)) * tissue.step_x * tissue.step_y * mpp**2 / 1e6
+def _tissue_mm2(spot: Hotspot, tissue: Raster, mpp: float) -> float:
+    """Inside the circle."""
+    x, y = tissue.middles
+    inside = (x[None, :] - spot.x) ** 2 + (y[:, None] - spot.y) ** 2 <= spot.radius_px**2
+    return float(np.count_nonzero(inside & tissue.values)) * tissue.pixel_px * mpp**2 / 1e6
 
 
-def values(spot: Hotspot | None, place: Place) -> Iterator[Value]:
+def values(spot: Hotspot | None, masks: SegmentedRegion) -> Iterator[Value]:
     """Count, position and tissue of the hotspot of one mask's objects."""
-    total = tissue_mm2(place, "hotspot")
+    mpp, total = masks.needs_scale("hotspot"), masks.tissue_mm2("hotspot")
     if spot is None:
         yield Value("hotspot.count", 0, "objects", "nothing was found anywhere, so no area is the densest")
         return
@@ -164,16 +164,13 @@ def values(spot: Hotspot | None, place: Place) -> Iterator[Value]:
         if total < AREA_MM2
         else ""
     )
-    yield Value(
-        "hotspot.count", spot.count, f"objects in {AREA_MM2:g} mm²", f"centroids in: {spot.how}{small}"
-    )
+    rule = f"centroids in: {spot.how}{small}"
+    yield Value("hotspot.count", spot.count, f"objects in {AREA_MM2:g} mm²", rule)
     density = None if small else spot.count / AREA_MM2
     yield Value("hotspot.density", density, "per mm²", f"that count / {AREA_MM2:g} mm²{small}")
-    mpp = needs_scale(place, "hotspot")
-    covered = tissue_in(spot, place.tissue, mpp)
-    yield Value("hotspot.tissue_area", covered, "mm²", f"tissue inside that circle: {place.tissue_rule}")
+    covered = _tissue_mm2(spot, masks.tissue, mpp)
+    yield Value("hotspot.tissue_area", covered, "mm²", f"tissue inside that circle: {masks.tissue_rule}")
     for axis, at in (("x", spot.x), ("y", spot.y)):
         yield Value(f"hotspot.{axis}", at, "px", f"{axis} of its centre, full-resolution pixels")
-    yield Value(
-        "hotspot.radius", spot.radius_px, "px", f"its radius, {RADIUS_UM:.1f} µm in full-resolution pixels"
-    )
+    rule = f"its radius, {RADIUS_UM:.1f} µm in full-resolution pixels"
+    yield Value("hotspot.radius", spot.radius_px, "px", rule)

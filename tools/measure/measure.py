@@ -2,157 +2,63 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
 from PIL import Image
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.masks import characteristics
 from tissuetalk.models.masks.object_table import RULES
-from tissuetalk.models.writing import write_whole
-from tissuetalk.tools.answers.results import Answer, Mask, Measured, MeasureResult, SegmentResult, Warned
+from tissuetalk.tools.answers.results import Answer, Measured, MeasureResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.masks.picture import OrdinaryPlace
-from tissuetalk.tools.masks.pyramid import is_slide
-from tissuetalk.tools.masks.slide import StoredSlide
-from tissuetalk.tools.measure.measures import PLACE_METRICS, SLIDE_DEFAULT, place_rows, slide_rows
-from tissuetalk.tools.measure.subject import Subject
-from tissuetalk.tools.measure.values import OpenImage, Value, mean, measured, name_of, statistics
+from tissuetalk.tools.masks.layer import OpenImage
+from tissuetalk.tools.masks.stored import SegmentedRegion, open_masks
+from tissuetalk.tools.measure import masks as of_masks
+from tissuetalk.tools.measure import pairs, pictures
+from tissuetalk.tools.measure.values import GAP_RULE, Metric, measured, of_each
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
-__all__ = [
-    "ALL",
-    "BY_DEFAULT",
-    "METRICS",
-    "OpenImage",
-    "answer",
-    "as_text",
-    "measure_folder",
-    "name_of",
-    "write_table",
-]
-
-
-def _area(subject: Subject) -> Iterator[Value]:
-    area_px = subject.record.area_px
-    if subject.mpp is None:
-        yield Value("area", area_px, "px", "number of mask pixels")
-    else:
-        yield Value("area", area_px * subject.mpp**2, "µm²", "mask pixels times (µm per pixel)²")
-
-
-def _area_fraction(subject: Subject) -> Iterator[Value]:
-    yield Value(
-        "area_fraction",
-        subject.record.area_px / subject.mask.size,
-        "of the region",
-        "mask pixels / region pixels",
-    )
-
-
-def _count(subject: Subject) -> Iterator[Value]:
-    if subject.instances is not None:
-        yield Value("count", len(subject.table["id"]), "objects", "objects as separated by the model")
-
-
-def _density(subject: Subject) -> Iterator[Value]:
-    if subject.instances is None:
-        return
-    count = len(subject.table["id"])
-    if subject.mpp is None:
-        yield Value(
-            "density", count / subject.mask.size * 1e6, "per 10⁶ px", "objects / region pixels, times 10⁶"
-        )
-    else:
-        density = characteristics.density_per_mm2(count, subject.mask.size, subject.mpp)
-        yield Value("density", density, "per mm²", "objects / area of the segmented region")
-
-
-def _size(subject: Subject) -> Iterator[Value]:
-    area, unit = (
-        (subject.table["area_um2"], "µm²") if subject.mpp is not None else (subject.table["area_px"], "px")
-    )
-    yield from statistics("size", area, unit, "area of each object")
-    diameter, length_unit = subject.length("equivalent_diameter_px")
-    yield Value("size.mean_diameter", mean(diameter), length_unit, RULES["equivalent_diameter_px"])
-
-
-def _shape(subject: Subject) -> Iterator[Value]:
-    for column in ("circularity", "solidity", "eccentricity"):
-        yield Value(f"shape.mean_{column}", mean(subject.table[column]), "", RULES[column])
-
-
-def _distance(subject: Subject) -> Iterator[Value]:
-    gaps, unit = subject.length("nearest_neighbour_px")
-    yield from statistics("distance", gaps[~np.isnan(gaps)], unit, RULES["nearest_neighbour_px"])
-
-
-def _intensity(subject: Subject) -> Iterator[Value]:
-    units = {"mean_intensity": "0..255", "mean_hematoxylin_od": "OD", "mean_eosin_od": "OD"}
-    for column, unit in units.items():
-        yield Value(f"intensity.{column}", mean(subject.stained_table[column]), unit, RULES[column])
-
-
-def _texture(subject: Subject) -> Iterator[Value]:
-    for column in ("texture_entropy_bits", "texture_contrast", "texture_homogeneity"):
-        unit = "bit" if column.endswith("bits") else ""
-        yield Value(
-            f"texture.{column.removeprefix('texture_')}",
-            mean(subject.stained_table[column]),
-            unit,
-            RULES[column],
-        )
-
-
-def _irregularity(subject: Subject) -> Iterator[Value]:
-    clipped, raw = characteristics.irregularity(subject.mask)
-    rule = "1 - 4π·area/perimeter² of the whole mask, perimeter = mask pixels with a 4-neighbour outside"
-    yield Value("irregularity", clipped, "", f"{rule}, clipped to 0..1")
-    yield Value("irregularity.unclipped", raw, "", rule)
-
-
-_INSTANCES = "8-connected parts of at least 36 px"
-
-
-def _instance_count(subject: Subject) -> Iterator[Value]:
-    yield Value(
-        "instance_count", characteristics.instance_count(subject.mask), "parts", f"number of {_INSTANCES}"
-    )
-
-
-def _instance_ratio(subject: Subject) -> Iterator[Value]:
-    rule = f"mean area / region area over {_INSTANCES}"
-    yield Value("instance_ratio", characteristics.instance_ratio(subject.mask), "of the region", rule)
-
-
-def _instance_dispersion(subject: Subject) -> Iterator[Value]:
-    px = characteristics.instance_dispersion(subject.mask)
-    rule = f"largest distance between the centroids of {_INSTANCES}"
-    yield Value("instance_dispersion", px * (subject.mpp or 1), "px" if subject.mpp is None else "µm", rule)
-
-
-METRICS: dict[str, Callable[[Subject], Iterator[Value]]] = {
-    "area": _area,
-    "area_fraction": _area_fraction,
-    "count": _count,
-    "density": _density,
-    "size": _size,
-    "shape": _shape,
-    "distance": _distance,
-    "intensity": _intensity,
-    "texture": _texture,
-    "irregularity": _irregularity,
-    "instance_count": _instance_count,
-    "instance_ratio": _instance_ratio,
-    "instance_dispersion": _instance_dispersion,
+METRICS: dict[str, Metric] = {
+    "area": Metric(of_each(of_masks.area), "µm²", "mask pixels times (µm per pixel)²", by_default=True),
+    "area_fraction": Metric(pairs.area_fraction, "of the region", "mask pixels / region pixels", by_default=True),
+    "count": Metric(
+        of_each(of_masks.count, objects=True), "objects", "objects as separated by the model", ("objects",), True
+    ),
+    "density": Metric(pairs.density, "per mm²", "objects / area of the segmented region", ("objects",), True),
+    "size": Metric(of_each(of_masks.size, objects=True), "µm²", "area of each object", ("objects",), True),
+    "shape": Metric(
+        of_each(of_masks.shape, objects=True), "", "circularity, solidity, eccentricity", ("objects",), True
+    ),
+    "distance": Metric(of_each(of_masks.distance, objects=True), "µm", GAP_RULE, ("objects",)),
+    "intensity": Metric(of_each(of_masks.intensity), "0..255, OD", RULES["mean_intensity"], ("pixels",)),
+    "texture": Metric(of_each(of_masks.texture), "bit", RULES["texture_entropy_bits"], ("pixels",)),
+    "irregularity": Metric(of_each(of_masks.irregularity), "", "1 - 4π·area/perimeter²", by_default=True),
+    "instance_count": Metric(
+        of_each(of_masks.instance_count), "parts", f"number of {of_masks.INSTANCES}", by_default=True
+    ),
+    "instance_ratio": Metric(
+        of_each(of_masks.instance_ratio), "of the region", f"mean area of {of_masks.INSTANCES}", by_default=True
+    ),
+    "instance_dispersion": Metric(
+        of_each(of_masks.instance_dispersion),
+        "µm",
+        f"largest distance between {of_masks.INSTANCES}",
+        by_default=True,
+    ),
+    "ratio": Metric(pairs.ratio, "", "the first mask / the second", ("two masks",)),
+    "tissue": Metric(pairs.tissue, "mm²", "area of tissue, and what is measured per tissue", ("scale", "pixels")),
+    "hotspot": Metric(pictures.hotspots, "objects in 2 mm²", "the densest circle", ("objects", "scale", "pixels")),
+    "density_in": Metric(
+        pairs.density_in, "per mm²", "objects of one mask in another", ("two masks", "objects", "scale")
+    ),
+    "distance_to": Metric(
+        pairs.distance_to, "µm", "objects of one mask to the border of another", ("two masks", "objects")
+    ),
+    "tumour_stroma": Metric(pairs.tumour_stroma, "", "areas of tumour and stroma"),
+    "heatmap": Metric(pictures.heat_maps, "per mm²", "density in squares", ("scale", "pixels")),
+    "histogram": Metric(pictures.histograms, "µm²", "percentiles of sizes and distances", ("objects",)),
 }
-"""One function per metric; definitions of the last four: spec pathsegmentor.md section 10."""
-BETWEEN_MASKS = "ratio"
-ALL = (*METRICS, BETWEEN_MASKS, *PLACE_METRICS)
-BY_DEFAULT = tuple(name for name in METRICS if name not in ("intensity", "texture", "distance"))
+"""Every metric of pictures and slides alike. A new one is a function and an entry here."""
+BY_DEFAULT = tuple(name for name, metric in METRICS.items() if metric.by_default)
 
 
 def measure_folder(
@@ -164,113 +70,53 @@ def measure_folder(
 ) -> MeasureResult:
     """The asked metrics of the asked masks (default: all masks, everything that needs no pixels).
 
-    A slide answers from its object files and label pyramids. Raises InvalidArgumentError for an unknown metric and for
-    one that cannot be computed here, UnknownMaskError, and ImageChangedError when pixels are needed and the image is no
-    longer the one that was segmented.
+    Raises InvalidArgumentError for an unknown metric and for one that cannot be had here, which says why;
+    UnknownMaskError; and ImageChangedError when pixels are needed and the image is no longer the one that was segmented.
     """
-    if is_slide(folder.path):
-        return _measure_slide(folder, metrics, mask_ids, open_image)
-    wanted = _checked(metrics, BY_DEFAULT)
-    result = folder.result()
-    mpp = result.image.mpp if result.image.mpp_source in ("file", "given") else None
-    subjects = [Subject(folder, mask, mpp, open_image) for mask in folder.chosen(list(mask_ids or ()))]
-    rows: list[Measured] = []
-    for subject in subjects:
-        for name in wanted:
-            values = METRICS[name](subject) if name in METRICS else ()
-            rows += [measured(subject.record, value) for value in values]
-    masks = [subject.record for subject in subjects]
-    if BETWEEN_MASKS in wanted:
-        rows += _ratios(masks)
-    with_objects = [subject.record for subject in subjects if subject.instances is not None]
-    place = OrdinaryPlace(result.image, subjects, open_image)
-    drawn, pictures = place_rows(place, result, wanted, folder.path)
-    return _answered(result, rows + drawn, with_objects, pictures)
-
-
-def _measure_slide(
-    folder: ResultFolder, metrics: Sequence[str] | None, mask_ids: Sequence[str] | None, open_image: OpenImage
-) -> MeasureResult:
-    wanted = _checked(metrics, SLIDE_DEFAULT)
-    with StoredSlide(folder, open_image, mask_ids or ()) as slide:
-        rows = slide_rows(slide, wanted)
-        if BETWEEN_MASKS in wanted:
-            rows += _ratios([layer.record for layer in slide.layers])
-        drawn, pictures = place_rows(slide, slide.result, wanted, folder.path)
-        known = {(row.mask_id, row.metric) for row in rows}
-        rows += [row for row in drawn if (row.mask_id, row.metric) not in known]
-        with_objects = [layer.record for layer in slide.layers if layer.has_objects]
-        return _answered(slide.result, rows, with_objects, pictures)
-
-
-def _answered(
-    result: SegmentResult, rows: list[Measured], with_objects: Sequence[Mask], pictures: dict[str, str]
-) -> MeasureResult:
+    unknown = [name for name in metrics or () if name not in METRICS]
+    if unknown:
+        raise InvalidArgumentError(f"unknown metric {unknown[0][:60]!r}; choose from: {', '.join(METRICS)}.")
+    masks = open_masks(folder, open_image, mask_ids or ())
+    found: dict[tuple[str, str, str | None], Measured] = {}
+    drawn: dict[str, str] = {}
+    for name in dict.fromkeys(metrics or BY_DEFAULT):
+        if metrics:
+            _require(name, masks)
+        for layer, finding in METRICS[name].function(masks) if masks.layers else ():
+            if isinstance(finding, Image.Image):
+                title = f"{name} {layer.record.mask_id}"
+                drawn[title] = pictures.write_picture(folder.path, name, layer, finding)
+            else:
+                # two metrics can give the same number, such as density.tissue
+                key = layer.record.mask_id, finding.metric, finding.name
+                found.setdefault(key, measured(layer, finding))
     return MeasureResult(
-        result_id=result.result_id,
-        image=result.image,
-        measurements=rows,
-        tables={mask.mask_id: mask.resources.table for mask in with_objects},
-        pictures=pictures,
-        warnings=_warnings(result),
+        result_id=masks.result.result_id,
+        image=masks.result.image,
+        measurements=list(found.values()),
+        tables={each.record.mask_id: each.record.resources.table for each in masks.layers if each.has_objects},
+        pictures=drawn,
+        warnings=[warning for warning in masks.result.warnings if warning.code != "language"],
     )
 
 
-def _checked(metrics: Sequence[str] | None, by_default: Sequence[str]) -> Sequence[str]:
-    if not metrics:
-        return by_default
-    unknown = [name for name in metrics if name not in ALL]
-    if unknown:
-        raise InvalidArgumentError(f"unknown metric {unknown[0][:60]!r}; choose from: {', '.join(ALL)}.")
-    return list(dict.fromkeys(metrics))
-
-
-def _warnings(result: SegmentResult) -> list[Warned]:
-    return [warning for warning in result.warnings if warning.code != "language"]
-
-
-def _ratios(masks: Sequence[Mask]) -> list[Measured]:
-    """Every pair of masks in the order they were asked for; None where the second is empty."""
-    if len(masks) < 2:
+def _require(name: str, masks: SegmentedRegion) -> None:
+    """Raise InvalidArgumentError, which says what is missing, for a metric that no mask here can have."""
+    needs, have = METRICS[name].needs, ", ".join(layer.name for layer in masks.layers)
+    with_objects = any(layer.has_objects for layer in masks.layers)
+    if "scale" in needs:
+        masks.needs_scale(name)
+    if "two masks" in needs and (len(masks.layers) < 2 or ("objects" in needs and not with_objects)):
+        kind = ", one of them separate objects" if "objects" in needs else ""
         raise InvalidArgumentError(
-            "ratio needs two masks; segment both targets in one call, then ask for their ratio."
+            f"{name} needs two masks{kind}; this result has: {have or 'none'}. Segment both targets in one call."
         )
-    rows = []
-    for number, first in enumerate(masks):
-        for second in masks[number + 1 :]:
-            pair = f"{name_of(first)} : {name_of(second)}"
-            parts: list[tuple[str, float, float]] = [("area", first.area_px, second.area_px)]
-            if first.count is not None and second.count is not None:
-                parts.append(("count", first.count, second.count))
-            for of, above, below in parts:
-                value = above / below if below else None
-                rows.append(
-                    Measured(
-                        mask_id=first.mask_id,
-                        name=pair,
-                        metric=f"ratio.{of}",
-                        value=value,
-                        unit="",
-                        rule=f"{of} of the first mask / {of} of the second",
-                    )
-                )
-    return rows
-
-
-def write_table(folder: ResultFolder, mask: Mask, open_image: OpenImage) -> str:
-    """The per-object table of one mask as CSV, made when first asked for; positions in pixels of the source image."""
-    path = folder.path / mask.resources.table
-    if path.is_file():
-        return path.read_text("utf-8")
-    result = folder.result()
-    mpp = result.image.mpp if result.image.mpp_source in ("file", "given") else None
-    table = Subject(folder, mask, mpp, open_image).stained_table
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table)
-    writer.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
-    write_whole(path, buffer.getvalue())
-    return buffer.getvalue()
+    if "objects" in needs and masks.layers and not with_objects:
+        regions = [each for each, metric in METRICS.items() if metric.by_default and "objects" not in metric.needs]
+        raise InvalidArgumentError(
+            f"{name} needs separate objects, and this result has only regions: {have}. Ask for {', '.join(regions)}, "
+            "or segment nuclei, cells or glands."
+        )
 
 
 def as_text(result: MeasureResult) -> str:

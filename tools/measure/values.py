@@ -1,19 +1,22 @@
-"""One number before it is put into an answer, and how a row of the answer is made of it."""
+"""One number before it is put into an answer, and the table of metrics that make them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from tissuetalk.models.images import ImageSource
-from tissuetalk.tools.answers.results import Mask, Measured
+from tissuetalk.models.masks.object_table import RULES
+from tissuetalk.tools.answers.results import Measured
+from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.stored import SegmentedRegion
 
-OpenImage = Callable[[], ImageSource]
-"""Opens the image a result was made from, checked to be unchanged; called only by what needs pixels."""
+Need = Literal["objects", "scale", "two masks", "pixels"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,40 @@ class Value:
     name: str | None = None
 
 
-def name_of(mask: Mask) -> str:
-    """What a reader calls it; a canonical label can be looser than what was looked for."""
-    return mask.free_form or mask.target
+Finding = tuple[MaskLayer, Value | Image.Image]
+"""A number or a picture, and the mask it is filed under."""
 
 
-def measured(mask: Mask, value: Value) -> Measured:
+@dataclass(frozen=True)
+class Metric:
+    """One entry of the table. unit: where the scale is known. needs: what there must be; without it the metric is refused."""
+
+    function: Callable[[SegmentedRegion], Iterable[Finding]]
+    unit: str
+    rule: str
+    needs: tuple[Need, ...] = ()
+    by_default: bool = False
+
+
+def of_each(
+    function: Callable[[MaskLayer], Iterable[Value]], *, objects: bool = False
+) -> Callable[[SegmentedRegion], Iterator[Finding]]:
+    """A metric of every mask for itself. objects: only of those that have some."""
+
+    def measured_each(masks: SegmentedRegion) -> Iterator[Finding]:
+        for layer in masks.layers:
+            if layer.has_objects or not objects:
+                yield from ((layer, value) for value in function(layer))
+
+    return measured_each
+
+
+def measured(layer: MaskLayer, value: Value) -> Measured:
+    """The row of an answer."""
     number = None if value.value is None or math.isnan(value.value) else float(value.value)
     return Measured(
-        mask_id=mask.mask_id,
-        name=value.name or name_of(mask),
+        mask_id=layer.record.mask_id,
+        name=value.name or layer.name,
         metric=value.metric,
         value=number,
         unit=value.unit,
@@ -48,6 +75,7 @@ def measured(mask: Mask, value: Value) -> Measured:
 
 
 def mean(values: NDArray[np.float64]) -> float | None:
+    """None where there is nothing to measure."""
     return float(np.mean(values)) if len(values) else None
 
 
@@ -58,3 +86,17 @@ def statistics(
     for of, function in (("mean", np.mean), ("median", np.median), ("sd", np.std)):
         value = float(function(values)) if len(values) else None
         yield Value(f"{metric}.{of}", value, unit, f"{of} of: {rule}", name)
+
+
+def areas(layer: MaskLayer) -> tuple[NDArray[np.float64], str]:
+    """Area of each object, and the unit."""
+    return layer.numbers("area_px") * (layer.mpp or 1) ** 2, "px" if layer.mpp is None else "µm²"
+
+
+def gaps(layer: MaskLayer) -> tuple[NDArray[np.float64], str]:
+    """From each object to the nearest other one, and the unit; none for a single object."""
+    found = layer.numbers("nearest_neighbour_px") * (layer.mpp or 1)
+    return found[~np.isnan(found)], "px" if layer.mpp is None else "µm"
+
+
+GAP_RULE = RULES["nearest_neighbour_px"]

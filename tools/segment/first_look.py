@@ -167,10 +167,10 @@ class FirstLook:
         if self._background is None:
             width, height = drawing.picture_size(self._plan.region)
             self._background = self._plan.source.read_region(self._plan.region, width=width, height=height)
-        layers = [drawing.Layer(tissue.astype(np.int32), TISSUE_COLOUR, "tissue")]
+        layers = [drawing.DrawnMask(tissue.astype(np.int32), TISSUE_COLOUR, "tissue")]
         for index, (each, marked) in enumerate(zip(self._asked, self._marked, strict=True)):
             caption = f"{name_of(each.target)}, so far"
-            layers.append(drawing.Layer(marked.astype(np.int32), drawing.colour_of(index), caption))
+            layers.append(drawing.DrawnMask(marked.astype(np.int32), drawing.colour_of(index), caption))
         mpp = self._plan.scale.mpp if self._plan.scale.known else None
         return drawing.as_jpeg_within(
             drawing.draw(self._background, self._plan.region, layers=layers, mpp=mpp), PICTURE_BYTES

@@ -1,0 +1,245 @@
+"""Labels of one mask as a pyramid: of a picture one level in memory, of a slide an OME-Zarr that is read in windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.errors import UnknownMaskError
+from tissuetalk.models.images import Box
+from tissuetalk.tools.storage.libraries import library
+
+WINDOW_PX = 4096
+"""Side of the pieces in which labels are read."""
+CHUNK_PX = 1024
+SMALLEST_LEVEL_PX = 256
+
+Points = NDArray[np.float64]
+"""[N, 2] rows of x, y in full-resolution pixels of the source, where pixel (0, 0) covers 0..1: the edge counts."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A yes-or-no picture of a part of the image.
+
+    values: [h, w] bool. x0, y0: its corner and step_x, step_y: the size of one of its pixels, in full-resolution px.
+    """
+
+    values: NDArray[np.bool_]
+    x0: float
+    y0: float
+    step_x: float
+    step_y: float
+
+    @classmethod
+    def over(cls, values: NDArray[np.bool_], box: Box) -> Raster:
+        """A picture that covers ``box`` exactly."""
+        height, width = values.shape
+        return cls(values, box.x0, box.y0, box.width / width, box.height / height)
+
+    @property
+    def pixel_px(self) -> float:
+        """Full-resolution pixels that one of its pixels covers."""
+        return self.step_x * self.step_y
+
+    @property
+    def area_px(self) -> float:
+        """Full-resolution pixels that are marked."""
+        return float(np.count_nonzero(self.values)) * self.pixel_px
+
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """Half-open x0, y0, x1, y1."""
+        height, width = self.values.shape
+        return self.x0, self.y0, self.x0 + width * self.step_x, self.y0 + height * self.step_y
+
+    @property
+    def middles(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """x of the middle of every column and y of the middle of every row."""
+        height, width = self.values.shape
+        return (
+            self.x0 + (np.arange(width) + 0.5) * self.step_x,
+            self.y0 + (np.arange(height) + 0.5) * self.step_y,
+        )
+
+    def at(self, points: Points) -> NDArray[np.bool_]:
+        """Whether each point is marked; outside the picture nothing is."""
+        height, width = self.values.shape
+        column = np.floor((points[:, 0] - self.x0) / self.step_x).astype(np.int64)
+        row = np.floor((points[:, 1] - self.y0) / self.step_y).astype(np.int64)
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        found = np.zeros(len(points), bool)
+        found[inside] = self.values[row[inside], column[inside]]
+        return found
+
+
+@dataclass(frozen=True)
+class LabelLevel:
+    """One size of a label pyramid. array: [h, w] of NumPy or Zarr. Corner and pixel size in full-resolution pixels."""
+
+    array: Any
+    x0: float
+    y0: float
+    step_x: float
+    step_y: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return int(self.array.shape[1]), int(self.array.shape[0])
+
+    def raster(self, values: NDArray[np.bool_], left: int = 0, top: int = 0, every: int = 1) -> Raster:
+        """A piece of this level that starts at a pixel of it and holds every n-th."""
+        x0, y0 = self.x0 + left * self.step_x, self.y0 + top * self.step_y
+        return Raster(values, x0, y0, self.step_x * every, self.step_y * every)
+
+
+class LabelPyramid:
+    """Levels of one mask, finest first: 0 is background, other numbers are objects (1 in a region)."""
+
+    def __init__(self, levels: Sequence[LabelLevel]) -> None:
+        self.levels = levels
+        self.finest = levels[0]
+
+    @classmethod
+    def in_memory(cls, labels: NDArray[Any], region: Box) -> LabelPyramid:
+        """labels: [region.height, region.width]."""
+        return cls([LabelLevel(labels, region.x0, region.y0, 1.0, 1.0)])
+
+    @classmethod
+    def stored(cls, path: Path, mpp: float | None) -> LabelPyramid:
+        """Of an OME-Zarr. mpp: µm per full-resolution pixel, if known. Raises UnknownMaskError where files are missing."""
+        zarr = library("zarr")
+        try:
+            group = zarr.open_group(str(path), mode="r")
+            (described,) = group.attrs["ome"]["multiscales"]
+            unit_px = mpp if any("unit" in axis for axis in described["axes"]) else 1.0
+            return cls([_level(group[each["path"]], each, unit_px or 1.0) for each in described["datasets"]])
+        except (OSError, KeyError, ValueError) as error:
+            raise missing(path.name.split(".")[0]) from error
+
+    def rasters(self) -> Iterator[Raster]:
+        """The mask at its finest in pieces that do not overlap; pieces with nothing in them are missing."""
+        width, height = self.finest.size
+        for top in range(0, height, WINDOW_PX):
+            for left in range(0, width, WINDOW_PX):
+                marked = self.marked(slice(top, top + WINDOW_PX), slice(left, left + WINDOW_PX))
+                if marked.any():
+                    yield self.finest.raster(marked, left, top)
+
+    def marked(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Whether pixels of the finest level belong to the mask."""
+        return np.asarray(self.finest.array[rows, columns]) > 0
+
+    def overview(self, most_px: int) -> Raster:
+        """All of the mask in at most so many pixels: the finest level that is small enough, or of the coarsest every n-th."""
+        fitting = [level for level in self.levels if math.prod(level.size) <= most_px]
+        level = (fitting or self.levels[-1:])[0]
+        every = max(1, math.ceil(math.sqrt(math.prod(level.size) / most_px)))
+        return level.raster(np.asarray(level.array[every // 2 :: every, every // 2 :: every]) > 0, every=every)
+
+    def sample(self, box: Box, width: int, height: int) -> NDArray[np.int32]:
+        """[height, width] labels of a full-resolution box at the size of a picture; 0 outside the region."""
+        return self.resampled((box.x0, box.y0), (box.width / width, box.height / height), (width, height))
+
+    def resampled(
+        self, corner_xy: tuple[float, float], step_xy: tuple[float, float], size: tuple[int, int]
+    ) -> NDArray[np.int32]:
+        """[height, width] of ``size``: the label under the middle of every pixel of a grid in full-resolution pixels."""
+        fitting = [level for level in self.levels if level.step_x <= max(step_xy) * (1 + 1e-9)]
+        level = (fitting or self.levels[:1])[-1]
+        columns = _under(corner_xy[0] - level.x0, step_xy[0], size[0], level.step_x)
+        rows = _under(corner_xy[1] - level.y0, step_xy[1], size[1], level.step_y)
+        inside_x = np.flatnonzero((columns >= 0) & (columns < level.size[0]))
+        inside_y = np.flatnonzero((rows >= 0) & (rows < level.size[1]))
+        picture = np.zeros((size[1], size[0]), np.int32)
+        if inside_x.size and inside_y.size:
+            columns, rows = columns[inside_x], rows[inside_y]
+            read = np.asarray(level.array[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+            picture[np.ix_(inside_y, inside_x)] = read[np.ix_(rows - rows[0], columns - columns[0])]
+        return picture
+
+
+def _under(start: float, step: float, count: int, label_step: float) -> NDArray[np.int64]:
+    """Index of the label pixel under the middle of every picture pixel."""
+    middles = start + (np.arange(count) + 0.5) * step
+    return np.asarray(np.floor(middles / label_step), np.int64)
+
+
+def _level(array: Any, described: dict[str, Any], unit_px: float) -> LabelLevel:
+    """Where NGFF says it lies. unit_px: units per full-resolution pixel. Positions there are of pixel middles."""
+    scale, translation = described["coordinateTransformations"]
+    step_y, step_x = (value / unit_px for value in scale["scale"])
+    middle_y, middle_x = (value / unit_px for value in translation["translation"])
+    return LabelLevel(array, middle_x + (1 - step_x) / 2, middle_y + (1 - step_y) / 2, step_x, step_y)
+
+
+def create_pyramid(
+    group: Any,
+    size: tuple[int, int],
+    *,
+    corner_xy: tuple[float, float],
+    step: float,
+    mpp: float | None,
+    dtype: str,
+    channels: int = 0,
+) -> list[Any]:
+    """Empty arrays of a Zarr group, finest first, each half as large as the one before, described as NGFF 0.5 wants.
+
+    Args:
+        size: width and height of the finest level.
+        corner_xy: of its first pixel and step: size of a pixel, in full-resolution pixels.
+        mpp: units are µm where the scale is known, else full-resolution pixels without a unit.
+        channels: 0 for [h, w] labels, else [channels, h, w].
+    """
+    shapes = [(size[1], size[0])]
+    while max(shapes[-1]) > SMALLEST_LEVEL_PX:
+        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+    first = ([channels], ["c"], [1.0], [0.0]) if channels else ([], [], [], [])
+    arrays, datasets, unit = [], [], mpp or 1.0
+    for number, shape in enumerate(shapes):
+        arrays.append(
+            group.create_array(
+                str(number),
+                shape=(*first[0], *shape),
+                chunks=(*first[0], *(min(CHUNK_PX, side) for side in shape)),
+                dtype=dtype,
+                fill_value=0,
+                dimension_names=(*first[1], "y", "x"),
+                compressors=library("zarr").codecs.ZstdCodec(level=1),
+            )
+        )
+        pixel = step * 2**number
+        middle = [(corner + (pixel - 1) / 2) * unit for corner in reversed(corner_xy)]
+        transforms = [
+            {"type": "scale", "scale": [*first[2], pixel * unit, pixel * unit]},
+            {"type": "translation", "translation": [*first[3], *middle]},
+        ]
+        datasets.append({"path": str(number), "coordinateTransformations": transforms})
+    axes = [{"name": name, "type": "channel"} for name in first[1]]
+    axes += [{"name": name, "type": "space", **({"unit": "micrometer"} if mpp else {})} for name in "yx"]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    return arrays
+
+
+def write_levels(arrays: Sequence[Any], labels: NDArray[Any], left: int = 0, top: int = 0) -> None:
+    """Put a piece of the finest level into all: every second pixel of the level before, so none invents an object."""
+    for number, array in enumerate(arrays):
+        every = 2**number
+        part = labels[-top % every :: every, -left % every :: every]
+        if part.any():
+            y, x = -(-top // every), -(-left // every)
+            array[y : y + part.shape[0], x : x + part.shape[1]] = part
+
+
+def missing(mask_id: str) -> UnknownMaskError:
+    """What to say when the files of a mask are not there."""
+    return UnknownMaskError(
+        f"the slide's files of mask {mask_id} are missing or damaged; segment the slide again."
+    )

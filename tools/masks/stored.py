@@ -1,0 +1,118 @@
+"""A stored result ready to be measured, drawn and written: its region, scale, masks and tissue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.errors import BadRequestError, InvalidArgumentError, UnknownResultError
+from tissuetalk.models.images import Box
+from tissuetalk.tools.answers.results import Mask
+from tissuetalk.tools.masks.labels import Raster
+from tissuetalk.tools.masks.layer import MaskLayer, OpenImage, PictureLayer, SlideLayer
+from tissuetalk.tools.masks.tissue import RULE, Tissue
+from tissuetalk.tools.storage.result_folder import ResultFolder
+
+
+def open_masks(folder: ResultFolder, open_image: OpenImage, mask_ids: Sequence[str] = ()) -> SegmentedRegion:
+    """The named masks of a finished result, all by default. Raises UnknownMaskError."""
+    return SegmentedRegion(folder, open_image, mask_ids)
+
+
+def layers_of(
+    folder: ResultFolder, records: Iterable[Mask], open_image: OpenImage | None = None
+) -> list[MaskLayer]:
+    """Masks of a folder, in memory or on disk as they were written. open_image: not needed for labels and outlines."""
+    form = SlideLayer if _on_disk(folder) else PictureLayer
+    return [form(folder, record, open_image or _no_image) for record in records]
+
+
+def _on_disk(folder: ResultFolder) -> bool:
+    """Whether masks are label pyramids and object files; the pictures of such a result are thumbnails."""
+    return (folder.path / "slide" / "slide.json").is_file()
+
+
+def _no_image() -> NoReturn:
+    raise AssertionError("labels and outlines are read without the image")
+
+
+class SegmentedRegion:
+    """The part of an image that was segmented, with its masks. mpp: µm per full-resolution pixel, None if unknown."""
+
+    def __init__(self, folder: ResultFolder, open_image: OpenImage, mask_ids: Sequence[str]) -> None:
+        self.folder, self.open_image = folder, open_image
+        self.result = folder.result()
+        self.region = Box.from_sequence(self.result.image.region)
+        self.mpp = self.result.image.known_mpp
+        self.layers = layers_of(folder, folder.chosen(list(mask_ids)), open_image)
+        self.tissue_is_stored = _on_disk(folder)
+
+    @cached_property
+    def tissue(self) -> Raster:
+        """Where there is more than glass: what the run of a slide has written down, else looked for by the same rule."""
+        if not self.tissue_is_stored:
+            with self.open_image() as source:
+                return Raster.over(Tissue.of(source).picture(self.region), self.region)
+        picture = cv2.imread(str(self.folder.path / "slide" / "tissue.png"), cv2.IMREAD_GRAYSCALE)
+        if picture is None:
+            raise _damaged(self.folder)
+        return Raster.over(picture > 0, self.region)
+
+    @cached_property
+    def tissue_rule(self) -> str:
+        """How tissue was told from glass."""
+        if not self.tissue_is_stored:
+            return RULE
+        try:
+            about = json.loads((self.folder.path / "slide" / "slide.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise _damaged(self.folder) from error
+        return str(about.get("tissue_rule") or "the tissue mask of the run, slide/tissue.png")
+
+    def background(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
+        """[height, width, 3] pixels to draw on; where a slide is gone or changed, its tissue in grey."""
+        try:
+            with self.open_image() as source:
+                return source.read_region(box, width=width, height=height)
+        except BadRequestError:
+            if not self.tissue_is_stored:
+                raise
+        grid = Raster.over(np.ones((height, width), bool), box)
+        points = np.stack(np.meshgrid(*grid.middles), axis=-1).reshape(-1, 2)
+        grey = np.where(self.tissue.at(points), 215, 255).astype(np.uint8).reshape(height, width, 1)
+        return np.repeat(grey, 3, axis=2)
+
+    @property
+    def image_name(self) -> str:
+        """File name of the image without its folders, which can say more than they should."""
+        return Path(self.folder.request()["image"]).name
+
+    def needs_scale(self, metric: str) -> float:
+        """µm per pixel. Raises InvalidArgumentError for a metric that makes no sense in pixels."""
+        if self.mpp is None:
+            raise InvalidArgumentError(
+                f"{metric} needs µm per pixel, and neither the file nor the caller said it; segment again with mpp."
+            )
+        return self.mpp
+
+    def tissue_mm2(self, metric: str) -> float:
+        """Area of the tissue. Raises InvalidArgumentError without a scale or without tissue."""
+        area = self.tissue.area_px * self.needs_scale(metric) ** 2 / 1e6
+        if area <= 0:
+            raise InvalidArgumentError(
+                f"{metric} is per tissue, and no tissue was found; view the image first."
+            )
+        return area
+
+
+def _damaged(folder: ResultFolder) -> UnknownResultError:
+    return UnknownResultError(
+        f"the slide result in {folder.path.name} is incomplete or damaged; segment the slide again."
+    )
