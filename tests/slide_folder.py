@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tissuetalk.models.images import Box
-from tissuetalk.models.masks import outlines
 from tissuetalk.models.masks.object_table import geometry, in_micrometres, staining
+from tissuetalk.models.masks.outlines import polygons
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -32,7 +32,12 @@ def coarse(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def as_slide(
-    folder: ResultFolder, tissue: NDArray[np.bool_], rgb: RGB | None = None, *, parts: bool = False
+    folder: ResultFolder,
+    tissue: NDArray[np.bool_],
+    rgb: RGB | None = None,
+    *,
+    parts: bool = False,
+    step: int = STEP,
 ) -> ResultFolder:
     """Adds the files of a slide to a result whose labels are ``coarse``. tissue, rgb: of the region.
 
@@ -48,10 +53,11 @@ def as_slide(
         labels = folder.mask(mask.mask_id).astype(np.int32) if objects is None else objects
         _write_pyramid(
             slide / "labels" / f"{mask.mask_id}.ome.zarr",
-            labels[::STEP, ::STEP],
+            labels[::step, ::step],
             objects is None,
             region,
             mpp,
+            step,
         )
         if objects is None and parts:
             objects = ndimage.label(labels, np.ones((3, 3)))[0].astype(np.int32)
@@ -61,12 +67,12 @@ def as_slide(
 
 
 def _write_pyramid(
-    path: Path, labels: NDArray[np.int32], is_region: bool, region: list[int], mpp: float | None
+    path: Path, labels: NDArray[np.int32], is_region: bool, region: list[int], mpp: float | None, step: int
 ) -> None:
     group = zarr.open_group(str(path), mode="w", zarr_format=3)
     unit, datasets, level = mpp or 1.0, [], labels.astype(np.uint8 if is_region else np.int32)
     while True:
-        size = STEP * 2 ** len(datasets)
+        size = step * 2 ** len(datasets)
         group.create_array(str(len(datasets)), data=level, chunks=(64, 64), dimension_names=("y", "x"))
         middle = [(corner + (size - 1) / 2) * unit for corner in (region[1], region[0])]
         datasets.append(
@@ -97,7 +103,7 @@ def _write_rows(
     ids = table.pop("id")
     table["area_px"] = table["area_px"].astype(float)
     dropped = {name: column for name, column in table.items() if not name.startswith("nearest_neighbour")}
-    shapes = [shapely.to_wkb(shape) for _, shape in outlines.polygons(labels, (region[0], region[1]))]
+    shapes = [shapely.to_wkb(shape) for _, shape in polygons(labels, (region[0], region[1]))]
     columns = {
         "object_id": ids.astype(np.int64),
         "block": ["0.5:0_0"] * len(ids),

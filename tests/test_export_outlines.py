@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tissuetalk.models.masks import outlines
+from tissuetalk.models.masks.outlines import polygons
 from tissuetalk.tools.export import export
 
 
@@ -40,7 +40,7 @@ def drawn_again(shapes: dict[int, shapely.Geometry], shape: tuple[int, int]) -> 
 def test_outlines_of_any_mask_draw_the_same_pixels_again(seed: int, share: float, blur: float) -> None:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((30, 40)), blur)
     labels = ndimage.label(noise > np.quantile(noise, share), np.ones((3, 3)))[0].astype(np.int32)
-    shapes = dict(outlines.polygons(labels, (0, 0)))
+    shapes = dict(polygons(labels, (0, 0)))
     assert np.array_equal(drawn_again(shapes, labels.shape), labels)
     assert all(shape.is_valid and shape.area == (labels == number).sum() for number, shape in shapes.items())
 

@@ -14,6 +14,7 @@ import ome_zarr.reader
 import pydicom
 import pytest
 import shapely
+import zarr
 from exported import (
     HEIGHT,
     MITOSES,
@@ -34,7 +35,7 @@ from pydicom.uid import MicroscopyBulkSimpleAnnotationsStorage, SegmentationStor
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
 from tissuetalk.tools.export import export
 from tissuetalk.tools.export.coco import run_lengths
-from tissuetalk.tools.export.ome_zarr import levels
+from tissuetalk.tools.masks.labels import create_pyramid, write_levels
 
 MASKS = {NUCLEI: touching() > 0, STROMA: ragged(), MITOSES: np.zeros((HEIGHT, WIDTH), bool)}
 
@@ -129,10 +130,15 @@ def test_ome_zarr_without_a_scale_has_pixels_and_no_unit(tmp_path: Path) -> None
     assert "in pixels" in attributes["tissuetalk"]["scale"]
 
 
-def test_no_level_of_a_pyramid_invents_an_object() -> None:
-    pyramid = levels(np.random.default_rng(0).integers(0, 2, (1000, 700)) * 9)
+def test_no_level_of_a_pyramid_invents_an_object(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "labels.zarr"), mode="w")
+    pyramid = create_pyramid(group, (700, 1000), corner_xy=(0, 0), step=1.0, mpp=None, dtype="uint8")
+    labels = np.random.default_rng(0).integers(0, 2, (1000, 700)) * 9
+    write_levels(pyramid, labels[:333].astype(np.uint8))
+    write_levels(pyramid, labels[333:].astype(np.uint8), top=333)
     assert [level.shape for level in pyramid] == [(1000, 700), (500, 350), (250, 175)]
-    assert all(set(np.unique(level)) == {0, 9} for level in pyramid)
+    for number, level in enumerate(pyramid):
+        assert np.array_equal(level[:], labels[:: 2**number, :: 2**number])
 
 
 def test_dicom_segments_are_the_masks(tmp_path: Path) -> None:

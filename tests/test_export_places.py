@@ -25,11 +25,12 @@ from tissuetalk.models.errors import (
     WorkspaceFullError,
 )
 from tissuetalk.tools.answers.results import TargetArgument
-from tissuetalk.tools.export import FORMATS, dicom, export
-from tissuetalk.tools.export.content import Content, library
+from tissuetalk.tools.export import FORMATS, dicom, export, geojson
+from tissuetalk.tools.masks.stored import open_masks
 from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.folders import export_path
+from tissuetalk.tools.storage.libraries import library
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -71,11 +72,11 @@ def test_an_export_that_fails_half_way_leaves_nothing(tmp_path: Path, format: st
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, data: bytes) -> int:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     folder, opener = result(tmp_path)
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(geojson, "write_features", full)
     with pytest.raises(WorkspaceFullError, match="make room"):
         export(folder, "geojson", tmp_path / "objects.geojson", opener)
     assert not [path for path in tmp_path.iterdir() if "export" in path.name or path.suffix == ".geojson"]
@@ -98,8 +99,7 @@ def test_listing_the_formats_imports_none_of_their_libraries() -> None:
 
 def test_a_dicom_slide_is_referred_to_by_its_own_identity(tmp_path: Path) -> None:
     folder, opener = result(tmp_path)
-    content = Content(folder, opener)
-    own = dicom.slide_of(content)
+    own = dicom.slide_of(open_masks(folder, opener))
     own.PatientID, own.SOPInstanceUID = "P-17", highdicom.UID()
     own.file_meta = pydicom.dataset.FileMetaDataset()
     own.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -13,6 +13,7 @@ from drawn import HAEMATOXYLIN, discs, rectangles, save, stored
 
 from tissuetalk.models.errors import InvalidArgumentError, UnknownMaskError
 from tissuetalk.models.images import open_image
+from tissuetalk.tools.export import resource
 from tissuetalk.tools.measure import measure
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -92,8 +93,14 @@ def test_without_a_scale_everything_is_in_pixels(tmp_path: Path) -> None:
 def test_a_region_has_no_objects_to_count(tmp_path: Path) -> None:
     mask = rectangles(SHAPE, THREE) > 0
     folder = stored(tmp_path / "result", {"stroma": (mask, None)})
-    found = values(folder, "area", "count", "density")
-    assert list(found) == ["area"]
+    found = values(folder, "area", "area_fraction", "irregularity")
+    assert list(found) == ["area", "area_fraction", "irregularity", "irregularity.unclipped"]
+    for metric in ("count", "density", "size", "distance", "hotspot"):
+        with pytest.raises(
+            InvalidArgumentError, match=f"{metric} needs separate objects, .* only regions: stroma"
+        ):
+            values(folder, metric)
+    assert "count" not in values(folder), "by default what cannot be had is left out"
 
 
 def test_ratios_of_two_masks(tmp_path: Path) -> None:
@@ -161,7 +168,7 @@ def test_a_table_is_in_pixels_of_the_source_image(tmp_path: Path) -> None:
     labels = rectangles(SHAPE, THREE)
     folder = stored(tmp_path / "result", {"nuclei": (labels > 0, labels)}, origin_xy=(200, 100), mpp=0.5)
     (mask,) = folder.result().masks
-    text = measure.write_table(folder, mask, lambda: open_image(path, name="picture.png"))
+    text = resource(folder, mask.mask_id, "tables", lambda: open_image(path, name="picture.png")).decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [float(row["centroid_x"]) for row in rows] == [204.5, 239.5, 234.5]
     assert [float(row["centroid_y"]) for row in rows] == [104.5, 104.5, 154.5]

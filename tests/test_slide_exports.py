@@ -26,8 +26,10 @@ from slide_folder import STEP, as_slide, coarse
 
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, UnknownMaskError
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.tools.export import FORMATS, export, slide_content, slide_dicom, slide_pictures
-from tissuetalk.tools.masks import slide as slide_reader
+from tissuetalk.tools.export import FORMATS, dicom_ann, dicom_seg, export
+from tissuetalk.tools.export import coco as coco_export
+from tissuetalk.tools.export import ome_zarr as ome_zarr_export
+from tissuetalk.tools.masks import layer as mask_layer
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 NUCLEUS_LABELS = coarse(ordinary.touching())
@@ -99,15 +101,14 @@ def test_geojson_is_packed_for_a_name_in_gz(tmp_path: Path) -> None:
 def test_many_objects_are_detections_and_come_in_batches(
     slide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tissuetalk.tools.export.slide_rows.MANY", 3)
+    monkeypatch.setattr("tissuetalk.tools.export.geojson.MANY", 3)
+    monkeypatch.setattr(mask_layer, "ROWS_PER_BATCH", 2)
     batches = []
-    read = slide_reader.SlideLayer.arrow_batches
+    read = mask_layer.SlideLayer._batches
     monkeypatch.setattr(
-        slide_reader.SlideLayer,
-        "arrow_batches",
-        lambda self, *args, **more: (
-            batches.append(b.num_rows) or b for b in read(self, *args, rows=2, **more)
-        ),
+        mask_layer.SlideLayer,
+        "_batches",
+        lambda self, *args: (batches.append(batch.num_rows) or batch for batch in read(self, *args)),
     )
     folder, opener = slide
     found = json.loads(export(folder, "geojson", tmp_path / "o.geojson", opener).read_text())
@@ -126,12 +127,12 @@ def test_csv_of_a_slide_has_the_columns_of_its_objects(slide, tmp_path: Path) ->
     nuclei = {int(row["id"]): float(row["area_px"]) for row in rows if row["mask_id"] == NUCLEI}
     assert nuclei == {number: (number == NUCLEUS_LABELS).sum() for number in IDS}
     (stroma,) = (row for row in rows if row["mask_id"] == STROMA)
-    assert float(stroma["area_px"]) == STROMA_MASK.sum() and stroma["mean_intensity"] == ""
+    assert float(stroma["area_px"]) == STROMA_MASK.sum() and float(stroma["mean_intensity"]) > 0
     first = next(row for row in rows if row["id"] == "1")
     y, x = np.nonzero(NUCLEUS_LABELS == 1)
     assert float(first["centroid_x"]) == pytest.approx(x.mean() + ORIGIN_XY[0])
     assert float(first["centroid_y"]) == pytest.approx(y.mean() + ORIGIN_XY[1])
-    assert float(first["area_um2"]) == nuclei[1] / 16 and "nearest_neighbour_px" not in first
+    assert float(first["area_um2"]) == nuclei[1] / 16 and float(first["nearest_neighbour_px"]) > 0
 
 
 def test_parquet_of_a_slide_is_queried_with_duckdb(slide, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_parquet_of_a_slide_is_queried_with_duckdb(slide, tmp_path: Path) -> Non
 def test_ome_zarr_of_a_slide_opens_as_an_image_with_its_labels(
     slide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slide_pictures, "LONGEST_IMAGE_PX", 210)
+    monkeypatch.setattr(ome_zarr_export, "LONGEST_IMAGE_PX", 210)
     folder, opener = slide
     out = export(folder, "ome-zarr", tmp_path / "slide.ome.zarr", opener)
     location = ome_zarr.io.parse_url(out)
@@ -186,7 +187,7 @@ def test_ome_zarr_of_a_slide_opens_as_an_image_with_its_labels(
 def test_coco_of_a_slide_decodes_to_the_same_pixels(
     slide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slide_pictures, "STRIP_PX", 50)
+    monkeypatch.setattr(coco_export, "STRIP_PX", 50)
     folder, opener = slide
     out = export(folder, "coco", tmp_path / "coco.json", opener)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -209,7 +210,7 @@ def test_dicom_segments_of_a_slide_are_its_masks(
     slide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tissuetalk.tools.export.dicom.TILE_PX", 64)
-    monkeypatch.setattr(slide_dicom, "BLOCK_TILES", 2)
+    monkeypatch.setattr(dicom_seg, "BLOCK_TILES", 2)
     folder, opener = slide
     segmentation = highdicom.seg.segread(export(folder, "dicom-seg", tmp_path / "seg.dcm", opener))
     pixels = segmentation.get_total_pixel_matrix()
@@ -247,9 +248,9 @@ def test_what_a_format_cannot_hold_is_refused_with_what_to_use(
 ) -> None:
     folder, opener = slide
     before = set(tmp_path.iterdir())
-    monkeypatch.setattr(slide_pictures, "MOST_ANNOTATIONS", 3)
-    monkeypatch.setattr(slide_dicom, "MOST_TILE_PX", 100)
-    monkeypatch.setattr(slide_dicom, "MOST_COORDINATES", 10)
+    monkeypatch.setattr(coco_export, "MOST_ANNOTATIONS", 3)
+    monkeypatch.setattr(dicom_seg, "MOST_TILE_PX", 100)
+    monkeypatch.setattr(dicom_ann, "MOST_COORDINATES", 10)
     for format, instead in (
         ("coco", "parquet or geojson"),
         ("dicom-seg", "ome-zarr"),
@@ -263,7 +264,7 @@ def test_what_a_format_cannot_hold_is_refused_with_what_to_use(
 def test_a_large_region_is_traced_at_a_coarser_level(
     slide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slide_content, "MOST_TRACED_PX", 10_000)
+    monkeypatch.setattr(mask_layer, "MOST_TRACED_PX", 10_000)
     folder, opener = slide
     found = geojson.loads(export(folder, "geojson", tmp_path / "o.geojson", opener).read_text())
     parts = [

@@ -8,7 +8,6 @@ from tissuetalk.models.images import ImageSource
 from tissuetalk.tools.answers.results import Answer, ViewResult
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.drawing.overlay import layers_in
-from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.segment.field import Scale, image_info, region_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -46,7 +45,7 @@ def view_source(
         px_per_picture_px=shrink,
         um_per_picture_px=None if scale is None else shrink * scale.mpp,
     )
-    shown = "".join(f"\n{number}. {name_of(mask)}" for number, mask in enumerate(masks, start=1))
+    shown = "".join(f"\n{number}. {mask.name}" for number, mask in enumerate(masks, start=1))
     text = (
         f"{result.image.image_id}: region {box.as_list()} of {source.width} x {source.height} px; one picture pixel is "
         f"{shrink:.3g} image pixels"

@@ -151,7 +151,8 @@ def _with_legend(picture: Image.Image, layers: Sequence[DrawnMask]) -> Image.Ima
 def stacked(rows: Sequence[Sequence[Image.Image]], gap_px: int = 0) -> Image.Image:
     """Pictures side by side in rows, on white."""
     sizes = [
-        (sum(each.width for each in row) + gap_px * (len(row) - 1), max(each.height for each in row)) for row in rows
+        (sum(each.width for each in row) + gap_px * (len(row) - 1), max(each.height for each in row))
+        for row in rows
     ]
     height = sum(high for _, high in sizes) + gap_px * (len(rows) - 1)
     whole = Image.new("RGB", (max(wide for wide, _ in sizes), height), (255, 255, 255))

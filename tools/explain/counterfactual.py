@@ -14,7 +14,6 @@ from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.answers.explained import Counterfactual, ScoreChange
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.explain import windows
-from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 BLUR_UM = 5.0
@@ -157,7 +156,7 @@ def _answer(
     painted: Painted,
     scores: tuple[dict[str, float], dict[str, float]] | None,
 ) -> Counterfactual:
-    name, share = name_of(mask), float(painted.mean())
+    name, share = mask.name, float(painted.mean())
     before, after = scores or ({}, {})
     changes = [
         ScoreChange(label=label, before=round(value, 4), after=round(after[label], 4))

@@ -46,7 +46,6 @@ from tissuetalk.tools.explain.activation_pictures import (
     patches_painted,
     view_of_image,
 )
-from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 Change = Callable[[RGB, Painted], RGB]
@@ -148,7 +147,7 @@ def _by_blurring(
 ) -> Consultation:
     """Route A: which object's blurring costs the classifier most (spec explain.md, section 4)."""
     loaded = load_classifier(name) if isinstance(name, Path) else named_classifier(name)
-    names = {mask.mask_id: name_of(mask) for mask in result.masks if mask.found}
+    names = {mask.mask_id: mask.name for mask in result.masks if mask.found}
     bag = _bag(loaded.card, folder, result, source, names)
     found = bag_importance(loaded, bag, stop=stop)
 
@@ -182,7 +181,7 @@ def _wanted_name(mask: Mask, loaded: ObjectClassifier) -> str:
     """What the classifier calls it, where it knows it by any of its names."""
     own = [mask.label, mask.target, mask.free_form, mask.evidence]
     known = {name.casefold(): name for name in loaded.wanted}
-    return next((known[name.casefold()] for name in own if name and name.casefold() in known), name_of(mask))
+    return next((known[name.casefold()] for name in own if name and name.casefold() in known), mask.name)
 
 
 def _named(card: ClassifierCard, values: Sequence[float]) -> Probabilities:
@@ -289,7 +288,7 @@ def _importance_picture(
             ),
             mask.colour,
             number,
-            f"{number}  {name_of(mask)}",
+            f"{number}  {mask.name}",
         )
         for number, mask in enumerate([mask for mask in result.masks if mask.found], start=1)
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tissuetalk.tools.answers.explained import Evidence
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.explain.request import ExplainRequest
-from tissuetalk.tools.measure.measure import name_of
 
 
 def evidence(result: SegmentResult, request: ExplainRequest) -> list[Evidence]:
@@ -24,7 +23,7 @@ def _found(number: int | None, mask: Mask) -> Evidence:
         number=number,
         words=mask.evidence,
         assertion=mask.assertion,
-        name=name_of(mask),
+        name=mask.name,
         mask_id=mask.mask_id,
         statement=f"“{mask.evidence}” was read as {read_as}; {mask.provenance.model} was asked for “{mask.prompt}”: "
         f"{mask.verdict}",

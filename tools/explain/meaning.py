@@ -15,7 +15,6 @@ from tissuetalk.tools.answers.explained import Meaning
 from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.request import ExplainRequest
-from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 ROOM = 2.2
@@ -51,7 +50,7 @@ def _cards(result: SegmentResult, request: ExplainRequest) -> Iterable[tuple[Glo
                 yield card, None
         return
     for mask in request.masks(result):
-        if (card := _card(mask.label, name_of(mask), mask.evidence)) is not None:
+        if (card := _card(mask.label, mask.name, mask.evidence)) is not None:
             yield card, mask
     for item in result.not_segmented if request.everything else ():
         if (card := _card(item.label, item.free_form or item.evidence, item.evidence)) is not None:

@@ -17,7 +17,6 @@ from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.counterfactual import Views
 from tissuetalk.tools.explain.observations import Observed, summary
 from tissuetalk.tools.explain.stability import Checked
-from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 WIDTH = 1000
@@ -146,7 +145,7 @@ class Board:
         """As it is, blurred, painted over; a classifier's scores below."""
         side = (WIDTH - 20) // 3
         mask, number = views.mask, self.numbers[views.mask.mask_id]
-        name = name_of(mask)
+        name = mask.name
         panels = []
         before = marked(
             np.asarray(fitted(Image.fromarray(views.before), side, side)),
@@ -178,4 +177,4 @@ def _besides(answer: Observation) -> str:
 
 def _caption(mask: Mask) -> str:
     count = "" if mask.count is None else f", {mask.count} objects"
-    return f"{name_of(mask)} ({mask.area_fraction:.1%}{count})"
+    return f"{mask.name} ({mask.area_fraction:.1%}{count})"

@@ -14,7 +14,6 @@ from tissuetalk.models.errors import UnknownMaskError
 from tissuetalk.prompts.lexicon import Concept
 from tissuetalk.prompts.question import Kind, asks_for_a_diagnosis, concepts_in, kinds_of, mask_numbers
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
-from tissuetalk.tools.measure.measure import name_of
 
 _MASK_ID = re.compile(r"msk_[a-z0-9]+")
 _NEEDS_A_MASK: tuple[Kind, ...] = ("reliability", "counterfactual", "grounding")
@@ -106,8 +105,8 @@ def _never_segmented(question: str | None, result: SegmentResult) -> Concept | N
 def inventory(result: SegmentResult) -> str:
     """What a result has, numbered as in its picture."""
     found = [mask for mask in result.masks if mask.found]
-    parts = [f"{number} {name_of(mask)} ({mask.mask_id})" for number, mask in enumerate(found, start=1)]
-    parts += [f"{name_of(mask)} (looked for, not found)" for mask in result.masks if not mask.found]
+    parts = [f"{number} {mask.name} ({mask.mask_id})" for number, mask in enumerate(found, start=1)]
+    parts += [f"{mask.name} (looked for, not found)" for mask in result.masks if not mask.found]
     parts += [f"{item.free_form or item.label} (not segmented: {item.code})" for item in result.not_segmented]
     return f"it has: {', '.join(parts)}." if parts else "it has no masks."
 

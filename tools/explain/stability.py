@@ -27,7 +27,6 @@ from tissuetalk.tools.answers.reliability import level_of, reliability_of
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.perturbations import KINDS, TOGETHER, Perturbation, PerturbedSegmenter
-from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.field import FieldOfView
 
@@ -172,7 +171,7 @@ def _answer(
     uncertainty: NDArray[np.float32],
     window: Box,
 ) -> Stability:
-    name, agreed = name_of(mask), looks.agreement
+    name, agreed = mask.name, looks.agreement
     reliability = reliability_of(mask.provenance.weights_sha256, "explain", looks.signal)
     wordings = [
         Wording(quality=other.level, sentence=other.text, dice=round(float(dice(looks.stored, reworded)), 4))

@@ -52,7 +52,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
             category = {"image_id": 1, "category_id": names.index(layer.name) + 1}
             for annotation in _annotations(layer, image.height, image.width, coder):
                 annotation_id += 1
-                file.write(("\n" if annotation_id == 1 else ",\n"))
+                file.write("\n" if annotation_id == 1 else ",\n")
                 file.write(json.dumps({"id": annotation_id, **category, **annotation}))
         file.write("\n]}")
 

@@ -119,7 +119,8 @@ def _group(number: int, layer: MaskLayer, told: dict[str, Any]) -> Any:
         graphic_type=hd.ann.GraphicTypeValues.POLYGON,
         graphic_data=[_SQUARE],
         measurements=[
-            hd.ann.Measurements(name=name, values=np.ones(1, np.float32), unit=unit) for name, unit in measured
+            hd.ann.Measurements(name=name, values=np.ones(1, np.float32), unit=unit)
+            for name, unit in measured
         ],
         description=json.dumps({**told, "verdict": layer.record.verdict}),
         **dicom.description(layer, hd.ann.AnnotationGroupGenerationTypeValues),

@@ -14,7 +14,7 @@ from typing import Any
 
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, WorkspaceFullError
 from tissuetalk.tools.export import coco, dicom_ann, dicom_seg, geojson, ome_zarr, tables
-from tissuetalk.tools.masks.layer import OpenImage, write_csv
+from tissuetalk.tools.masks.layer import OpenImage, as_lines
 from tissuetalk.tools.masks.stored import SegmentedRegion, layers_of, open_masks
 from tissuetalk.tools.storage.result_folder import MOST_OBJECTS, ResultFolder
 
@@ -72,8 +72,10 @@ def resource(folder: ResultFolder, mask_id: str, kind: str, open_image: OpenImag
     if kind == "objects":
         geojson.write_features(masks, text.write)
     else:
-        for number, rows in enumerate(layer.rows([name for name in layer.columns if name in tables.NUMBERS])):
-            write_csv(csv.writer(text, lineterminator="\n"), rows, header=number == 0)
+        names, writer = tables.columns(masks), csv.writer(text, lineterminator="\n")
+        writer.writerow(names)
+        for rows in layer.rows(names):
+            writer.writerows(as_lines(rows))
     return sent.getvalue()
 
 
@@ -82,6 +84,11 @@ def write_outlines(folder: ResultFolder) -> None:
     for layer in layers_of(folder, folder.result().masks):
         if layer.count() <= MOST_OBJECTS:
             geojson.write_layers(folder.path / layer.record.resources.geojson, [layer])
+
+
+def write_all_outlines(folder: ResultFolder, out: Path) -> None:
+    """Of every mask in one file; needs no image."""
+    geojson.write_layers(out, layers_of(folder, folder.result().masks))
 
 
 class _Limited(io.BytesIO):

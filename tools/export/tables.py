@@ -13,15 +13,13 @@ from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.storage.libraries import library
 
-NUMBERS = frozenset(column_names(1.0))
-"""What an object table can hold; the outline is no number."""
 _WHOLE = ("id", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
 
 
 def columns(masks: SegmentedRegion) -> list[str]:
     """Names of the numbers every object here has, whether or not there is one."""
-    with_objects = [layer for layer in masks.layers if layer.has_objects]
-    return [name for name in column_names(masks.mpp) if all(name in layer.columns for layer in with_objects)]
+    asked = [layer for layer in masks.layers if layer.has_objects] or masks.layers
+    return [name for name in column_names(masks.mpp) if all(name in layer.columns for layer in asked)]
 
 
 def write_csv_file(masks: SegmentedRegion, out: Path) -> None:
@@ -35,7 +33,9 @@ def write_csv_file(masks: SegmentedRegion, out: Path) -> None:
             for batch in layer.rows(known):
                 empty = [""] * len(batch["id"])
                 numbers = [batch[name].tolist() if name in batch else empty for name in names]
-                writer.writerows([layer.record.mask_id, layer.name, *row] for row in zip(*numbers, strict=True))
+                writer.writerows(
+                    [layer.record.mask_id, layer.name, *row] for row in zip(*numbers, strict=True)
+                )
 
 
 def write_parquet(masks: SegmentedRegion, out: Path) -> None:

@@ -142,7 +142,9 @@ class LabelPyramid:
         fitting = [level for level in self.levels if math.prod(level.size) <= most_px]
         level = (fitting or self.levels[-1:])[0]
         every = max(1, math.ceil(math.sqrt(math.prod(level.size) / most_px)))
-        return level.raster(np.asarray(level.array[every // 2 :: every, every // 2 :: every]) > 0, every=every)
+        return level.raster(
+            np.asarray(level.array[every // 2 :: every, every // 2 :: every]) > 0, every=every
+        )
 
     def sample(self, box: Box, width: int, height: int) -> NDArray[np.int32]:
         """[height, width] labels of a full-resolution box at the size of a picture; 0 outside the region."""

@@ -110,7 +110,9 @@ class MaskLayer(ABC):
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """[N]: one column of all objects."""
-        return np.concatenate([np.zeros(0), *(batch[column].astype(np.float64) for batch in self.rows([column]))])
+        return np.concatenate(
+            [np.zeros(0), *(batch[column].astype(np.float64) for batch in self.rows([column]))]
+        )
 
     def outlines(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """(numbers, shapely geometries) in batches, in full-resolution pixels; of a region its connected parts."""
@@ -175,13 +177,18 @@ class PictureLayer(MaskLayer):
         return [*column_names(self.mpp), "geometry"]
 
     def count(self) -> int:
-        return int(np.count_nonzero(np.bincount(self.labels.finest.array.ravel())[1:])) if self.has_objects else 0
+        return (
+            int(np.count_nonzero(np.bincount(self.labels.finest.array.ravel())[1:]))
+            if self.has_objects
+            else 0
+        )
 
     def rows(self, columns: Sequence[str], within: Window | None = None) -> Iterator[Rows]:
         table = self._geometry if set(columns) <= {*self._geometry, "geometry"} else self._table
         keep = slice(None) if within is None else _lie_in(_centres(table), within)
         chosen = {name: self._outlines if name == "geometry" else table[name] for name in columns}
-        yield {name: column[keep] for name, column in chosen.items()}
+        if len(table["id"]):
+            yield {name: column[keep] for name, column in chosen.items()}
 
     def save_labels(self, path: Path) -> None:
         finest = self.labels.finest
@@ -197,7 +204,9 @@ class PictureLayer(MaskLayer):
 
     @cached_property
     def _outlines(self) -> NDArray[Any]:
-        labels = self.labels.finest.array if self.has_objects else (self.labels.finest.array > 0).astype(np.int32)
+        labels = (
+            self.labels.finest.array if self.has_objects else (self.labels.finest.array > 0).astype(np.int32)
+        )
         shapes = [shape for _, shape in polygons(labels, (self.region.x0, self.region.y0))]
         return np.asarray(shapely.to_wkb(np.array(shapes, object)), object)
 
@@ -210,7 +219,9 @@ class PictureLayer(MaskLayer):
             return {name: _parsed([line[at] for line in lines]) for at, name in enumerate(header)}
         table = self._as_one(with_pixels=True)
         buffer = io.StringIO()
-        write_csv(csv.writer(buffer, lineterminator="\n"), table, header=True)
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(table)
+        writer.writerows(as_lines(table))
         write_whole(path, buffer.getvalue())
         return table
 
@@ -323,11 +334,9 @@ def rounded(shapes: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(shapely.transform(shapes, lambda corners: np.round(corners, DECIMALS)))
 
 
-def write_csv(writer: Any, rows: Rows, *, header: bool) -> None:
-    """Numbers as Python writes them, so that they read back as they were."""
-    if header:
-        writer.writerow(rows)
-    writer.writerows(zip(*(column.tolist() for column in rows.values()), strict=True))
+def as_lines(rows: Rows) -> Iterator[tuple[Any, ...]]:
+    """Row after row as Python has numbers, which are written so that they read back as they were."""
+    return zip(*(column.tolist() for column in rows.values()), strict=True)
 
 
 def _parsed(texts: list[str]) -> NDArray[Any]:

@@ -19,9 +19,15 @@ from tissuetalk.tools.storage.result_folder import ResultFolder
 
 METRICS: dict[str, Metric] = {
     "area": Metric(of_each(of_masks.area), "µm²", "mask pixels times (µm per pixel)²", by_default=True),
-    "area_fraction": Metric(pairs.area_fraction, "of the region", "mask pixels / region pixels", by_default=True),
+    "area_fraction": Metric(
+        pairs.area_fraction, "of the region", "mask pixels / region pixels", by_default=True
+    ),
     "count": Metric(
-        of_each(of_masks.count, objects=True), "objects", "objects as separated by the model", ("objects",), True
+        of_each(of_masks.count, objects=True),
+        "objects",
+        "objects as separated by the model",
+        ("objects",),
+        True,
     ),
     "density": Metric(pairs.density, "per mm²", "objects / area of the segmented region", ("objects",), True),
     "size": Metric(of_each(of_masks.size, objects=True), "µm²", "area of each object", ("objects",), True),
@@ -36,7 +42,10 @@ METRICS: dict[str, Metric] = {
         of_each(of_masks.instance_count), "parts", f"number of {of_masks.INSTANCES}", by_default=True
     ),
     "instance_ratio": Metric(
-        of_each(of_masks.instance_ratio), "of the region", f"mean area of {of_masks.INSTANCES}", by_default=True
+        of_each(of_masks.instance_ratio),
+        "of the region",
+        f"mean area of {of_masks.INSTANCES}",
+        by_default=True,
     ),
     "instance_dispersion": Metric(
         of_each(of_masks.instance_dispersion),
@@ -45,8 +54,12 @@ METRICS: dict[str, Metric] = {
         by_default=True,
     ),
     "ratio": Metric(pairs.ratio, "", "the first mask / the second", ("two masks",)),
-    "tissue": Metric(pairs.tissue, "mm²", "area of tissue, and what is measured per tissue", ("scale", "pixels")),
-    "hotspot": Metric(pictures.hotspots, "objects in 2 mm²", "the densest circle", ("objects", "scale", "pixels")),
+    "tissue": Metric(
+        pairs.tissue, "mm²", "area of tissue, and what is measured per tissue", ("scale", "pixels")
+    ),
+    "hotspot": Metric(
+        pictures.hotspots, "objects in 2 mm²", "the densest circle", ("objects", "scale", "pixels")
+    ),
     "density_in": Metric(
         pairs.density_in, "per mm²", "objects of one mask in another", ("two masks", "objects", "scale")
     ),
@@ -94,7 +107,9 @@ def measure_folder(
         result_id=masks.result.result_id,
         image=masks.result.image,
         measurements=list(found.values()),
-        tables={each.record.mask_id: each.record.resources.table for each in masks.layers if each.has_objects},
+        tables={
+            each.record.mask_id: each.record.resources.table for each in masks.layers if each.has_objects
+        },
         pictures=drawn,
         warnings=[warning for warning in masks.result.warnings if warning.code != "language"],
     )
@@ -112,7 +127,9 @@ def _require(name: str, masks: SegmentedRegion) -> None:
             f"{name} needs two masks{kind}; this result has: {have or 'none'}. Segment both targets in one call."
         )
     if "objects" in needs and masks.layers and not with_objects:
-        regions = [each for each, metric in METRICS.items() if metric.by_default and "objects" not in metric.needs]
+        regions = [
+            each for each, metric in METRICS.items() if metric.by_default and "objects" not in metric.needs
+        ]
         raise InvalidArgumentError(
             f"{name} needs separate objects, and this result has only regions: {have}. Ask for {', '.join(regions)}, "
             "or segment nuclei, cells or glands."

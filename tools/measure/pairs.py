@@ -115,7 +115,10 @@ def distance_to(masks: SegmentedRegion) -> Iterator[Finding]:
     held: tuple[str, Raster, NDArray[np.float32] | None] | None = None
     for objects, region in pairs:
         if held is None or held[0] != region.record.mask_id:
-            held = (region.record.mask_id, *_signed_distance(region))  # one at a time: each is a large picture
+            held = (
+                region.record.mask_id,
+                *_signed_distance(region),
+            )  # one at a time: each is a large picture
         _, raster, field = held
         found = [] if field is None else [_looked_up(batch, raster, field) for batch in objects.points()]
         distances = np.concatenate(found or [np.zeros(0)]) * to_unit

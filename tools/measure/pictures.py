@@ -119,7 +119,7 @@ def _drawn_heat_map(layer: MaskLayer, masks: SegmentedRegion, heat: HeatMap) -> 
     picture = Image.fromarray(_tinted(canvas, shown / (top or 1.0)))
     drawing.scale_bar(picture, masks.needs_scale("heatmap") * region.width / width)
     bar, figure = drawing.new_figure(420, 76)
-    axes = figure.add_axes((0.03, 0.42, 0.88, 0.24))
+    axes = figure.subplots()
     ramp = _tinted(np.full((1, 256, 3), 200.0), np.linspace(0.0, 1.0, 256)[None, :])
     axes.imshow(ramp, extent=(0, top or 1.0, 0, 1), aspect="auto")
     axes.set(yticks=[], title=f"{layer.name}: {heat.unit}, squares of {heat.cell_um:g} µm")
@@ -141,7 +141,9 @@ def histograms(masks: SegmentedRegion) -> Iterator[Finding]:
             continue
         found = {"size": (*areas(layer), "area of each object"), "distance": (*gaps(layer), GAP_RULE)}
         picture, figure = drawing.new_figure(460 * len(found), 300)
-        for axes, (of, (numbers, unit, rule)) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+        for axes, (of, (numbers, unit, rule)) in zip(
+            figure.subplots(1, len(found)), found.items(), strict=True
+        ):
             for share in PERCENTILES:
                 value = float(np.percentile(numbers, share)) if numbers.size else None
                 yield layer, Value(f"histogram.{of}.p{share}", value, unit, f"percentile {share} of: {rule}")
@@ -149,7 +151,11 @@ def histograms(masks: SegmentedRegion) -> Iterator[Finding]:
             if numbers.size:
                 end = float(np.percentile(numbers, SHOWN_SHARE)) or 1.0
                 axes.hist(
-                    np.minimum(numbers, end), bins=BARS, range=(0, end), color=layer.record.colour, edgecolor="#464646"
+                    np.minimum(numbers, end),
+                    bins=BARS,
+                    range=(0, end),
+                    color=layer.record.colour,
+                    edgecolor="#464646",
                 )
                 axes.axvline(min(float(np.median(numbers)), end), color="#c80000", label="median")
                 axes.legend(frameon=False)

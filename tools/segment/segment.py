@@ -16,7 +16,6 @@ from tissuetalk.tools.answers.reliability import low_agreement
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult, Warned
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.drawing.overlay import overlay_of
-from tissuetalk.tools.measure.measure import name_of
 from tissuetalk.tools.segment import engine, pointing, quality, spatial
 from tissuetalk.tools.segment.engine import FoundMask
 from tissuetalk.tools.segment.field import FieldOfView, Scale, image_info, region_of, scale_of
@@ -145,6 +144,6 @@ def _warnings(
         )
     for mask, maps in zip(masks, placed, strict=True):
         if mask.found:
-            warnings += quality.mask_warnings(name_of(mask), maps.mask, maps.instances)
-            warnings += low_agreement(name_of(mask), mask.reliability)
+            warnings += quality.mask_warnings(mask.name, maps.mask, maps.instances)
+            warnings += low_agreement(mask.name, mask.reliability)
     return warnings

@@ -27,7 +27,6 @@ from tissuetalk.models.errors import (
     UnknownResultError,
 )
 from tissuetalk.models.images import ImageSource
-from tissuetalk.models.masks import outlines
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.results import Mask, MaskResources, SegmentResult
 
@@ -116,30 +115,6 @@ class ResultFolder:
             return None
         return self._read("instances", mask_id).astype(np.int32)
 
-    def geojson(self, mask_id: str) -> Path:
-        """The outlines of one mask as a file, made when first asked for."""
-        path = self.path / "objects" / f"{self._checked(mask_id)}.geojson"
-        if not path.is_file():
-            (mask,) = self.chosen([mask_id])
-            write_whole(path, json.dumps(_collection(self._features(mask))))
-        return path
-
-    def all_geojson(self) -> str:
-        """The outlines of every mask that was found, as one FeatureCollection."""
-        found = [mask for mask in self.result().masks if mask.found]
-        return json.dumps(_collection([feature for mask in found for feature in self._features(mask)]))
-
-    def _features(self, mask: Mask) -> list[dict[str, Any]]:
-        region = self.result().image.region
-        return outlines.features(
-            self.mask(mask.mask_id),
-            self.instances(mask.mask_id),
-            origin_xy=(region[0], region[1]),
-            name=mask.label or mask.free_form or mask.target,
-            colour=mask.colour,
-            mask_id=mask.mask_id,
-        )
-
     def _read(self, kind: str, mask_id: str) -> NDArray[np.uint16]:
         pixels = cv2.imread(str(self.path / kind / f"{self._checked(mask_id)}.png"), cv2.IMREAD_UNCHANGED)
         if pixels is None:
@@ -153,10 +128,6 @@ class ResultFolder:
                 f"{mask_id[:60]!r} is not a mask id; ids look like msk_… and come from segment."
             )
         return mask_id
-
-
-def _collection(features: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "FeatureCollection", "features": features}
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
