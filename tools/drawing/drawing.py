@@ -174,19 +174,14 @@ def line_of_text(text: str) -> Image.Image:
     return picture
 
 
-def new_figure(width: int, height: int) -> tuple[Callable[[], Image.Image], Figure]:
-    """What renders a plot of so many pixels, and the empty plot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second that most answers do not need
-    from matplotlib.figure import Figure
+def plotted(width: int, height: int, draw: Callable[[Figure], None]) -> Image.Image:
+    """A plot of so many pixels. draw: puts it into an empty figure."""
+    from matplotlib.figure import Figure  # half a second that most answers do not need
 
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-
-    def picture() -> Image.Image:
-        canvas.draw()
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-
-    return picture, figure
+    figure, buffer = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained"), io.BytesIO()
+    draw(figure)
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
 
 
 def as_png(picture: Image.Image) -> bytes:

@@ -29,7 +29,7 @@ from tissuetalk.models.metrics.statistics import bootstrap
 from tissuetalk.models.metrics.tables import csv_text, intervals_svg, table, with_limits
 from tissuetalk.models.segmenter import Capability, Prompt, is_pointed
 from tissuetalk.models.writing import write_whole
-from tissuetalk.tools.drawing.drawing import Layer, as_png, draw, picture_size
+from tissuetalk.tools.drawing.drawing import DrawnMask, as_png, draw, picture_size
 from tissuetalk.tools.evaluate.evaluate import Probe, evaluate
 from tissuetalk.tools.evaluate.model_under_test import ModelUnderTest
 from tissuetalk.tools.evaluate.scores import Row, Summary
@@ -287,8 +287,8 @@ def drawn(one: ScoredPicture) -> Image.Image:
     box = Box.whole(pixels.shape[1], pixels.shape[0])
     picture = Image.fromarray(pixels).resize(picture_size(box))
     layers = [
-        Layer(one.truth.astype(np.int32), ANNOTATED_COLOUR, f"annotated: {one.row.mask_class}"),
-        Layer(one.predicted.astype(np.int32), PREDICTED_COLOUR, f"found, Dice {one.dice:.3f}"),
+        DrawnMask(one.truth.astype(np.int32), ANNOTATED_COLOUR, f"annotated: {one.row.mask_class}"),
+        DrawnMask(one.predicted.astype(np.int32), PREDICTED_COLOUR, f"found, Dice {one.dice:.3f}"),
     ]
     return draw(np.asarray(picture, np.uint8), box, layers=layers, mpp=one.record.mpp)
 

@@ -63,10 +63,8 @@ class Raster:
     def middles(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """x of the middle of every column and y of the middle of every row."""
         height, width = self.values.shape
-        return (
-            self.x0 + (np.arange(width) + 0.5) * self.step_x,
-            self.y0 + (np.arange(height) + 0.5) * self.step_y,
-        )
+        columns, rows = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)
+        return self.x0 + (columns + 0.5) * self.step_x, self.y0 + (rows + 0.5) * self.step_y
 
     def at(self, points: Points) -> NDArray[np.bool_]:
         """Whether each point is marked; outside the picture nothing is."""

@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,9 @@ from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.measure import hotspot
 from tissuetalk.tools.measure.values import GAP_RULE, Finding, Value, areas, gaps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ABOUT_CELLS = 40
 """Squares of a heat map along the longer side, about."""
@@ -118,12 +122,16 @@ def _drawn_heat_map(layer: MaskLayer, masks: SegmentedRegion, heat: HeatMap) -> 
     top = float(shown.max())
     picture = Image.fromarray(_tinted(canvas, shown / (top or 1.0)))
     drawing.scale_bar(picture, masks.needs_scale("heatmap") * region.width / width)
-    bar, figure = drawing.new_figure(420, 76)
-    axes = figure.subplots()
-    ramp = _tinted(np.full((1, 256, 3), 200.0), np.linspace(0.0, 1.0, 256)[None, :])
-    axes.imshow(ramp, extent=(0, top or 1.0, 0, 1), aspect="auto")
-    axes.set(yticks=[], title=f"{layer.name}: {heat.unit}, squares of {heat.cell_um:g} µm")
-    return drawing.stacked([[picture], [bar()]])
+
+    def colour_bar(figure: Figure) -> None:
+        axes = figure.subplots()
+        ramp = _tinted(np.full((1, 256, 3), 200.0), np.linspace(0.0, 1.0, 256)[None, :])
+        axes.imshow(ramp, extent=(0, top or 1.0, 0, 1), aspect="auto")
+        axes.set_yticks([])
+        # a name is what somebody wrote, not a formula
+        axes.set_title(f"{layer.name}: {heat.unit}, squares of {heat.cell_um:g} µm", parse_math=False)
+
+    return drawing.stacked([[picture], [drawing.plotted(420, 76, colour_bar)]])
 
 
 def _tinted(canvas: NDArray[Any], share: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -140,26 +148,26 @@ def histograms(masks: SegmentedRegion) -> Iterator[Finding]:
         if not layer.has_objects:
             continue
         found = {"size": (*areas(layer), "area of each object"), "distance": (*gaps(layer), GAP_RULE)}
-        picture, figure = drawing.new_figure(460 * len(found), 300)
-        for axes, (of, (numbers, unit, rule)) in zip(
-            figure.subplots(1, len(found)), found.items(), strict=True
-        ):
+        for of, (numbers, unit, rule) in found.items():
             for share in PERCENTILES:
                 value = float(np.percentile(numbers, share)) if numbers.size else None
                 yield layer, Value(f"histogram.{of}.p{share}", value, unit, f"percentile {share} of: {rule}")
-            axes.set(title=f"{layer.name}: {of}, {numbers.size} objects", xlabel=unit, ylabel="objects")
-            if numbers.size:
-                end = float(np.percentile(numbers, SHOWN_SHARE)) or 1.0
-                axes.hist(
-                    np.minimum(numbers, end),
-                    bins=BARS,
-                    range=(0, end),
-                    color=layer.record.colour,
-                    edgecolor="#464646",
-                )
-                axes.axvline(min(float(np.median(numbers)), end), color="#c80000", label="median")
-                axes.legend(frameon=False)
-        yield layer, picture()
+        shown = [(f"{layer.name}: {of}", numbers, unit) for of, (numbers, unit, _) in found.items()]
+        draw = partial(_draw_bars, shown, layer.record.colour)
+        yield layer, drawing.plotted(460 * len(shown), 300, draw)
+
+
+def _draw_bars(shown: Sequence[tuple[str, NDArray[np.float64], str]], colour: str, figure: Figure) -> None:
+    """shown: title, numbers and unit of each panel. The last bar holds all beyond the last percentile shown."""
+    for axes, (title, numbers, unit) in zip(figure.subplots(1, len(shown)), shown, strict=True):
+        axes.set(xlabel=unit, ylabel="objects")
+        axes.set_title(f"{title}, {numbers.size} objects", parse_math=False)
+        if numbers.size:
+            end = float(np.percentile(numbers, SHOWN_SHARE)) or 1.0
+            cut = np.minimum(numbers, end)
+            axes.hist(cut, bins=BARS, range=(0, end), color=colour, edgecolor="#464646")
+            axes.axvline(float(np.median(cut)), color="#c80000", label="median")
+            axes.legend(frameon=False)
 
 
 def hotspots(masks: SegmentedRegion) -> Iterator[Finding]:
