@@ -29,7 +29,6 @@ from tissuetalk.tools.export import FORMATS, dicom, export, geojson
 from tissuetalk.tools.masks.stored import open_masks
 from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.session import Session
-from tissuetalk.tools.storage.folders import export_path
 from tissuetalk.tools.storage.libraries import library
 
 
@@ -65,8 +64,8 @@ def test_an_export_that_fails_half_way_leaves_nothing(tmp_path: Path, format: st
     folder, _ = result(tmp_path)
     before = set(tmp_path.iterdir())
     (tmp_path / "picture.png").rename(tmp_path / "elsewhere.png")
-    with pytest.raises(UnknownImageError, match="put it back"):
-        export_path(folder.path, format, tmp_path / "out")
+    with Session() as session, pytest.raises(UnknownImageError, match="put it back"):
+        session.export(folder.path, format, tmp_path / "out")
     (tmp_path / "elsewhere.png").rename(tmp_path / "picture.png")
     assert set(tmp_path.iterdir()) == before
 

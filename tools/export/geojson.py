@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import shapely
@@ -22,11 +21,12 @@ MANY = 200
 
 def write(masks: SegmentedRegion, out: Path) -> None:
     """Plain, or packed when the name ends in ``.gz``. What holds for all of it stands beside the features."""
-    with ExitStack() as stack:
-        file = stack.enter_context(out.open("wb"))
-        if out.suffix == ".gz":
-            file = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0))  # type: ignore[assignment]
-        write_features(masks, lambda text: file.write(text.encode()))
+    with out.open("wb") as file:
+        if out.suffix != ".gz":
+            write_features(masks, lambda text: file.write(text.encode()))
+            return
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+            write_features(masks, lambda text: packed.write(text.encode()))
 
 
 def write_features(masks: SegmentedRegion, write: Callable[[str], object]) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.masks.characteristics import MIN_INSTANCE_PX, MaskSurvey, survey
 from tissuetalk.models.masks.object_table import column_names, object_table
@@ -44,6 +45,8 @@ MOST_TRACED_PX = 16_000_000
 """Largest picture of a region whose outline is traced; a larger one is traced at a coarser level of its pyramid."""
 MOST_MEASURED_PX = 16_000_000
 """Largest region of a slide that is measured as one object; of a larger one only the area is known."""
+MOST_IN_MEMORY_PX = 2**28
+"""Largest region whose labels are given as one array of 1 GiB."""
 DECIMALS = 2
 """Of a coordinate in full-resolution pixels."""
 HALO_PX = 1_000.0
@@ -131,9 +134,17 @@ class MaskLayer(ABC):
             shapes = shapely.transform(np.array([shape for _, shape in found]), lambda at: at * step + corner)
             yield np.array([number for number, _ in found], np.int64), rounded(shapes)
 
+    def in_full(self) -> NDArray[np.int32]:
+        """[region.height, region.width] labels in full-resolution pixels. Raises ImageTooLargeError on a large slide."""
+        if self.region_px > MOST_IN_MEMORY_PX:
+            raise ImageTooLargeError(
+                "the masks of a slide are not held in memory; segment a region, or export to ome-zarr or geojson."
+            )
+        return self.labels.sample(self.region, self.region.width, self.region.height)
+
     def _as_one(self, *, with_pixels: bool) -> Rows:
         """The object table of labels that fit in memory; a region counts as one object with number 1."""
-        labels = self.labels.sample(self.region, self.region.width, self.region.height)
+        labels = self.in_full()
         labels = labels if self.has_objects else (labels > 0).astype(np.int32)
         if not with_pixels:
             return object_table(labels, self.region, mpp=self.mpp)

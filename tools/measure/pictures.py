@@ -80,7 +80,7 @@ def heat_map(layer: MaskLayer, masks: SegmentedRegion) -> HeatMap:
         figures = held / (cell_um**2 / 1e6)
         unit, of = "per mm²", "centroids per area of squares"
     else:
-        held = np.zeros(tissue_px.shape)
+        held = np.zeros_like(tissue_px)
         for piece in layer.labels.rasters():
             held += _area_per_cell(piece, region, cell_px)
         # squares on the right and at the bottom are cut by the region; a mask pixel goes to the square its middle lies

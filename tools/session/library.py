@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult
-from tissuetalk.tools.masks.pyramid import is_slide
-from tissuetalk.tools.measure.values import name_of
 from tissuetalk.tools.session.results import with_addresses
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -59,7 +57,7 @@ def _results(session: Session) -> LibraryResult:
             image_id=stored.image_id,
             created_at=stored.created_at.isoformat(timespec="seconds"),
             size_bytes=stored.size_bytes,
-            masks=[name_of(mask) for mask in ResultFolder(stored.folder).result().masks],
+            masks=[mask.name for mask in ResultFolder(stored.folder).result().masks],
         )
         for stored in session.workspace.results(MOST_LISTED)
     ]
@@ -67,7 +65,7 @@ def _results(session: Session) -> LibraryResult:
 
 
 def _save(session: Session, result_id: str, format: str | None, folder: str | None) -> LibraryResult:
-    from tissuetalk.tools.export import FORMATS, export
+    from tissuetalk.tools.export import FORMATS, export, write_outlines
 
     format = format or "folder"
     if format not in ("folder", *FORMATS):
@@ -80,8 +78,7 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
         if format != "folder":
             export(stored.folder, format, target / FORMATS[format].file_name, stored.open_image)
         else:
-            for mask in () if is_slide(stored.folder.path) else stored.folder.result().masks:
-                stored.folder.geojson(mask.mask_id)
+            write_outlines(stored.folder)
             session.workspace.save(result_id, target)
     saved = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
     return _listing("save", f"saved {len(saved)} file(s) to {folder}.", saved=saved)
@@ -133,27 +130,22 @@ def file_of(
     address: Callable[[str], str],
 ) -> bytes:
     """A file of a result by its relative address; derived files are made when first asked for."""
-    from tissuetalk.tools.drawing import measure_pictures
     from tissuetalk.tools.explain import storage
-    from tissuetalk.tools.export import slide_resource
-    from tissuetalk.tools.measure import measure
+    from tissuetalk.tools.export import resource
+    from tissuetalk.tools.measure import pictures
 
     kind, _, name = path.partition("/")
     if path == "overlay.png":
         return (folder.path / path).read_bytes()
     if kind == "explanations":
         return storage.picture_file(folder, name)
-    if kind == measure_pictures.FOLDER:
-        return measure_pictures.read(folder.path, name)
+    if kind == pictures.FOLDER:
+        return pictures.read_picture(folder.path, name)
     if path == "result.json":
         return with_addresses(folder.result(), address).model_dump_json(indent=1).encode()
     (mask,) = folder.chosen([name.rsplit(".", 1)[0]])
-    if kind in ("objects", "tables") and is_slide(folder.path):
-        return slide_resource(folder, mask.mask_id, kind, open_image)
-    if kind == "objects":
-        return folder.geojson(mask.mask_id).read_bytes()
-    if kind == "tables":
-        return measure.write_table(folder, mask, open_image).encode()
+    if kind in ("objects", "tables"):
+        return resource(folder, mask.mask_id, kind, open_image)
     if kind == "instances" and mask.resources.instances is None:
         raise InvalidArgumentError(
             f"mask {mask.mask_id} is a region without separate objects; read its mask."

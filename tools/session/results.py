@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tissuetalk.models.errors import ImageTooLargeError, WorkspaceUnwritableError
+from tissuetalk.models.errors import WorkspaceUnwritableError
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.results import Answer, Mask, SegmentResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.masks.pyramid import is_slide
-from tissuetalk.tools.measure.values import name_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:
@@ -65,13 +63,9 @@ class Segmentation(Answer[SegmentResult]):
         """Copy the result to a new folder, outlines of everything in one file, and open it there."""
         assert isinstance(self.place, str), "a result in a folder is saved already"
         self.session.workspace.save(self.place, folder)
-        stored = ResultFolder(folder)
-        if is_slide(folder):
-            from tissuetalk.tools.export import write_slide_outlines
+        from tissuetalk.tools.export import write_all_outlines
 
-            write_slide_outlines(stored, folder / "objects.geojson")
-        else:
-            (folder / "objects.geojson").write_text(stored.all_geojson(), "utf-8")
+        write_all_outlines(ResultFolder(folder), folder / "objects.geojson")
         return self.session.result(folder)
 
 
@@ -84,21 +78,24 @@ class SegmentedMask:
 
     @property
     def name(self) -> str:
-        return name_of(self.record)
+        return self.record.name
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
-        """[H, W] of the segmented region in full-resolution pixels. Raises ImageTooLargeError on a slide."""
-        with self.segmentation.session.reading(self.segmentation.place) as stored:
-            _whole(stored.folder)
-            return stored.folder.mask(self.record.mask_id)
+        """[H, W] of the segmented region in full-resolution pixels. Raises ImageTooLargeError on a large slide."""
+        return self._labels() > 0
 
     @cached_property
     def instances(self) -> NDArray[np.int32] | None:
-        """[H, W] labels, 0 background and 1..N objects; None for a region. Raises ImageTooLargeError on a slide."""
+        """[H, W] labels, 0 background and 1..N objects; None for a region. Raises ImageTooLargeError on a large slide."""
+        return self._labels() if self.record.resources.instances is not None else None
+
+    def _labels(self) -> NDArray[np.int32]:
+        from tissuetalk.tools.masks.stored import layers_of
+
         with self.segmentation.session.reading(self.segmentation.place) as stored:
-            _whole(stored.folder)
-            return stored.folder.instances(self.record.mask_id)
+            (layer,) = layers_of(stored.folder, [self.record])
+            return layer.in_full()
 
     @cached_property
     def objects(self) -> pd.DataFrame:
@@ -161,7 +158,7 @@ def segment_text(result: SegmentResult) -> str:
         number += mask.found
         mark = f"{number}." if mask.found else "-"
         read_as = f" ({mask.label})" if mask.label else ""
-        lines.append(f"{mark} {name_of(mask)}{read_as} [{mask.mask_id}]: {mask.verdict}")
+        lines.append(f"{mark} {mask.name}{read_as} [{mask.mask_id}]: {mask.verdict}")
     for item in result.not_segmented:
         nearest = f" Known: {', '.join(item.nearest)}." if item.nearest else ""
         lines.append(f"not segmented ({item.code}): {item.free_form or item.label} — {item.reason}.{nearest}")
@@ -216,7 +213,7 @@ def _links(result: SegmentResult) -> tuple[tuple[str, str, str], ...]:
     links = []
     for mask in result.masks:
         if mask.found:
-            name = name_of(mask)
+            name = mask.name
             links += [
                 (mask.resources.mask, f"{name} mask", "image/png"),
                 (mask.resources.geojson, f"{name} outlines", "application/geo+json"),
@@ -229,10 +226,3 @@ def _picture(path: Path) -> Image.Image:
     with Image.open(path) as picture:
         picture.load()
         return picture
-
-
-def _whole(folder: ResultFolder) -> None:
-    if is_slide(folder.path):
-        raise ImageTooLargeError(
-            "the masks of a slide are not held in memory; segment a region, or export to ome-zarr or geojson."
-        )

@@ -186,14 +186,13 @@ class Session:
         self, result: Place, metrics: Sequence[str] | None = None, mask_ids: Sequence[str] | None = None
     ) -> Answer[MeasureResult]:
         """Numbers with units, each with its rule. By default all metrics that need no pixels, of all masks."""
-        from tissuetalk.tools.drawing import measure_pictures
-        from tissuetalk.tools.measure import measure
+        from tissuetalk.tools.measure import measure, pictures
 
         with self.reading(result) as stored:
             measured = measure.measure_folder(
                 stored.folder, metrics=metrics, mask_ids=mask_ids, open_image=stored.open_image
             )
-            picture = measure_pictures.sheet(stored.folder.path, list(measured.pictures.values()))
+            picture = pictures.sheet(stored.folder.path, list(measured.pictures.values()))
             return measure.answer(measured, stored.address, picture)
 
     def explain(
