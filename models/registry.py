@@ -7,14 +7,16 @@ file beyond asking whether it is there. A new model is one file that ends in an 
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from importlib import import_module
+from typing import Any, cast
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation import classical_nuclei, clipseg, litemedsam, medsam, sam2, sam3
 from tissuetalk.models.segmentation.entry import Entry
 from tissuetalk.models.segmentation.pathsegmentor.card import BASE, MINI
 from tissuetalk.models.segmentation.pfps import card as pfps
-from tissuetalk.models.segmenter import Repertoire, Segmenter
+from tissuetalk.models.segmenter import Capability, ModelCard, Prompt, Repertoire, Segmenter
 
 MODELS: dict[str, Entry] = {
     entry.card.name: entry
@@ -67,3 +69,34 @@ def load(name: str | None = None) -> Segmenter:
             module, _, function = entry.load.partition(":")
             _loaded[entry.card.name] = getattr(import_module(module), function)()
         return _loaded[entry.card.name]
+
+
+class OnDemand:
+    """A model that is loaded when something beyond its repertoire is first asked of it: refusing needs no weights."""
+
+    def __init__(self, name: str | None) -> None:
+        self._repertoire = repertoire(name)
+
+    @property
+    def card(self) -> ModelCard:
+        return self._repertoire.card
+
+    def capability(self, prompt: Prompt) -> Capability | None:
+        return self._repertoire.capability(prompt)
+
+    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
+        return self._repertoire.nearest(prompt, limit)
+
+    @cached_property
+    def _model(self) -> Segmenter:
+        return load(self.card.name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # an unpickled one is asked for these before it has anything
+            raise AttributeError(name)
+        return getattr(self._model, name)
+
+
+def on_demand(name: str | None = None) -> Segmenter:
+    """The named model, not loaded yet. Raises ModelUnavailableError; what is wrong with its weights comes on first use."""
+    return cast("Segmenter", OnDemand(name))  # every other attribute of a Segmenter goes through __getattr__

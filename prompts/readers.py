@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
@@ -18,7 +18,7 @@ from tissuetalk.prompts.kind import kind_of
 from tissuetalk.prompts.organs import region_of
 from tissuetalk.prompts.reading.report import read_report, targets_of
 from tissuetalk.prompts.request.parse import read_request
-from tissuetalk.prompts.target import Reader, Request
+from tissuetalk.prompts.target import Reader, ReaderName, Request
 
 if TYPE_CHECKING:
     from tissuetalk.prompts.llm.reader import LanguageModelReader
@@ -71,9 +71,6 @@ def _plain(label: str | None, words: str) -> str:
 def rule_reader() -> RuleReader:
     """The reader everybody shares; it holds no state about any text."""
     return RuleReader()
-
-
-ReaderName = Literal["rules", "llm", "hybrid"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Assertion = Literal["present", "absent", "uncertain", "historical"]
+ReaderName = Literal["rules", "llm", "hybrid"]
+"""Who reads the words; see prompts/readers.py."""
 RelationOp = Literal["inside", "outside", "union", "intersection", "selected"]
 Measure = Literal[
     "count", "density", "area", "area_fraction", "size", "shape", "intensity", "distance", "ratio"

@@ -241,3 +241,46 @@ def test_the_installed_command_reports_errors_like_that_too(tmp_path: Path) -> N
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("tissuetalk: unknown_image: ") and done.stderr.count("\n") == 1
+
+
+def test_groups_hold_what_is_not_a_verb_and_old_spellings_still_work(run: Callable[..., Ran]) -> None:
+    listed = run("--help").out
+    for group in ("data", "compare", "training"):
+        assert f"│ {group} " in listed
+    for hidden in ("zero-shot", "ablate", "weights"):
+        assert f"│ {hidden} " not in listed
+        assert run(hidden, "--help").status == 0
+    assert "NAME=FOLDER" in run("compare", "models", "--help").out
+    assert "models" in run("compare", "--help").out and "sets" in run("compare", "--help").out
+
+
+def test_every_command_takes_json(run: Callable[..., Ran]) -> None:
+    top = (
+        "segment",
+        "measure",
+        "explain",
+        "export",
+        "models",
+        "demo",
+        "doctor",
+        "translate",
+        "evaluate",
+        "train",
+    )
+    grouped = ("data sources", "data prepare", "data subset", "compare models", "compare sets")
+    for command in (*top, *grouped, "training ablate", "training weights", "version"):
+        assert "--json" in run(*command.split(), "--help").out, command
+
+
+def test_choices_come_from_the_tables(run: Callable[..., Ran], tmp_path: Path) -> None:
+    from tissuetalk.models.registry import MODELS
+    from tissuetalk.server.commands import options
+    from tissuetalk.tools.export import FORMATS
+    from tissuetalk.tools.measure.measure import ALL
+
+    for names, table in ((options._models, MODELS), (options._formats, FORMATS), (options._metrics, ALL)):
+        assert options.choices(names)("") == list(table)
+        first = next(iter(table))
+        assert first in options.choices(names)(first[:2])
+    wrong = run("segment", "x.png", "nuclei", "--out", tmp_path / "new", "--reader", "oracle")
+    assert wrong.status == 2 and "rules" in wrong.err and "hybrid" in wrong.err

@@ -23,8 +23,7 @@ NOT_RUN = {
     "data": "needs files of other people's data sets; their loaders have tests on drawn files",
     "evaluate": "needs the reader's manifest",
     "compare": "needs two earlier evaluations",
-    "zero-shot": "needs the reader's data sets",
-    "ablate": "trains; the ablation tests run it",
+    "training": "trains, or needs a checkpoint; the ablation tests run it",
     "demo": "has tests of its own",
     "weights": "needs a published checkpoint",
 }

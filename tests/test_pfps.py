@@ -51,7 +51,7 @@ from tissuetalk.models.segmentation.pfps.training import (
     valid_point,
 )
 from tissuetalk.prompts.prompt_sets import sentences_of_task
-from tissuetalk.server.commands.training_commands import train
+from tissuetalk.server.commands.train import train
 from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.segment.request import SegmentArguments, understand
 from tissuetalk.tools.segment.segment import segment

@@ -26,7 +26,7 @@ from tissuetalk.models.segmentation.vlsm.networks import (
     vlsm_loss,
 )
 from tissuetalk.prompts.attributes import ATTRIBUTES, VALUES, Attributes, relative_change, wrong
-from tissuetalk.server.commands.training_commands import train
+from tissuetalk.server.commands.train import train
 from tissuetalk.tools.train import vlsm
 
 LITTLE_CRIS = CrisSizes(

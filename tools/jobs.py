@@ -21,7 +21,6 @@ from tissuetalk.tools.answers.jobs import JobError, JobStatus, Preliminary
 from tissuetalk.tools.answers.results import Answer, SegmentAnswer
 from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.segment.field import image_info, region_of
-from tissuetalk.tools.segment.first_look import JSON_NAME, PICTURE_NAME
 from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
 from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.session import Session
@@ -249,6 +248,11 @@ class Jobs:
         """What a slide's run has said of itself so far, in whatever process it runs."""
         if row.state != "running":
             return None, None
+        from tissuetalk.tools.segment.first_look import (  # only slides need what it imports
+            JSON_NAME,
+            PICTURE_NAME,
+        )
+
         folder = folder_of(self.session.workspace.folder, row.request)
         try:
             early = Preliminary.model_validate_json((folder / JSON_NAME).read_bytes())

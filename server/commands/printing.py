@@ -9,20 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from tissuetalk.tools.answers.explained import ExplainResult
-    from tissuetalk.tools.answers.results import MeasureResult, SegmentResult
+    from tissuetalk.tools.answers.results import Answer, MeasureResult, SegmentResult
     from tissuetalk.tools.cohort.table import Cohort
     from tissuetalk.tools.doctor import Checked
-
-
-def as_json(result: BaseModel) -> None:
-    print(result.model_dump_json(indent=1))
 
 
 def _console() -> Console:
@@ -117,12 +111,10 @@ def measure_table(result: MeasureResult, *, as_csv: bool) -> None:
         console.print(f"warning {warning.code}: {warning.message}", markup=False)
 
 
-def explain_table(result: ExplainResult) -> None:
-    from tissuetalk.tools.explain.explain import as_text
-
-    _console().print(as_text(result), markup=False)
-    if result.picture is not None:
-        print(result.picture)
+def explain_text(answer: Answer[ExplainResult]) -> None:
+    _console().print(answer.text, markup=False)
+    if answer.result.picture is not None:
+        print(answer.result.picture)
 
 
 def models_table(listed: Sequence[dict[str, Any]]) -> None:

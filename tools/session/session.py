@@ -102,8 +102,8 @@ class Session:
         return make_reader(self._reader)
 
     def model(self, name: str | None) -> Segmenter:
-        """A model by name, loaded once per process. Raises ModelUnavailableError."""
-        return registry.load(name)
+        """A model by name, loaded once per process when it is first needed. Raises ModelUnavailableError."""
+        return registry.on_demand(name)
 
     def close(self) -> None:
         """Give the workspace back; a temporary one is removed."""

@@ -214,7 +214,7 @@ def open_base(file: Path) -> Loaded:
         raise ModelUnavailableError(
             f"{file} lacks {len(lacking)} of {len(model.state_dict())} weights, among them {', '.join(lacking[:3])}; "
             f"unexpected: {len(report.unexpected)}, of another shape: {len(report.mismatched)}. "
-            f"`tissuetalk weights {file}` lists them all."
+            f"`tissuetalk training weights {file}` lists them all."
         )
     tokens = (
         byte_pairs(file.parent, settings.context)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.server.commands.options import EngineName
 
 if TYPE_CHECKING:
     from tissuetalk.tools.cohort.cohort import Work
@@ -16,15 +17,13 @@ if TYPE_CHECKING:
     from tissuetalk.tools.segment.request import SegmentArguments
     from tissuetalk.tools.segment.runners import MakeRunner
 
-ENGINES = ("local", "ray")
-
 
 def segment_cohort(
     patterns: Sequence[str],
     asked: SegmentArguments,
     out: str,
     reader: str,
-    engine: str,
+    engine: EngineName,
     ray_address: str | None,
     *,
     json: bool,
@@ -35,7 +34,7 @@ def segment_cohort(
     """
     from tissuetalk.models.control import Control
     from tissuetalk.prompts.readers import make_reader
-    from tissuetalk.server.commands.printing import as_json, cohort_table, image_progress
+    from tissuetalk.server.commands.printing import cohort_table, image_progress
     from tissuetalk.tools.cohort.cohort import run_cohort
     from tissuetalk.tools.segment.request import SegmentRequest, read_request
     from tissuetalk.tools.storage.addresses import expand, is_address
@@ -59,7 +58,7 @@ def segment_cohort(
             control=Control(progress),
         )
     if json:
-        as_json(cohort)
+        print(cohort.model_dump_json(indent=1))
     else:
         cohort_table(cohort, out)
     return _said(cohort)
@@ -79,9 +78,9 @@ def working_folder(out: str) -> Path:
     return Path(platformdirs.user_cache_dir("tissuetalk")) / "cohorts" / sha256(out.encode()).hexdigest()[:16]
 
 
-def work_of(engine: str, ray_address: str | None) -> Work:
-    """What does the slides. Raises InvalidArgumentError for an unknown engine."""
-    if check_engine(engine, ray_address) == "local":
+def work_of(engine: EngineName, ray_address: str | None) -> Work:
+    """What does the slides. Raises InvalidArgumentError for an address that the engine has no use for."""
+    if _check(engine, ray_address) == "local":
         from tissuetalk.tools.cohort.cohort import here
 
         return here
@@ -91,9 +90,9 @@ def work_of(engine: str, ray_address: str | None) -> Work:
 
 
 @contextmanager
-def blocks_by(engine: str, ray_address: str | None) -> Iterator[MakeRunner | None]:
+def blocks_by(engine: EngineName, ray_address: str | None) -> Iterator[MakeRunner | None]:
     """Who does the blocks of one slide; None for threads here. Ray is started only if there is a slide to work on."""
-    if check_engine(engine, ray_address) == "local":
+    if _check(engine, ray_address) == "local":
         yield None
         return
     from tissuetalk.tools.segment.ray_runner import Cluster
@@ -102,10 +101,7 @@ def blocks_by(engine: str, ray_address: str | None) -> Iterator[MakeRunner | Non
         yield lambda *slide: stack.enter_context(Cluster(ray_address)).runner(*slide)
 
 
-def check_engine(engine: str, ray_address: str | None) -> str:
-    """The engine. Raises InvalidArgumentError for an unknown one, or an address it has no use for."""
-    if engine not in ENGINES:
-        raise InvalidArgumentError(f"unknown engine {engine[:40]!r}; choose from: {', '.join(ENGINES)}.")
+def _check(engine: EngineName, ray_address: str | None) -> EngineName:
     if engine == "local" and ray_address is not None:
         raise InvalidArgumentError("--ray-address needs --engine ray.")
     return engine

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.server.commands.options import JSON, print_json
 
-JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
-
-data = typer.Typer(
-    no_args_is_help=True, help="Annotated images of yours as manifests for evaluate and train."
+group = typer.Typer(
+    name="data", no_args_is_help=True, help="Annotated images of yours as manifests for evaluate and train."
 )
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the group of commands."""
-    app.add_typer(data, name="data")
-
-
-@data.command()
+@group.command()
 def sources(json_: JSON = False) -> None:
     """The 17 PathSeg sources and the files expected of each."""
     from tissuetalk.models.datasets.pathseg.source import sources as known
 
     if json_:
         keys = ("name", "magnification", "split", "layout")
-        print(
-            json.dumps([{key: getattr(source, key) for key in keys} for source in known().values()], indent=1)
-        )
+        print_json([{key: getattr(source, key) for key in keys} for source in known().values()])
         return
     for source in known().values():
         print(f"{source.name} ({source.magnification:g}x, {source.split} split): {source.layout}")
 
 
-@data.command()
+@group.command()
 def prepare(
     source: Annotated[str, typer.Argument(help="One of `tissuetalk data sources`.")],
     folder: Annotated[Path, typer.Argument(help="Folder with the source's files as published.")],
@@ -57,7 +48,7 @@ def prepare(
     with image_progress(json_) as progress:
         done = run(source, folder, out, limit=limit, control=Control(progress))
     if json_:
-        print(json.dumps(asdict(done) | {"manifest": str(out / "manifest.csv")}, indent=1))
+        print_json(asdict(done) | {"manifest": out / "manifest.csv"})
     else:
         print(
             f"{done.images} images, {done.patches} patches, {done.masks} masks ({done.test_masks} for testing), "
@@ -65,7 +56,7 @@ def prepare(
         )
 
 
-@data.command()
+@group.command()
 def subset(
     manifest: Annotated[Path, typer.Argument(help="A manifest.csv or its folder.")],
     out: Annotated[Path, typer.Option(help="The new manifest.")],
@@ -73,8 +64,13 @@ def subset(
     seed: Annotated[int, typer.Option(help="The same seed draws the same images.")] = 2026,
     by: Annotated[str, typer.Option(help="Column of which every value keeps its share.")] = "organ",
     split: Annotated[str | None, typer.Option(help="Only rows of this split.")] = None,
+    json_: JSON = False,
 ) -> None:
     """A fixed share of a manifest, drawn once with a seed."""
     from tissuetalk.models.datasets.manifest import draw_subset
 
-    print(f"{draw_subset(manifest, out, fraction=fraction, seed=seed, by=by, split=split)} images: {out}")
+    count = draw_subset(manifest, out, fraction=fraction, seed=seed, by=by, split=split)
+    if json_:
+        print_json({"images": count, "manifest": out})
+    else:
+        print(f"{count} images: {out}")

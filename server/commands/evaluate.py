@@ -1,29 +1,39 @@
-"""Commands that score models: evaluate, compare, zero-shot."""
+"""Commands that score models: evaluate, and the group that compares them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.server.commands.options import JSON, Model, Models, print_json
 
-JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
+
+class _WithDefault(TyperGroup):
+    """`tissuetalk compare NAME=FOLDER …`, as it was spelled before it became a group, means its first command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the commands; nothing heavy is imported before one of them runs."""
-    for command in (evaluate, compare, zero_shot):
-        app.command()(command)
+group = typer.Typer(
+    name="compare",
+    no_args_is_help=True,
+    cls=_WithDefault,
+    help="Models against each other, from evaluations.",
+)
 
 
 def evaluate(
     manifest: Annotated[Path, typer.Argument(help="Annotated images: a manifest.csv or its folder.")],
     out: Annotated[Path, typer.Option(help="Folder for scores.csv, summary.json, report.md and plots.")],
-    model: Annotated[str | None, typer.Option(help="See `tissuetalk models`.")] = None,
+    model: Model = None,
     words: Annotated[str | None, typer.Option(help="What to ask for; default: the annotated class.")] = None,
     wordings: Annotated[
         int, typer.Option(min=0, help="Also ask this many unseen sentences of each quality level.")
@@ -39,7 +49,7 @@ def evaluate(
 ) -> None:
     """Score a model on annotated images."""
     from tissuetalk.models.control import Control
-    from tissuetalk.server.commands.printing import as_json, image_progress
+    from tissuetalk.server.commands.printing import image_progress
     from tissuetalk.tools.evaluate.probes import evaluate_manifest
 
     with image_progress(json_) as progress:
@@ -54,12 +64,13 @@ def evaluate(
             control=Control(progress),
         )
     if json_:
-        as_json(summary)
+        print(summary.model_dump_json(indent=1))
     else:
         print((out / "summary.json").read_text("utf-8"))
 
 
-def compare(
+@group.command()
+def models(
     scored: Annotated[
         list[str], typer.Argument(metavar="NAME=FOLDER...", help="Folders that evaluate wrote.")
     ],
@@ -89,13 +100,14 @@ def _named(given: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
-def zero_shot(
+@group.command()
+def sets(
     manifests: Annotated[list[Path], typer.Argument(help="Manifests of several data sets.")],
     out: Annotated[Path, typer.Option(help="Folder for zero_shot.csv, .md and each set's evaluation.")],
     words: Annotated[
         str, typer.Option(help="The one sentence all sets are asked with.")
     ] = "segment all nuclei",
-    model: Annotated[list[str] | None, typer.Option(help="See `tissuetalk models`; repeatable.")] = None,
+    model: Models = None,
     json_: JSON = False,
 ) -> None:
     """Score models on several data sets with one sentence and no fine-tuning."""
@@ -114,6 +126,6 @@ def zero_shot(
     )
     if json_:
         rows = [asdict(cell) | {"dice": cell.dice.model_dump() if cell.dice else None} for cell in cells]
-        print(json.dumps(rows, indent=1))
+        print_json(rows)
     else:
         print((out / "zero_shot.md").read_text("utf-8"))

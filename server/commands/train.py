@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.server.commands.options import JSON, numbers, print_json
 
 if TYPE_CHECKING:
     from tissuetalk.models.training.losses import GroupGradient
 
-JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the commands; nothing heavy is imported before one of them runs."""
-    for command in (train, ablate, weights):
-        app.command()(command)
+group = typer.Typer(
+    name="training", no_args_is_help=True, help="Around training: ablations, and what a checkpoint holds."
+)
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe file; examples in models/recipes.")],
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/NAME.")] = None,
+    json_: JSON = False,
 ) -> None:
     """Train a model from a recipe; start again to go on where it stopped."""
     if not recipe.is_file():
         raise InvalidArgumentError(f"no recipe at {recipe}; examples lie in models/recipes.")
     from tissuetalk.tools.train.recipes import run_recipe
 
-    print(run_recipe(recipe, out))
+    written = run_recipe(recipe, out)
+    if json_:
+        print_json({"out": written})
+    else:
+        print(written)
 
 
+@group.command()
 def weights(
     file: Annotated[Path, typer.Argument(help="A checkpoint for the full-size PathSegmentor.")],
     json_: JSON = False,
@@ -45,7 +47,7 @@ def weights(
 
     report = examine(file)
     if json_:
-        print(json.dumps(asdict(report), indent=1))
+        print_json(asdict(report))
         return
     for part, names in asdict(report).items():
         print(f"{part}: {len(names)}")
@@ -53,6 +55,7 @@ def weights(
             print("".join(f"  {name}\n" for name in names), end="")
 
 
+@group.command()
 def ablate(
     recipe: Annotated[Path, typer.Argument(help="A recipe file of the default model.")],
     out: Annotated[Path, typer.Option(help="Folder for the cells, ablation.csv, .md and .svg.")],
@@ -65,24 +68,23 @@ def ablate(
     ] = "weights",
     images: Annotated[int, typer.Option(min=1, help="Held-out images of each set to score.")] = 8,
     wordings: Annotated[int, typer.Option(min=1, help="Unseen sentences of each quality level.")] = 3,
+    json_: JSON = False,
 ) -> None:
     """Train a recipe for every K and beta and table how far wordings move its masks; start again to go on."""
+    from dataclasses import asdict
+
     from tissuetalk.models.training.ablation import ablate as run
 
-    run(
+    cells = run(
         recipe,
         out,
-        group_sizes=[int(value) for value in _numbers(k, "--k")],
-        betas=_numbers(beta, "--beta"),
+        group_sizes=[int(value) for value in numbers(k, "--k")],
+        betas=numbers(beta, "--beta"),
         gradients=cast("list[GroupGradient]", gradient.split(",")),
         images=images,
         each_level=wordings,
     )
-    print((out / "ablation.md").read_text("utf-8"))
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InvalidArgumentError(f"{option} {text!r} is not numbers with commas between them.") from None
+    if json_:
+        print_json([asdict(cell) for cell in cells])
+    else:
+        print((out / "ablation.md").read_text("utf-8"))
