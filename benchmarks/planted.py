@@ -18,22 +18,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.planted_bags import Sides, TissuePair, planted_bags, planted_tissues, without_evidence
+from benchmarks.planted_bags import (
+    DrawnBag,
+    Sides,
+    TissuePair,
+    planted_bags,
+    planted_tissues,
+    without_evidence,
+)
 from benchmarks.planted_objects import parted
-from tissuetalk.models.classifiers.blur import SIGMA_PX
-from tissuetalk.models.classifiers.classifier import Classifier, predict_bag, sizes_of
-from tissuetalk.models.classifiers.classifier_file import ClassifierCard
-from tissuetalk.models.classifiers.importance import ObjectImportance, bag_importance, control_of
-from tissuetalk.models.classifiers.metrics import Scores, classification_scores
-from tissuetalk.models.classifiers.patch_bag import DrawnBag
-from tissuetalk.models.classifiers.patch_encoder import (
+from tissuetalk.models.classifiers.card import ClassifierCard
+from tissuetalk.models.classifiers.classifier import Classifier, predict_bag
+from tissuetalk.models.classifiers.encoder import (
     Feature,
     PatchEncoder,
     PatchFeatures,
     encode_bag,
     load_encoder,
 )
-from tissuetalk.models.classifiers.train_mil import TrainSettings, probabilities, train_attention
+from tissuetalk.models.classifiers.evaluation import Scores, classification_scores
+from tissuetalk.models.classifiers.importance import (
+    SIGMA_PX,
+    ObjectImportance,
+    RandomBlur,
+    bag_importance,
+    control_of,
+)
+from tissuetalk.models.classifiers.training import TrainSettings, probabilities, train_attention
 
 CLASSES = ("without", "with")
 SETTINGS = TrainSettings(epochs=10, earliest=4, patience=4, learning_rate=1e-3, weight_decay=1e-2, hidden=64)
@@ -110,7 +121,7 @@ def train_planted(
         encoder=encoder.name,
         encoder_sha256=encoder.weights_sha256,
         feature=feature,
-        sizes=sizes_of(model),
+        sizes=asdict(model.config),
     )
     test = planted_bags(sides.test, planted, count=bags[1], seed=seed + 1, name="test")
     return Classifier(card, model, encoder), test
@@ -139,32 +150,32 @@ def figures(
         scores=classification_scores(shares, [bag.label for bag in test]),
         bags=len(bags),
         first=_share(bag.first for bag in bags),
-        above_control=_share(bag.own.importance > bag.far for bag in bags),
-        above_near_control=_share(bag.own.importance > bag.near for bag in bags),
-        both=_share(bag.first and bag.own.importance > bag.far for bag in bags),
+        above_control=_share(bag.own.loss_after > bag.far.loss_after for bag in bags),
+        above_near_control=_share(bag.own.loss_after > bag.near.loss_after for bag in bags),
+        both=_share(bag.first and bag.own.loss_after > bag.far.loss_after for bag in bags),
         recognised=len(known),
         flips_blurred=_share(bag.own.flips for bag in known),
         flips_replaced=_share(bag.flips_replaced for bag in known),
         median_importance=float(np.median([bag.own.importance for bag in bags])),
         median_others=float(np.median([each.importance for bag in bags for each in bag.others])),
-        median_control=float(np.median([bag.far for bag in bags])),
+        median_control=float(np.median([bag.far.importance for bag in bags])),
     )
 
 
 @dataclass(frozen=True)
 class _Explained:
-    """One test bag that carries the evidence. far, near: importance of its two random blurs."""
+    """One test bag that carries the evidence. far, near: its two random blurs."""
 
     own: ObjectImportance
     others: tuple[ObjectImportance, ...]
-    far: float
-    near: float
+    far: RandomBlur
+    near: RandomBlur
     recognised: bool
     flips_replaced: bool
 
     @property
     def first(self) -> bool:
-        return all(self.own.importance > other.importance for other in self.others)
+        return all(self.own.loss_after > other.loss_after for other in self.others)
 
 
 def _explain(
@@ -185,8 +196,8 @@ def _explain(
     return _Explained(
         own=own,
         others=tuple(each for each in found.objects if each is not own),
-        far=far.importance,
-        near=near.importance,
+        far=far,
+        near=near,
         recognised=found.prediction.label == 1,
         flips_replaced=predict_bag(classifier, without_evidence(bag, pairs, seed=seed)).label == 0,
     )

@@ -9,19 +9,63 @@ Scales and sizes of the real tissues are chosen so that a patch can hold an obje
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from tissuetalk.models.classifiers.patch_bag import DrawnBag, Patch
-from tissuetalk.models.classifiers.patches import stained
+from tissuetalk.models.classifiers.bags import Mask
+from tissuetalk.models.classifiers.patches import PATCH_UM, stained
 from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.segmenter import RGB
 
 LEAST_TISSUE = 0.5
 """Share of a patch that has to be tissue."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch in memory. pixels: [S, S, 3]. masks: object name to [S, S] bool; an object that is not there has no entry.
+
+    group: patient, slide or field it comes from. width_um: what one side of it spans.
+    """
+
+    pixels: RGB
+    masks: Mapping[str, Mask] = field(default_factory=dict)
+    group: str = ""
+    name: str = ""
+    width_um: float = PATCH_UM
+
+
+@dataclass(frozen=True)
+class DrawnBag:
+    """Patches in memory with a known label. evidence: indices of the patches that carry it; planted: the object that does."""
+
+    name: str
+    patches: tuple[Patch, ...]
+    objects: tuple[str, ...]
+    label: int
+    planted: str | None = None
+    evidence: tuple[int, ...] = ()
+
+    @property
+    def groups(self) -> frozenset[str]:
+        return frozenset(patch.group for patch in self.patches)
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def pixels(self, index: int) -> RGB:
+        return self.patches[index].pixels
+
+    def mask(self, index: int, name: str) -> Mask | None:
+        found = self.patches[index].masks.get(name)
+        return found if found is not None and found.any() else None
+
+    def width_um(self, index: int) -> float:
+        return self.patches[index].width_um
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.planted_bags import Sides, TissuePair, planted_bags, planted_tissues, without_evidence
+from benchmarks.planted_bags import (
+    DrawnBag,
+    Patch,
+    Sides,
+    TissuePair,
+    planted_bags,
+    planted_tissues,
+    without_evidence,
+)
 from tissuetalk.models.classifiers.activation_maps import (
     ObjectMap,
     mask_at,
@@ -27,15 +35,17 @@ from tissuetalk.models.classifiers.activation_maps import (
     paint_patch,
     patch_map,
 )
-from tissuetalk.models.classifiers.metrics import classification_scores, over_seeds
-from tissuetalk.models.classifiers.mil import AttentionMIL
-from tissuetalk.models.classifiers.object_aware import ObjectAwareModel
-from tissuetalk.models.classifiers.object_classifier import train_objects
-from tissuetalk.models.classifiers.object_lists import with_other
-from tissuetalk.models.classifiers.object_pooling import ObjectBag, masks_of, pool_objects
-from tissuetalk.models.classifiers.patch_bag import DrawnBag, Mask, Patch
-from tissuetalk.models.classifiers.patch_encoder import PatchEncoder, load_encoder, to_batch
-from tissuetalk.models.classifiers.train_mil import TrainSettings, probabilities, train_attention
+from tissuetalk.models.classifiers.bags import Mask
+from tissuetalk.models.classifiers.encoder import PatchEncoder, load_encoder, to_batch
+from tissuetalk.models.classifiers.evaluation import classification_scores, over_seeds
+from tissuetalk.models.classifiers.networks import AttentionMIL, ObjectAwareModel
+from tissuetalk.models.classifiers.objects import ObjectBag, masks_of, pool_objects, with_other
+from tissuetalk.models.classifiers.training import (
+    TrainSettings,
+    probabilities,
+    train_attention,
+    train_objects,
+)
 from tissuetalk.models.errors import InvalidArgumentError
 
 SETTINGS = TrainSettings(epochs=8, earliest=3, patience=3, learning_rate=1e-3, weight_decay=3e-2, hidden=64)

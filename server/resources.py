@@ -115,7 +115,7 @@ def _add_models(server: MCPServer) -> None:
     @server.resource("model://classifiers", mime_type="application/json")
     def classifiers() -> str:
         """Diagnosis classifiers that explain can look into: classes, encoder, what they were trained on, metrics."""
-        from tissuetalk.models.classifiers.classifier import classifiers as known
+        from tissuetalk.models.classifiers.card import classifiers as known
 
         return json.dumps({name: asdict(card) for name, card in known().items()}, indent=1, default=str)
 

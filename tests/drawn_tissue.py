@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from transformers import ViTConfig, ViTModel
 
-from benchmarks.planted_bags import TissuePair
-from tissuetalk.models.classifiers.patch_bag import Patch
-from tissuetalk.models.classifiers.patch_encoder import PatchFeatures, TransformersEncoder
+from benchmarks.planted_bags import Patch, TissuePair
+from tissuetalk.models.classifiers.encoder import PatchFeatures, TransformersEncoder
 
 SIDE = 64
 STROMA = (160, 130, 150)

@@ -13,7 +13,7 @@ from tissuetalk.models.classifiers.activation_maps import (
     paint_objects,
     patch_map,
 )
-from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
+from tissuetalk.models.classifiers.networks import AttentionMIL, MilConfig
 from tissuetalk.models.errors import InvalidArgumentError
 
 

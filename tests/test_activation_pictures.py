@@ -9,16 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from tissuetalk.models.classifiers.classifier_file import ClassifierCard
-from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, ObjectAwareModel
-from tissuetalk.models.classifiers.object_classifier import (
+from benchmarks.planted_bags import DrawnBag, Patch
+from tissuetalk.models.classifiers.bags import ObjectMask
+from tissuetalk.models.classifiers.card import ClassifierCard
+from tissuetalk.models.classifiers.classifier import (
     ObjectClassifier,
-    ObjectEvidence,
-    bag_evidence,
-    object_evidence,
+    ObjectPrediction,
+    bag_of,
+    predict_objects,
 )
-from tissuetalk.models.classifiers.patch_bag import DrawnBag, ObjectMask, Patch
-from tissuetalk.models.classifiers.patch_encoder import PatchFeatures
+from tissuetalk.models.classifiers.encoder import PatchFeatures, resized_patch
+from tissuetalk.models.classifiers.networks import ObjectAwareConfig, ObjectAwareModel
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.tools.explain.activation_pictures import (
     View,
@@ -27,7 +28,6 @@ from tissuetalk.tools.explain.activation_pictures import (
     objects_painted,
     patches_painted,
     view_of_image,
-    view_of_patches,
 )
 
 OBJECTS = ("gland", "tumour", "other")
@@ -75,14 +75,27 @@ def bag() -> DrawnBag:
 
 
 @pytest.fixture
-def evidence(classifier: ObjectClassifier, bag: DrawnBag) -> ObjectEvidence:
-    return bag_evidence(classifier, bag)
+def evidence(classifier: ObjectClassifier, bag: DrawnBag) -> ObjectPrediction:
+    return predict_objects(classifier, bag)
 
 
-def test_every_pixel_shows_the_value_of_its_object(evidence: ObjectEvidence, bag: DrawnBag) -> None:
+def view_of_patches(bag: DrawnBag, across: int = 4, width_px: int = 380) -> View:
+    """Patches that have no place on an image, side by side in reading order with 4 px between them."""
+    side = (width_px - 4 * (across - 1)) // across
+    step, down = side + 4, -(-len(bag) // across)
+    pixels = np.full((down * step - 4, across * step - 4, 3), 255, np.uint8)
+    places = []
+    for index in range(len(bag)):
+        x, y = index % across * step, index // across * step
+        places.append(Box(x, y, x + side, y + side))
+        pixels[y : y + side, x : x + side] = resized_patch(bag.pixels(index), side)
+    return View(pixels, tuple(places), Box.whole(pixels.shape[1], pixels.shape[0]))
+
+
+def test_every_pixel_shows_the_value_of_its_object(evidence: ObjectPrediction, bag: DrawnBag) -> None:
     view = view_of_patches(bag, across=2, width_px=204)
     painted = objects_painted(view, bag, evidence.shares)
-    values = evidence.shares.activations()
+    values = evidence.shares.by_object()
     first, second = view.places[0], view.places[1]
     assert painted[first.y0 + 5, first.x0 + 5] == pytest.approx(values["gland"])
     assert painted[first.y0 + 5, first.x1 - 5] == pytest.approx(values["other"])
@@ -91,7 +104,7 @@ def test_every_pixel_shows_the_value_of_its_object(evidence: ObjectEvidence, bag
 
 
 def test_the_fine_map_shows_the_share_of_the_object_in_that_patch(
-    evidence: ObjectEvidence, bag: DrawnBag
+    evidence: ObjectPrediction, bag: DrawnBag
 ) -> None:
     view = view_of_patches(bag, across=3, width_px=308)
     painted = objects_painted(view, bag, evidence.shares, fine=True)
@@ -100,14 +113,16 @@ def test_the_fine_map_shows_the_share_of_the_object_in_that_patch(
 
 
 def test_patches_lie_where_they_are_on_the_image() -> None:
-    view = View(np.zeros((4, 8, 3), np.uint8), (Box(0, 0, 4, 4), Box(4, 0, 8, 4)))
+    view = View(np.zeros((4, 8, 3), np.uint8), (Box(0, 0, 4, 4), Box(4, 0, 8, 4)), Box(0, 0, 8, 4))
     painted = patches_painted(view, np.array([1.0, -2.0], np.float32))
     assert painted[:, :4].tolist() == [[1.0] * 4] * 4
     assert painted[:, 4:].tolist() == [[-2.0] * 4] * 4
 
 
 def test_for_is_red_and_against_is_blue() -> None:
-    view = View(np.full((40, 80, 3), 200, np.uint8), (Box(0, 0, 40, 40), Box(40, 0, 80, 40)))
+    view = View(
+        np.full((40, 80, 3), 200, np.uint8), (Box(0, 0, 40, 40), Box(40, 0, 80, 40)), Box(0, 0, 80, 40)
+    )
     panel = map_panel(view, patches_painted(view, np.array([1.0, -1.0], np.float32)), "title")
     pixels = np.asarray(panel.picture).astype(int)
     assert pixels[20, 20, 0] > pixels[20, 20, 2] + 50
@@ -115,15 +130,15 @@ def test_for_is_red_and_against_is_blue() -> None:
 
 
 def test_a_map_without_values_is_drawn_grey() -> None:
-    view = View(np.full((40, 40, 3), 200, np.uint8), (Box(0, 0, 40, 40),))
+    view = View(np.full((40, 40, 3), 200, np.uint8), (Box(0, 0, 40, 40),), Box(0, 0, 40, 40))
     panel = map_panel(view, view.empty(), "title")
     assert np.ptp(np.asarray(panel.picture)[20, 20]) == 0
 
 
-def test_one_page_with_all_panels_is_no_wider_than_a_screen(evidence: ObjectEvidence, bag: DrawnBag) -> None:
-    picture = evidence_picture(
-        evidence, view_of_patches(bag), patch_values=np.array([0.5, -0.2, 0.1], np.float32)
-    )
+def test_one_page_with_all_panels_is_no_wider_than_a_screen(
+    evidence: ObjectPrediction, bag: DrawnBag
+) -> None:
+    picture = evidence_picture(evidence, view_of_patches(bag))
     assert picture.width < 1800
     assert picture.height < 1200
 
@@ -137,14 +152,11 @@ def test_an_image_is_cut_into_patches_and_explained_where_they_lie(
     gland[:32, :32] = True
     whole = Box(0, 0, 192, 128)
     with open_image(tmp_path / "field.png", name="field.png") as source:
-        found = object_evidence(
-            classifier,
-            source,
-            [ObjectMask("gland", gland, whole), ObjectMask("tumour", np.zeros((64, 96), bool), whole)],
-        )
+        masks = [ObjectMask("gland", gland, whole), ObjectMask("tumour", np.zeros((64, 96), bool), whole)]
+        found = predict_objects(classifier, bag_of(classifier.card, source, masks))
         view = view_of_image(source, found.patches.boxes, mpp=None, longest_px=192)
     assert len(found.patches) == 6
     painted = objects_painted(view, found.patches, found.shares)
-    values = found.shares.activations()
+    values = found.shares.by_object()
     assert painted[10, 10] == pytest.approx(values["gland"])
     assert painted[100, 150] == pytest.approx(values["other"])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawn import save
 
-from tissuetalk.models.classifiers.classifier import load_classifier, predict
-from tissuetalk.models.classifiers.cohort import main, train_cohort
-from tissuetalk.models.classifiers.cohort_recipe import read_cohort_recipe, read_slides
-from tissuetalk.models.classifiers.object_lists import importance_objects
+from tissuetalk.models.classifiers.classifier import bag_of, load_classifier, predict_bag
+from tissuetalk.models.classifiers.cohort_training import train_cohort
+from tissuetalk.models.classifiers.objects import importance_objects
+from tissuetalk.models.classifiers.recipe import CohortRecipe, read_slides
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import open_image
+from tissuetalk.tools.train.diagnosis import prompt_of
+from tissuetalk.tools.train.recipes import run_recipe
 
 RECIPES = Path(__file__).parents[1] / "models" / "classifiers" / "recipes"
 DARK, PALE = (120, 60, 140), (230, 180, 210)
@@ -55,12 +56,12 @@ def tcga_recipe(folder: Path, **changes: object) -> Path:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
-    recipe = read_cohort_recipe(path)
+    recipe = CohortRecipe.read(path)
     assert len(recipe.classes) >= 2 and recipe.limits and recipe.summary
 
 
 def test_the_tcga_recipe_asks_for_the_twelve_objects_of_the_paper() -> None:
-    recipe = read_cohort_recipe(RECIPES / "tcga_brca.yaml")
+    recipe = CohortRecipe.read(RECIPES / "tcga_brca.yaml")
     assert set(recipe.objects) == {row.label for row in importance_objects()} and len(recipe.objects) == 12
     assert (recipe.patch_px, recipe.patch_um, recipe.least_patches, recipe.tissue) == (1024, 256, 10, "tcga")
 
@@ -68,7 +69,7 @@ def test_the_tcga_recipe_asks_for_the_twelve_objects_of_the_paper() -> None:
 def test_the_tcga_recipe_runs_on_a_drawn_cohort_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     recipe = tcga_recipe(drawn_cohort(tmp_path), epochs=2)
     out = tmp_path / "out"
-    main([str(recipe), "--out", str(out)])
+    run_recipe(recipe, out)
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     split = json.loads((out / "split.json").read_text("utf-8"))
     assert metrics["slides"] == 6 and metrics["left_out"] == []
@@ -78,26 +79,26 @@ def test_the_tcga_recipe_runs_on_a_drawn_cohort_and_goes_on_where_it_stopped(tmp
     assert len((out / "predictions.csv").read_text("utf-8").splitlines()) == 1 + len(split["test"])
     stored = {path.name: path.stat().st_mtime_ns for path in (out / "features").iterdir()}
     assert len(stored) == 6
-    train_cohort(replace(read_cohort_recipe(recipe), objects=()), out)
+    train_cohort(CohortRecipe.read(recipe).model_copy(update={"objects": ()}), out, prompt_of=prompt_of)
     assert {path.name: path.stat().st_mtime_ns for path in (out / "features").iterdir()} == stored
     classifier = load_classifier(out / "tcga-brca-idc-ilc.safetensors")
     assert classifier.card.classes == ("IDC", "ILC") and "macro AUC" in classifier.card.metrics
     with open_image(tmp_path / "tcga-brca" / "slides" / "TCGA-00.png", name="slide") as source:
-        assert sum(predict(classifier, source).probabilities) == pytest.approx(1)
+        assert sum(predict_bag(classifier, bag_of(classifier.card, source)).probabilities) == pytest.approx(1)
 
 
 def test_labels_that_are_in_no_class_are_left_out_and_patients_can_be_thinned(tmp_path: Path) -> None:
-    recipe = read_cohort_recipe(tcga_recipe(drawn_cohort(tmp_path, slides_each=2)))
+    recipe = CohortRecipe.read(tcga_recipe(drawn_cohort(tmp_path, slides_each=2)))
     assert len(read_slides(recipe)) == 12
-    assert len(read_slides(replace(recipe, per_group=1))) == 6
+    assert len(read_slides(recipe.model_copy(update={"per_group": 1}))) == 6
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"colour": "red"}, "unknown keys colour"),
-        ({"tissue": "any"}, "tissue is one of"),
-        ({"feature": "all"}, "tokens or pooled"),
+        ({"colour": "red"}, "unknown key colour; known: .*tissue"),
+        ({"tissue": "any"}, "tissue: .*clam.*tcga"),
+        ({"feature": "all"}, "feature: .*tokens.*pooled"),
         ({"label_column": "diagnosis"}, "no column diagnosis"),
         ({"labels": "nowhere.csv"}, "no table of labels"),
         ({"suffixes": "[.svs]"}, "is not in"),
@@ -106,10 +107,10 @@ def test_labels_that_are_in_no_class_are_left_out_and_patients_can_be_thinned(tm
 def test_a_recipe_that_is_wrong_says_where(tmp_path: Path, changes: dict[str, object], says: str) -> None:
     path = tcga_recipe(drawn_cohort(tmp_path), **changes)
     with pytest.raises(InvalidArgumentError, match=says):
-        read_slides(read_cohort_recipe(path))
+        read_slides(CohortRecipe.read(path))
 
 
 def test_a_class_without_slides_is_refused(tmp_path: Path) -> None:
-    recipe = read_cohort_recipe(tcga_recipe(drawn_cohort(tmp_path)))
+    recipe = CohortRecipe.read(tcga_recipe(drawn_cohort(tmp_path)))
     with pytest.raises(InvalidArgumentError, match=r"no row of labels\.csv has the class 'mucinous'"):
-        read_slides(replace(recipe, classes={**recipe.classes, "mucinous": ("MUC",)}))
+        read_slides(recipe.model_copy(update={"classes": {**recipe.classes, "mucinous": ("MUC",)}}))

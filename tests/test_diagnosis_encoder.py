@@ -9,13 +9,14 @@ import pytest
 import torch
 from drawn_tissue import save_vit, tiny_vit
 
-from tissuetalk.models.classifiers.patch_encoder import (
+from tissuetalk.models.classifiers.encoder import (
     OWN,
     OwnEncoder,
     encode_patches,
     load_encoder,
     to_batch,
 )
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError
 
 
@@ -100,4 +101,4 @@ def test_a_model_that_is_no_vit_is_refused(tmp_path: Path) -> None:
 
 def test_encoding_stops_when_it_is_told_to(tmp_path: Path) -> None:
     with pytest.raises(CancelledError):
-        encode_patches(tiny_vit(tmp_path), [noise(0)], "pooled", stop=lambda: True)
+        encode_patches(tiny_vit(tmp_path), [noise(0)], "pooled", control=Control(stop=lambda: True))

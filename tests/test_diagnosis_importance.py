@@ -7,16 +7,19 @@ import pytest
 from drawn_tissue import COLOURS, ColourEncoder, pairs, patch
 
 from benchmarks.occlusion import grey_squares, random_masks, superpixels
-from benchmarks.planted_bags import planted_bags, without_evidence
-from tissuetalk.models.classifiers.blur import blurred_where
-from tissuetalk.models.classifiers.classifier import Classifier, predict_bag, sizes_of
-from tissuetalk.models.classifiers.classifier_file import ClassifierCard
-from tissuetalk.models.classifiers.controls import moved_masks
-from tissuetalk.models.classifiers.importance import bag_importance, by_class, control_of
-from tissuetalk.models.classifiers.metrics import macro_auc
-from tissuetalk.models.classifiers.patch_bag import DrawnBag, Patch
-from tissuetalk.models.classifiers.patch_encoder import encode_bag, encode_patches
-from tissuetalk.models.classifiers.train_mil import TrainSettings, probabilities, train_attention
+from benchmarks.planted_bags import DrawnBag, Patch, planted_bags, without_evidence
+from tissuetalk.models.classifiers.card import ClassifierCard
+from tissuetalk.models.classifiers.classifier import Classifier, predict_bag
+from tissuetalk.models.classifiers.encoder import encode_bag, encode_patches
+from tissuetalk.models.classifiers.evaluation import macro_auc
+from tissuetalk.models.classifiers.importance import (
+    bag_importance,
+    blurred_where,
+    by_class,
+    control_of,
+    moved_masks,
+)
+from tissuetalk.models.classifiers.training import TrainSettings, probabilities, train_attention
 from tissuetalk.models.errors import InvalidArgumentError
 
 
@@ -36,7 +39,7 @@ def trained(planted: str) -> Classifier:
         encoder.name,
         encoder.weights_sha256,
         "pooled",
-        sizes_of(model),
+        {},
     )
     return Classifier(card, model, encoder)
 

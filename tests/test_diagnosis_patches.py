@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn import save
 
-from tissuetalk.models.classifiers.patch_bag import ObjectMask, SourceBag
+from tissuetalk.models.classifiers.bags import ObjectMask, SourceBag
 from tissuetalk.models.classifiers.patches import (
     TissueRules,
     find_tissue,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tissuetalk.models.classifiers.metrics import (
+from tissuetalk.models.classifiers.evaluation import (
     classification_scores,
     macro_accuracy,
     macro_auc,
     macro_f1,
     over_seeds,
+    stratified_folds,
+    stratified_split,
 )
-from tissuetalk.models.classifiers.splits import stratified_folds, stratified_split
 from tissuetalk.models.errors import InvalidArgumentError
 
 LABELS = [0] * 700 + [1] * 300

@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tissuetalk.models.classifiers.classifier import SHIPPED, Classifier, load_classifier, predict
-from tissuetalk.models.classifiers.classifier_file import read_card
-from tissuetalk.models.classifiers.object_classifier import (
+from tissuetalk.models.classifiers.bags import ObjectMask
+from tissuetalk.models.classifiers.card import SHIPPED, read_card
+from tissuetalk.models.classifiers.classifier import (
+    Classifier,
     ObjectClassifier,
+    bag_of,
+    load_classifier,
     load_object_classifier,
-    object_evidence,
+    predict_bag,
+    predict_objects,
 )
-from tissuetalk.models.classifiers.patch_bag import ObjectMask
 from tissuetalk.models.images import Box, open_image
 
 PROJECT = Path(__file__).parents[1]
@@ -35,7 +38,8 @@ def test_a_shipped_classifier_fits_the_shipped_encoder_and_says_what_it_is(path:
 
 def test_the_colon_classifier_reads_the_sample_image() -> None:
     with open_image(PROJECT / "models" / "samples" / "colon.jpg", name="colon.jpg") as source:
-        said = predict(load_classifier("colon-adenocarcinoma"), source)
+        classifier = load_classifier("colon-adenocarcinoma")
+        said = predict_bag(classifier, bag_of(classifier.card, source))
     assert sum(said.probabilities) == pytest.approx(1) and len(said.attention) >= 2
 
 
@@ -46,7 +50,8 @@ def test_the_object_aware_one_tells_what_the_glands_of_the_sample_add() -> None:
         everywhere = Box(0, 0, source.width, source.height)
         left = np.zeros((8, 8), bool)
         left[:, :4] = True
-        said = object_evidence(classifier, source, [ObjectMask(glands, left, everywhere)])
+        bag = bag_of(classifier.card, source, [ObjectMask(glands, left, everywhere)])
+        said = predict_objects(classifier, bag)
     assert {share.name for share in said.shares.ranking} == {glands, "other"}
-    added = [share.activation for share in said.shares.ranking]
-    assert np.mean(added) + said.shares.bias == pytest.approx(said.shares.logit, abs=1e-4)
+    added = [share.share for share in said.shares.ranking]
+    assert np.sum(added) + said.shares.bias == pytest.approx(said.shares.logit, abs=1e-4)

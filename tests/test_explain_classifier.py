@@ -7,17 +7,28 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tissuetalk.models.classifiers.classifier import sizes_of, store_classifier
-from tissuetalk.models.classifiers.classifier_file import ClassifierCard
-from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
-from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, ObjectAwareModel
-from tissuetalk.models.classifiers.object_classifier import store_object_classifier
-from tissuetalk.models.classifiers.patch_encoder import load_encoder
+from tissuetalk.models.classifiers.card import ClassifierCard
+from tissuetalk.models.classifiers.classifier import Prediction, store_classifier
+from tissuetalk.models.classifiers.encoder import load_encoder
+from tissuetalk.models.classifiers.importance import (
+    BagImportance,
+    ObjectImportance,
+    RandomBlur,
+    loss_ratio,
+)
+from tissuetalk.models.classifiers.networks import (
+    AttentionMIL,
+    MilConfig,
+    ObjectAwareConfig,
+    ObjectAwareModel,
+)
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
+from tissuetalk.tools.explain.diagnosis import importance_answer
 from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.session import Session
 
@@ -49,7 +60,7 @@ class Case:
             encoder=encoder.name,
             encoder_sha256=encoder.weights_sha256,
             feature="tokens",
-            sizes=sizes_of(weighing),
+            sizes={},
             patch_um=64.0,
             training="nothing: random weights",
             metrics={"accuracy": "chance"},
@@ -61,7 +72,7 @@ class Case:
         for name, objects in {"reading": ("gland", "other"), "stroma": ("gland", "stroma", "other")}.items():
             config = ObjectAwareConfig(objects=objects, width=width, classes=2)
             model = ObjectAwareModel(config)
-            store_object_classifier(self.root / f"{name}.safetensors", replace(card, objects=objects), model)
+            store_classifier(self.root / f"{name}.safetensors", replace(card, objects=objects), model)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +102,30 @@ def test_objects_are_ranked_by_their_share_of_the_answer(case: Case) -> None:
     found = case.session.explain(case.result_id, None, "reading.safetensors").result.classifier
     assert found is not None and [each.rank for each in found.objects] == [1, 2]
     assert {each.name for each in found.objects} == {"gland", "other"}
-    assert all(each.contribution is not None for each in found.objects)
+    added = [each.contribution for each in found.objects if each.contribution is not None]
+    assert len(added) == 2 and found.logit is not None and found.bias is not None
+    assert sum(added) + found.bias == pytest.approx(found.logit, abs=1e-4)
+
+
+def test_a_sure_classifier_is_explained_by_its_probability_and_not_by_a_ratio_of_nothing(case: Case) -> None:
+    found = case.session.explain(case.result_id, None, "colon-adenocarcinoma").result.classifier
+    assert found is not None and max(found.probabilities.values()) > 0.99
+    (gland,) = found.objects
+    assert gland.importance is not None and gland.probability_after is not None
+    assert gland.importance <= -np.log(gland.probability_after) / -np.log(0.99) + 1.01
+    told = f"takes “{found.predicted}” from {found.probabilities[found.predicted]:.2f} to {gland.probability_after:.2f}"
+    assert told in found.statement and "multiplies" not in found.statement
+
+
+@pytest.mark.parametrize(("random_loss", "specific"), [(0.02, True), (0.5, False)])
+def test_a_random_blur_that_does_more_than_the_object_is_said(random_loss: float, specific: bool) -> None:
+    card = ClassifierCard("drawn", "attention", CLASSES, "colours", "0" * 64, "pooled", {})
+    control = RandomBlur(loss_ratio(random_loss, 1e-4), random_loss, 1, "any patch", 3)
+    gland = ObjectImportance("gland", loss_ratio(0.1, 1e-4), 0.1, 0.9, False, 0.3, 3, 3, control)
+    before = Prediction((0.9999, 0.0001), 0, np.ones(1), np.ones((1, 2)), torch.ones(1, 2))
+    said = importance_answer(card, BagImportance("drawn", 0, False, before, 1e-4, 20, (gland,)), 9).statement
+    assert "from 1.00 to 0.90" in said and gland.importance == pytest.approx(9.95, abs=0.01)
+    assert ("not specific to gland" in said) is not specific
 
 
 @pytest.mark.parametrize("classifier", ["weighing.safetensors", "reading.safetensors"])

@@ -10,21 +10,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.planted_bags import DrawnBag, Patch
 from tissuetalk.models.classifiers.activation_maps import object_map
-from tissuetalk.models.classifiers.classifier_file import ClassifierCard
-from tissuetalk.models.classifiers.metrics import classification_scores
-from tissuetalk.models.classifiers.object_aware import ObjectAwareConfig, ObjectAwareModel
-from tissuetalk.models.classifiers.object_classifier import (
+from tissuetalk.models.classifiers.card import ClassifierCard
+from tissuetalk.models.classifiers.classifier import (
     ObjectClassifier,
-    bag_evidence,
     load_object_classifier,
-    store_object_classifier,
-    train_objects,
+    predict_objects,
+    store_classifier,
 )
-from tissuetalk.models.classifiers.object_pooling import ObjectBag, pool_objects, read_objects, token_weights
-from tissuetalk.models.classifiers.patch_bag import DrawnBag, Patch
-from tissuetalk.models.classifiers.patch_encoder import PatchFeatures
-from tissuetalk.models.classifiers.train_mil import TrainSettings, probabilities
+from tissuetalk.models.classifiers.encoder import PatchFeatures
+from tissuetalk.models.classifiers.evaluation import classification_scores
+from tissuetalk.models.classifiers.networks import ObjectAwareConfig, ObjectAwareModel
+from tissuetalk.models.classifiers.objects import ObjectBag, pool_objects, read_objects, token_weights
+from tissuetalk.models.classifiers.training import TrainSettings, probabilities, train_objects
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import CancelledError, InvalidArgumentError, ModelUnavailableError
 
 OBJECTS = ("gland", "tumour", "other")
@@ -120,7 +120,8 @@ def test_shares_of_objects_add_up_to_the_logit_also_when_one_is_nowhere() -> Non
     for bag in (random_bag(1), random_bag(2, absent=("tumour",)), random_bag(3, n=1)):
         for number in (0, 1):
             found = object_map(model(), bag, number)
-            assert np.mean(list(found.activations().values())) + found.bias == pytest.approx(
+            assert sum(found.by_object().values()) + found.bias == pytest.approx(found.logit, abs=1e-5)
+            assert np.mean([each.activation for each in found.ranking]) + found.bias == pytest.approx(
                 found.logit, abs=1e-5
             )
             assert found.fine.sum() + found.bias == pytest.approx(found.logit, abs=1e-5)
@@ -205,7 +206,7 @@ def classifier(**card: object) -> ObjectClassifier:
 
 
 def test_evidence_of_patches_names_every_object_with_its_area_and_patches() -> None:
-    evidence = bag_evidence(classifier(), drawn_bag())
+    evidence = predict_objects(classifier(), drawn_bag())
     by_name = {share.name: share for share in evidence.shares.ranking}
     assert set(by_name) == set(OBJECTS)
     assert by_name["gland"].area_fraction == pytest.approx(0.25, abs=0.01)
@@ -228,17 +229,17 @@ def test_pixels_outside_a_mask_never_reach_its_feature() -> None:
 def test_an_object_nobody_segmented_is_named_with_what_the_classifier_needs() -> None:
     bag = replace(drawn_bag(), objects=("gland",))
     with pytest.raises(InvalidArgumentError, match="reads gland, tumour, but nobody looked for tumour"):
-        bag_evidence(classifier(), bag)
+        predict_objects(classifier(), bag)
 
 
 def test_a_mask_the_classifier_does_not_know_counts_as_other_and_is_named() -> None:
     bag = replace(drawn_bag(), objects=("gland", "tumour", "necrosis"))
-    assert bag_evidence(classifier(), bag).ignored == ("necrosis",)
+    assert predict_objects(classifier(), bag).ignored == ("necrosis",)
 
 
 def test_a_class_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="class 7 does not exist"):
-        bag_evidence(classifier(), drawn_bag(), class_index=7)
+        predict_objects(classifier(), drawn_bag(), about=7)
 
 
 def test_slides_pooled_for_other_objects_are_refused() -> None:
@@ -248,19 +249,21 @@ def test_slides_pooled_for_other_objects_are_refused() -> None:
 
 def test_reading_objects_stops_when_told() -> None:
     with pytest.raises(CancelledError):
-        bag_evidence(classifier(), drawn_bag(), stop=lambda: True)
+        predict_objects(classifier(), drawn_bag(), control=Control(stop=lambda: True))
 
 
 def test_a_stored_classifier_answers_as_before(tmp_path: Path) -> None:
     one = classifier()
-    store_object_classifier(tmp_path / "toy.safetensors", one.card, one.model)
+    store_classifier(tmp_path / "toy.safetensors", one.card, one.model)
     again = load_object_classifier(tmp_path / "toy.safetensors", ColourEncoder())
-    assert bag_evidence(again, drawn_bag()).probabilities == bag_evidence(one, drawn_bag()).probabilities
+    assert (
+        predict_objects(again, drawn_bag()).probabilities == predict_objects(one, drawn_bag()).probabilities
+    )
     assert again.wanted == ("gland", "tumour")
 
 
 def test_a_classifier_whose_classes_do_not_fit_its_weights_is_refused(tmp_path: Path) -> None:
     one = classifier(classes=("benign", "malignant", "third"))
-    store_object_classifier(tmp_path / "toy.safetensors", one.card, one.model)
+    store_classifier(tmp_path / "toy.safetensors", one.card, one.model)
     with pytest.raises(ModelUnavailableError, match=r"3 classes, but its weights decide between 2"):
         load_object_classifier(tmp_path / "toy.safetensors", ColourEncoder())

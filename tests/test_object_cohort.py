@@ -12,15 +12,16 @@ import pytest
 from drawn_tissue import ColourEncoder
 from PIL import Image
 
-from tissuetalk.models.classifiers import object_cohort
-from tissuetalk.models.classifiers.cohort_recipe import CohortRecipe, read_cohort_recipe
-from tissuetalk.models.classifiers.object_classifier import load_object_classifier, object_evidence
-from tissuetalk.models.classifiers.object_cohort import train_object_cohort
-from tissuetalk.models.classifiers.object_lists import map_objects, with_other
-from tissuetalk.models.classifiers.patch_bag import ObjectMask
+from tissuetalk.models.classifiers import cohort, cohort_training
+from tissuetalk.models.classifiers.bags import ObjectMask
+from tissuetalk.models.classifiers.classifier import bag_of, load_object_classifier, predict_objects
+from tissuetalk.models.classifiers.cohort_training import train_cohort
+from tissuetalk.models.classifiers.objects import data_objects
+from tissuetalk.models.classifiers.recipe import CohortRecipe
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
+from tissuetalk.tools.train.diagnosis import prompt_of
 from tissuetalk.tools.train.recipes import TRAINERS, run_recipe
 
 GLAND, TUMOUR = "colon-tissue-gland", "breast-tissue-tumor"
@@ -35,6 +36,7 @@ class ColourSegmenter:
 
     def __init__(self) -> None:
         self.tiles = 0
+        self.asked: set[str] = set()
 
     def capability(self, prompt: Prompt) -> Capability | None:
         channel = {GLAND: "gland", TUMOUR: "tumour"}.get(prompt.label or "")
@@ -55,6 +57,7 @@ class ColourSegmenter:
 
     def decode(self, features: RGB, prompts: Sequence[Prompt]) -> list[Decoded]:
         pixels = features.astype(np.float32)
+        self.asked |= {prompt.text for prompt in prompts}
         maps = {
             GLAND: pixels[..., 2] - pixels[..., 0] - 40,
             TUMOUR: pixels[..., 1] - pixels[..., 0] - 40,
@@ -87,6 +90,7 @@ def recipe(tmp_path: Path) -> CohortRecipe:
             slide(images / f"s{number}.png", random, number % 2 == 1)
             writer.writerow([f"s{number}.png", ["benign", "malignant"][number % 2], f"p{number}"])
     return CohortRecipe(
+        preset="diagnosis-objects",
         name="drawn",
         images=images,
         labels=tmp_path / "labels.csv",
@@ -105,8 +109,8 @@ def recipe(tmp_path: Path) -> CohortRecipe:
 @pytest.fixture
 def segmenter(monkeypatch: pytest.MonkeyPatch) -> ColourSegmenter:
     model = ColourSegmenter()
-    monkeypatch.setattr(object_cohort.registry, "load", lambda name=None: model)
-    monkeypatch.setattr(object_cohort, "load_encoder", lambda name=None: ColourEncoder())
+    monkeypatch.setattr(cohort_training.registry, "load", lambda name=None: model)
+    monkeypatch.setattr(cohort, "load_encoder", lambda name=None: ColourEncoder())
     return model
 
 
@@ -114,7 +118,7 @@ def test_a_cohort_becomes_a_classifier_that_names_the_object_its_classes_differ_
     recipe: CohortRecipe, segmenter: ColourSegmenter, tmp_path: Path
 ) -> None:
     told: list[str] = []
-    card = train_object_cohort(recipe, tmp_path / "out", report=told.append)
+    card = train_cohort(recipe, tmp_path / "out", prompt_of=prompt_of, report=told.append)
     assert card.objects == (GLAND, TUMOUR)
     assert any("plasma cells" in line for line in told)
     table = json.loads((tmp_path / "out" / "objects.json").read_text())
@@ -130,17 +134,28 @@ def test_a_cohort_becomes_a_classifier_that_names_the_object_its_classes_differ_
             ObjectMask(GLAND, pixels[..., 2] > pixels[..., 0] + 40, whole),
             ObjectMask(TUMOUR, pixels[..., 1] > pixels[..., 0] + 40, whole),
         ]
-        evidence = object_evidence(loaded, source, masks, mpp=1.0)
+        evidence = predict_objects(loaded, bag_of(loaded.card, source, masks, mpp=1.0))
     assert evidence.classes[evidence.label] == "malignant"
     assert evidence.shares.ranking[0].name == TUMOUR
+
+
+def test_objects_are_asked_for_in_the_sentence_models_were_trained_with(
+    recipe: CohortRecipe, segmenter: ColourSegmenter, tmp_path: Path
+) -> None:
+    brief = recipe.model_copy(update={"epochs": 1, "folds": 0})
+    train_cohort(brief, tmp_path / "out", prompt_of=prompt_of, report=lambda line: None)
+    assert segmenter.asked == {
+        "tissue-level gland in colon pathology",
+        "tissue-level tumor in breast pathology",
+    }
 
 
 def test_a_second_run_segments_nothing_again(
     recipe: CohortRecipe, segmenter: ColourSegmenter, tmp_path: Path
 ) -> None:
-    first = train_object_cohort(recipe, tmp_path / "out", report=lambda line: None)
+    first = train_cohort(recipe, tmp_path / "out", prompt_of=prompt_of, report=lambda line: None)
     tiles = segmenter.tiles
-    second = train_object_cohort(recipe, tmp_path / "out", report=lambda line: None)
+    second = train_cohort(recipe, tmp_path / "out", prompt_of=prompt_of, report=lambda line: None)
     assert segmenter.tiles == tiles
     assert first.weights_sha256 == second.weights_sha256
 
@@ -148,16 +163,16 @@ def test_a_second_run_segments_nothing_again(
 def test_a_recipe_whose_objects_nobody_can_segment_is_refused(
     recipe: CohortRecipe, segmenter: ColourSegmenter, tmp_path: Path
 ) -> None:
-    alien = CohortRecipe(**{**recipe.__dict__, "objects": ("skin-cell-melanocyte",)})
-    with pytest.raises(InvalidArgumentError, match=r"knows none .*melanocyte"):
-        train_object_cohort(alien, tmp_path / "out")
+    alien = recipe.model_copy(update={"objects": ("skin-nuclei-neoplastic",)})
+    with pytest.raises(InvalidArgumentError, match=r"knows none .*neoplastic"):
+        train_cohort(alien, tmp_path / "out", prompt_of=prompt_of)
 
 
 def test_the_tcga_recipe_asks_for_the_21_objects_of_the_paper_and_runs_by_its_preset() -> None:
-    path = Path(object_cohort.__file__).parent / "recipes" / "tcga_brca_objects.yaml"
-    recipe = read_cohort_recipe(path)
-    assert with_other(recipe.objects) == map_objects("breast")
-    assert TRAINERS[recipe.preset].train == "tissuetalk.models.classifiers.object_cohort:train_object_cohort"
+    path = Path(cohort.__file__).parent / "recipes" / "tcga_brca_objects.yaml"
+    recipe = CohortRecipe.read(path)
+    assert list(recipe.objects) == [row.label for row in data_objects("breast")]
+    assert TRAINERS[recipe.preset].train == "tissuetalk.tools.train.diagnosis:train"
 
 
 def test_the_command_that_trains_takes_the_recipe(

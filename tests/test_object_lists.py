@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tissuetalk.models.classifiers.object_lists import (
+from tissuetalk.models.classifiers.objects import (
     MINIMUM_DICE,
     data_objects,
     importance_objects,
-    map_objects,
+    listed_objects,
     scored_objects,
     with_other,
 )
@@ -69,7 +69,13 @@ def test_the_12_objects_of_idc_or_ilc_are_those_of_the_paper_and_all_pass_the_ru
 
 
 def test_the_map_has_the_21_and_other_last() -> None:
-    assert list(map_objects("breast")) == [*PAPER_21, "other"]
+    assert list(with_other(listed_objects("breast"))) == [*PAPER_21, "other"]
+
+
+def test_a_list_is_named_by_its_question_or_its_organ() -> None:
+    assert set(listed_objects("breast-idc-ilc")) == PAPER_12
+    with pytest.raises(InvalidArgumentError, match="no object of 'elbow'"):
+        listed_objects("elbow")
 
 
 def test_other_is_never_listed_twice() -> None:

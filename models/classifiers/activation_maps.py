@@ -1,7 +1,7 @@
 """Where a slide classifier's logit comes from: shares of patches, of tokens and of objects, and maps painted from them.
 
-PathSegmentor paper (arXiv 2506.20988), class activation maps; spec explain.md, section 6. Every kind of share adds up to the
-logit exactly; nothing here is an approximation.
+PathSegmentor paper (arXiv 2506.20988), class activation maps; spec explain.md, section 6. Shares of every kind and the
+classifier's offset (bias) add up to the logit: nothing here is an approximation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tissuetalk.models.classifiers.mil import AttentionMIL
-from tissuetalk.models.classifiers.object_aware import ObjectAwareModel
-from tissuetalk.models.classifiers.object_lists import OTHER
-from tissuetalk.models.classifiers.object_pooling import ObjectBag
-from tissuetalk.models.classifiers.patch_bag import Mask, PatchBag
+from tissuetalk.models.classifiers.bags import Mask, PatchBag
+from tissuetalk.models.classifiers.networks import AttentionMIL, ObjectAwareModel
+from tissuetalk.models.classifiers.objects import OTHER, ObjectBag
 from tissuetalk.models.errors import InvalidArgumentError
 
 Overlap = Literal["largest", "mean", "smallest on top"]
@@ -46,11 +44,13 @@ class PatchMap:
 class ObjectShare:
     """What one object adds to a class.
 
-    activation: A_j^c. rank: 1 is the largest activation. area_fraction: of the patches' area, 0..1. patches: that show it.
+    activation: A_j^c as the paper defines it. share: A_j^c / L, what it adds to the logit, because the model averages its L
+    objects. rank: 1 is the largest. area_fraction: of the patches' area, 0..1. patches: that show it.
     """
 
     name: str
     activation: float
+    share: float
     rank: int
     area_fraction: float
     patches: int
@@ -60,7 +60,7 @@ class ObjectShare:
 class ObjectMap:
     """Shares of objects in the logit of one class (object-aware model).
 
-    ranking: best first; the mean of their activations + bias = logit. objects: the model's order.
+    ranking: best first; the sum of their shares + bias = logit. objects: the model's order.
     fine: [N, L], A_ij^c, the share of each object in each patch, with sum + bias = logit. probabilities: [C].
     """
 
@@ -72,8 +72,9 @@ class ObjectMap:
     bias: float
     probabilities: NDArray[np.float32]
 
-    def activations(self) -> dict[str, float]:
-        return {share.name: share.activation for share in self.ranking}
+    def by_object(self) -> dict[str, float]:
+        """The share of each object in the whole slide."""
+        return {each.name: each.share for each in self.ranking}
 
     def in_patch(self, index: int) -> dict[str, float]:
         """The fine shares of one patch by object."""
@@ -111,6 +112,7 @@ def object_map(model: ObjectAwareModel, bag: ObjectBag, class_index: int | None 
         ObjectShare(
             name=bag.objects[row],
             activation=activations[row],
+            share=activations[row] / len(bag.objects),
             rank=place,
             area_fraction=float(bag.coverage[:, row].mean()),
             patches=int(bag.present[:, row].sum()),
@@ -173,7 +175,7 @@ def paint_patch(
 ) -> NDArray[np.float32]:
     """[h, w] object map of one patch; ``fine`` shows what each object adds in this patch alone."""
     masks = {name: mask_at(bag, index, name, size) for name in shares.objects if name != OTHER}
-    return paint_objects(masks, shares.in_patch(index) if fine else shares.activations(), overlap=overlap)
+    return paint_objects(masks, shares.in_patch(index) if fine else shares.by_object(), overlap=overlap)
 
 
 def mask_at(bag: PatchBag, index: int, name: str, size: tuple[int, int]) -> Mask:

@@ -1,50 +1,69 @@
-"""A loaded slide classifier and what it says about a bag of patches or an image."""
+"""Loaded slide classifiers and what they say about a bag of patches: one that weighs patches, one that reads objects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from os import environ
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from tissuetalk.models.classifiers.classifier_file import (
+from tissuetalk.models.classifiers.activation_maps import ObjectMap, object_map
+from tissuetalk.models.classifiers.bags import ObjectMask, PatchBag, SourceBag
+from tissuetalk.models.classifiers.card import (
     ClassifierCard,
-    read_card,
+    Kind,
+    find_classifier,
     read_classifier_file,
-    require_encoder,
     save_classifier,
 )
-from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
-from tissuetalk.models.classifiers.patch_bag import ObjectMask, PatchBag, SourceBag
-from tissuetalk.models.classifiers.patch_encoder import PatchEncoder, encode_bag, load_encoder
+from tissuetalk.models.classifiers.encoder import PatchEncoder, encode_bag, load_encoder
+from tissuetalk.models.classifiers.networks import (
+    AttentionMIL,
+    MilConfig,
+    ObjectAwareConfig,
+    ObjectAwareModel,
+)
+from tissuetalk.models.classifiers.objects import OTHER, ObjectBag, read_objects
 from tissuetalk.models.classifiers.patches import patch_boxes, patch_side_px, require_patches
-from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.control import Control
+from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.models.images import Box, ImageSource
 
-SHIPPED = Path(__file__).with_name("classifiers")
-FOLDER_VARIABLE = "TISSUETALK_CLASSIFIERS"
 Floats = NDArray[np.float64]
-Stop = Callable[[], bool]
+Network = TypeVar("Network", AttentionMIL, ObjectAwareModel)
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """The standard model with the encoder whose features it reads."""
+class LoadedClassifier(Generic[Network]):
+    """A card, its network, and the encoder whose features the network reads."""
 
     card: ClassifierCard
-    model: AttentionMIL
+    model: Network
     encoder: PatchEncoder
+
+
+class Classifier(LoadedClassifier[AttentionMIL]):
+    """The standard model: attention over patches."""
+
+
+class ObjectClassifier(LoadedClassifier[ObjectAwareModel]):
+    """The object-aware model."""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The objects that have to be segmented before this classifier can be asked."""
+        return tuple(name for name in self.model.config.objects if name != OTHER)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says about one bag.
+    """What a standard classifier says about one bag.
 
     probabilities: one per class. label: number of the likeliest. attention: [N], sums to 1.
     contributions: [N, C], what each patch adds to each logit. vectors: [N, d] patch features, to be used again.
@@ -55,6 +74,23 @@ class Prediction:
     attention: Floats
     contributions: Floats
     vectors: Tensor
+
+
+@dataclass(frozen=True)
+class ObjectPrediction:
+    """What an object-aware classifier says about one bag, and what in it says so.
+
+    label: number of the likeliest class. shares: for that class, or for the one that was asked about. patches: what was read.
+    pooled: object features, to be used again. ignored: masks of objects that the classifier does not know; they count as other.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    label: int
+    shares: ObjectMap
+    patches: PatchBag
+    pooled: ObjectBag
+    ignored: tuple[str, ...]
 
 
 def predict_vectors(model: AttentionMIL, vectors: Tensor) -> Prediction:
@@ -71,10 +107,43 @@ def predict_vectors(model: AttentionMIL, vectors: Tensor) -> Prediction:
         )
 
 
-def predict_bag(classifier: Classifier, bag: PatchBag, *, stop: Stop = lambda: False) -> Prediction:
-    """Encode every patch once and classify."""
+def predict_bag(classifier: Classifier, bag: PatchBag, control: Control = Control()) -> Prediction:
+    """Encode every patch once and classify. Raises CancelledError."""
     return predict_vectors(
-        classifier.model, encode_bag(classifier.encoder, bag, classifier.card.feature, stop=stop)
+        classifier.model, encode_bag(classifier.encoder, bag, classifier.card.feature, control)
+    )
+
+
+def predict_objects(
+    classifier: ObjectClassifier,
+    bag: PatchBag,
+    *,
+    about: int | str | None = None,
+    control: Control = Control(),
+) -> ObjectPrediction:
+    """Prediction and shares of objects for a bag of patches whose objects have been segmented.
+
+    about: the class to explain, by number or name; default the predicted one.
+    Raises CancelledError, and InvalidArgumentError when an object the classifier reads was not looked for; the message
+    names all of them.
+    """
+    missing = [name for name in classifier.wanted if name not in bag.objects]
+    if missing:
+        raise InvalidArgumentError(
+            f"the classifier {classifier.card.name} reads {', '.join(classifier.wanted)}, but nobody looked for "
+            f"{', '.join(missing)}; segment them on this image first (nothing found is an answer, too)."
+        )
+    number = None if about is None else classifier.card.class_number(about)
+    pooled = read_objects(classifier.encoder, bag, classifier.model.config.objects, control)
+    shares = object_map(classifier.model, pooled, number)
+    return ObjectPrediction(
+        classes=classifier.card.classes,
+        probabilities=tuple(shares.probabilities.tolist()),
+        label=int(shares.probabilities.argmax()),
+        shares=shares,
+        patches=bag,
+        pooled=pooled,
+        ignored=tuple(name for name in bag.objects if name not in classifier.wanted),
     )
 
 
@@ -95,75 +164,69 @@ def bag_of(
     return SourceBag(source, boxes, masks, patch_um=card.patch_um)
 
 
-def predict(
-    classifier: Classifier,
-    source: ImageSource,
-    *,
-    mpp: float | None = None,
-    region: Box | None = None,
-    stop: Stop = lambda: False,
-) -> Prediction:
-    """What the classifier says about an image or a region of it."""
-    return predict_bag(classifier, bag_of(classifier.card, source, mpp=mpp, region=region), stop=stop)
-
-
-def store_classifier(path: Path, card: ClassifierCard, model: AttentionMIL) -> ClassifierCard:
-    """Write a trained standard model."""
-    return save_classifier(path, card, model.state_dict())
+def store_classifier(path: Path, card: ClassifierCard, model: Network) -> ClassifierCard:
+    """Write a trained model; kind and sizes of the card are replaced by the model's own."""
+    if isinstance(model, ObjectAwareModel):
+        card = replace(card, kind="object-aware", feature="tokens")
+    return save_classifier(path, replace(card, sizes=asdict(model.config)), model.state_dict())
 
 
 def load_classifier(path: Path | str, encoder: PatchEncoder | None = None) -> Classifier:
-    """A classifier by file, or by name as ``classifiers`` lists them.
+    """A standard classifier by file, or by name as ``card.classifiers`` lists them.
 
     encoder: one that is loaded already; default is the one the card names.
-    Raises ModelUnavailableError when a file is missing, damaged, or made for other classes or another encoder.
+    Raises ModelUnavailableError when a file is missing, damaged, of the other kind, or made for other classes or another encoder.
     """
-    card, tensors = read_classifier_file(find_classifier(path), "attention")
+    return Classifier(*_load(path, "attention", lambda card: AttentionMIL(MilConfig(**card.sizes)), encoder))
+
+
+def load_object_classifier(path: Path | str, encoder: PatchEncoder | None = None) -> ObjectClassifier:
+    """The same for an object-aware classifier."""
+
+    def build(card: ClassifierCard) -> ObjectAwareModel:
+        sizes = {**card.sizes, "objects": tuple(card.sizes["objects"])}
+        return ObjectAwareModel(ObjectAwareConfig(**sizes))
+
+    return ObjectClassifier(*_load(path, "object-aware", build, encoder))
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def _load(
+    path: Path | str, kind: Kind, build: Callable[[ClassifierCard], Module], encoder: PatchEncoder | None
+) -> tuple[ClassifierCard, Module, PatchEncoder]:
+    card, tensors = read_classifier_file(find_classifier(path), kind)
     encoder = encoder or load_encoder(card.encoder)
-    require_encoder(card, encoder.name, encoder.weights_sha256)
+    if (card.encoder, card.encoder_sha256) != (encoder.name, encoder.weights_sha256):
+        raise ModelUnavailableError(
+            f"the classifier {card.name} reads features of {card.encoder} (weights {card.encoder_sha256[:12]}…), but here "
+            f"{encoder.name} has the weights {encoder.weights_sha256[:12] or 'none'}…; train the classifier again with this "
+            "encoder."
+        )
     try:
-        config = MilConfig(**card.sizes)
-        if config.classes != len(card.classes):
+        model = build(card)
+        # a card may name more classes than its weights decide between: it would fit, and name the wrong ones
+        if card.sizes["classes"] != len(card.classes):
             raise ModelUnavailableError(
-                f"{card.name} names {len(card.classes)} classes, but its weights decide between {config.classes}; "
+                f"{card.name} names {len(card.classes)} classes, but its weights decide between {card.sizes['classes']}; "
                 "use the card that was written with them."
             )
-        model = AttentionMIL(config)
         model.load_state_dict(tensors)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelUnavailableError(f"the weights of {card.name} do not fit its card: {error}") from error
-    return Classifier(card, model.eval(), encoder)
-
-
-def sizes_of(model: AttentionMIL) -> dict[str, object]:
-    """What a card's ``sizes`` has to say."""
-    return asdict(model.config)
-
-
-def classifiers() -> dict[str, ClassifierCard]:
-    """Cards by name: the shipped ones, and those in the folder ``TISSUETALK_CLASSIFIERS``; nothing else is ever looked at."""
-    return {path.stem: read_card(path) for path in _files().values()}
-
-
-def _files() -> dict[str, Path]:
-    folders = [SHIPPED, *(Path(folder) for folder in (environ.get(FOLDER_VARIABLE),) if folder)]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.safetensors"))}
-
-
-def find_classifier(name: Path | str) -> Path:
-    """The weight file of a name, or a path as it is. Strings are names only, so that words can never open a file."""
-    if isinstance(name, Path):
-        return name
-    known = _files()
-    if name not in known:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelUnavailableError(
-            f"no classifier is called {name!r}; here are: {', '.join(known) or 'none'}. "
-            f"Put trained ones in a folder and name it in {FOLDER_VARIABLE}."
-        )
-    return known[name]
+            f"the weights of {card.name} do not fit its card ({error}); train it again."
+        ) from error
+    return card, model.eval(), encoder
 
 
 @lru_cache(maxsize=4)
 def named_classifier(name: str) -> Classifier:
     """A listed classifier, loaded once per process."""
     return load_classifier(name)
+
+
+@lru_cache(maxsize=4)
+def named_object_classifier(name: str) -> ObjectClassifier:
+    """The same for an object-aware one."""
+    return load_object_classifier(name)

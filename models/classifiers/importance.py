@@ -1,39 +1,49 @@
-"""Which segmented objects a slide classifier relies on: blur each, look again, compare the loss (route A, explain.md section 4).
+"""Which segmented objects a slide classifier relies on: blur each, look again, compare (route A, explain.md section 4).
 
 Only patches that an object touches are encoded again; the vectors of all others are those of the untouched slide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from tissuetalk.models.classifiers.blur import SIGMA_PX, blurred_where
-from tissuetalk.models.classifiers.classifier import (
-    Classifier,
-    Prediction,
-    bag_of,
-    predict_bag,
-    predict_vectors,
-)
-from tissuetalk.models.classifiers.controls import ControlPlace, moved_masks
-from tissuetalk.models.classifiers.mil import AttentionMIL
-from tissuetalk.models.classifiers.patch_bag import Mask, ObjectMask, PatchBag, width_um
-from tissuetalk.models.classifiers.patch_encoder import BATCH, encode_patches
-from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.classifiers.bags import Mask, PatchBag
+from tissuetalk.models.classifiers.classifier import Classifier, Prediction, predict_bag, predict_vectors
+from tissuetalk.models.classifiers.encoder import BATCH, encode_patches
+from tissuetalk.models.classifiers.networks import AttentionMIL
+from tissuetalk.models.classifiers.patches import PATCH_PX, PATCH_UM, stained
+from tissuetalk.models.control import Control
+from tissuetalk.models.segmenter import RGB
 
-LEAST_LOSS = 1e-4
-"""Floor of the untouched loss when ratios of single slides are averaged."""
+SIGMA_PX = 20.0
+"""Of the Gaussian, in pixels of 0.25 µm: 5 µm of tissue, whatever the size of a patch."""
+SURE = 0.99
+LEAST_LOSS = -math.log(SURE)
+"""Floor of a single slide's losses in ratios. A loss below it is a probability above 0.99, where a ratio says nothing:
+from 0.9999 to 0.93 the loss grows 500-fold."""
+MEAN_FLOOR = 1e-4
+"""Floor of the untouched loss when ratios of single slides are averaged, as in the paper."""
+ControlPlace = Literal["any patch", "same patches"]
+"""Random pixels anywhere in the slide's tissue, or in the very patches that hold the object (harder to beat)."""
+_TRIES = 8
+
+
+def loss_ratio(after: float, before: float) -> float:
+    """How many times the loss of one slide grew, both floored; 1 is no effect."""
+    return max(after, LEAST_LOSS) / max(before, LEAST_LOSS)
 
 
 @dataclass(frozen=True)
-class Control:
-    """The same number of pixels blurred at random. importance: mean over draws. place: where the pixels were drawn."""
+class RandomBlur:
+    """The control: the same number of pixels blurred at random. importance, loss_after: mean over draws."""
 
     importance: float
     loss_after: float
@@ -41,12 +51,17 @@ class Control:
     place: ControlPlace
     encoder_passes: int
 
+    @property
+    def probability_after(self) -> float:
+        """Of the class in question; over several draws their geometric mean."""
+        return math.exp(-self.loss_after)
+
 
 @dataclass(frozen=True)
 class ObjectImportance:
     """What blurring one object did to one slide.
 
-    importance: loss afterwards over loss before; 1 no effect, above 1 the classifier used the object.
+    importance: ``loss_ratio``; above 1 the classifier used the object. loss_after: without a floor.
     probability_after: of the class in question. flips: another class became the likeliest.
     area_fraction: blurred share of the patches' pixels. encoder_passes: patches encoded again, control not counted.
     """
@@ -59,7 +74,12 @@ class ObjectImportance:
     area_fraction: float
     patches_touched: int
     encoder_passes: int
-    control: Control | None
+    control: RandomBlur | None
+
+    @property
+    def specific(self) -> bool:
+        """It costs the classifier more than as many pixels blurred at random."""
+        return self.control is None or self.loss_after > self.control.loss_after
 
 
 @dataclass(frozen=True)
@@ -75,8 +95,8 @@ class BagImportance:
     objects: tuple[ObjectImportance, ...]
 
     def ranked(self) -> list[ObjectImportance]:
-        """Most important first."""
-        return sorted(self.objects, key=lambda found: found.importance, reverse=True)
+        """Most important first, by loss: it tells objects apart that the floor of the ratio does not."""
+        return sorted(self.objects, key=lambda found: found.loss_after, reverse=True)
 
 
 def loss_of(model: AttentionMIL, vectors: Tensor, label: int) -> float:
@@ -86,50 +106,39 @@ def loss_of(model: AttentionMIL, vectors: Tensor, label: int) -> float:
         return float(torch.logsumexp(logits - logits[label], 0).clamp_min(1e-12))
 
 
+def blurred_where(patch: RGB, mask: Mask, sigma_px: float = SIGMA_PX, *, width_um: float = PATCH_UM) -> RGB:
+    """[S, S, 3] with the masked pixels replaced by those of the blurred patch; the edge of the mask is hard.
+
+    sigma_px: in pixels of 0.25 µm. width_um: what the patch spans; by default 256 µm, where it is 1024 such pixels.
+    """
+    sigma = sigma_px * (PATCH_UM / PATCH_PX) * patch.shape[0] / width_um
+    soft = cv2.GaussianBlur(patch, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    return np.where(mask[..., None], soft, patch).astype(np.uint8)
+
+
 def bag_importance(
     classifier: Classifier,
     bag: PatchBag,
     *,
-    label: int | None = None,
+    label: int | str | None = None,
     sigma_px: float = SIGMA_PX,
     draws: int = 1,
     place: ControlPlace = "any patch",
     seed: int = 0,
-    stop: Callable[[], bool] = lambda: False,
+    control: Control = Control(),
 ) -> BagImportance:
-    """Blur every object of a bag in turn.
+    """Blur every object of a bag in turn. Raises CancelledError, and InvalidArgumentError for a class that does not exist.
 
     label: the true class; without it the class that was predicted, and the answer then tells what speaks for that.
     draws: random-blur controls of equal area for every object; 0 leaves them out.
     """
-    classes = classifier.card.classes
-    if label is not None and not 0 <= label < len(classes):
-        raise InvalidArgumentError(
-            f"class {label} does not exist; {classifier.card.name} has 0 to {len(classes) - 1}: {', '.join(classes)}."
-        )
-    before = predict_bag(classifier, bag, stop=stop)
-    against = before.label if label is None else label
-    slide = _Slide(classifier, bag, before, against, sigma_px, stop)
+    number = None if label is None else classifier.card.class_number(label)
+    before = predict_bag(classifier, bag, control)
+    against = before.label if number is None else number
+    slide = _Slide(classifier, bag, before, against, sigma_px, control)
     random = np.random.default_rng(seed)
     found = tuple(slide.importance(name, draws, place, random) for name in bag.objects)
-    return BagImportance(bag.name, against, label is not None, before, slide.loss, sigma_px, found)
-
-
-def importance_of(
-    classifier: Classifier,
-    source: ImageSource,
-    masks: Sequence[ObjectMask],
-    *,
-    mpp: float | None = None,
-    region: Box | None = None,
-    label: int | None = None,
-    sigma_px: float = SIGMA_PX,
-    draws: int = 1,
-    stop: Callable[[], bool] = lambda: False,
-) -> BagImportance:
-    """The same for the objects segmented on an image."""
-    bag = bag_of(classifier.card, source, masks, mpp=mpp, region=region)
-    return bag_importance(classifier, bag, label=label, sigma_px=sigma_px, draws=draws, stop=stop)
+    return BagImportance(bag.name, against, number is not None, before, slide.loss, sigma_px, found)
 
 
 def control_of(
@@ -141,12 +150,11 @@ def control_of(
     draws: int = 1,
     place: ControlPlace = "any patch",
     seed: int = 0,
-    stop: Callable[[], bool] = lambda: False,
-) -> Control | None:
+) -> RandomBlur | None:
     """The control of one object of a bag that was explained already; None where the object is not there."""
-    slide = _Slide(classifier, bag, found.prediction, found.label, found.sigma_px, stop)
+    slide = _Slide(classifier, bag, found.prediction, found.label, found.sigma_px, Control())
     masks = slide.masks(name)
-    return slide.control(masks, draws, place, np.random.default_rng(seed)) if masks else None
+    return slide.random_blur(masks, draws, place, np.random.default_rng(seed)) if masks else None
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,7 @@ class _Slide:
     before: Prediction
     label: int
     sigma_px: float
-    stop: Callable[[], bool]
+    control: Control
 
     @property
     def loss(self) -> float:
@@ -168,19 +176,16 @@ class _Slide:
         """An object's masks by the patches it touches."""
         return {i: mask for i in range(len(self.bag)) if (mask := self.bag.mask(i, name)) is not None}
 
-    def blurred(self, masks: dict[int, Mask]) -> Tensor:
+    def blurred(self, masks: Mapping[int, Mask]) -> Tensor:
         """[N, d] vectors of the slide with these pixels of these patches blurred."""
-        vectors = self.before.vectors.clone()
-        touched = sorted(masks)
+        vectors, touched, card = self.before.vectors.clone(), sorted(masks), self.classifier.card
         for start in range(0, len(touched), BATCH):
             some = touched[start : start + BATCH]
             patches = [
-                blurred_where(self.bag.pixels(i), masks[i], self.sigma_px, width_um=width_um(self.bag, i))
+                blurred_where(self.bag.pixels(i), masks[i], self.sigma_px, width_um=self.bag.width_um(i))
                 for i in some
             ]
-            vectors[some] = encode_patches(
-                self.classifier.encoder, patches, self.classifier.card.feature, stop=self.stop
-            )
+            vectors[some] = encode_patches(self.classifier.encoder, patches, card.feature, self.control)
         return vectors
 
     def importance(
@@ -193,29 +198,56 @@ class _Slide:
         vectors = self.blurred(masks)
         after = predict_vectors(self.classifier.model, vectors)
         loss = loss_of(self.classifier.model, vectors, self.label)
-        share = sum(float(mask.mean()) for mask in masks.values()) / len(self.bag)
         return ObjectImportance(
             name=name,
-            importance=loss / self.loss,
+            importance=loss_ratio(loss, self.loss),
             loss_after=loss,
             probability_after=after.probabilities[self.label],
             flips=after.label != self.before.label,
-            area_fraction=share,
+            area_fraction=sum(float(mask.mean()) for mask in masks.values()) / len(self.bag),
             patches_touched=len(masks),
             encoder_passes=len(masks),
-            control=self.control(masks, draws, place, random) if draws else None,
+            control=self.random_blur(masks, draws, place, random) if draws else None,
         )
 
-    def control(
+    def random_blur(
         self, masks: dict[int, Mask], draws: int, place: ControlPlace, random: np.random.Generator
-    ) -> Control:
+    ) -> RandomBlur:
         losses, passes = [], 0
         for _ in range(draws):
             drawn = moved_masks(self.bag, masks, place, random)
             passes += len(drawn)
             losses.append(loss_of(self.classifier.model, self.blurred(drawn), self.label))
         mean = float(np.mean(losses))
-        return Control(mean / self.loss, mean, draws, place, passes)
+        return RandomBlur(loss_ratio(mean, self.loss), mean, draws, place, passes)
+
+
+def moved_masks(
+    bag: PatchBag, masks: Mapping[int, Mask], place: ControlPlace, random: np.random.Generator
+) -> dict[int, Mask]:
+    """An object's masks shifted and turned at random: the same pixels in number and clumping, but not on the object.
+
+    Of eight random positions the one that lies most on tissue is taken.
+    """
+    if place == "same patches":
+        homes = sorted(masks)
+    else:
+        homes = [int(i) for i in random.choice(len(bag), size=len(masks), replace=False)]
+    moved = {}
+    for home, (_, mask) in zip(homes, sorted(masks.items()), strict=True):
+        tissue = stained(bag.pixels(home))
+        side = tissue.shape[0]
+        if mask.shape[0] != side:
+            mask = cv2.resize(mask.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0
+        tries = [_shifted(mask, random) for _ in range(_TRIES)]
+        moved[home] = max(tries, key=lambda drawn: int((drawn & tissue).sum()))
+    return moved
+
+
+def _shifted(mask: Mask, random: np.random.Generator) -> Mask:
+    turned = np.rot90(mask, int(random.integers(4)))
+    shift = tuple(int(step) for step in random.integers(mask.shape[0], size=2))
+    return np.roll(turned, shift, axis=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -267,7 +299,7 @@ def _aggregate(
         label=label,
         ratio_of_means=float(after.mean() / before.mean()),
         median_ratio=float(np.median(after / before)),
-        mean_ratio=float(np.mean(after / np.maximum(before, LEAST_LOSS))),
+        mean_ratio=float(np.mean(after / np.maximum(before, MEAN_FLOOR))),
         control=sum(loss for _, loss in controlled) / sum(loss for loss, _ in controlled)
         if controlled
         else None,

@@ -133,14 +133,17 @@ class Counterfactual(Closed):
 class ObjectEvidence(Closed):
     """What one kind of object, or one patch, adds to a classifier's answer.
 
-    contribution: its share of the predicted class's logit; importance: loss with it blurred / loss as it is (1 = no
-    effect); control: the same for as many pixels blurred at random.
+    contribution: its share of the predicted class's logit; all of them and the classifier's ``bias`` add up to ``logit``.
+    probability_after: of the predicted class with it blurred; importance: loss with it blurred / loss as it is, both at
+    least that of a probability of 0.99 (1 = no effect); control: the same for as many pixels blurred at random.
     """
 
     name: str
     contribution: float | None
     importance: float | None
     control: float | None
+    probability_after: float | None = None
+    control_probability_after: float | None = None
     area_fraction: float
     rank: int
 
@@ -153,6 +156,10 @@ class ClassifierEvidence(Closed):
     probabilities: dict[str, float]
     patches: int
     objects: list[ObjectEvidence]
+    logit: float | None = Field(
+        default=None, description="Of the predicted class, where objects have shares of it"
+    )
+    bias: float | None = Field(default=None, description="The classifier's offset, the part no object has")
     method: str
     trained_on: str
     metrics: dict[str, str]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import cv2
 import numpy as np
@@ -18,9 +17,9 @@ from tissuetalk.models.classifiers.activation_maps import (
     mask_at,
     paint_patch,
 )
-from tissuetalk.models.classifiers.object_classifier import ObjectEvidence
-from tissuetalk.models.classifiers.object_lists import OTHER
-from tissuetalk.models.classifiers.patch_bag import PatchBag, resized_patch
+from tissuetalk.models.classifiers.bags import PatchBag
+from tissuetalk.models.classifiers.classifier import ObjectPrediction
+from tissuetalk.models.classifiers.objects import OTHER
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.drawing import drawing, sheet
@@ -35,10 +34,14 @@ FOOT = "Shares of the logit of a research classifier, not a diagnosis. Research 
 
 @dataclass(frozen=True)
 class View:
-    """What maps are painted on. pixels: [H, W, 3]. places: of every patch in these pixels. um_per_px: of these pixels, or None."""
+    """What maps are painted on. pixels: [H, W, 3] of ``box`` (full-resolution pixels). places: of every patch in these pixels.
+
+    um_per_px: of these pixels, or None.
+    """
 
     pixels: RGB
     places: tuple[Box, ...]
+    box: Box
     um_per_px: float | None = None
 
     def empty(self) -> Map:
@@ -49,38 +52,19 @@ def view_of_image(
     source: ImageSource, boxes: Sequence[Box], mpp: float | None, longest_px: int = PANEL_PX
 ) -> View:
     """The part of an image that its patches cover. mpp: µm per full-resolution pixel."""
-    around = Box(
-        min(box.x0 for box in boxes),
-        min(box.y0 for box in boxes),
-        max(box.x1 for box in boxes),
-        max(box.y1 for box in boxes),
-    ).clipped_to(source.width, source.height)
+    edges = np.array([box.as_list() for box in boxes])
+    around = Box.from_sequence([*edges[:, :2].min(0).tolist(), *edges[:, 2:].max(0).tolist()]).clipped_to(
+        source.width, source.height
+    )
     scale = longest_px / max(around.width, around.height)
     width, height = max(1, round(around.width * scale)), max(1, round(around.height * scale))
-    places = tuple(
-        Box(
-            round((box.x0 - around.x0) * scale),
-            round((box.y0 - around.y0) * scale),
-            round((box.x1 - around.x0) * scale),
-            round((box.y1 - around.y0) * scale),
-        ).clipped_to(width, height)
-        for box in boxes
+    places = np.round((edges - np.tile([around.x0, around.y0], 2)) * scale).astype(int)
+    return View(
+        source.read_region(around, width=width, height=height),
+        tuple(Box.from_sequence(place.tolist()).clipped_to(width, height) for place in places),
+        around,
+        None if mpp is None else mpp / scale,
     )
-    pixels = source.read_region(around, width=width, height=height)
-    return View(pixels, places, None if mpp is None else mpp / scale)
-
-
-def view_of_patches(bag: PatchBag, across: int = 4, width_px: int = PANEL_PX) -> View:
-    """Patches that have no place on an image, side by side in reading order."""
-    gap, down = 4, ceil(len(bag) / across)
-    side = (width_px - gap * (across - 1)) // across
-    pixels = np.full((down * (side + gap) - gap, across * (side + gap) - gap, 3), 255, np.uint8)
-    places = []
-    for index in range(len(bag)):
-        x, y = (index % across) * (side + gap), (index // across) * (side + gap)
-        places.append(Box(x, y, x + side, y + side))
-        pixels[y : y + side, x : x + side] = resized_patch(bag.pixels(index), side)
-    return View(pixels, tuple(places))
 
 
 def patches_painted(view: View, values: Map) -> Map:
@@ -155,18 +139,18 @@ def tissue_panel(view: View, bag: PatchBag, shares: ObjectMap) -> sheet.Panel:
 
 def ranking_panel(shares: ObjectMap, width: int) -> sheet.Panel:
     """All objects, best first, with value, share of the area and number of patches."""
-    limit = max(abs(share.activation) for share in shares.ranking) or 1.0
+    limit = max(abs(each.share) for each in shares.ranking) or 1.0
     rows = [
         sheet.Bar(
             f"{share.rank}  {'all other tissue' if share.name == OTHER else share.name}",
-            share.activation,
-            _row_text(share.activation, share.area_fraction, share.patches),
-            _colour(share),
+            share.share,
+            _row_text(share),
+            (FOR if share.share > 0 else AGAINST) if share.patches else ABSENT,
         )
         for share in shares.ranking
     ]
     return sheet.bars(
-        "Objects by what they add (activation; their mean plus the offset is the logit)",
+        f"Objects by what they add to the logit of {shares.logit:.2f} (offset {shares.bias:+.2f})",
         rows,
         width,
         low=-round(limit, 2),
@@ -175,41 +159,27 @@ def ranking_panel(shares: ObjectMap, width: int) -> sheet.Panel:
     )
 
 
-def _colour(share: ObjectShare) -> str:
-    if not share.patches:
-        return ABSENT
-    return FOR if share.activation > 0 else AGAINST
-
-
-def _row_text(activation: float, area_fraction: float, patches: int) -> str:
-    if not patches:
+def _row_text(each: ObjectShare) -> str:
+    if not each.patches:
         return "not in these patches"
-    return f"{activation:+.2f}   {area_fraction:.1%} of the area, {patches} patch{'es' * (patches > 1)}"
+    patches = f"{each.patches} patch{'es' * (each.patches > 1)}"
+    return f"{each.share:+.2f}   {each.area_fraction:.1%} of the area, {patches}"
 
 
-def evidence_picture(
-    evidence: ObjectEvidence,
-    view: View,
-    *,
-    patch_values: Map | None = None,
-    overlap: Overlap = "largest",
-) -> Image.Image:
-    """Everything about one slide on one page: tissue, object map, fine map (or a patch map), ranking.
-
-    patch_values: [N] or [N, h, w] of the standard model for the same patches, shown beside the object map for comparison.
-    """
+def evidence_picture(evidence: ObjectPrediction, view: View, *, overlap: Overlap = "largest") -> Image.Image:
+    """Everything about one slide on one page: tissue, object map, fine map, ranking."""
     shares, name = evidence.shares, evidence.classes[evidence.shares.class_index]
     coarse = objects_painted(view, evidence.patches, shares, overlap=overlap)
     fine = objects_painted(view, evidence.patches, shares, fine=True, overlap=overlap)
-    panels = [
-        tissue_panel(view, evidence.patches, shares),
-        map_panel(view, coarse, "What each object adds", unit="activation"),
-        map_panel(view, fine, "The same, patch by patch", ["where inside an object class the share sits"]),
-    ]
-    if patch_values is not None:
-        painted = patches_painted(view, patch_values)
-        panels.append(map_panel(view, painted, "Standard model", ["no objects: only places"]))
-    top = sheet.row(panels)
+    top = sheet.row(
+        [
+            tissue_panel(view, evidence.patches, shares),
+            map_panel(view, coarse, "What each object adds"),
+            map_panel(
+                view, fine, "The same, patch by patch", ["where inside an object class the share sits"]
+            ),
+        ]
+    )
     told = ", ".join(
         f"{one} {value:.2f}" for one, value in zip(evidence.classes, evidence.probabilities, strict=True)
     )

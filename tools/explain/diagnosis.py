@@ -13,31 +13,26 @@ import numpy as np
 from PIL import Image
 
 from tissuetalk.models.classifiers.activation_maps import patch_map
+from tissuetalk.models.classifiers.bags import Mask as Painted
+from tissuetalk.models.classifiers.bags import ObjectMask, PatchBag, SourceBag
+from tissuetalk.models.classifiers.card import ClassifierCard, classifiers, read_card
 from tissuetalk.models.classifiers.classifier import (
     Classifier,
-    bag_of,
-    classifiers,
-    load_classifier,
-    named_classifier,
-    predict_bag,
-)
-from tissuetalk.models.classifiers.classifier_file import ClassifierCard, read_card
-from tissuetalk.models.classifiers.importance import BagImportance, bag_importance
-from tissuetalk.models.classifiers.object_classifier import (
     ObjectClassifier,
-    ObjectEvidence,
-    bag_evidence,
+    ObjectPrediction,
+    bag_of,
+    load_classifier,
     load_object_classifier,
+    named_classifier,
     named_object_classifier,
+    predict_bag,
+    predict_objects,
 )
-from tissuetalk.models.classifiers.patch_bag import Mask as Painted
-from tissuetalk.models.classifiers.patch_bag import ObjectMask, PatchBag, SourceBag
-from tissuetalk.models.control import Control, Stop
-from tissuetalk.models.errors import ModelUnavailableError, OutsideRootsError
+from tissuetalk.models.classifiers.importance import BagImportance, ObjectImportance, bag_importance
+from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
-from tissuetalk.tools.answers.explained import ClassifierEvidence
-from tissuetalk.tools.answers.explained import ObjectEvidence as Share
+from tissuetalk.tools.answers.explained import ClassifierEvidence, ObjectEvidence
 from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, marked, row
 from tissuetalk.tools.explain.activation_pictures import (
@@ -54,22 +49,34 @@ Probabilities = dict[str, float]
 WIDTH = 1000
 
 
+@dataclass(frozen=True)
 class ChangedBag:
     """The same patches with one object changed wherever it is."""
 
-    def __init__(self, bag: PatchBag, changed: str, change: Change) -> None:
-        self.name, self.objects = bag.name, bag.objects
-        self._bag, self._changed, self._change = bag, changed, change
+    bag: PatchBag
+    changed: str
+    change: Change
+
+    @property
+    def name(self) -> str:
+        return self.bag.name
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        return self.bag.objects
 
     def __len__(self) -> int:
-        return len(self._bag)
+        return len(self.bag)
 
     def pixels(self, index: int) -> RGB:
-        pixels, mask = self._bag.pixels(index), self._bag.mask(index, self._changed)
-        return pixels if mask is None else self._change(pixels, mask)
+        pixels, mask = self.bag.pixels(index), self.bag.mask(index, self.changed)
+        return pixels if mask is None else self.change(pixels, mask)
 
     def mask(self, index: int, name: str) -> Painted | None:
-        return self._bag.mask(index, name)
+        return self.bag.mask(index, name)
+
+    def width_um(self, index: int) -> float:
+        return self.bag.width_um(index)
 
 
 @dataclass(frozen=True)
@@ -87,30 +94,6 @@ class Consultation:
         return None if name is None else (self.answer.probabilities, self.after(name, change))
 
 
-def find(name: str, roots: Sequence[Path] | None) -> str | Path:
-    """A listed classifier's name, or a file. roots: folders it may lie in; None allows any.
-
-    Raises OutsideRootsError, and ModelUnavailableError which lists what there is.
-    """
-    known = classifiers()
-    if name in known:
-        return name
-    if not name.endswith((".safetensors", ".json")):
-        raise ModelUnavailableError(
-            f"no classifier is called {name[:80]!r}; here are: {', '.join(known) or 'none'}. "
-            "A trained one can be named by its .safetensors file in an allowed folder."
-        )
-    path = Path(name) if roots is None else (roots[0] / name)
-    path = path.resolve()
-    if roots is not None and not any(path.is_relative_to(root.resolve()) for root in roots):
-        raise OutsideRootsError(f"{name[:200]!r} is not inside an allowed folder; put the classifier there.")
-    if not path.is_file():
-        raise ModelUnavailableError(
-            f"there is no classifier file {name[:200]!r}; here are by name: {', '.join(known) or 'none'}."
-        )
-    return path.with_suffix(".safetensors")
-
-
 def consult(
     classifier: str | Path, folder: ResultFolder, source: ImageSource, control: Control = Control()
 ) -> Consultation:
@@ -119,62 +102,63 @@ def consult(
     Raises InvalidArgumentError for too few patches or objects that were never segmented, ModelUnavailableError for a
     classifier that is damaged or made for another encoder or other classes, CancelledError.
     """
-    result, stop = folder.result(), control.stop
     card = read_card(classifier) if isinstance(classifier, Path) else classifiers()[classifier]
     if card.kind == "object-aware":
-        return _by_shares(classifier, folder, result, source, stop)
-    return _by_blurring(classifier, folder, result, source, stop)
+        loaded = (
+            load_object_classifier(classifier)
+            if isinstance(classifier, Path)
+            else named_object_classifier(classifier)
+        )
+        return _by_shares(loaded, folder, source, control)
+    standard = load_classifier(classifier) if isinstance(classifier, Path) else named_classifier(classifier)
+    return _by_blurring(standard, folder, source, control)
 
 
 def _bag(
-    card: ClassifierCard,
-    folder: ResultFolder,
-    result: SegmentResult,
-    source: ImageSource,
-    names: Mapping[str, str],
+    card: ClassifierCard, folder: ResultFolder, source: ImageSource, names: Mapping[str, str]
 ) -> SourceBag:
     """The region's patches with the masks that have a name; masks of one name are one object."""
-    region, merged = Box.from_sequence(result.image.region), dict[str, Painted]()
+    image, merged = folder.result().image, dict[str, Painted]()
+    region = Box.from_sequence(image.region)
     for mask_id, name in names.items():
         painted = folder.mask(mask_id)
         merged[name] = painted | merged[name] if name in merged else painted
     masks = [ObjectMask(name, painted, region) for name, painted in merged.items()]
-    return bag_of(card, source, masks, mpp=result.image.known_mpp, region=region)
+    return bag_of(card, source, masks, mpp=image.known_mpp, region=region)
 
 
 def _by_blurring(
-    name: str | Path, folder: ResultFolder, result: SegmentResult, source: ImageSource, stop: Stop
+    loaded: Classifier, folder: ResultFolder, source: ImageSource, control: Control
 ) -> Consultation:
     """Route A: which object's blurring costs the classifier most (spec explain.md, section 4)."""
-    loaded = load_classifier(name) if isinstance(name, Path) else named_classifier(name)
+    result = folder.result()
     names = {mask.mask_id: mask.name for mask in result.masks if mask.found}
-    bag = _bag(loaded.card, folder, result, source, names)
-    found = bag_importance(loaded, bag, stop=stop)
+    bag = _bag(loaded.card, folder, source, names)
+    found = bag_importance(loaded, bag, control=control)
 
     def after(changed: str, change: Change) -> Probabilities:
-        prediction = predict_bag(loaded, ChangedBag(bag, changed, change), stop=stop)
+        prediction = predict_bag(loaded, ChangedBag(bag, changed, change), control)
         return _named(loaded.card, prediction.probabilities)
 
-    answer = _importance_answer(loaded.card, found, len(bag))
-    return Consultation(answer, _importance_picture(loaded, found, bag, source, folder, result), names, after)
+    answer = importance_answer(loaded.card, found, len(bag))
+    return Consultation(answer, _importance_picture(loaded, found, bag, source, folder), names, after)
 
 
 def _by_shares(
-    name: str | Path, folder: ResultFolder, result: SegmentResult, source: ImageSource, stop: Stop
+    loaded: ObjectClassifier, folder: ResultFolder, source: ImageSource, control: Control
 ) -> Consultation:
-    """Route B: each object's exact share of the logit (spec explain.md, sections 5 and 6)."""
-    loaded = load_object_classifier(name) if isinstance(name, Path) else named_object_classifier(name)
+    """Route B: each object's share of the logit (spec explain.md, sections 5 and 6)."""
+    result = folder.result()
     names = {mask.mask_id: _wanted_name(mask, loaded) for mask in result.masks}
-    bag = _bag(loaded.card, folder, result, source, names)
-    evidence = bag_evidence(loaded, bag, stop=stop)
+    bag = _bag(loaded.card, folder, source, names)
+    evidence = predict_objects(loaded, bag, control=control)
 
     def after(changed: str, change: Change) -> Probabilities:
-        return _named(
-            loaded.card, bag_evidence(loaded, ChangedBag(bag, changed, change), stop=stop).probabilities
-        )
+        told = predict_objects(loaded, ChangedBag(bag, changed, change), control=control)
+        return _named(loaded.card, told.probabilities)
 
     picture = evidence_picture(evidence, view_of_image(source, bag.boxes, result.image.known_mpp))
-    return Consultation(_shares_answer(loaded.card, evidence, len(bag)), picture, names, after)
+    return Consultation(shares_answer(loaded.card, evidence), picture, names, after)
 
 
 def _wanted_name(mask: Mask, loaded: ObjectClassifier) -> str:
@@ -188,77 +172,87 @@ def _named(card: ClassifierCard, values: Sequence[float]) -> Probabilities:
     return {label: round(float(value), 4) for label, value in zip(card.classes, values, strict=True)}
 
 
-def _importance_answer(card: ClassifierCard, found: BagImportance, patches: int) -> ClassifierEvidence:
+def importance_answer(card: ClassifierCard, found: BagImportance, patches: int) -> ClassifierEvidence:
+    """Route A in words: the probability first, because the ratio of losses of a sure classifier says little."""
+    ranked = found.ranked()
     shares = [
-        Share(
+        ObjectEvidence(
             name=each.name,
             contribution=None,
             importance=round(each.importance, 4),
             control=None if each.control is None else round(each.control.importance, 4),
+            probability_after=round(each.probability_after, 4),
+            control_probability_after=None
+            if each.control is None
+            else round(each.control.probability_after, 4),
             area_fraction=round(each.area_fraction, 5),
             rank=rank,
         )
-        for rank, each in enumerate(found.ranked(), start=1)
+        for rank, each in enumerate(ranked, start=1)
     ]
-    predicted = card.classes[found.label]
-    statement = _says(card, predicted, found.prediction.probabilities[found.label], patches)
-    if shares:
-        top = found.ranked()[0]
-        control = (
-            ""
-            if top.control is None
-            else f" (as many pixels blurred at random: {top.control.importance:.2f})"
-        )
-        statement += (
-            f"; blurring {top.name} multiplies its loss by {top.importance:.2f}{control} "
-            f"and takes “{predicted}” to {top.probability_after:.2f}"
-        )
-    return _answer(
-        card, predicted, found.prediction.probabilities, patches, shares, "blurring objects", statement
+    statement = _says(card, found.label, found.prediction.probabilities, patches)
+    if ranked:
+        before = found.prediction.probabilities[found.label]
+        statement += f"; {_blurring(card.classes[found.label], before, ranked[0])}"
+    return _answer(card, found.label, found.prediction.probabilities, patches, shares, statement)
+
+
+def _blurring(predicted: str, before: float, top: ObjectImportance) -> str:
+    said = (
+        f"blurring {top.name} takes “{predicted}” from {before:.2f} to {top.probability_after:.2f} "
+        f"(its loss times {top.importance:.1f})"
+    )
+    if top.control is None:
+        return said
+    said += f"; as many pixels blurred at random, to {top.control.probability_after:.2f}"
+    return (
+        said if top.specific else f"{said}: they do at least as much, so this is not specific to {top.name}"
     )
 
 
-def _shares_answer(card: ClassifierCard, evidence: ObjectEvidence, patches: int) -> ClassifierEvidence:
+def shares_answer(card: ClassifierCard, evidence: ObjectPrediction) -> ClassifierEvidence:
+    """Route B in words. Contributions and the bias add up to the logit of the predicted class."""
+    found = evidence.shares
     shares = [
-        Share(
+        ObjectEvidence(
             name=each.name,
-            contribution=round(each.activation, 4),
+            contribution=round(each.share, 6),
             importance=None,
             control=None,
             area_fraction=round(each.area_fraction, 5),
             rank=each.rank,
         )
-        for each in evidence.shares.ranking
+        for each in found.ranking
     ]
-    predicted = card.classes[evidence.label]
-    top = shares[0]
+    patches, top = len(evidence.patches), shares[0]
     statement = (
-        f"{_says(card, predicted, evidence.probabilities[evidence.label], patches)}; "
-        f"most for it speaks {top.name} (share {top.contribution:+.2f})"
+        f"{_says(card, evidence.label, evidence.probabilities, patches)}; most for it speaks {top.name}, which adds "
+        f"{top.contribution:+.2f} to its logit of {found.logit:.2f} (all shares and the classifier's offset of "
+        f"{found.bias:+.2f} add up to it)"
     )
-    return _answer(card, predicted, evidence.probabilities, patches, shares, "shares of objects", statement)
+    answer = _answer(card, evidence.label, evidence.probabilities, patches, shares, statement)
+    return answer.model_copy(update={"logit": round(found.logit, 6), "bias": round(found.bias, 6)})
 
 
-def _says(card: ClassifierCard, predicted: str, probability: float, patches: int) -> str:
-    return f"classifier {card.name} says “{predicted}” ({probability:.2f}) from {patches} patches"
+def _says(card: ClassifierCard, label: int, probabilities: Sequence[float], patches: int) -> str:
+    return f"classifier {card.name} says “{card.classes[label]}” ({probabilities[label]:.2f}) from {patches} patches"
 
 
 def _answer(
     card: ClassifierCard,
-    predicted: str,
+    label: int,
     probabilities: Sequence[float],
     patches: int,
-    shares: list[Share],
-    method: str,
+    shares: list[ObjectEvidence],
     statement: str,
 ) -> ClassifierEvidence:
     return ClassifierEvidence(
         classifier=card.name,
-        predicted=predicted,
+        predicted=card.classes[label],
         probabilities=_named(card, probabilities),
         patches=patches,
         objects=shares,
-        method=method,
+        method="shares of objects" if card.kind == "object-aware" else "blurring objects",
         trained_on=card.training,
         metrics={key: str(value) for key, value in card.metrics.items()},
         statement=f"{statement}. A research model's answer, not a diagnosis.",
@@ -266,26 +260,16 @@ def _answer(
 
 
 def _importance_picture(
-    loaded: Classifier,
-    found: BagImportance,
-    bag: SourceBag,
-    source: ImageSource,
-    folder: ResultFolder,
-    result: SegmentResult,
+    loaded: Classifier, found: BagImportance, bag: SourceBag, source: ImageSource, folder: ResultFolder
 ) -> Image.Image:
-    """The tissue with its objects, the map of patches, and how much the blurring of each object costs."""
-    mpp = result.image.known_mpp
-    view = view_of_image(source, bag.boxes, mpp, longest_px=330)
+    """The tissue with its objects, the map of patches, and what the blurring of each object costs."""
+    result = folder.result()
+    view = view_of_image(source, bag.boxes, result.image.known_mpp, longest_px=330)
     predicted = loaded.card.classes[found.label]
     shown = patches_painted(view, patch_map(loaded.model, found.prediction.vectors, found.label).values)
-    around = _around(bag.boxes, source)
     outlines = [
         Marked(
-            _over(
-                ObjectMask("", folder.mask(mask.mask_id), Box.from_sequence(result.image.region)),
-                around,
-                view.pixels,
-            ),
+            _over(folder, result, mask, view.box, view.pixels),
             mask.colour,
             number,
             f"{number}  {mask.name}",
@@ -300,38 +284,27 @@ def _importance_picture(
     )
     panels = [tissue, map_panel(view, shown, "what each patch adds")]
     room = WIDTH - sum(panel.picture.width + 10 for panel in panels)
-    return row([*panels, _importance_bars(found, max(room, 260))])
+    return row([*panels, _importance_bars(found, predicted, max(room, 260))])
 
 
-def _importance_bars(found: BagImportance, width: int) -> Panel:
-    rows = []
+def _importance_bars(found: BagImportance, predicted: str, width: int) -> Panel:
+    rows = [Bar("as it is", probability := found.prediction.probabilities[found.label], f"{probability:.2f}")]
     for each in found.ranked()[:8]:
-        rows.append(Bar(each.name, each.importance, f"x{each.importance:.2f}", "#c8141e"))
+        told = f"{each.probability_after:.2f} (loss x{each.importance:.1f})"
+        rows.append(Bar(each.name, each.probability_after, told, "#c8141e"))
         if each.control is not None:
-            rows.append(
-                Bar("  random blur", each.control.importance, f"x{each.control.importance:.2f}", "#9a9a9a")
-            )
-    high = max([2.0, *(bar.value for bar in rows)])
-    title = "loss when an object is blurred (x1 = no effect)"
-    return bars(title, rows, width, low=0, high=round(high, 1), foot="times the loss")
+            after = each.control.probability_after
+            rows.append(Bar("  random blur", after, f"{after:.2f}", "#9a9a9a"))
+    return bars(f"“{predicted}” when an object is blurred", rows, width, low=0, high=1, foot="probability")
 
 
-def _around(boxes: Sequence[Box], source: ImageSource) -> Box:
-    whole = Box(
-        min(box.x0 for box in boxes),
-        min(box.y0 for box in boxes),
-        max(box.x1 for box in boxes),
-        max(box.y1 for box in boxes),
-    )
-    return whole.clipped_to(source.width, source.height)
-
-
-def _over(mask: ObjectMask, box: Box, pixels: RGB) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
+def _over(
+    folder: ResultFolder, result: SegmentResult, mask: Mask, box: Box, pixels: RGB
+) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
     """[h, w] of the mask over a box, at the size of a picture of it."""
-    side = max(pixels.shape[:2])
-    square = mask.within(
-        Box(box.x0, box.y0, box.x0 + max(box.width, box.height), box.y0 + max(box.width, box.height)), side
-    )
+    painted = ObjectMask("", folder.mask(mask.mask_id), Box.from_sequence(result.image.region))
+    side, longest = max(pixels.shape[:2]), max(box.width, box.height)
+    square = painted.within(Box(box.x0, box.y0, box.x0 + longest, box.y0 + longest), side)
     if square is None:
         return np.zeros(pixels.shape[:2], np.int32)
     return square[: pixels.shape[0], : pixels.shape[1]].astype(np.int32)

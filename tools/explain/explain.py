@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from tissuetalk.models.classifiers.card import classifier_in_roots
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
@@ -148,11 +149,11 @@ def _ask_models(
                 control.report(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
                 found.checked.append((mask, check.of(mask, folder.mask(mask.mask_id))))
     if request.classifier is not None:
-        from tissuetalk.tools.explain import diagnosis  # loads torch, which most questions do not need
+        from tissuetalk.tools.explain.diagnosis import consult  # loads torch, which few questions need
 
         control.report(0.3, "asking the classifier")
-        classifier = diagnosis.find(request.classifier, access.roots)
-        found.classifier = diagnosis.consult(classifier, folder, source, control)
+        classifier = classifier_in_roots(request.classifier, access.roots)
+        found.classifier = consult(classifier, folder, source, control)
     if "counterfactual" in kinds:
         control.report(0.7, "changing the picture")
         score = None if found.classifier is None else found.classifier.without

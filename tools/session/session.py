@@ -217,9 +217,9 @@ class Session:
         from tissuetalk.tools.explain.request import ExplainRequest
 
         if classifier is not None and not isinstance(result, Path):
-            from tissuetalk.tools.explain.diagnosis import find  # torch, which most questions do not need
+            from tissuetalk.models.classifiers.card import classifier_in_roots
 
-            find(classifier, self.roots.paths)
+            classifier_in_roots(classifier, self.roots.paths)
         with self.reading(result) as stored:
             return ExplainRequest.of(question, classifier, stored.folder.result())
 

@@ -31,12 +31,10 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
     "pfps": Trainer("tissuetalk.tools.train.pfps:PfpsRecipe.read", "tissuetalk.tools.train.pfps:train"),
     "vlsm": Trainer("tissuetalk.tools.train.vlsm:VlsmRecipe.read", "tissuetalk.tools.train.vlsm:train"),
     "diagnosis": Trainer(
-        "tissuetalk.models.classifiers.cohort_recipe:read_cohort_recipe",
-        "tissuetalk.models.classifiers.cohort:train_cohort",
+        "tissuetalk.models.classifiers.recipe:CohortRecipe.read", "tissuetalk.tools.train.diagnosis:train"
     ),
     "diagnosis-objects": Trainer(
-        "tissuetalk.models.classifiers.cohort_recipe:read_cohort_recipe",
-        "tissuetalk.models.classifiers.object_cohort:train_object_cohort",
+        "tissuetalk.models.classifiers.recipe:CohortRecipe.read", "tissuetalk.tools.train.diagnosis:train"
     ),
 }
 """By preset. A new trainer is a line here."""

@@ -1,26 +1,116 @@
-"""What each kind of object looks like in each patch: token features averaged inside its mask.
+"""The objects a diagnosis is explained with: which are segmented well enough, and how each looks in each patch.
 
-PathSegmentor paper (arXiv 2506.20988), object-aware model; spec explain.md, section 5. Masks are plain arrays, so that
-any segmenter, or an annotation, can provide them.
+Lists: a Dice rule over published scores. `object_dice.csv` holds, for every label that was scored, PathSegmentor's Dice
+on its internal test (arXiv 2506.20988, Supplementary Table 15) and how many masks were published for it (explain.md,
+section 8). Pooling: token features averaged inside an object's mask (section 5). Masks are plain arrays, so that any
+segmenter, or an annotation, can provide them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import csv
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Final
 
 import cv2
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from tissuetalk.models.classifiers.object_lists import OTHER
-from tissuetalk.models.classifiers.patch_bag import PatchBag
-from tissuetalk.models.classifiers.patch_encoder import BATCH, PatchEncoder, to_batch
-from tissuetalk.models.errors import CancelledError, InvalidArgumentError
-from tissuetalk.models.masks.characteristics import Mask
+from tissuetalk.models.classifiers.bags import Mask, PatchBag
+from tissuetalk.models.classifiers.encoder import BATCH, PatchEncoder, to_batch
+from tissuetalk.models.control import Control
+from tissuetalk.models.errors import InvalidArgumentError
 
 Array = NDArray[np.float32]
 _ROUNDING = 1e-6
+MINIMUM_DICE: Final = 0.4
+FEW_MASKS: Final = 10
+"""Below this many published masks a Dice says little."""
+OTHER: Final = "other"
+"""All tissue that no listed object covers."""
+
+
+@dataclass(frozen=True)
+class SegmentedObject:
+    """A label with how well it is segmented (Dice, 0..1) and on how many published masks that rests."""
+
+    label: str
+    dice: float
+    published_masks: int
+
+    @property
+    def organ(self) -> str:
+        return self.label.split("-", 1)[0]
+
+    @property
+    def rests_on_few(self) -> bool:
+        return self.published_masks < FEW_MASKS
+
+    def __str__(self) -> str:
+        caution = ", very few" if self.rests_on_few else ""
+        return f"{self.label} (Dice {self.dice:.3f}, {self.published_masks} masks{caution})"
+
+
+@lru_cache(maxsize=1)
+def scored_objects() -> tuple[SegmentedObject, ...]:
+    """Every label with a published Dice, best first."""
+    text = resources.files("tissuetalk.models.classifiers").joinpath("object_dice.csv").read_text("utf-8")
+    rows = [
+        SegmentedObject(row["label"], float(row["dice"]), int(row["published_masks"]))
+        for row in csv.DictReader(text.splitlines())
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.dice))
+
+
+def data_objects(organ: str, *, minimum_dice: float = MINIMUM_DICE) -> tuple[SegmentedObject, ...]:
+    """The organ's objects with a Dice of at least ``minimum_dice``, best first (breast: 21).
+
+    Raises InvalidArgumentError when the organ has none; the message names those that have.
+    """
+    kept = tuple(row for row in scored_objects() if row.organ == organ and row.dice >= minimum_dice)
+    if not kept:
+        known = sorted({row.organ for row in scored_objects() if row.dice >= minimum_dice})
+        raise InvalidArgumentError(
+            f"no object of {organ!r} is segmented with a Dice of {minimum_dice:g} or more; "
+            f"name the objects yourself, or use one of: {', '.join(known)}"
+        )
+    return kept
+
+
+def with_other(labels: Iterable[str]) -> tuple[str, ...]:
+    """The labels once each, in their order, and ``other`` last."""
+    return (*dict.fromkeys(label for label in labels if label != OTHER), OTHER)
+
+
+@lru_cache(maxsize=1)
+def _questions() -> dict[str, dict[str, Any]]:
+    text = resources.files("tissuetalk.models.classifiers").joinpath("object_lists.yaml").read_text("utf-8")
+    lists: dict[str, dict[str, Any]] = yaml.safe_load(text)["questions"]
+    return lists
+
+
+def importance_objects(question: str = "breast-idc-ilc") -> tuple[SegmentedObject, ...]:
+    """The objects relevant for a question among those the Dice rule keeps, best segmented first (IDC or ILC: 12).
+
+    Raises InvalidArgumentError for a question nobody has written a list for.
+    """
+    if question not in _questions():
+        raise InvalidArgumentError(
+            f"no list of relevant objects for {question!r}; known: {', '.join(_questions())}. "
+            "Name the objects yourself for another question."
+        )
+    chosen = _questions()[question]
+    return tuple(row for row in data_objects(str(chosen["organ"])) if row.label in chosen["relevant"])
+
+
+def listed_objects(name: str) -> tuple[str, ...]:
+    """Labels by the name of a question or an organ. Raises InvalidArgumentError for any other."""
+    rows = importance_objects(name) if name in _questions() else data_objects(name)
+    return tuple(row.label for row in rows)
 
 
 @dataclass(frozen=True)
@@ -107,16 +197,15 @@ def pool_objects(tokens: Array, masks: Sequence[Mapping[str, Mask]], objects: Se
 
 
 def read_objects(
-    encoder: PatchEncoder, bag: PatchBag, objects: Sequence[str], *, stop: Callable[[], bool] = lambda: False
+    encoder: PatchEncoder, bag: PatchBag, objects: Sequence[str], control: Control = Control()
 ) -> ObjectBag:
     """Encode the patches of a slide and average them inside its masks; a few patches are in memory at a time.
 
-    Raises InvalidArgumentError when nobody segmented one of the objects, CancelledError when ``stop`` says so.
+    Raises InvalidArgumentError when nobody segmented one of the objects, and CancelledError.
     """
     parts = []
     for start in range(0, len(bag), BATCH):
-        if stop():
-            raise CancelledError("stopped while reading objects in patches; ask again to start over.")
+        control.check()
         pixels = [bag.pixels(i) for i in range(start, min(start + BATCH, len(bag)))]
         masks = [masks_of(bag, start + i, patch.shape[:2]) for i, patch in enumerate(pixels)]
         parts.append(pool_objects(encoder.encode(to_batch(pixels)).tokens.numpy(), masks, objects))

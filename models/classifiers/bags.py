@@ -1,9 +1,9 @@
-"""A bag of patches and the objects in them, whether cut from an image or drawn in memory. Pixels are read when asked for."""
+"""A bag of patches and the objects in them. Pixels are read, and objects segmented, when somebody asks for them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from tissuetalk.models.classifiers.patches import PATCH_UM
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
-from tissuetalk.models.segmenter import RGB
+from tissuetalk.models.segmenter import RGB, Prompt, Segmenter
 
 Mask = NDArray[np.bool_]
 WORK_PX = 1024
 """Patches are read at no more than this side."""
+PRESENT = 0.5
+"""Probability from which an object counts as found in a patch."""
+_REMEMBERED = 256
+"""Patches whose masks are kept; a larger slide is segmented again for the next object, which costs time but no memory."""
 
 
 class PatchBag(Protocol):
@@ -39,6 +43,10 @@ class PatchBag(Protocol):
 
     def mask(self, index: int, name: str) -> Mask | None:
         """[S, S] where the object is in the patch, or None where it does not touch it."""
+        ...
+
+    def width_um(self, index: int) -> float:
+        """What one side of a patch spans."""
         ...
 
 
@@ -105,57 +113,73 @@ class SourceBag:
     def mask(self, index: int, name: str) -> Mask | None:
         return self._masks[name].within(self.boxes[index], self.side(index))
 
+    def width_um(self, index: int) -> float:
+        return self.patch_um
 
-@dataclass(frozen=True)
-class Patch:
-    """One patch in memory. pixels: [S, S, 3]. masks: object name to [S, S] bool; an object that is not there has no entry.
 
-    group: patient, slide or field it comes from. width_um: what one side of it spans.
+class SegmentedBag(SourceBag):
+    """A slide's patches, with masks by a segmentation model in place of stored ones.
+
+    prompts: by the name of the object, as the model is asked for it. Raises InvalidArgumentError for an object the model
+    was never made for.
     """
 
-    pixels: RGB
-    masks: Mapping[str, Mask] = field(default_factory=dict)
-    group: str = ""
-    name: str = ""
-    width_um: float = PATCH_UM
-
-
-@dataclass(frozen=True)
-class DrawnBag:
-    """Patches in memory with a known label. evidence: indices of the patches that carry it; planted: the object that does."""
-
-    name: str
-    patches: tuple[Patch, ...]
-    objects: tuple[str, ...]
-    label: int
-    planted: str | None = None
-    evidence: tuple[int, ...] = ()
-
-    @property
-    def groups(self) -> frozenset[str]:
-        return frozenset(patch.group for patch in self.patches)
-
-    def __len__(self) -> int:
-        return len(self.patches)
-
-    def pixels(self, index: int) -> RGB:
-        return self.patches[index].pixels
+    def __init__(
+        self,
+        source: ImageSource,
+        boxes: Sequence[Box],
+        *,
+        segmenter: Segmenter,
+        prompts: Mapping[str, Prompt],
+        mpp: float | None = None,
+        patch_um: float = PATCH_UM,
+    ) -> None:
+        super().__init__(source, boxes, patch_um=patch_um)
+        self.objects = tuple(prompts)
+        self._segmenter = segmenter
+        self._prompts = dict(prompts)
+        if unknown := [
+            label for label, prompt in self._prompts.items() if segmenter.capability(prompt) is None
+        ]:
+            raise InvalidArgumentError(
+                f"{segmenter.card.name} was never made for {', '.join(unknown)}; take them out of `objects`."
+            )
+        overview = source.overview()
+        self._context = segmenter.prepare(overview)
+        self._mpp = mpp or source.mpp or segmenter.assume_mpp(overview, source.width / overview.shape[1])
+        self._known: dict[int, dict[str, Mask | None]] = {}
 
     def mask(self, index: int, name: str) -> Mask | None:
-        found = self.patches[index].masks.get(name)
-        return found if found is not None and found.any() else None
+        if index not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[index] = self._segment(index)
+        return self._known[index][name]
+
+    def _segment(self, index: int) -> dict[str, Mask | None]:
+        patch = self.pixels(index)
+        side = patch.shape[0]
+        patch_mpp = self._mpp * self.boxes[index].width / side
+        by_scale: dict[float, list[str]] = {}
+        for label, prompt in self._prompts.items():
+            capability = self._segmenter.capability(prompt)
+            assert capability is not None, "checked when the bag was made"
+            by_scale.setdefault(capability.mpp, []).append(label)
+        found: dict[str, Mask | None] = {}
+        for mpp, labels in by_scale.items():
+            small = max(32, round(side * patch_mpp / mpp))
+            method = cv2.INTER_AREA if small < side else cv2.INTER_LINEAR
+            tile = np.asarray(cv2.resize(patch, (small, small), interpolation=method), np.uint8)
+            features = self._segmenter.encode(tile, self._context)
+            prompts = [self._prompts[label] for label in labels]
+            for label, prompt, decoded in zip(
+                labels, prompts, self._segmenter.decode(features, prompts), strict=True
+            ):
+                finished = self._segmenter.finish(decoded, prompt, self._context)
+                found[label] = _enlarged(finished.mask, side) if finished.presence >= PRESENT else None
+        return found
 
 
-def width_um(bag: PatchBag, index: int) -> float:
-    """What one side of a patch spans; a bag that does not say has patches of the usual size."""
-    if isinstance(bag, DrawnBag):
-        return bag.patches[index].width_um
-    return bag.patch_um if isinstance(bag, SourceBag) else PATCH_UM
-
-
-def resized_patch(patch: RGB, side: int) -> RGB:
-    """[side, side, 3]: area average when shrinking, bilinear when enlarging."""
-    if patch.shape[:2] == (side, side):
-        return patch
-    method = cv2.INTER_AREA if patch.shape[0] > side else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(patch, (side, side), interpolation=method), np.uint8)
+def _enlarged(mask: Mask, side: int) -> Mask | None:
+    large = cv2.resize(mask.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0
+    return np.asarray(large) if large.any() else None

@@ -7,18 +7,20 @@ download our own segmenter's image encoder does. Results of different encoders a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tissuetalk.models.classifiers.patch_bag import PatchBag, resized_patch
-from tissuetalk.models.errors import CancelledError, ModelUnavailableError
+from tissuetalk.models.classifiers.bags import PatchBag
+from tissuetalk.models.control import Control
+from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pretrained import from_folder, weights_hash
 from tissuetalk.models.segmenter import RGB
 
@@ -153,30 +155,29 @@ def to_batch(patches: Sequence[RGB]) -> Tensor:
     return torch.from_numpy(stacked.transpose(0, 3, 1, 2).copy())
 
 
+def resized_patch(patch: RGB, side: int) -> RGB:
+    """[side, side, 3]: area average when shrinking, bilinear when enlarging."""
+    if patch.shape[:2] == (side, side):
+        return patch
+    method = cv2.INTER_AREA if patch.shape[0] > side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(patch, (side, side), interpolation=method), np.uint8)
+
+
 def encode_patches(
-    encoder: PatchEncoder,
-    patches: Sequence[RGB],
-    feature: Feature,
-    *,
-    stop: Callable[[], bool] = lambda: False,
+    encoder: PatchEncoder, patches: Sequence[RGB], feature: Feature, control: Control = Control()
 ) -> Tensor:
-    """[N, d], one vector a patch. Raises CancelledError when ``stop`` says so between batches."""
+    """[N, d], one vector a patch. Raises CancelledError between batches."""
     vectors = []
     for start in range(0, len(patches), BATCH):
-        if stop():
-            raise CancelledError("stopped while encoding patches; ask again to start over.")
+        control.check()
         vectors.append(encoder.encode(to_batch(patches[start : start + BATCH])).vectors(feature))
     return torch.cat(vectors)
 
 
 def encode_bag(
-    encoder: PatchEncoder, bag: PatchBag, feature: Feature, *, stop: Callable[[], bool] = lambda: False
+    encoder: PatchEncoder, bag: PatchBag, feature: Feature, control: Control = Control()
 ) -> Tensor:
     """[N, d] for a bag; at most a batch of patches is in memory at a time."""
-    vectors = [
-        encode_patches(
-            encoder, [bag.pixels(i) for i in range(start, min(start + BATCH, len(bag)))], feature, stop=stop
-        )
-        for start in range(0, len(bag), BATCH)
-    ]
-    return torch.cat(vectors)
+    starts = range(0, len(bag), BATCH)
+    batches = ([bag.pixels(i) for i in range(start, min(start + BATCH, len(bag)))] for start in starts)
+    return torch.cat([encode_patches(encoder, batch, feature, control) for batch in batches])

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tissuetalk.models.classifiers.metrics import Floats
-from tissuetalk.models.classifiers.mil import AttentionMIL, MilConfig
+from tissuetalk.models.classifiers.evaluation import Floats
+from tissuetalk.models.classifiers.networks import (
+    AttentionMIL,
+    MilConfig,
+    ObjectAwareConfig,
+    ObjectAwareModel,
+)
+from tissuetalk.models.classifiers.objects import ObjectBag
 
 Bag = TypeVar("Bag")
 
@@ -126,5 +132,31 @@ def train_attention(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = AttentionMIL(config)
-    model.standardise_like(torch.cat(list(bags)))
+    model.remember(torch.cat(list(bags)))
     return model, fit(model, bags, labels, validation=validation, settings=settings)
+
+
+def train_objects(
+    bags: Sequence[ObjectBag],
+    labels: Sequence[int],
+    *,
+    classes: int,
+    validation: Sequence[tuple[ObjectBag, int]] = (),
+    settings: TrainSettings = TrainSettings(),
+) -> tuple[ObjectAwareModel, Trained]:
+    """The object-aware model on pooled slides; the same seed gives the same weights."""
+    config = ObjectAwareConfig(
+        objects=bags[0].objects,
+        width=bags[0].features.shape[2],
+        classes=classes,
+        hidden=settings.hidden,
+        gated=settings.gated,
+        dropout=settings.dropout,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = ObjectAwareModel(config)
+    model.remember_objects(bags)
+    trained = fit(model, bags, labels, validation=validation, settings=settings)
+    model.centre_classes()
+    return model, trained

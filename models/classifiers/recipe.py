@@ -1,36 +1,55 @@
-"""A cohort of labelled slides as data: every key is checked, defaults are written here and nowhere else."""
+"""A cohort of labelled slides as data: what a training run of a slide classifier reads."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-import yaml
+from pydantic import AfterValidator, BeforeValidator
 
-from tissuetalk.models.classifiers.blur import SIGMA_PX
-from tissuetalk.models.classifiers.patches import LEAST_PATCHES, PATCH_PX, PATCH_UM, TCGA, TissueRules
+from tissuetalk.models.classifiers.importance import SIGMA_PX
+from tissuetalk.models.classifiers.objects import listed_objects
+from tissuetalk.models.classifiers.patches import LEAST_PATCHES, PATCH_PX, PATCH_UM
 from tissuetalk.models.errors import InvalidArgumentError
-
-PRESETS = ("diagnosis", "diagnosis-objects")
-"""The standard classifier, and the one that reads object by object."""
-TISSUE_RULES = {"clam": TissueRules(), "tcga": TCGA}
+from tissuetalk.models.recipe import Recipe, RecipePath
 
 
-@dataclass(frozen=True)
-class CohortRecipe:
+def _values(told: object) -> object:
+    """One value or several, whatever YAML took them for."""
+    return tuple(str(value) for value in (told if isinstance(told, list | tuple) else [told]))
+
+
+def _objects(told: object) -> object:
+    return listed_objects(told) if isinstance(told, str) else told
+
+
+Values = Annotated[tuple[str, ...], BeforeValidator(_values)]
+
+
+def _two_at_least(classes: dict[str, Values]) -> dict[str, Values]:
+    if len(classes) < 2:
+        raise ValueError("it maps at least two class names to lists of label values")
+    every = [value for values in classes.values() for value in values]
+    if len(set(every)) < len(every):
+        raise ValueError("a label value belongs to two classes; give each to one")
+    return classes
+
+
+class CohortRecipe(Recipe):
     """Everything that decides a training run of a slide classifier, except the machine."""
 
+    preset: Literal["diagnosis", "diagnosis-objects"] = "diagnosis"
+    """The standard classifier, or the one that reads object by object."""
     name: str
     """Names the classifier."""
-    images: Path
-    """Folder of the slides; relative paths start at the recipe's own folder."""
-    labels: Path
+    images: RecipePath
+    """Folder of the slides."""
+    labels: RecipePath
     """Table (CSV) with one row per slide."""
-    classes: Mapping[str, tuple[str, ...]]
+    classes: Annotated[dict[str, Values], AfterValidator(_two_at_least)]
     """Class name to the values of the label column that mean it; rows with other values are left out."""
     image_column: str = "slide"
     """Path below ``images``, with or without the file's suffix."""
@@ -62,8 +81,9 @@ class CohortRecipe:
     balanced: bool = True
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Training is repeated with each; the first one's classifier is kept."""
-    objects: tuple[str, ...] = ()
-    """Segmented and blurred in validation and test slides, for object importance; canonical labels."""
+    objects: Annotated[tuple[str, ...], BeforeValidator(_objects)] = ()
+    """Segmented and blurred in validation and test slides, for object importance; canonical labels, or the name of a
+    question or an organ whose well segmented objects are meant."""
     segmenter: str | None = None
     """Who segments them; the default model when left out."""
     sigma_px: float = SIGMA_PX
@@ -73,8 +93,6 @@ class CohortRecipe:
     training: str = ""
     licence: str = ""
     limits: str = ""
-    preset: Literal["diagnosis", "diagnosis-objects"] = "diagnosis"
-    """How ``tissuetalk train`` knows what to train."""
 
 
 @dataclass(frozen=True)
@@ -88,52 +106,6 @@ class Slide:
     @property
     def name(self) -> str:
         return self.path.stem
-
-
-def read_cohort_recipe(path: Path) -> CohortRecipe:
-    """Read and check a recipe. Raises InvalidArgumentError naming the key that is wrong."""
-    if not path.is_file():
-        raise InvalidArgumentError(
-            f"there is no recipe at {path}; shipped ones are in models/classifiers/recipes."
-        )
-    values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise InvalidArgumentError(f"{path.name} is not a list of keys and values.")
-    known = {entry.name for entry in fields(CohortRecipe)}
-    if unknown := set(values) - known:
-        raise InvalidArgumentError(
-            f"{path.name} has unknown keys {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}."
-        )
-    if missing := {"name", "images", "labels", "classes"} - set(values):
-        raise InvalidArgumentError(f"{path.name} lacks {', '.join(sorted(missing))}.")
-    if values.get("preset", "diagnosis") not in PRESETS:
-        raise InvalidArgumentError(
-            f"{path.name} has the preset {values['preset']!r}; a cohort's is one of: {', '.join(PRESETS)}."
-        )
-    for key in ("images", "labels"):
-        values[key] = (path.parent / Path(str(values[key])).expanduser()).resolve()
-    values["classes"] = _classes(values["classes"], path.name)
-    for key in ("suffixes", "seeds", "objects"):
-        if key in values:
-            values[key] = tuple(values[key])
-    if values.get("tissue", "clam") not in TISSUE_RULES:
-        raise InvalidArgumentError(f"{path.name}: tissue is one of {', '.join(TISSUE_RULES)}.")
-    if values.get("feature", "pooled") not in ("tokens", "pooled"):
-        raise InvalidArgumentError(f"{path.name}: feature is tokens or pooled.")
-    return CohortRecipe(**values)
-
-
-def _classes(told: object, name: str) -> dict[str, tuple[str, ...]]:
-    if not isinstance(told, dict) or len(told) < 2:
-        raise InvalidArgumentError(f"{name}: classes maps at least two class names to lists of label values.")
-    classes = {
-        str(key): tuple(str(value) for value in (values if isinstance(values, list) else [values]))
-        for key, values in told.items()
-    }
-    every = [value for values in classes.values() for value in values]
-    if len(set(every)) < len(every):
-        raise InvalidArgumentError(f"{name}: a label value belongs to two classes; give each to one.")
-    return classes
 
 
 def read_slides(recipe: CohortRecipe) -> list[Slide]:
@@ -164,7 +136,12 @@ def read_slides(recipe: CohortRecipe) -> list[Slide]:
             if row[recipe.label_column] in number
         ]
     if recipe.per_group:
-        slides = _first_of_each(slides, recipe.per_group)
+        seen: Counter[str] = Counter()
+        ranks = []
+        for slide in slides:
+            ranks.append(seen[slide.group])
+            seen[slide.group] += 1
+        slides = [slide for slide, rank in zip(slides, ranks, strict=True) if rank < recipe.per_group]
     for i, name in enumerate(recipe.classes):
         if not any(slide.label == i for slide in slides):
             raise InvalidArgumentError(
@@ -172,16 +149,6 @@ def read_slides(recipe: CohortRecipe) -> list[Slide]:
                 "check `classes` in the recipe."
             )
     return slides
-
-
-def _first_of_each(slides: list[Slide], most: int) -> list[Slide]:
-    seen: Counter[str] = Counter()
-    kept = []
-    for slide in slides:
-        seen[slide.group] += 1
-        if seen[slide.group] <= most:
-            kept.append(slide)
-    return kept
 
 
 def _find(recipe: CohortRecipe, name: str) -> Path:
