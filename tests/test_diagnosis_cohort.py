@@ -15,7 +15,7 @@ from tissuetalk.models.classifiers.objects import importance_objects
 from tissuetalk.models.classifiers.recipe import CohortRecipe, read_slides
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import open_image
-from tissuetalk.tools.train.diagnosis import prompt_of
+from tissuetalk.tools.train.diagnosis import prompt_of_label
 from tissuetalk.tools.train.recipes import run_recipe
 
 RECIPES = Path(__file__).parents[1] / "models" / "classifiers" / "recipes"
@@ -79,7 +79,7 @@ def test_the_tcga_recipe_runs_on_a_drawn_cohort_and_goes_on_where_it_stopped(tmp
     assert len((out / "predictions.csv").read_text("utf-8").splitlines()) == 1 + len(split["test"])
     stored = {path.name: path.stat().st_mtime_ns for path in (out / "features").iterdir()}
     assert len(stored) == 6
-    train_cohort(CohortRecipe.read(recipe).model_copy(update={"objects": ()}), out, prompt_of=prompt_of)
+    train_cohort(CohortRecipe.read(recipe).model_copy(update={"objects": ()}), out, prompt_of=prompt_of_label)
     assert {path.name: path.stat().st_mtime_ns for path in (out / "features").iterdir()} == stored
     classifier = load_classifier(out / "tcga-brca-idc-ilc.safetensors")
     assert classifier.card.classes == ("IDC", "ILC") and "macro AUC" in classifier.card.metrics

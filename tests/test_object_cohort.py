@@ -21,7 +21,7 @@ from tissuetalk.models.classifiers.recipe import CohortRecipe
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
-from tissuetalk.tools.train.diagnosis import prompt_of
+from tissuetalk.tools.train.diagnosis import prompt_of_label
 from tissuetalk.tools.train.recipes import TRAINERS, run_recipe
 
 GLAND, TUMOUR = "colon-tissue-gland", "breast-tissue-tumor"
@@ -118,7 +118,7 @@ def test_a_cohort_becomes_a_classifier_that_names_the_object_its_classes_differ_
     recipe: CohortRecipe, segmenter: ColourSegmenter, tmp_path: Path
 ) -> None:
     told: list[str] = []
-    card = train_cohort(recipe, tmp_path / "out", prompt_of=prompt_of, report=told.append)
+    card = train_cohort(recipe, tmp_path / "out", prompt_of=prompt_of_label, report=told.append)
     assert card.objects == (GLAND, TUMOUR)
     assert any("plasma cells" in line for line in told)
     table = json.loads((tmp_path / "out" / "objects.json").read_text())
@@ -143,7 +143,7 @@ def test_objects_are_asked_for_in_the_sentence_models_were_trained_with(
     recipe: CohortRecipe, segmenter: ColourSegmenter, tmp_path: Path
 ) -> None:
     brief = recipe.model_copy(update={"epochs": 1, "folds": 0})
-    train_cohort(brief, tmp_path / "out", prompt_of=prompt_of, report=lambda line: None)
+    train_cohort(brief, tmp_path / "out", prompt_of=prompt_of_label, report=lambda line: None)
     assert segmenter.asked == {
         "tissue-level gland in colon pathology",
         "tissue-level tumor in breast pathology",
@@ -153,9 +153,9 @@ def test_objects_are_asked_for_in_the_sentence_models_were_trained_with(
 def test_a_second_run_segments_nothing_again(
     recipe: CohortRecipe, segmenter: ColourSegmenter, tmp_path: Path
 ) -> None:
-    first = train_cohort(recipe, tmp_path / "out", prompt_of=prompt_of, report=lambda line: None)
+    first = train_cohort(recipe, tmp_path / "out", prompt_of=prompt_of_label, report=lambda line: None)
     tiles = segmenter.tiles
-    second = train_cohort(recipe, tmp_path / "out", prompt_of=prompt_of, report=lambda line: None)
+    second = train_cohort(recipe, tmp_path / "out", prompt_of=prompt_of_label, report=lambda line: None)
     assert segmenter.tiles == tiles
     assert first.weights_sha256 == second.weights_sha256
 
@@ -165,7 +165,7 @@ def test_a_recipe_whose_objects_nobody_can_segment_is_refused(
 ) -> None:
     alien = recipe.model_copy(update={"objects": ("skin-nuclei-neoplastic",)})
     with pytest.raises(InvalidArgumentError, match=r"knows none .*neoplastic"):
-        train_cohort(alien, tmp_path / "out", prompt_of=prompt_of)
+        train_cohort(alien, tmp_path / "out", prompt_of=prompt_of_label)
 
 
 def test_the_tcga_recipe_asks_for_the_21_objects_of_the_paper_and_runs_by_its_preset() -> None:
