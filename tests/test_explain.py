@@ -21,7 +21,6 @@ from tissuetalk.models.errors import (
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.explain.explain import MOST_LINES
-from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -37,8 +36,7 @@ class Case:
         self.root.mkdir()
         (self.root / "colon.jpg").write_bytes((SAMPLES / "colon.jpg").read_bytes())
         self.session = Session(self.root, folder / "workspace")
-        asked = self.session.understand(SegmentArguments("colon.jpg", REPORT, mpp=1.2))
-        self.result = self.session.segment(asked).result
+        self.result = self.session.segment("colon.jpg", REPORT, mpp=1.2).result
 
     def ask(self, question: str | None = None, classifier: str | None = None) -> Answer[ExplainResult]:
         return self.session.explain(self.result.result_id, question, classifier)

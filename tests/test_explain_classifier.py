@@ -29,7 +29,6 @@ from tissuetalk.models.classifiers.networks import (
 )
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.tools.explain.diagnosis import importance_answer
-from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.session import Session
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"
@@ -44,8 +43,8 @@ class Case:
         self.root.mkdir()
         (self.root / "colon.jpg").write_bytes((SAMPLES / "colon.jpg").read_bytes())
         self.session = Session(self.root, folder / "workspace")
-        asked = self.session.understand(SegmentArguments("colon.jpg", "segment the glands", mpp=1.2))
-        self.result_id = self.session.segment(asked).result.result_id
+        segmented = self.session.segment("colon.jpg", "segment the glands", mpp=1.2)
+        self.result_id = segmented.result.result_id
         self._write_classifiers()
 
     def _write_classifiers(self) -> None:
