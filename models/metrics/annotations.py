@@ -59,6 +59,7 @@ def read_annotations(record: Record) -> list[Annotation]:
         labels = values.astype(np.int32)
         return [Annotation(class_name(record.mask_class), labels > 0, labels)]
     if record.kind == "binary":
+        # 0/1 as well as 0/255 masks are in use
         return [Annotation(class_name(record.mask_class), values > (127 if values.max() > 1 else 0), None)]
     classes = indexed_classes(record.mask_class)
     if not classes:
@@ -70,6 +71,7 @@ def read_annotations(record: Record) -> list[Annotation]:
 
 def _read_mask(path: Path) -> NDArray[Any]:
     try:
+        # not cv2.imread: it cannot open every file name on Windows, and says nothing when it fails
         encoded = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UnreadableImageError(
@@ -80,6 +82,7 @@ def _read_mask(path: Path) -> NDArray[Any]:
         raise UnreadableImageError(f"{path.name} is not an 8- or 16-bit image; masks are PNG or TIFF files")
     if values.ndim == 3:
         colours = values[..., :3]
+        # a grey picture saved as RGB is still one number per pixel
         if (colours != colours[..., :1]).any():
             raise UnreadableImageError(f"{path.name} is a colour picture; a mask has one number per pixel")
         values = colours[..., 0]

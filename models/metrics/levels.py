@@ -75,6 +75,7 @@ def members(rows: Sequence[Mapping[str, Any]]) -> list[Member]:
     found = []
     for level in LEVELS:
         able = samples if level == "source" else [sample for sample in samples if sample.label]
+        # the published object figures of CoNSeP are of a model that never saw it
         external = {sample.source.lower() for sample in samples} == {CONSEP}
         for name, dice in by_level(able, level).items():
             found.append(Member(level, name, dice, _published(level, name, external=external)))

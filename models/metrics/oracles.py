@@ -30,6 +30,7 @@ class BoxModel(Protocol):
 
 def instance_boxes(instances: Labels) -> Boxes:
     """[N, 4]: the smallest rectangle around every object of [H, W] labels, in order of label; a mask is one object."""
+    # None: a number that no pixel has
     found = [place for place in ndimage.find_objects(instances) if place is not None]
     boxes = [(x.start, y.start, x.stop, y.stop) for y, x in found]
     return np.array(boxes, dtype=np.int64).reshape(-1, 4)

@@ -118,6 +118,7 @@ def _scores(rows: Rows) -> str:
 
 def _orientation(rows: Rows) -> str:
     """Trivial and oracle answers on the same images, then the published prompt efficiency."""
+    # what an expert would have to click: the annotated objects, or components where they are not told apart
     counts = [row["instance_count"] if row["n_true"] is None else row["n_true"] for row in rows]
     mean_count = float(np.mean(counts))
     lines = [

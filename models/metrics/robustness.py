@@ -81,7 +81,9 @@ def agreement(masks: Sequence[Mask]) -> Agreement:
     for i in range(k):
         for j in range(i + 1, k):
             table[i, j] = table[j, i] = dice(masks[i], masks[j])
+    # above the diagonal: every pair once
     pairs = table[np.triu_indices(k, 1)]
     share = np.asarray(np.stack(masks).mean(axis=0), dtype=np.float32)
+    # p (1 - p), scaled so that an even split is 1
     uncertainty = np.asarray(4.0 * share * (1.0 - share), dtype=np.float32)
     return Agreement(table, float(pairs.mean()), float(pairs.min()), uncertainty)

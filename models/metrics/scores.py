@@ -87,6 +87,7 @@ def overlaps(predicted: Labels, truth: Labels) -> Overlaps:
     true_ids, true_px = np.unique(truth[truth > 0], return_counts=True)
     predicted_ids, predicted_px = np.unique(predicted[predicted > 0], return_counts=True)
     common = (truth > 0) & (predicted > 0)
+    # one number per pair of objects, so that one np.unique counts all pairs
     columns = max(predicted_ids.size, 1)
     pair = np.searchsorted(true_ids, truth[common]) * columns
     pair += np.searchsorted(predicted_ids, predicted[common])
@@ -104,6 +105,7 @@ def object_scores(predicted: Labels, truth: Labels) -> ObjectScores:
     matched = pair_iou > MATCH_IOU
     n_matched = int(np.count_nonzero(matched))
     f1 = 2.0 * n_matched / (n_true + n_predicted)
+    # an IoU above 0.5 can be had with one partner only, so no assignment is needed
     sq = float(pair_iou[matched].mean()) if n_matched else 0.0
     return ObjectScores(
         pq=sq * f1,
@@ -120,6 +122,7 @@ def object_scores(predicted: Labels, truth: Labels) -> ObjectScores:
 
 def _aggregated_jaccard(table: Overlaps, pair_iou: NDArray[np.float64]) -> float:
     """Kumar et al. 2017: each true object with its best partner, then every predicted object never chosen."""
+    # best partner first within each true object
     order = np.lexsort((-pair_iou, table.true))
     with_partner, first = np.unique(table.true[order], return_index=True)
     best = order[first]

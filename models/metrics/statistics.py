@@ -43,6 +43,7 @@ def bootstrap(
     unit = (
         np.arange(numbers.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     )
+    # a draw then costs one sum over units, however many samples each has
     sums, counts = np.bincount(unit, weights=numbers), np.bincount(unit)
     mean, n = float(numbers.mean()), len(counts)
     if n < 2:
@@ -76,6 +77,7 @@ def paired_t_test(ours: ArrayLike, theirs: ArrayLike) -> float:
     gain = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     if gain.ndim != 1 or gain.size < 2:
         raise ValueError("a paired test needs at least two samples")
+    # no spread: the test would divide by zero
     if np.ptp(gain) < ROUNDING:
         return 0.0 if gain.mean() > ROUNDING else 1.0
     return float(stats.ttest_1samp(gain, 0.0, alternative="greater").pvalue)

@@ -52,6 +52,7 @@ def intervals_svg(title: str, entries: Mapping[str, Interval]) -> str:
         if one.low is not None and one.high is not None:
             axes.plot([one.low, one.high], [row, row], color=COLOURS[0], linewidth=3)
         axes.plot([one.mean], [row], "o", color=COLOURS[0])
+    # parse_math=False: a $ in a name is a dollar
     labels = [f"{name}   {one.mean:.3f} (n {one.n})" for name, one in entries.items()]
     axes.set_yticks(range(len(entries)), labels, parse_math=False)
     axes.set_xlim(0, 1)

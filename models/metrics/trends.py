@@ -30,6 +30,7 @@ PUBLISHED: Final[Mapping[Trend, Mapping[str, Curve]]] = {
         "PathSegmentor": lambda x: -0.4800 * np.exp(-17.2893 * x) + 0.9586,
     },
     "density": {
+        # as printed; it falls from a pole at 0, see published_at
         "MedSAM": lambda x: 93.4330 / (173.6386 * x) + 0.1192,
         "PathSegmentor": lambda x: 0.0003 * x + 0.7240,
     },
@@ -58,7 +59,9 @@ def binned(axis: ArrayLike, dice: ArrayLike, width: float) -> list[Bin]:
     values, rank, counts = np.unique(x, return_inverse=True, return_counts=True)
     means = np.bincount(rank, weights=y) / counts
     spread = values.size > 1 and float(np.ptp(x)) > 0
+    # a density needs at least two different values
     weights = stats.gaussian_kde(x)(values) if spread else np.ones(values.size)
+    # 1e-9: a value on an edge belongs to the bin above, whatever its last bit
     index = np.floor(values / width + 1e-9).astype(np.int64)
     bins = []
     for k in np.unique(index).tolist():

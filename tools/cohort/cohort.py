@@ -94,6 +94,7 @@ def run_slide(job: SlideJob, control: Control = Control(), **bench_options: Any)
     with Session(path.parent, job.workspace, **bench_options) as bench:
         order = SegmentRequest.from_json({**job.order, "image": str(path)})
         result = segment(bench, order, control)
+        # the row is written last, so a result without one is done again and may be replaced
         with disk_errors(job.out):
             partial = job.result.with_name(f".{job.name}.partial")
             remove(partial)
@@ -127,13 +128,18 @@ def here(jobs: Sequence[SlideJob], control: Control, **bench_options: Any) -> It
                 if control.stop():
                     return
                 part = control.part(number / len(jobs), (number + 1) / len(jobs))
-                watched = Control(
-                    lambda done, what, part=part, name=job.name: part.report(done, f"{name}: {what}"),
-                    lambda: control.stop() or interrupted.is_set(),
-                )
+                watched = _watched(part, job.name, interrupted)
                 yield job, outcome_of(pool.submit(run_slide, job, watched, **bench_options))
         finally:
+            # the generator may be dropped halfway: the slide in work stops at its next safe point
             interrupted.set()
+
+
+def _watched(control: Control, name: str, interrupted: Event) -> Control:
+    return Control(
+        lambda done, what: control.report(done, f"{name}: {what}"),
+        lambda: control.stop() or interrupted.is_set(),
+    )
 
 
 def outcome_of(future: Future[CohortSlide]) -> CohortSlide | BaseException:
@@ -167,6 +173,7 @@ def run_cohort(
             _write(rows, order, out, address)
             for job, outcome in work(jobs, Control(control.progress, stopping.is_set)):
                 rows[job.slide] = _settled(job, outcome)
+                # a full disk or missing weights would fail every other slide, too
                 if isinstance(outcome, ResourceError):
                     stopping.set()
                 _write(rows, order, out, address)
@@ -261,6 +268,7 @@ def _cohort(rows: Mapping[str, CohortSlide], order: SegmentRequest) -> Cohort:
 def _own(out: Path) -> Iterator[None]:
     """The folder, made when missing, for this run alone."""
     with disk_errors(out):
+        # our lock file tells a cohort's folder from somebody else's
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / ".lock").exists())):
             raise InvalidArgumentError(f"{out} is in use by something else; choose a new folder.")
         (out / "slides").mkdir(parents=True, exist_ok=True)

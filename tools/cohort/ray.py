@@ -24,6 +24,7 @@ def over_ray(address: str | None = None, workers: int | None = None) -> Work:
 
 def work_on(cluster: Cluster) -> Work:
     def work(jobs: Sequence[SlideJob], control: Control) -> Iterator[Outcome]:
+        # the last, incomplete round would leave workers idle
         whole = len(jobs) - len(jobs) % cluster.workers
         done = 0
         for outcome in _slides(cluster, jobs[:whole], control):

@@ -127,6 +127,7 @@ def failed_row(name: str, slide: str, error: BaseException) -> CohortSlide:
 
 def _mask_row(mask: Mask, tissue_mm2: float | None) -> CohortMask:
     area_mm2 = None if mask.area_um2 is None else mask.area_um2 / 1e6
+    # no tissue is no density, not an infinite one
     per_tissue = tissue_mm2 or None
     return CohortMask(
         name=mask.free_form or mask.target,

@@ -70,6 +70,7 @@ def compare(
     if len(scores) < 2:
         raise InvalidArgumentError("a comparison needs at least two models: NAME=FOLDER NAME=FOLDER.")
     first = next(iter(scores))
+    # paired: only what every model was asked
     shared = [pair for pair in scores[first] if all(pair in rows for rows in scores.values())]
     if not shared:
         raise InvalidArgumentError(
@@ -201,6 +202,7 @@ def specialised(folders: Mapping[str, Path]) -> dict[Pair, ScoreRow]:
             for source, name in pairs
             if source in scores
         }
+        # chosen on the very scores that are compared, which favours the specialised models
         means = {
             key: float(np.mean([float(scores[key[0]][pair]["dice"]) for pair in rows]))
             for key, rows in of_kind.items()

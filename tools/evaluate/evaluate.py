@@ -97,6 +97,7 @@ def evaluate(
             control.report(done / len(scored), record.image.name)
             for row in _rows(record, manifest.parent, words, segment_image, label_of, probes):
                 rows.append(row)
+                # flushed row by row: a run that is stopped keeps what it has scored
                 with _writing_to(out):
                     writer.writerow(row.cells())
                     file.flush()
@@ -159,6 +160,7 @@ def _rows(
         return
     for target in targets:
         asked = words or default_words(target.name, record.organ)
+        # label is emptied: it was the last target's
         row = replace(row, mask_class=target.name, words=asked, label="")
         started = time.monotonic()
         try:
@@ -183,6 +185,7 @@ def _asked_for(targets: list[Annotation], words: str | None, record: Record) -> 
     if words is None or len(targets) == 1:
         return targets
     said = _stems(words)
+    # the share of the class's own words that were said: "tumour" names "tumour" rather than "tumour stroma"
     best = max(targets, key=lambda target: len(said & _stems(target.name)) / len(_stems(target.name)))
     if not said & _stems(best.name):
         raise InvalidArgumentError(
@@ -197,17 +200,13 @@ def _stems(text: str) -> set[str]:
 
 
 def _scored(row: Row, target: Annotation, mask: Mask, instances: Labels | None, seconds: float) -> Row:
-    agreement = mask_scores(mask, target.mask)
     height, width = target.mask.shape
     true_objects = components(target.mask) if target.instances is None else target.instances
     shape = survey_of(target.mask)
     row = replace(
         row,
         target_present=bool(target.mask.any()),
-        dice=agreement.dice,
-        iou=agreement.iou,
-        precision=agreement.precision,
-        recall=agreement.recall,
+        **asdict(mask_scores(mask, target.mask)),
         predicted_px=int(np.count_nonzero(mask)),
         true_px=int(np.count_nonzero(target.mask)),
         everything_dice=dice(np.ones_like(target.mask), target.mask),
@@ -220,6 +219,7 @@ def _scored(row: Row, target: Annotation, mask: Mask, instances: Labels | None, 
     )
     if target.instances is None:
         return row
+    # a model without objects is scored on the components of its mask, and the row says so
     objects = object_scores(components(mask) if instances is None else instances, target.instances)
     return replace(
         row,

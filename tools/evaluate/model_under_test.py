@@ -32,6 +32,7 @@ class ModelUnderTest:
 
     def request(self, words: str) -> Request:
         """What the words ask for; a canonical label asks for just that."""
+        # read as words, a label of three parts could lead to several targets
         if is_label(words):
             target = [TargetArgument(label=words)]
             return read_request(self._reader, words=None, targets=target, points=None, boxes=None, organ=None)

@@ -65,6 +65,7 @@ class WordingProbe:
     def look(self, record: Record, row: Row, target: Annotation, predicted: Mask) -> None:
         """Ask every sentence about one image; images that do not show the target are left out."""
         looked = self.model.look(record.image, row.words, record.mpp)
+        # several targets have no one sentence to re-phrase
         if not row.target_present or len(looked.asked) != 1:
             return
         wanted = looked.asked[0]
@@ -84,6 +85,7 @@ class WordingProbe:
     def _masks(
         self, record: Record, said: Prompt, capability: Capability, sentences: Sequence[Sentence]
     ) -> list[Mask]:
+        # verbatim: the model would otherwise put its own trained sentence in their place
         prompts = [replace(said, text=sentence.text, verbatim=True) for sentence in sentences]
         with open_image(record.image, name=record.image.name) as source:
             scale = scale_of(source, record.mpp, self.model.segmenter)
@@ -266,6 +268,7 @@ class PictureProbe:
         if row.target_present:
             self.extremes.append(ScoredPicture(record, row, target.mask, predicted))
             self.extremes.sort(key=lambda one: one.dice)
+            # sorted by Dice: the one in the middle is neither among the worst nor the best
             if len(self.extremes) > 2 * self.most:
                 del self.extremes[self.most]
 

@@ -139,6 +139,7 @@ def _target(rows: Sequence[Row]) -> TargetSummary:
         if having:
             values = [float(getattr(row, metric)) for row in having]
             images = bootstrap(values)
+            # images of one patient are alike, so whole patients are drawn
             groups = bootstrap(values, [row.group or row.file for row in having])
             means[metric] = Mean(**asdict(images), group_low=groups.low, group_high=groups.high)
     return TargetSummary(

@@ -49,6 +49,7 @@ def zero_shot(
     for model in models:
         for manifest, name in zip(manifests, names, strict=True):
             folder = out / model / name
+            # scoring a cell takes minutes to hours; asked with other words it is scored again
             summary = _stored(folder, words) or evaluate(manifest, folder, model)
             dice = summary.overall.metrics.get("dice") if summary.overall else None
             cells.append(Cell(model, name, dice, sum(summary.errors.values())))

@@ -54,6 +54,7 @@ def _one_per_series(slides: list[str]) -> list[str]:
         path = local_path(slide)
         series = slide if path is None or path.suffix.lower() != ".dcm" else _series(path)
         key = ("" if path is None else str(path.parent), series)
+        # the largest file of a series is its finest level
         if key not in chosen or (path and path.stat().st_size > Path(chosen[key]).stat().st_size):
             chosen[key] = slide
     return sorted(chosen.values())
@@ -115,6 +116,7 @@ def stamp(address: str) -> str:
 def fetch(address: str, folder: Path) -> Path:
     """The slide as a local file; copied into ``folder`` unless it lies on a disk here or was copied before."""
     path = local_path(address)
+    # OpenSlide reads it in place
     if path is not None:
         return path
     name = address.split("::", 1)[0].rstrip("/").rsplit("/", 1)[-1]
@@ -122,6 +124,7 @@ def fetch(address: str, folder: Path) -> Path:
         raise UnreadableImageError(
             f"{name} is a slide of several files; copy all of them to a local folder and give its path."
         )
+    # the stamp is part of the name: a slide that changed at its address is fetched again
     key = hashlib.sha256(f"{address} {stamp(address)}".encode()).hexdigest()[:16]
     copy = folder / key / name
     if not copy.is_file():
@@ -175,6 +178,7 @@ def _named(address: str) -> Iterator[None]:
     except ValueError as error:
         raise InvalidArgumentError(f"{address} is not an address that can be read: {error}.") from error
     except OSError as error:
+        # the local disk, not the address: who called knows which folder it is
         if is_disk_full(error):
             raise
         raise UnreadableImageError(

@@ -84,6 +84,7 @@ class FeatureCache:
             if self._store is not None:
                 self._store.put(key, packed)
         features = model.unpack(packed)
+        # packed in half precision, so twice the bytes in memory
         self._keep(key, features, 2 * len(packed))
         return features
 
@@ -112,6 +113,7 @@ class FeatureCache:
             replaced = self._entries.pop(key, None)
             self._entries[key] = _Entry(features, size_bytes)
             self._total_bytes += size_bytes - (replaced.size_bytes if replaced else 0)
+            # the newest entry alone always fits, see above
             while self._total_bytes > self._memory_bytes:
                 _, oldest = self._entries.popitem(last=False)
                 self._total_bytes -= oldest.size_bytes
@@ -161,6 +163,7 @@ class BlobCache:
             return None
         header = len(_MAGIC) + _DIGEST_BYTES
         content = stored[header:]
+        # never trusted unread: the cache is not flushed, so a power cut may leave half a file
         if stored[:header] != _MAGIC + hashlib.sha256(content).digest():
             remove(path)
             return None
@@ -210,6 +213,7 @@ class BlobCache:
                     remove(path)
                     total -= bytes_
             self._known_bytes = total
+            # a scan of a full folder costs; the larger it is, the rarer it is looked through
             self._puts_left = max(16, len(files) // 8)
 
     def _oldest_first(self) -> list[tuple[float, int, Path]]:

@@ -100,6 +100,7 @@ def unfinished_workspace(out: Path) -> Iterator[Path]:
     """
     out = out.absolute()
     folder = out.with_name(f"{out.name}.unfinished")
+    # a run keeps a folder of its own here as long as its blocks are worth something
     runs = folder / "unfinished"
     try:
         yield folder

@@ -32,6 +32,7 @@ from tissuetalk.tools.answers.results import Mask, MaskResources, SegmentResult
 
 MOST_OBJECTS = 65_535
 """What a 16-bit label picture can number."""
+# becomes part of a path
 _MASK_ID = re.compile(r"msk_[a-z0-9]+")
 
 
@@ -131,6 +132,7 @@ class ResultFolder:
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    # level 1: masks are flat, more effort saves little and takes seconds on large regions
     done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert done, "OpenCV encodes any 8- or 16-bit single-channel picture"
     write_whole(path, data.tobytes())

@@ -132,6 +132,7 @@ class Roots:
         except OSError as error:
             raise _outside() from error
         root = next((root for root in roots if real.is_relative_to(root)), None)
+        # the same words whether the file exists or not: an answer must not tell what lies outside
         if root is None:
             raise _outside()
         try:
@@ -141,6 +142,7 @@ class Roots:
                 f"there is no image {name}; list the images to see what there is"
             ) from error
         except OSError as error:
+            # a link where realpath has just seen none: swapped in between
             if error.errno == errno.ELOOP:
                 raise _outside() from error
             raise cannot_open(name, error) from error
@@ -157,6 +159,7 @@ class Roots:
         inside = any(folder.is_relative_to(root) for root in self.paths)
         near = self._listed(_files_below(folder, iter(range(2000)), deep=False)) if inside else ()
         names = [listed["path"] for listed in (*near, *self.list_images(2000))]
+        # reversed: of two with one file name the first listed stays
         by_file_name = {Path(name).name.lower(): name for name in reversed(names)}
         close = get_close_matches(Path(image).name.lower(), by_file_name, n=3, cutoff=0.6)
         similar = ", ".join(by_file_name[name] for name in close)
@@ -210,6 +213,7 @@ def _walk(root: Path, real: Path) -> int:
             os.close(here)
             here = below
         _refuse_link(name, here)
+        # before opening: a pipe would block, a device might act
         require_regular(os.stat(name, dir_fd=here, follow_symlinks=False), real.name)
         return os.open(name, read_flags(follow_symlinks=False), dir_fd=here)
     finally:

@@ -79,6 +79,7 @@ def patches_of(recipe: PfpsRecipe, split: str) -> list[KidneyPatch]:
     if recipe.data is not None:
         return read_patches(recipe.data, split)
     side = SIZES[recipe.size].image_px
+    # far apart: no drawn patch is in two splits
     first = {"train": 0, "val": 10_000, "test": 20_000}[split]
     units = list(UNIT_WORDS)
     count = recipe.drawn_patches if split == "train" else max(4, recipe.drawn_patches // 4)
@@ -106,6 +107,7 @@ def training_questions(recipe: PfpsRecipe, patches: Sequence[KidneyPatch]) -> It
     if not units:
         raise InvalidArgumentError("there is no patch to train on; give patches.csv rows with split train.")
     while True:
+        # uniform over units first: rare ones are asked as often as common ones
         unit = units[int(random.integers(len(units)))]
         patch = by_unit[unit][int(random.integers(len(by_unit[unit])))]
         allowed = allowed_tasks(unit, recipe.keep_tasks)

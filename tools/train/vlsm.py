@@ -161,6 +161,7 @@ def prompt_text(item: Item, prompt: str, random: np.random.Generator | None = No
     """The prompt of an item; while training, prompt and surface form are drawn, else the form is fixed."""
     chosen = cast(PromptId, prompt)
     if prompt == "random":
+        # scores of a model trained on random prompts are of the prompt that says most
         chosen = RICHEST if random is None else DRAWN[int(random.integers(len(DRAWN)))]
     form = 0 if random is None else int(random.integers(5))
     return attribute_prompt(chosen, item.found, item.label, form)
@@ -170,24 +171,24 @@ def train(recipe: VlsmRecipe, out: Path) -> Path:
     """Run a recipe and return ``out``: ``scores.csv``, and where asked ``wrong_attributes.csv``, ``log.csv`` and weights."""
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
-    if recipe.network in NAMES:
-        model = build(
-            cast(Any, recipe.network),
-            weights=recipe.weights,
-            tokenizer=recipe.tokenizer,
-            decoder=recipe.decoder,
-            legacy_layers=recipe.legacy_layers,
-        )
-        if recipe.epochs:
-            fine_tune(recipe, model, out)
-
-        def ask(item: Item, text: str) -> Mask:
-            return model.segment(item.image(), text)
-
-    else:
-        ask = _through_registry(registry.load(recipe.network))
+    trained = recipe.network in NAMES
+    ask = _fine_tuned(recipe, out) if trained else _through_registry(registry.load(recipe.network))
     score(recipe, ask, out)
     return out
+
+
+def _fine_tuned(recipe: VlsmRecipe, out: Path) -> Ask:
+    """Asks one of our networks directly, after training it where the recipe says so."""
+    model = build(
+        cast(Any, recipe.network),
+        weights=recipe.weights,
+        tokenizer=recipe.tokenizer,
+        decoder=recipe.decoder,
+        legacy_layers=recipe.legacy_layers,
+    )
+    if recipe.epochs:
+        fine_tune(recipe, model, out)
+    return lambda item, text: model.segment(item.image(), text)
 
 
 def fine_tune(recipe: VlsmRecipe, model: Vlsm, out: Path) -> None:
@@ -222,6 +223,7 @@ def fine_tune(recipe: VlsmRecipe, model: Vlsm, out: Path) -> None:
             )
             writer.writerow((epoch, f"{np.mean(losses):.5f}", f"{reached:.4f}"))
             log.flush()
+            # only the released code lowers the rate on a plateau
             if recipe.settings == "released":
                 plateau.step(reached)
             since += 1
@@ -230,6 +232,7 @@ def fine_tune(recipe: VlsmRecipe, model: Vlsm, out: Path) -> None:
                 save_file(
                     {key: value.contiguous() for key, value in model.state_dict().items()}, out / WEIGHTS
                 )
+            # since counts epochs without a new best
             if since > settings.patience:
                 break
     model.load_state_dict(load_file(out / WEIGHTS))
@@ -240,6 +243,7 @@ def _divided(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     groups = sorted({item.group for item in items})
     if len(groups) < 2:
         raise InvalidArgumentError("training needs images of at least two groups: one learns, one checks.")
+    # groups are sorted, so the division is the same in every run
     held = set(groups[::5])
     return [i for i in items if i.group not in held], [i for i in items if i.group in held]
 

@@ -161,6 +161,7 @@ class Database:
             check_same_thread=False,
             pragmas={
                 "busy_timeout": _BUSY_TIMEOUT_MS,
+                # readers go on while somebody writes; a power cut may lose the last transactions, never the file
                 "journal_mode": "wal",
                 "synchronous": "normal",
                 "foreign_keys": 1,
@@ -175,6 +176,7 @@ class Database:
         although results exist (``may_create`` is false): nothing is ever repaired by wiping.
         """
         with self.write() as db:
+            # both numbers live in the file's header, so they can be read before any table is known
             version = int(_scalar(db, "PRAGMA user_version"))
             application = int(_scalar(db, "PRAGMA application_id"))
             empty = int(_scalar(db, "SELECT count(*) FROM sqlite_master")) == 0
@@ -190,6 +192,7 @@ class Database:
                 raise self._refused("belongs to another program; move it away")
             if version > SCHEMA_VERSION:
                 raise self._refused(f"was written by a newer version (format {version}); update tissuetalk")
+            # stops at the first fault; the full check would read every page of a large workspace
             if _scalar(db, "PRAGMA quick_check(1)") != "ok":
                 raise self._refused("is damaged; restore it from a copy or move it away")
 
@@ -224,6 +227,7 @@ class Database:
             raise self._explain(error) from error
 
     def _explain(self, error: DatabaseError) -> TissuetalkError:
+        # peewee keeps sqlite3's error in orig; the low byte is the primary code, the rest says where it happened
         code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             return full_disk(self.path.parent)

@@ -37,7 +37,7 @@ class JobRow:
 
     job_id: str
     kind: str
-    request: Mapping[str, Any]
+    request: dict[str, Any]
     owner: str
     state: JobState
     progress: float
@@ -155,6 +155,7 @@ class JobStore:
                 return False
             if 0 <= now - self._written_at.get(job_id, -1.0) < _WRITE_EVERY_S:
                 return True
+            # noted before it is written: two threads that report at once make one write
             self._written_at[job_id] = now
         fraction = min(max(fraction, 0.0), 1.0)
         return self._report(
@@ -182,6 +183,7 @@ class JobStore:
         this = JobTable.job_id == job_id
         idle = JobTable.state == "queued"
         if abandoned:
+            # its worker is gone, so nobody would ever see the request
             idle |= (JobTable.state == "running") & (JobTable.attempts == before.attempts)
         with self._database.write() as db:
             ended = JobTable.update(state="cancelled", cancel_requested=True, updated_at=now).where(
@@ -205,6 +207,7 @@ class JobStore:
 
     def _report(self, job_id: str, **fields: Any) -> bool:
         """Write to a job that is still ours, that is: running, by this workspace, in the attempt we claimed."""
+        # without the attempt, a worker that lost its job and one that took it over in the same process would be one
         with self._guard:
             attempt = self._held.get(job_id)
         if attempt is None:
@@ -220,6 +223,7 @@ class JobStore:
             return bool(update.execute(db))
 
     def _is_abandoned(self, record: JobTable) -> bool:
+        # cheaper than asking for the lock, and it also ends a worker that hangs
         if record.lease_until <= self._clock():
             return True
         return not self._owners.is_alive(cast(str, record.worker))

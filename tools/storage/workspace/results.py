@@ -85,6 +85,7 @@ class Results(Room):
         """Files first and flushed, then the name, then the row: readers go by rows, so they see all or nothing."""
         target = self.folder / "results" / draft.result_id
         with disk_errors(self.folder):
+            # a row in the database may survive a power cut that the files behind it did not; so files go first
             fsync_tree(draft.folder)
             size_bytes = tree_bytes(draft.folder)
             try:
@@ -123,6 +124,7 @@ class Results(Room):
         try:
             yield stored
         finally:
+            # measured while still pinned: nobody can take the folder away meanwhile
             size_bytes = tree_bytes(stored.folder)
             with self.database.write() as db:
                 PinTable.delete().where(PinTable.pin_id == pin_id).execute(db)
@@ -132,6 +134,7 @@ class Results(Room):
 
     def results(self, limit: int = 100) -> list[StoredResult]:
         """Finished results, newest first; ``limit`` at most."""
+        # rowid breaks ties of results made within one tick of the clock
         newest = ResultTable.select().order_by(ResultTable.created_at.desc(), SQL("rowid").desc())
         with self.database.read() as db:
             return [self._stored(row) for row in newest.limit(max(limit, 0)).execute(db)]
@@ -161,6 +164,7 @@ class Results(Room):
                 f"{shown(str(folder))} lies in the workspace itself; choose a folder outside"
             )
         with self.reading(result_id) as stored:
+            # beside the target, not in the workspace: only within one disk is the last rename a single step
             part = target.parent / f".{target.name}.{secrets.token_hex(8)}.part"
             try:
                 _require_free(target)

@@ -37,6 +37,7 @@ class Owners:
         self._partial = partial
         self.token = secrets.token_hex(8)
         self.folder = partial / self.token
+        # thread_local=False: close() may run in another thread than the one that opened the workspace
         self._lock = FileLock(self._lock_path(self.token), thread_local=False)
 
     @contextmanager
@@ -62,6 +63,7 @@ class Owners:
 
     def leave(self) -> None:
         """Stop being one: what is left half-written is removed, and jobs may be taken over."""
+        # in this order: whoever finds the lock free may bury what is left
         remove(self.folder)
         self._lock.release()
 
@@ -86,6 +88,7 @@ class Owners:
         path = self._lock_path(token)
         if not path.exists():
             return True
+        # taking the lock is the only sure test; it is given back at once
         lock = FileLock(path, thread_local=False)
         try:
             lock.acquire(blocking=False)
@@ -114,6 +117,7 @@ class Room:
         self.clock = clock
         self._quota_bytes = quota_bytes
         with disk_errors(self.folder):
+            # for this user alone: images and results are about patients
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in ("results", "images", "cache", "partial", "unfinished"):
                 (self.folder / name).mkdir(exist_ok=True, mode=0o700)
@@ -131,6 +135,7 @@ class Room:
                 f"{self._quota_bytes / 1e6:.1f} MB; ask for a smaller region or fewer targets, "
                 "or start with a larger quota"
             )
+        # sizes are added up anew each time: a running total would drift when a process dies between file and row
         entries = oldest_first(db)
         missing = sum(size for _, size in entries) + size_bytes - self._quota_bytes
         pinned = {name for (name,) in PinTable.select(PinTable.name).tuples().execute(db)}
@@ -158,6 +163,7 @@ class Room:
             ResultTable.delete().where(ResultTable.result_id == entry.name).execute(db)
         else:
             UploadTable.delete().where(UploadTable.name == entry.name).execute(db)
+        # a rename within the disk is quick enough for a transaction; the removal, which may take long, is not
         trash = self.owners.folder / f"trash_{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):
             (self.folder / entry.kind / entry.name).rename(trash)

@@ -85,6 +85,7 @@ class Workspace(Results):
             raise InvalidArgumentError(
                 f"{shown(suffix)} is no file ending; use one such as .png or .ome.tiff"
             )
+        # in this owner's folder: if the process dies here, the next start removes it
         part = self.owners.folder / f"upload_{secrets.token_hex(8)}"
         try:
             with disk_errors(self.folder):
@@ -96,6 +97,7 @@ class Workspace(Results):
     def _publish(self, part: Path, name: str, size_bytes: int) -> Path:
         path = self.uploads_folder / name
         with self.database.write() as db:
+            # the same picture sent twice is one file; a row whose file is gone is written anew
             stored = UploadTable.update(last_used=self.clock()).where(UploadTable.name == name).execute(db)
             if stored and path.is_file():
                 return path
@@ -131,6 +133,7 @@ class Workspace(Results):
         """Check the database, become an owner and clean up after the dead; one process at a time."""
         try:
             with self.owners.registry():
+                # looked up before anything is written: results without a database mean that the database was lost
                 has_results = any(is_id("res", path.name) for path in (self.folder / "results").iterdir())
                 self.database.prepare(may_create=not has_results)
                 dead = self.owners.dead()
@@ -143,6 +146,7 @@ class Workspace(Results):
         except BaseException:
             self.database.close()
             raise
+        # outside the registry: other processes need not wait for large folders
         for path in trash:
             remove(path)
 
