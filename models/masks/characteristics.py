@@ -15,9 +15,6 @@ from typing import Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.int32]
@@ -177,6 +174,9 @@ class _Parts:
     def joined(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """[N] areas and [N, 2] centroids of whole parts."""
         sums, (first, second) = np.concatenate(self._sums), np.concatenate(self._pairs).T
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+
         graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(len(sums), len(sums)))
         _, whole = connected_components(graph, directed=False)
         area, x, y = (np.bincount(whole, weights=column) for column in sums.T)
@@ -201,5 +201,7 @@ def nearest_neighbour_px(points_xy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance from each centroid to the nearest other one; NaN when there is no other."""
     if len(points_xy) < 2:
         return np.full(len(points_xy), np.nan)
+    from scipy.spatial import cKDTree  # slow to import, and a first answer measures nothing
+
     distances, _ = cKDTree(points_xy).query(points_xy, k=2)
     return np.asarray(distances, dtype=np.float64)[:, 1]

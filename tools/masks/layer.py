@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource
@@ -127,6 +125,8 @@ class MaskLayer(ABC):
 
     def _parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         raster = self.labels.overview(MOST_TRACED_PX)
+        from scipy import ndimage
+
         parts, _ = ndimage.label(raster.values, np.ones((3, 3)))
         found = list(polygons(np.asarray(parts, np.int32), (0, 0)))
         if found:
@@ -155,6 +155,8 @@ class MaskLayer(ABC):
 
     def nearest_px(self, asked: Points) -> NDArray[np.float64]:
         """[N]: distance from each of the centroids ``asked`` to the nearest other one, NaN where there is none; exact."""
+        from scipy.spatial import cKDTree
+
         distances, open_, halo = np.full(len(asked), np.nan), np.arange(len(asked)), HALO_PX
         (x0, y0), (x1, y1) = asked.min(axis=0), asked.max(axis=0)
         region = self.region

@@ -61,11 +61,15 @@ class Segmentation(Answer[SegmentResult]):
 
     def save(self, folder: Path) -> Segmentation:
         """Copy the result to a new folder, outlines of everything in one file, and open it there."""
-        assert isinstance(self.place, str), "a result in a folder is saved already"
-        self.session.workspace.save(self.place, folder)
         from tissuetalk.tools.export import write_all_outlines
 
-        write_all_outlines(ResultFolder(folder), folder / "objects.geojson")
+        assert isinstance(self.place, str), "a result in a folder is saved already"
+        self.session.workspace.save(self.place, folder)
+        stored = ResultFolder(folder)
+        write_all_outlines(stored, folder / "objects.geojson")
+        if (image := self.session.workspace.image_path(self.result.image.image_id)) is not None:
+            # the request names the image as this session's roots do; the folder must find it without them
+            stored.write_request({**stored.request(), "image": str(image)})
         return self.session.result(folder)
 
 

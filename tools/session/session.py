@@ -27,7 +27,7 @@ from tissuetalk.prompts.readers import make_reader
 from tissuetalk.prompts.target import Reader
 from tissuetalk.tools.answers.arguments import SegmentOptions
 from tissuetalk.tools.answers.explained import ExplainResult
-from tissuetalk.tools.answers.results import Answer, LibraryResult, MeasureResult, ViewResult
+from tissuetalk.tools.answers.results import Answer, LibraryResult, MeasureResult, TargetArgument, ViewResult
 from tissuetalk.tools.segment import settings
 from tissuetalk.tools.session import library, results
 from tissuetalk.tools.session.results import Segmentation
@@ -162,6 +162,7 @@ class Session:
         from tissuetalk.tools.segment.request import SegmentArguments
 
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        given["targets"] = [TargetArgument.model_validate(each) for each in given.get("targets", ())]
         return self.segment_request(self.understand(SegmentArguments(str(image), words, **given)), control)
 
     def understand(self, arguments: SegmentArguments) -> SegmentRequest:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from tissuetalk.models.segmenter import Decoded
 
@@ -62,6 +61,8 @@ def calibrate(evidence: Sequence[Evidence], there: Sequence[bool]) -> Calibratio
     def cost(curve: NDArray[np.float64]) -> float:
         margin = (seen @ curve[:2] + curve[2]) * np.where(present, 1, -1)
         return float((share * np.logaddexp(0, -margin)).sum() + RESTRAINT * (curve[:2] ** 2).sum())
+
+    from scipy.optimize import minimize  # only calibrating needs it; a first answer does not wait for it
 
     fitted = minimize(cost, np.zeros(3), bounds=[(0, None), (0, None), (None, None)])
     return Calibration(*(round(float(value), 4) for value in fitted.x))
