@@ -289,6 +289,8 @@ def _mentions(sources: Sequence[Source]) -> Counter[str]:
                 used[node.id] += 1
             elif isinstance(node, ast.Attribute):
                 used[node.attr] += 1
+            elif isinstance(node, ast.alias) and node.asname:
+                used[node.name] += 1
             elif isinstance(node, ast.keyword) and node.arg:
                 used[node.arg] += 1
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):

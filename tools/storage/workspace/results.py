@@ -1,17 +1,20 @@
-"""Finished results: committed in one step, read while pinned, listed, copied out and deleted."""
+"""Finished results: committed in one step, read while pinned, listed, copied out, deleted, evicted.
+
+The least recently used result or upload goes first, never one that somebody is reading.
+"""
 
 from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from peewee import SQL
+from peewee import SQL, SqliteDatabase
 
 from tissuetalk.models.errors import (
     BusyError,
@@ -28,8 +31,16 @@ from tissuetalk.tools.storage.files import (
     remove,
     tree_bytes,
 )
-from tissuetalk.tools.storage.workspace.database import PinTable, ResultTable, is_id, new_id, shown
-from tissuetalk.tools.storage.workspace.room import Room, StoredFile
+from tissuetalk.tools.storage.workspace.database import (
+    Database,
+    PinTable,
+    ResultTable,
+    UploadTable,
+    is_id,
+    new_id,
+    shown,
+)
+from tissuetalk.tools.storage.workspace.owners import Owners
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,75 @@ class StoredResult(Draft):
 
     created_at: datetime
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A finished result or an upload: ``name`` in the folder ``kind`` of the workspace."""
+
+    kind: Literal["results", "images"]
+    name: str
+
+
+class Room:
+    """The folder, its database and its owners, and what results and uploads may take together."""
+
+    def __init__(self, folder: Path, quota_bytes: int, clock: Callable[[], float]) -> None:
+        self.folder = folder.expanduser().absolute()
+        self.clock = clock
+        self._quota_bytes = quota_bytes
+        with disk_errors(self.folder):
+            # for this user alone: images and results are about patients
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name in ("results", "images", "cache", "partial", "unfinished"):
+                (self.folder / name).mkdir(exist_ok=True, mode=0o700)
+            self.database = Database(self.folder / "workspace.sqlite")
+            self.owners = Owners(self.folder / "partial")
+
+    def _make_room(self, db: SqliteDatabase, size_bytes: int) -> list[Path]:
+        """Take away until ``size_bytes`` more fit; called inside the transaction that adds them.
+
+        Returns what to ``remove`` after the transaction. Raises WorkspaceFullError when it cannot fit.
+        """
+        if size_bytes > self._quota_bytes:
+            raise WorkspaceFullError(
+                f"this alone needs {size_bytes / 1e6:.1f} MB and the workspace may hold "
+                f"{self._quota_bytes / 1e6:.1f} MB; ask for a smaller region or fewer targets, "
+                "or start with a larger quota"
+            )
+        # sizes are added up anew each time: a running total would drift when a process dies between file and row
+        entries = oldest_first(db)
+        missing = sum(size for _, size in entries) + size_bytes - self._quota_bytes
+        pinned = {name for (name,) in PinTable.select(PinTable.name).tuples().execute(db)}
+        trash: list[Path] = []
+        for entry, entry_bytes in entries:
+            if missing <= 0:
+                break
+            if entry.name not in pinned:
+                trash.append(self._take_away(db, entry))
+                missing -= entry_bytes
+        if missing > 0:
+            raise WorkspaceFullError(
+                f"{missing / 1e6:.1f} MB are missing and everything else in the workspace is being read right now; "
+                "wait for the running calls to end and try again, or start with a larger quota"
+            )
+        return trash
+
+    def _take_away(self, db: SqliteDatabase, entry: StoredFile) -> Path:
+        """Delete the row and move the files out of sight, both inside the caller's transaction.
+
+        A kill in between leaves a row without files or files without a row: either way it is gone at the next
+        start. Returns what to ``remove`` after the transaction.
+        """
+        if entry.kind == "results":
+            ResultTable.delete().where(ResultTable.result_id == entry.name).execute(db)
+        else:
+            UploadTable.delete().where(UploadTable.name == entry.name).execute(db)
+        # a rename within the disk is quick enough for a transaction; the removal, which may take long, is not
+        trash = self.owners.folder / f"trash_{secrets.token_hex(8)}"
+        with suppress(FileNotFoundError):
+            (self.folder / entry.kind / entry.name).rename(trash)
+        return trash
 
 
 class Results(Room):
@@ -199,6 +279,15 @@ class Results(Room):
     def _stored(self, row: Any) -> StoredResult:
         folder = self.folder / "results" / row.result_id
         return StoredResult(row.result_id, folder, row.image_id, row.kind, row.created_at, row.size_bytes)
+
+
+def oldest_first(db: SqliteDatabase) -> list[tuple[StoredFile, int]]:
+    """Every result and upload, the least recently used first, with its size in bytes."""
+    results = ResultTable.select(ResultTable.last_used, ResultTable.result_id, ResultTable.size_bytes)
+    uploads = UploadTable.select(UploadTable.last_used, UploadTable.name, UploadTable.size_bytes)
+    found = [(used, StoredFile("results", name), size) for used, name, size in results.tuples().execute(db)]
+    found += [(used, StoredFile("images", name), size) for used, name, size in uploads.tuples().execute(db)]
+    return [(entry, size) for _, entry, size in sorted(found, key=lambda row: row[0])]
 
 
 def _no_result(result_id: str) -> UnknownResultError:

@@ -24,8 +24,7 @@ from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
 from tissuetalk.tools.storage.features import BlobCache
 from tissuetalk.tools.storage.files import disk_errors, flush, fsync_folder, remove
 from tissuetalk.tools.storage.workspace.database import ImageTable, PinTable, UploadTable, is_id, shown
-from tissuetalk.tools.storage.workspace.results import Results
-from tissuetalk.tools.storage.workspace.room import StoredFile, oldest_first
+from tissuetalk.tools.storage.workspace.results import Results, StoredFile, oldest_first
 
 DEFAULT_QUOTA_BYTES = 10 * 2**30
 _CACHE_SHARE = 4
