@@ -67,6 +67,17 @@ def test_a_loaded_model_answers_as_its_repertoire_does(name: str) -> None:
         assert model.nearest(prompt) == known.nearest(prompt)
 
 
+def test_weights_are_read_when_something_is_to_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_loaded", {})
+    read: list[str] = []
+    monkeypatch.setattr(registry, "import_module", lambda name: read.append(name) or import_module(name))
+    model = registry.on_demand("classical-nuclei")
+    assert model.capability(Prompt(None, "a cat", "")) is None and model.nearest(Prompt(None, "a cat", ""))
+    assert not read
+    assert len(model.weights_sha256) == 64 and model.tile_px == 1024
+    assert len(read) == 1
+
+
 @pytest.mark.parametrize("name", HUB)
 def test_missing_weights_are_explained_with_the_command_that_brings_them(name: str) -> None:
     weights, reason = HUB[name].weights, HUB[name].why_not()

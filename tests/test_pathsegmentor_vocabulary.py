@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tissuetalk.models.datasets.wordings import names, targets
-from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
-from tissuetalk.models.segmentation.pathsegmentor.vocabulary import (
+from tissuetalk.models.segmentation.pathsegmentor.targets import (
     CONCEPTS,
     LABELS,
+    OFFERED_TARGETS,
     nearest_targets,
     sentence,
     target_of,

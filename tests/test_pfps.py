@@ -23,7 +23,9 @@ from tissuetalk.models.segmentation.pfps.efficient_sam import (
     SMALL,
     TINY,
     TOP_LEFT,
-    EfficientSam,
+    SamDecoder,
+    SamImageEncoder,
+    SamPlaceEncoder,
     SamSizes,
     load_published,
     sizes_of,
@@ -131,9 +133,15 @@ def question(seed: int = 0, task: int = 2, **other: object) -> Question:
 # --- the backbone
 
 
+def backbone(sizes: SamSizes) -> torch.nn.ModuleDict:
+    """The three parts of a published EfficientSAM."""
+    parts = {"image_encoder": SamImageEncoder, "prompt_encoder": SamPlaceEncoder, "mask_decoder": SamDecoder}
+    return torch.nn.ModuleDict({name: part(sizes) for name, part in parts.items()})
+
+
 def test_the_backbone_has_the_published_size_and_names() -> None:
     with torch.device("meta"):
-        small, tiny = EfficientSam(SMALL), EfficientSam(TINY)
+        small, tiny = backbone(SMALL), backbone(TINY)
     names = small.state_dict()
     assert names["image_encoder.pos_embed"].shape == (1, 197, 384)
     for key in (
@@ -160,7 +168,7 @@ def test_the_backbone_has_the_published_size_and_names() -> None:
 
 def test_published_weights_fill_every_part_and_others_are_refused() -> None:
     torch.manual_seed(0)
-    published = EfficientSam(LITTLE).state_dict()
+    published = backbone(LITTLE).state_dict()
     model = by_id()
     load_published(model, published)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in published.items())

@@ -19,9 +19,8 @@ from tissuetalk.models.errors import ImageTooLargeError, UnreadableImageError
 from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import CheckedFile, open_regular
 from tissuetalk.models.images.headers import DECODER_ERRORS, Limits, mpp_from_dpi
-from tissuetalk.models.images.pixels import full_scale, orient, to_rgb
+from tissuetalk.models.images.pixels import RGB, full_scale, orient, to_rgb
 from tissuetalk.models.images.source import ImageSource, Level, PixelReader
-from tissuetalk.models.segmenter import RGB
 
 FORMATS = "PNG, JPEG, WebP, BMP, TIFF, OME-TIFF, SVS, NDPI, MRXS, SCN and DICOM slides"
 _HEAD_BYTES = 132

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import UnreadableImageError
-from tissuetalk.models.segmenter import RGB
+
+RGB = NDArray[np.uint8]
+"""[H, W, 3] pixels, 0..255."""
 
 _FULL_SCALES = (255, 1023, 4095, 16383, 65535)
 _BAND_PIXELS = 4_000_000

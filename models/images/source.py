@@ -14,8 +14,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import CheckedFile
 from tissuetalk.models.images.headers import Limits
-from tissuetalk.models.images.pixels import orient, resample, source_span
-from tissuetalk.models.segmenter import RGB
+from tissuetalk.models.images.pixels import RGB, orient, resample, source_span
 
 _BLOCK_SIDE = 4096
 

@@ -28,9 +28,8 @@ from tissuetalk.models.images.headers import (
     mpp_from_ome,
     mpp_from_tiff,
 )
-from tissuetalk.models.images.pixels import Alpha, full_scale, to_rgb
+from tissuetalk.models.images.pixels import RGB, Alpha, full_scale, to_rgb
 from tissuetalk.models.images.source import Level, OrientedReader, PixelReader
-from tissuetalk.models.segmenter import RGB
 
 _CACHE_BYTES = 64 * 2**20
 _JPEG_COMPRESSIONS = frozenset({6, 7, 34892, 33007})

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.images.pixels import RGB
 from tissuetalk.models.masks.characteristics import Labels, nearest_neighbour_px
-from tissuetalk.models.segmenter import RGB
 
 Table = dict[str, NDArray[Any]]
 """Columns of equal length, in a fixed order."""

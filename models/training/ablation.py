@@ -24,8 +24,7 @@ from tissuetalk.models.metrics.robustness import SentenceScore, robustness
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, table
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, MiniTile
-from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS, TARGET_MPP
-from tissuetalk.models.segmentation.pathsegmentor.vocabulary import CONCEPTS
+from tissuetalk.models.segmentation.pathsegmentor.targets import CONCEPTS, OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmenter import Context, Decoded, Finished, Prompt
 from tissuetalk.models.training.losses import GroupGradient
 from tissuetalk.models.training.mini import train_mini

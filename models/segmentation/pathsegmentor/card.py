@@ -14,8 +14,13 @@ from rapidfuzz import fuzz, process
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.entry import Entry, PackageWeights, Weights
-from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, OFFERED_TARGETS, TARGET_MPP
-from tissuetalk.models.segmentation.pathsegmentor.vocabulary import nearest_targets, target_of
+from tissuetalk.models.segmentation.pathsegmentor.targets import (
+    OBJECT_TARGETS,
+    OFFERED_TARGETS,
+    TARGET_MPP,
+    nearest_targets,
+    target_of,
+)
 from tissuetalk.models.segmenter import Capability, ModelCard, Prompt
 
 MINI_NAME = "tissuetalk-mini"

@@ -12,9 +12,8 @@ from tissuetalk.models.segmentation.pathsegmentor.inference import Inference, Ti
 from tissuetalk.models.segmentation.pathsegmentor.mini import Features
 from tissuetalk.models.segmentation.pathsegmentor.presence import evidence_of, probability
 from tissuetalk.models.segmentation.pathsegmentor.splitting import split_objects, tidy
-from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS
+from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, sentence, target_of
 from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
-from tissuetalk.models.segmentation.pathsegmentor.vocabulary import sentence, target_of
 from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
 from tissuetalk.models.segmentation.pretrained import weights_hash
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Finished, Prompt

@@ -238,6 +238,7 @@ class SamDecoder(nn.Module):
                 nn.Sequential(nn.ConvTranspose2d(coarse, fine, 2, 2), nn.Identity(), nn.GELU()),
             ]
         )
+        # PFPs asks neither for masks nor for their quality here; both have weights in every published file.
         self.output_hypernetworks_mlps = nn.ModuleList(Layers(width, width, fine, 2) for _ in range(4))
         self.iou_prediction_head = Layers(width, width, 4, 2)
 
@@ -253,34 +254,6 @@ class SamDecoder(nn.Module):
         for layer in self.final_output_upscaling_layers:
             image = layer(image)
         return image
-
-    def forward(self, image: Tensor, places: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of four masks [B, 4, 4h, 4w] and their estimated overlap with the truth [B, 4]."""
-        tokens, seen = self.attend(image, places, prompts)
-        weights = torch.stack(
-            [mlp(tokens[:, 1 + k]) for k, mlp in enumerate(self.output_hypernetworks_mlps)], 1
-        )
-        logits = torch.einsum("bkc,bchw->bkhw", weights, self.upscale(seen))
-        return logits, self.iou_prediction_head(tokens[:, 0])
-
-
-class EfficientSam(nn.Module):
-    """Points and boxes in, masks out."""
-
-    def __init__(self, sizes: SamSizes = SMALL) -> None:
-        super().__init__()
-        self.sizes = sizes
-        self.image_encoder = SamImageEncoder(sizes)
-        self.prompt_encoder = SamPlaceEncoder(sizes)
-        self.mask_decoder = SamDecoder(sizes)
-
-    def forward(self, embeddings: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """[1, D, h, w] embeddings and N prompts [N, P, 2], [N, P] to logits [N, 3, 4h, 4w] and estimates [N, 3]."""
-        prompts = self.prompt_encoder(points, labels)
-        logits, quality = self.mask_decoder(
-            embeddings.expand(len(points), -1, -1, -1), self.prompt_encoder.dense_places(), prompts
-        )
-        return logits[:, 1:], quality[:, 1:]
 
 
 def prepared(images: Tensor, side_px: int) -> Tensor:
