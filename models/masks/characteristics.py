@@ -84,20 +84,20 @@ def survey(
 
     read: the mask at some rows and columns. min_px: parts below this are left out.
     """
-    edges, parts = _Edges(shape), _Parts(shape)
+    interior, parts = _Interior(shape), _Parts(shape)
     area = 0
     for top in range(0, shape[0], side):
         for left in range(0, shape[1], side):
             mask = read(slice(top, top + side), slice(left, left + side))
             area += int(np.count_nonzero(mask))
-            edges.add(mask, top, left)
+            interior.add(mask, top, left)
             parts.add(mask, top, left)
     areas, centres = parts.joined()
     large = areas >= min_px
-    return MaskSurvey(area, area - edges.interior_px, areas[large], centres[large])
+    return MaskSurvey(area, area - interior.count_px, areas[large], centres[large])
 
 
-class _Edges:
+class _Interior:
     """Counts pixels whose four neighbours are marked, too.
 
     Two rows and columns are carried from window to window, so a window decides about its pixels but the last row and
@@ -105,7 +105,7 @@ class _Edges:
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.interior_px = 0
+        self.count_px = 0
         self._shape = shape
         self._above = self._below = np.zeros((2, shape[1] + 3), bool)
         self._left = np.zeros((0, 2), bool)
@@ -125,7 +125,7 @@ class _Edges:
         block[:2] = self._above[:, left : left + width]
         block[:, :2] = self._left
         inside = block[:-2, 1:-1] & block[2:, 1:-1] & block[1:-1, :-2] & block[1:-1, 2:] & block[1:-1, 1:-1]
-        self.interior_px += int(np.count_nonzero(inside))
+        self.count_px += int(np.count_nonzero(inside))
         self._below[:, left + 2 : left + width] = block[-2:, 2:]
         self._left = block[:, -2:].copy()
 

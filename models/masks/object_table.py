@@ -131,7 +131,7 @@ class CoarseGrid:
         x1, y1 = math.ceil(box.x1 / step - 0.5), math.ceil(box.y1 / step - 0.5)
         return cls(x0, y0, max(1, x1 - x0), max(1, y1 - y0), step)
 
-    def pixels(self, source: ImageSource) -> RGB:
+    def pixels(self, source: ImageSource) -> NDArray[np.uint8]:
         """[height, width, 3], each the mean of what it covers."""
         return source.read_grid(
             (self.x0 * self.step, self.step),
@@ -286,7 +286,7 @@ def stain_od(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(density[pixels] @ unmix[:, :2], dtype=np.float32)
 
 
-def staining(labels: Labels, rgb: RGB, ids: NDArray[np.int32]) -> Table:
+def staining(labels: Labels, rgb: NDArray[np.uint8], ids: NDArray[np.int32]) -> Table:
     """Columns that need pixels. labels: [H, W]; rgb: [H, W, 3]; ids: ascending, with every number of ``labels``.
 
     An object without a pixel here has numbers of nothing: zeros.
