@@ -130,7 +130,7 @@ def build_server(service: Service) -> MCPServer:
         server.tool(
             name=name,
             title=tool.title,
-            description=guidance.text(f"tool_{name}.txt"),
+            description=guidance.tool_description(name),
             annotations=ToolAnnotations(
                 read_only_hint=tool.reads,
                 destructive_hint=tool.destroys,

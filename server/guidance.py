@@ -20,6 +20,9 @@ from mcp_types import (
 )
 from pydantic import Field
 
+from tissuetalk.tools.export import FORMATS
+from tissuetalk.tools.measure.metrics import described
+
 MOST_COMPLETIONS = 50
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -28,6 +31,12 @@ _SLOT = re.compile(r"\{(\w+)\}")
 def text(name: str) -> str:
     """A template file, without its final newline."""
     return resources.files("tissuetalk.prompts").joinpath("templates", name).read_text("utf-8").strip()
+
+
+def tool_description(name: str) -> str:
+    """What an assistant reads about a tool; lists of choices come from the tables that hold them."""
+    formats = "; ".join(f"{format} ({entry.summary})" for format, entry in FORMATS.items())
+    return text(f"tool_{name}.txt").replace("{metrics}", described()).replace("{formats}", formats)
 
 
 def instructions() -> str:

@@ -13,8 +13,9 @@ from drawn import HAEMATOXYLIN, discs, rectangles, save, stored
 
 from tissuetalk.models.errors import InvalidArgumentError, UnknownMaskError
 from tissuetalk.models.images import open_image
-from tissuetalk.tools.export import resource
+from tissuetalk.tools.export.links import resource
 from tissuetalk.tools.measure import measure
+from tissuetalk.tools.measure.metrics import BY_DEFAULT
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 THREE = [(0, 0, 10, 10), (30, 0, 50, 10), (30, 40, 40, 70)]
@@ -123,7 +124,7 @@ def test_a_ratio_to_nothing_has_no_value_and_one_mask_has_no_ratio(tmp_path: Pat
 def test_an_empty_mask_measures_as_empty_and_not_as_an_error(tmp_path: Path) -> None:
     none = np.zeros(SHAPE, np.int32)
     folder = stored(tmp_path / "result", {"nuclei": (none > 0, none)})
-    found = values(folder, *measure.BY_DEFAULT, "distance")
+    found = values(folder, *BY_DEFAULT, "distance")
     assert found["area"][0] == 0 and found["count"][0] == 0 and found["density"][0] == 0
     assert found["size.mean"][0] is None and found["distance.mean"][0] is None
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.server.app import build_server
-from tissuetalk.tools.export import formats
+from tissuetalk.tools.export import links
 from tissuetalk.tools.segment import settings
 
 pytestmark = pytest.mark.anyio
@@ -97,7 +97,7 @@ async def test_an_assistant_measures_and_looks_at_a_slide(
         assert saved.structured_content["saved"] == ["objects.geojson"]
         assert json.loads((slides.root / "saved" / "objects.geojson").read_text())["features"]
 
-        monkeypatch.setattr(formats, "MOST_RESOURCE_BYTES", 1000)
+        monkeypatch.setattr(links, "MOST_RESOURCE_BYTES", 1000)
         for kind in ("geojson", "table"):
             with pytest.raises(MCPError, match=r"image_too_large: .* library\(action='save'"):
                 await read(client, mask["resources"][kind])

@@ -25,6 +25,7 @@ from tissuetalk.tools.masks import layer as mask_layer
 from tissuetalk.tools.masks.labels import Raster
 from tissuetalk.tools.masks.stored import open_masks
 from tissuetalk.tools.measure import hotspot, measure
+from tissuetalk.tools.measure.metrics import METRICS
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 HEIGHT, WIDTH, ORIGIN_XY = 600, 800, (40, 24)
@@ -84,7 +85,7 @@ NEEDS_STORED_TISSUE = ("area_fraction.tissue", "density.tissue")
 def test_a_slide_measures_like_a_picture_of_the_same_objects(tmp_path: Path, mpp: float | None) -> None:
     """Every metric of the table, with labels of half the scale on the slide."""
     ordinary, slide, image = pictures(tmp_path, mpp)
-    metrics = [name for name, metric in measure.METRICS.items() if mpp or "scale" not in metric.needs]
+    metrics = [name for name, metric in METRICS.items() if mpp or "scale" not in metric.needs]
     expected, found = (measured(folder, image, *metrics) for folder in (ordinary, slide))
     here = {key: value for key, value in rows(found).items() if key[1] not in NEEDS_STORED_TISSUE}
     there = {key: value for key, value in rows(expected).items() if key[1] not in NEEDS_STORED_TISSUE}
@@ -114,7 +115,7 @@ def test_one_result_in_both_forms_gives_the_same_numbers_rows_and_outlines(tmp_p
     """With labels of full resolution nothing differs: written as pictures, or as pyramid and object file."""
     ordinary, slide, image = pictures(tmp_path, step=1)
     opener = lambda: open_image(image, name="picture.png")
-    expected, found = (rows(measured(each, image, *measure.METRICS)) for each in (ordinary, slide))
+    expected, found = (rows(measured(each, image, *METRICS)) for each in (ordinary, slide))
     for key, value in expected.items():
         if not key[1].startswith(("tissue.", "hotspot.tissue", "heatmap.m")) and "tissue" not in key[1]:
             assert found[key] == value, key
@@ -372,4 +373,4 @@ def test_a_picture_without_its_image_is_drawn_on_the_tissue(tmp_path: Path) -> N
 )
 def test_words_name_the_measures_of_a_slide(words: str, wanted: tuple[str, ...]) -> None:
     assert place_measures_in(words) == wanted
-    assert set(wanted) <= set(measure.METRICS)
+    assert set(wanted) <= set(METRICS)

@@ -12,6 +12,8 @@ import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.prompts.target import ReaderName
+from tissuetalk.tools.export import FORMATS
+from tissuetalk.tools.measure.metrics import METRICS
 
 
 def choices(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -35,18 +37,6 @@ def _classifiers() -> Iterable[str]:
     return classifiers()
 
 
-def _metrics() -> Iterable[str]:
-    from tissuetalk.tools.measure.measure import ALL
-
-    return ALL
-
-
-def _formats() -> Iterable[str]:
-    from tissuetalk.tools.export import FORMATS
-
-    return FORMATS
-
-
 EngineName = Literal["local", "ray"]
 JSON = Annotated[bool, typer.Option("--json", help="Print the structured result and nothing else.")]
 Model = Annotated[str | None, typer.Option(help="See `tissuetalk models`.", autocompletion=choices(_models))]
@@ -61,13 +51,13 @@ Classifier = Annotated[
 ]
 Metrics = Annotated[
     list[str] | None,
-    typer.Option("--metric", help="Metric name; repeatable.", autocompletion=choices(_metrics)),
+    typer.Option("--metric", help=f"Repeatable: {', '.join(METRICS)}.", autocompletion=choices(METRICS.keys)),
 ]
 Format = Annotated[
     str,
     typer.Option(
-        help="geojson, csv, parquet, ome-zarr, dicom-seg, dicom-ann or coco.",
-        autocompletion=choices(_formats),
+        help="; ".join(f"{name}: {entry.summary}" for name, entry in FORMATS.items()),
+        autocompletion=choices(FORMATS.keys),
     ),
 ]
 ResultDir = Annotated[Path, typer.Argument(help="Folder written by segment.")]

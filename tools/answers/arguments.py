@@ -107,8 +107,6 @@ class LibraryCall(TypedDict, total=False):
     result_id: Annotated[str | None, Field(description="Which result to save or delete")]
     format: Annotated[
         str | None,
-        Field(
-            description="For save: folder (default, everything), geojson, csv, parquet, ome-zarr, dicom-seg, dicom-ann or coco"
-        ),
+        Field(description="For save: folder (default, everything) or another format, see above"),
     ]
     folder: Annotated[str | None, Field(description="For save: a new folder inside an allowed folder")]

@@ -1,45 +1,66 @@
-"""The table of formats, and what holds for all of them: a file is written whole or not at all."""
+"""The table of formats, and what holds for all of them: a file is written whole or not at all.
+
+Cheap to import, because help texts and completions are made from the table; a writer is imported when it writes.
+"""
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, WorkspaceFullError
-from tissuetalk.tools.export import coco, dicom_ann, dicom_seg, geojson, ome_zarr, tables
-from tissuetalk.tools.masks.layer import OpenImage, as_lines
-from tissuetalk.tools.masks.stored import SegmentedRegion, layers_of, open_masks
-from tissuetalk.tools.storage.result_folder import MOST_OBJECTS, ResultFolder
+from tissuetalk.models.errors import InvalidArgumentError, WorkspaceFullError
 
-MOST_RESOURCE_BYTES = 64_000_000
-"""Of outlines or a table sent as one text; more is for a file."""
+if TYPE_CHECKING:
+    from tissuetalk.tools.masks.layer import OpenImage
+    from tissuetalk.tools.masks.stored import SegmentedRegion
+    from tissuetalk.tools.storage.result_folder import ResultFolder
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way to write a result. file_name: what ``save`` calls it inside a folder."""
+    """One way to write a result. writer: module:function. file_name: what ``save`` calls it inside a folder."""
 
     summary: str
     file_name: str
-    write: Callable[[SegmentedRegion, Path], None]
+    writer: str
+
+    @property
+    def write(self) -> Callable[[SegmentedRegion, Path], None]:
+        module, _, function = self.writer.partition(":")
+        found: Callable[[SegmentedRegion, Path], None] = getattr(import_module(module), function)
+        return found
 
 
 FORMATS: dict[str, Format] = {
-    "geojson": Format("outlines as QuPath reads them; .gz packs them", "objects.geojson", geojson.write),
-    "csv": Format("one row of numbers per object", "objects.csv", tables.write_csv_file),
-    "parquet": Format("the same rows with outlines and provenance", "objects.parquet", tables.write_parquet),
-    "ome-zarr": Format("label pyramids in micrometres", "result.ome.zarr", ome_zarr.write),
-    "dicom-seg": Format("one binary segment per target", "segmentation.dcm", dicom_seg.write),
-    "dicom-ann": Format("one polygon per object", "annotations.dcm", dicom_ann.write),
-    "coco": Format("one run-length mask per object", "coco.json", coco.write),
+    "geojson": Format(
+        "outlines as QuPath reads them; .gz packs them",
+        "objects.geojson",
+        "tissuetalk.tools.export.geojson:write",
+    ),
+    "csv": Format("one row of numbers per object", "objects.csv", "tissuetalk.tools.export.tables:write_csv"),
+    "parquet": Format(
+        "the same rows with outlines and provenance",
+        "objects.parquet",
+        "tissuetalk.tools.export.tables:write_parquet",
+    ),
+    "ome-zarr": Format(
+        "label pyramids in micrometres", "result.ome.zarr", "tissuetalk.tools.export.ome_zarr:write"
+    ),
+    "dicom-seg": Format(
+        "one binary segment per target", "segmentation.dcm", "tissuetalk.tools.export.dicom_seg:write"
+    ),
+    "dicom-ann": Format(
+        "one polygon per object", "annotations.dcm", "tissuetalk.tools.export.dicom_ann:write"
+    ),
+    "coco": Format("one run-length mask per object", "coco.json", "tissuetalk.tools.export.coco:write"),
 }
+"""A new format is a file and an entry here."""
 
 
 def export(folder: ResultFolder, format: str, out: Path, open_image: OpenImage) -> Path:
@@ -51,56 +72,11 @@ def export(folder: ResultFolder, format: str, out: Path, open_image: OpenImage) 
     """
     if format not in FORMATS:
         raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {', '.join(FORMATS)}.")
+    from tissuetalk.tools.masks.stored import open_masks
+
     with _placed(out) as part:
         FORMATS[format].write(open_masks(folder, open_image), part)
     return out
-
-
-def resource(folder: ResultFolder, mask_id: str, kind: str, open_image: OpenImage) -> bytes:
-    """The outlines (``objects``) as GeoJSON or the table of one mask as CSV, read from its file where there is one.
-
-    Raises ImageTooLargeError, which says how to save them instead, where they are too large to be sent.
-    """
-    masks = open_masks(folder, open_image, [mask_id])
-    (layer,) = masks.layers
-    links = layer.record.resources
-    path = folder.path / (links.geojson if kind == "objects" else links.table)
-    if path.is_file():
-        return path.read_bytes()
-    sent = _Limited()
-    text = io.TextIOWrapper(sent, "utf-8", newline="", write_through=True)
-    if kind == "objects":
-        geojson.write_features(masks, text.write)
-    else:
-        names, writer = tables.columns(masks), csv.writer(text, lineterminator="\n")
-        writer.writerow(names)
-        for rows in layer.rows(names):
-            writer.writerows(as_lines(rows))
-    return sent.getvalue()
-
-
-def write_outlines(folder: ResultFolder) -> None:
-    """Beside a result that leaves the workspace: outlines of every mask where its link points to, unless it is huge."""
-    for layer in layers_of(folder, folder.result().masks):
-        if layer.count() <= MOST_OBJECTS:
-            geojson.write_layers(folder.path / layer.record.resources.geojson, [layer])
-
-
-def write_all_outlines(folder: ResultFolder, out: Path) -> None:
-    """Of every mask in one file; needs no image."""
-    geojson.write_layers(out, layers_of(folder, folder.result().masks))
-
-
-class _Limited(io.BytesIO):
-    """Bytes for a resource."""
-
-    def write(self, data: Any) -> int:
-        if self.tell() + len(data) > MOST_RESOURCE_BYTES:
-            raise ImageTooLargeError(
-                f"this mask has more than {MOST_RESOURCE_BYTES // 10**6} MB of objects, too much for a resource; save them: "
-                "library(action='save', format='geojson', 'csv' or 'parquet'), or `tissuetalk export`."
-            )
-        return super().write(data)
 
 
 @contextmanager

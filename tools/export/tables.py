@@ -22,7 +22,7 @@ def columns(masks: SegmentedRegion) -> list[str]:
     return [name for name in column_names(masks.mpp) if all(name in layer.columns for layer in asked)]
 
 
-def write_csv_file(masks: SegmentedRegion, out: Path) -> None:
+def write_csv(masks: SegmentedRegion, out: Path) -> None:
     """All masks under one header, the mask in front of every row; ``_um`` columns only where the scale is known."""
     names = columns(masks)
     with out.open("w", encoding="utf-8", newline="") as file:

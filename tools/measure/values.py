@@ -1,11 +1,10 @@
-"""One number before it is put into an answer, and the table of metrics that make them."""
+"""One number before it is put into an answer, and what several metrics share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,6 @@ from PIL import Image
 from tissuetalk.models.masks.object_table import RULES
 from tissuetalk.tools.answers.results import Measured
 from tissuetalk.tools.masks.layer import MaskLayer
-from tissuetalk.tools.masks.stored import SegmentedRegion
-
-Need = Literal["objects", "scale", "two masks", "pixels"]
 
 
 @dataclass(frozen=True)
@@ -35,30 +31,6 @@ class Value:
 
 Finding = tuple[MaskLayer, Value | Image.Image]
 """A number or a picture, and the mask it is filed under."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One entry of the table. unit: where the scale is known. needs: what there must be; without it the metric is refused."""
-
-    function: Callable[[SegmentedRegion], Iterable[Finding]]
-    unit: str
-    rule: str
-    needs: tuple[Need, ...] = ()
-    by_default: bool = False
-
-
-def of_each(
-    function: Callable[[MaskLayer], Iterable[Value]], *, objects: bool = False
-) -> Callable[[SegmentedRegion], Iterator[Finding]]:
-    """A metric of every mask for itself. objects: only of those that have some."""
-
-    def measured_each(masks: SegmentedRegion) -> Iterator[Finding]:
-        for layer in masks.layers:
-            if layer.has_objects or not objects:
-                yield from ((layer, value) for value in function(layer))
-
-    return measured_each
 
 
 def measured(layer: MaskLayer, value: Value) -> Measured:

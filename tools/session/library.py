@@ -65,7 +65,8 @@ def _results(session: Session) -> LibraryResult:
 
 
 def _save(session: Session, result_id: str, format: str | None, folder: str | None) -> LibraryResult:
-    from tissuetalk.tools.export import FORMATS, export, write_outlines
+    from tissuetalk.tools.export import FORMATS, export
+    from tissuetalk.tools.export.links import write_outlines
 
     format = format or "folder"
     if format not in ("folder", *FORMATS):
@@ -131,7 +132,7 @@ def file_of(
 ) -> bytes:
     """A file of a result by its relative address; derived files are made when first asked for."""
     from tissuetalk.tools.explain import storage
-    from tissuetalk.tools.export import resource
+    from tissuetalk.tools.export.links import resource
     from tissuetalk.tools.measure import pictures
 
     kind, _, name = path.partition("/")

@@ -61,7 +61,7 @@ class Segmentation(Answer[SegmentResult]):
 
     def save(self, folder: Path) -> Segmentation:
         """Copy the result to a new folder, outlines of everything in one file, and open it there."""
-        from tissuetalk.tools.export import write_all_outlines
+        from tissuetalk.tools.export.links import write_all_outlines
 
         assert isinstance(self.place, str), "a result in a folder is saved already"
         self.session.workspace.save(self.place, folder)
