@@ -19,8 +19,7 @@ from tissuetalk.models.metrics.oracles import boxes_as_mask
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.server.commands.command_line import app
 from tissuetalk.tools.evaluate.compare import compare
-from tissuetalk.tools.evaluate.evaluate import evaluate
-from tissuetalk.tools.evaluate.model_under_test import ModelUnderTest
+from tissuetalk.tools.evaluate.evaluate import ModelUnderTest, evaluate
 from tissuetalk.tools.evaluate.probes import BoxProbe, evaluate_manifest, load_box_model
 from tissuetalk.tools.evaluate.scores import Summary
 from tissuetalk.tools.evaluate.zero_shot import zero_shot
@@ -117,16 +116,8 @@ class BoxPainter:
 def test_boxes_of_every_object_cost_more_prompts_and_reach_more(nuclei: Path, tmp_path: Path) -> None:
     from tissuetalk.models import registry
 
-    out, asking = tmp_path / "out", ModelUnderTest(registry.load("classical-nuclei"))
-    evaluate(
-        nuclei,
-        out,
-        model="classical",
-        words=None,
-        segment_image=asking.segment_image,
-        label_of=asking.label_of,
-        probes=[BoxProbe({"painter": BoxPainter()})],
-    )
+    out, model = tmp_path / "out", ModelUnderTest(registry.load("classical-nuclei"))
+    evaluate(nuclei, out, model, words=None, probes=[BoxProbe({"painter": BoxPainter()})])
     cells = {(row["group"], row["method"]): row for row in table(out / "efficiency.csv")}
     union, each = cells["all", "painter, union box"], cells["all", "painter, instance box"]
     assert float(union["prompts_per_mask"]) == 1

@@ -61,10 +61,15 @@ def manifest(tmp_path: Path) -> Path:
 class Answers:
     """Answers per image file, and remembers what was asked."""
 
+    name = "drawn"
+
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, float | None]] = []
 
-    def __call__(self, image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]:
+    def label_of(self, words: str) -> str:
+        return ""
+
+    def segment_image(self, image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]:
         self.asked.append((image.name, words, mpp))
         truth = two_nuclei()
         if image.name == "a.png":
@@ -80,7 +85,7 @@ class Answers:
 
 def test_every_image_and_target_gets_a_row_with_its_scores(manifest: Path, tmp_path: Path) -> None:
     answers, out = Answers(), tmp_path / "out"
-    summary = evaluate(manifest, out, model="drawn", words=None, segment_image=answers)
+    summary = evaluate(manifest, out, answers, words=None)
     assert answers.asked == [
         ("a.png", "nucleus in breast", 0.25),
         ("b.png", "nucleus", 0.5),
@@ -107,7 +112,7 @@ def test_every_image_and_target_gets_a_row_with_its_scores(manifest: Path, tmp_p
 
 
 def test_summary_counts_what_was_scored_and_what_was_not(manifest: Path, tmp_path: Path) -> None:
-    summary = evaluate(manifest, tmp_path / "out", model="drawn", words=None, segment_image=Answers())
+    summary = evaluate(manifest, tmp_path / "out", Answers(), words=None)
     assert (summary.n_images, summary.n_groups, summary.n_scored) == (4, 3, 5)
     assert summary.errors == {"unknown_label": 1}
     assert summary.skipped == {"boxes": 1}
@@ -124,7 +129,7 @@ def test_summary_counts_what_was_scored_and_what_was_not(manifest: Path, tmp_pat
 
 
 def test_report_shows_scores_failures_and_trivial_answers(manifest: Path, tmp_path: Path) -> None:
-    evaluate(manifest, tmp_path / "out", model="drawn", words=None, segment_image=Answers())
+    evaluate(manifest, tmp_path / "out", Answers(), words=None)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| nucleus | 2 | 0.944 [0.889, 1.000] |" in text
     assert "painting everything" in text
@@ -136,22 +141,21 @@ def test_report_shows_scores_failures_and_trivial_answers(manifest: Path, tmp_pa
 
 def test_given_words_are_asked_of_every_image_and_pick_the_class(manifest: Path, tmp_path: Path) -> None:
     answers = Answers()
-    evaluate(manifest, tmp_path / "out", model="drawn", words="stroma of the tumor", segment_image=answers)
+    evaluate(manifest, tmp_path / "out", answers, words="stroma of the tumor")
     assert {words for _, words, _ in answers.asked} == {"stroma of the tumor"}
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         assert [row["mask_class"] for row in csv.DictReader(file)][3:] == ["stroma"]
 
 
 def test_rows_are_on_disk_before_a_crash(manifest: Path, tmp_path: Path) -> None:
-    answers = Answers()
-
-    def crash_at_c(image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]:
-        if image.name == "c.png":
-            raise RuntimeError("out of memory")
-        return answers(image, words, mpp)
+    class CrashesAtC(Answers):
+        def segment_image(self, image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]:
+            if image.name == "c.png":
+                raise RuntimeError("out of memory")
+            return super().segment_image(image, words, mpp)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        evaluate(manifest, tmp_path / "out", model="drawn", words=None, segment_image=crash_at_c)
+        evaluate(manifest, tmp_path / "out", CrashesAtC(), words=None)
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         assert [row["file"] for row in csv.DictReader(file)] == ["a.png", "b.png"]
 
@@ -176,7 +180,7 @@ def test_a_bad_row_keeps_its_code_and_the_others_are_scored(
     manifest.write_text(
         HEADER + row + "\nb.png,masks/nuclei.png,instance,nucleus,P,lung,1\n", encoding="utf-8"
     )
-    summary = evaluate(manifest, tmp_path / "out", model="drawn", words=None, segment_image=Answers())
+    summary = evaluate(manifest, tmp_path / "out", Answers(), words=None)
     assert summary.errors == {code: 1}
     assert summary.n_scored == 1
 
@@ -185,16 +189,16 @@ def test_a_manifest_without_masks_or_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "manifest.csv"
     path.write_text(HEADER + "a.png,,class-label,tumour,P,lung,1\n", encoding="utf-8")
     with pytest.raises(InvalidArgumentError, match="no image with a mask"):
-        evaluate(path, tmp_path / "out", model="drawn", words=None, segment_image=Answers())
+        evaluate(path, tmp_path / "out", Answers(), words=None)
     path.write_text("file,label\na.png,tumour\n", encoding="utf-8")
     with pytest.raises(InvalidArgumentError, match="lacks the column"):
-        evaluate(path, tmp_path / "out", model="drawn", words=None, segment_image=Answers())
+        evaluate(path, tmp_path / "out", Answers(), words=None)
 
 
 def test_an_unwritable_folder_is_named(manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(WorkspaceUnwritableError, match="taken"):
-        evaluate(manifest, tmp_path / "taken", model="drawn", words=None, segment_image=Answers())
+        evaluate(manifest, tmp_path / "taken", Answers(), words=None)
 
 
 def test_class_names_lose_their_remarks() -> None:
@@ -232,7 +236,7 @@ def test_plots_are_well_formed_and_escape_names() -> None:
 
 
 def test_summary_is_plain_json(manifest: Path, tmp_path: Path) -> None:
-    evaluate(manifest, tmp_path / "out", model="drawn", words=None, segment_image=Answers())
+    evaluate(manifest, tmp_path / "out", Answers(), words=None)
     stored = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert stored["overall"]["metrics"]["dice"].keys() == {
         "mean",

@@ -10,7 +10,7 @@ import csv
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -20,7 +20,13 @@ import numpy as np
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.datasets.manifest import Record, read_manifest
-from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError, WorkspaceUnwritableError
+from tissuetalk.models.errors import (
+    InvalidArgumentError,
+    TissuetalkError,
+    UnknownLabelError,
+    WorkspaceUnwritableError,
+)
+from tissuetalk.models.images import open_image
 from tissuetalk.models.masks.characteristics import (
     Labels,
     Mask,
@@ -32,20 +38,68 @@ from tissuetalk.models.metrics.levels import levels_csv, members
 from tissuetalk.models.metrics.oracles import boxes_as_mask, instance_boxes
 from tissuetalk.models.metrics.report import plots, report, trends_csv
 from tissuetalk.models.metrics.scores import dice, mask_scores, object_scores
+from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.organs import region_of
+from tissuetalk.prompts.readers import make_reader
+from tissuetalk.prompts.target import Request
 from tissuetalk.prompts.taxonomy import is_label
+from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.evaluate.scores import Row, Summary, summarise
+from tissuetalk.tools.segment.field import FieldOfView, scale_of
+from tissuetalk.tools.segment.request import read_request
+from tissuetalk.tools.segment.segment import FieldMasks, segment_field
+from tissuetalk.tools.storage.features import FeatureCache
+
+MEMORY_BYTES = 256 * 2**20
 
 
-class SegmentImage(Protocol):
-    """What ``segment`` does for one image and one request, at full resolution.
+class ModelUnderTest:
+    """One model asked about many images; features of the last images are kept for further questions."""
 
-    Returns the mask [H, W] and, for a target with objects, their labels [H, W]. Raises a TissuetalkError when the
-    target is not supported or the image cannot be read: an empty mask means looked for and not found.
-    """
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.name, self.segmenter = segmenter.card.name, segmenter
+        self.features = FeatureCache(memory_bytes=MEMORY_BYTES)
+        self._reader = make_reader("rules")
 
-    def __call__(self, image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]: ...
+    def request(self, words: str) -> Request:
+        """What the words ask for; a canonical label asks for just that."""
+        # read as words, a label of three parts could lead to several targets
+        if is_label(words):
+            target = [TargetArgument(label=words)]
+            return read_request(self._reader, words=None, targets=target, points=None, boxes=None, organ=None)
+        return self._reader.translate(words)
+
+    def label_of(self, words: str) -> str:
+        """The canonical label the words lead to, "" when they lead to none."""
+        try:
+            targets = self.request(words).targets
+        except TissuetalkError:
+            return ""
+        return (targets[0].label or "") if targets else ""
+
+    def look(self, image: Path, words: str, mpp: float | None) -> FieldMasks:
+        """Everything the model found. Raises UnknownLabelError when it was not made for any of it."""
+        request = self.request(words)
+        with open_image(image, name=image.name) as source:
+            scale = scale_of(source, mpp, self.segmenter)
+            field = FieldOfView(source, self.segmenter, source.box, scale, self.features)
+            looked = segment_field(field, request)
+        if not looked.found:
+            reasons = "; ".join(item.reason for item in looked.refused)
+            raise UnknownLabelError(f"{words!r} cannot be asked of {self.name}: {reasons}.")
+        return looked
+
+    def segment_image(self, image: Path, words: str, mpp: float | None) -> tuple[Mask, Labels | None]:
+        """One mask [H, W] of everything found and, where only one target has objects, their labels [H, W].
+
+        Raises a TissuetalkError when the target is not supported or the image cannot be read: an empty mask means
+        looked for and not found.
+        """
+        found = self.look(image, words, mpp).found
+        if len(found) == 1:
+            return found[0].mask, found[0].instances
+        return np.any([each.mask for each in found], axis=0), None
 
 
 class Probe(Protocol):
@@ -63,18 +117,16 @@ class Probe(Protocol):
 def evaluate(
     manifest: Path,
     out: Path,
+    model: ModelUnderTest,
     *,
-    model: str,
     words: str | None,
-    segment_image: SegmentImage,
-    label_of: Callable[[str], str] = lambda words: "",
     probes: Sequence[Probe] = (),
     control: Control = Control(),
 ) -> Summary:
     """Score every annotated image of a manifest and write ``scores.csv``, ``summary.json``, ``report.md`` and its plots.
 
     ``words`` asks the same for every image; without them each class is asked for by its own name and organ, or by its
-    canonical label where the manifest gives one. ``label_of``: canonical label that words lead to, "" for none.
+    canonical label where the manifest gives one.
     Raises InvalidArgumentError when the manifest has nothing to score, WorkspaceUnwritableError for ``out``.
     """
     manifest = manifest / "manifest.csv" if manifest.is_dir() else manifest
@@ -95,7 +147,7 @@ def evaluate(
         writer.writeheader()
         for done, record in enumerate(scored):
             control.report(done / len(scored), record.image.name)
-            for row in _rows(record, manifest.parent, words, segment_image, label_of, probes):
+            for row in _rows(record, manifest.parent, words, model, probes):
                 rows.append(row)
                 # flushed row by row: a run that is stopped keeps what it has scored
                 with _writing_to(out):
@@ -103,11 +155,11 @@ def evaluate(
                     file.flush()
     seconds = time.monotonic() - started
     summary = summarise(
-        rows, manifest=str(manifest), model=model, words=words, skipped=skipped, seconds=seconds
+        rows, manifest=str(manifest), model=model.name, words=words, skipped=skipped, seconds=seconds
     )
     with _writing_to(out):
         write_whole(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
-        _write_report(out, rows, model, probes)
+        _write_report(out, rows, model.name, probes)
     control.report(1.0, "done")
     return summary
 
@@ -144,8 +196,7 @@ def _rows(
     record: Record,
     folder: Path,
     words: str | None,
-    segment_image: SegmentImage,
-    label_of: Callable[[str], str],
+    model: ModelUnderTest,
     probes: Sequence[Probe],
 ) -> Iterator[Row]:
     inside = record.image.is_relative_to(folder)
@@ -164,8 +215,8 @@ def _rows(
         row = replace(row, mask_class=target.name, words=asked, label="")
         started = time.monotonic()
         try:
-            row = replace(row, label=label_of(asked))
-            mask, instances = segment_image(record.image, asked, record.mpp)
+            row = replace(row, label=model.label_of(asked))
+            mask, instances = model.segment_image(record.image, asked, record.mpp)
             if mask.shape != target.mask.shape:
                 raise InvalidArgumentError(
                     f"{file} is {mask.shape[1]}x{mask.shape[0]} pixels and its annotation "

@@ -30,11 +30,10 @@ from tissuetalk.models.metrics.tables import csv_text, intervals_svg, table, wit
 from tissuetalk.models.segmenter import Capability, Prompt, is_pointed
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.drawing.drawing import DrawnMask, as_png, draw, picture_size
-from tissuetalk.tools.evaluate.evaluate import Probe, evaluate
-from tissuetalk.tools.evaluate.model_under_test import ModelUnderTest
+from tissuetalk.tools.evaluate.evaluate import ModelUnderTest, Probe, evaluate
 from tissuetalk.tools.evaluate.scores import Row, Summary
 from tissuetalk.tools.segment.engine import find_masks
-from tissuetalk.tools.segment.field import FieldOfView, region_of, scale_of
+from tissuetalk.tools.segment.field import FieldOfView, scale_of
 
 BOX_ORACLES: Final[tuple[Oracle, ...]] = ("union box", "instance box")
 TEXT: Final = "this model, text"
@@ -89,9 +88,7 @@ class WordingProbe:
         prompts = [replace(said, text=sentence.text, verbatim=True) for sentence in sentences]
         with open_image(record.image, name=record.image.name) as source:
             scale = scale_of(source, record.mpp, self.model.segmenter)
-            field = FieldOfView(
-                source, self.model.segmenter, region_of(source, None), scale, self.model.features
-            )
+            field = FieldOfView(source, self.model.segmenter, source.box, scale, self.model.features)
             found = find_masks(field, [(prompt, capability) for prompt in prompts])
         return [each.mask for each in found]
 
@@ -321,13 +318,4 @@ def evaluate_manifest(
         probes.append(BoxProbe({name: load_box_model(name) for name in box_models}))
     if pictures:
         probes.append(PictureProbe(pictures))
-    return evaluate(
-        manifest,
-        out,
-        model=tested.segmenter.card.name,
-        words=words,
-        segment_image=tested.segment_image,
-        label_of=tested.label_of,
-        probes=probes,
-        control=control,
-    )
+    return evaluate(manifest, out, tested, words=words, probes=probes, control=control)
