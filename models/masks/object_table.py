@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box, ImageSource
-from tissuetalk.models.images.pixels import RGB
 from tissuetalk.models.masks.characteristics import Labels, nearest_neighbour_px
 
 Table = dict[str, NDArray[Any]]
