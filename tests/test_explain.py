@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tissuetalk.models import registry
 from tissuetalk.models.errors import (
     InvalidArgumentError,
     ModelUnavailableError,
@@ -156,8 +157,7 @@ def test_a_deleted_image_and_a_changed_one_are_named(tmp_path: Path) -> None:
 
 
 def test_a_result_of_other_weights_is_not_asked_again(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = case.session.model(None)
-    monkeypatch.setattr(model, "weights_sha256", "0" * 64)
+    monkeypatch.setattr(registry.load(), "weights_sha256", "0" * 64)
     with pytest.raises(InvalidArgumentError, match="other weights"):
         case.ask("how sure are you?")
 

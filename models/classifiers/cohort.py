@@ -29,10 +29,7 @@ from tissuetalk.models.classifiers.evaluation import (
 from tissuetalk.models.classifiers.objects import ObjectBag
 from tissuetalk.models.classifiers.patches import TCGA, TissueRules, patch_boxes, patch_side_px
 from tissuetalk.models.classifiers.recipe import CohortRecipe, Slide, read_slides
-from tissuetalk.models.classifiers.training import (
-    TrainSettings,
-    probabilities,
-)
+from tissuetalk.models.classifiers.training import Trained, TrainSettings, probabilities
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource, open_image
 from tissuetalk.models.segmenter import Prompt, Segmenter
@@ -46,7 +43,7 @@ Bag = TypeVar("Bag", Tensor, ObjectBag)
 
 
 @dataclass(frozen=True)
-class Cohort(Generic[Bag]):
+class GatheredSlides(Generic[Bag]):
     """The slides that have enough patches, with the bag of each, and the names of those that have not."""
 
     slides: tuple[Slide, ...]
@@ -80,7 +77,10 @@ class CohortTraining(ABC, Generic[Bag, Network]):
     """
 
     every = 50
+    """Slides between two words on how far it is."""
     done: str
+    """What has been done to a slide that was read."""
+    trainer: Callable[..., tuple[Network, Trained]]
 
     def __init__(self, recipe: CohortRecipe, out: Path, prompt_of: PromptOf, report: Report) -> None:
         self.recipe, self.out, self.report, self.prompt_of = recipe, out, report, prompt_of
@@ -111,7 +111,7 @@ class CohortTraining(ABC, Generic[Bag, Network]):
         self.write_evidence(cohort, runs[0], card)
         return card
 
-    def gather(self, slides: Sequence[Slide]) -> Cohort[Bag]:
+    def gather(self, slides: Sequence[Slide]) -> GatheredSlides[Bag]:
         """Read every slide; what is stored already is not computed again."""
         taken: list[tuple[Slide, Bag]] = []
         left_out = []
@@ -127,9 +127,11 @@ class CohortTraining(ABC, Generic[Bag, Network]):
         if not taken:
             least = self.recipe.least_patches
             raise InvalidArgumentError(f"no slide has {least} patches of tissue; lower `least_patches`.")
-        return Cohort(tuple(slide for slide, _ in taken), tuple(bag for _, bag in taken), tuple(left_out))
+        return GatheredSlides(
+            tuple(slide for slide, _ in taken), tuple(bag for _, bag in taken), tuple(left_out)
+        )
 
-    def one_seed(self, cohort: Cohort[Bag], seed: int) -> SeedRun[Network]:
+    def one_seed(self, cohort: GatheredSlides[Bag], seed: int) -> SeedRun[Network]:
         everything = range(len(cohort.slides))
         labels, groups = cohort.labels(everything), cohort.groups(everything)
         if not self.recipe.folds:
@@ -142,7 +144,7 @@ class CohortTraining(ABC, Generic[Bag, Network]):
         return SeedRun(final, tuple(parts), Split(tuple(everything), (), tuple(i for t in folds for i in t)))
 
     def fitted(
-        self, cohort: Cohort[Bag], train: Sequence[int], validation: Sequence[int], seed: int
+        self, cohort: GatheredSlides[Bag], train: Sequence[int], validation: Sequence[int], seed: int
     ) -> Network:
         recipe = self.recipe
         settings = TrainSettings(
@@ -154,15 +156,20 @@ class CohortTraining(ABC, Generic[Bag, Network]):
             balanced=recipe.balanced,
         )
         held = [(cohort.bags[i], cohort.slides[i].label) for i in validation]
-        return self.fit([cohort.bags[i] for i in train], cohort.labels(train), held, settings)
+        bags = [cohort.bags[i] for i in train]
+        classes = len(recipe.classes)
+        model, _ = self.trainer(
+            bags, cohort.labels(train), classes=classes, validation=held, settings=settings
+        )
+        return model
 
-    def shares(self, cohort: Cohort[Bag], run: SeedRun[Network]) -> Floats:
+    def shares(self, cohort: GatheredSlides[Bag], run: SeedRun[Network]) -> Floats:
         """[T, C] probabilities of the tested slides."""
         return np.concatenate(
             [probabilities(model, [cohort.bags[i] for i in rows]) for model, rows in run.parts]
         )
 
-    def scores(self, cohort: Cohort[Bag], run: SeedRun[Network], *, resamples: int = 1000) -> Scores:
+    def scores(self, cohort: GatheredSlides[Bag], run: SeedRun[Network], *, resamples: int = 1000) -> Scores:
         labels, groups = cohort.labels(run.tested), cohort.groups(run.tested)
         return classification_scores(self.shares(cohort, run), labels, groups, resamples=resamples)
 
@@ -194,7 +201,7 @@ class CohortTraining(ABC, Generic[Bag, Network]):
             self.report(f"{segmenter.card.name} was never made for, so {consequence}: {', '.join(unknown)}")
         return known, unknown
 
-    def card(self, cohort: Cohort[Bag], model: Network, metrics: Mapping[str, str]) -> ClassifierCard:
+    def card(self, cohort: GatheredSlides[Bag], model: Network, metrics: Mapping[str, str]) -> ClassifierCard:
         recipe = self.recipe
         told: dict[str, Any] = {
             "name": recipe.name,
@@ -232,16 +239,9 @@ class CohortTraining(ABC, Generic[Bag, Network]):
         """What the classifier reads of one slide; None where there are too few patches."""
 
     @abstractmethod
-    def fit(
-        self,
-        bags: Sequence[Bag],
-        labels: Sequence[int],
-        validation: Sequence[tuple[Bag, int]],
-        settings: TrainSettings,
-    ) -> Network: ...
-
-    @abstractmethod
-    def write_evidence(self, cohort: Cohort[Bag], run: SeedRun[Network], card: ClassifierCard) -> None:
+    def write_evidence(
+        self, cohort: GatheredSlides[Bag], run: SeedRun[Network], card: ClassifierCard
+    ) -> None:
         """The files that only this kind of classifier has."""
 
 

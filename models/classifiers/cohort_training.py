@@ -25,8 +25,8 @@ from tissuetalk.models.classifiers.bags import SourceBag
 from tissuetalk.models.classifiers.card import ClassifierCard
 from tissuetalk.models.classifiers.classifier import Classifier
 from tissuetalk.models.classifiers.cohort import (
-    Cohort,
     CohortTraining,
+    GatheredSlides,
     PromptOf,
     Report,
     SeedRun,
@@ -38,7 +38,7 @@ from tissuetalk.models.classifiers.importance import BagImportance, bag_importan
 from tissuetalk.models.classifiers.networks import AttentionMIL, ObjectAwareModel
 from tissuetalk.models.classifiers.objects import ObjectBag, read_objects, with_other
 from tissuetalk.models.classifiers.recipe import CohortRecipe, Slide
-from tissuetalk.models.classifiers.training import TrainSettings, train_attention, train_objects
+from tissuetalk.models.classifiers.training import train_attention, train_objects
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource, open_image
 
@@ -46,7 +46,7 @@ from tissuetalk.models.images import ImageSource, open_image
 class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
     """The standard classifier on patch vectors."""
 
-    done = "encoded"
+    done, trainer = "encoded", staticmethod(train_attention)
 
     def trained_on(self, size: str) -> str:
         return f"A cohort of {size}, {'all' if self.recipe.folds else 'seven in ten'} of them to train on."
@@ -67,18 +67,8 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
         found = stored_tensors(self.out / "features" / f"{key}.safetensors", make)
         return found["vectors"] if found and len(found["vectors"]) >= recipe.least_patches else None
 
-    def fit(
-        self,
-        bags: Sequence[Tensor],
-        labels: Sequence[int],
-        validation: Sequence[tuple[Tensor, int]],
-        settings: TrainSettings,
-    ) -> AttentionMIL:
-        count = len(self.recipe.classes)
-        return train_attention(bags, labels, classes=count, validation=validation, settings=settings)[0]
-
     def write_evidence(
-        self, cohort: Cohort[Tensor], run: SeedRun[AttentionMIL], card: ClassifierCard
+        self, cohort: GatheredSlides[Tensor], run: SeedRun[AttentionMIL], card: ClassifierCard
     ) -> None:
         with (self.out / "predictions.csv").open("w", encoding="utf-8", newline="") as lines:
             writer = csv.writer(lines)
@@ -126,7 +116,7 @@ class ObjectTraining(CohortTraining[ObjectBag, ObjectAwareModel]):
     Raises InvalidArgumentError for a recipe without objects that the segmenter knows.
     """
 
-    every, done = 20, "segmented and pooled"
+    every, done, trainer = 20, "segmented and pooled", staticmethod(train_objects)
 
     def __init__(self, recipe: CohortRecipe, out: Path, prompt_of: PromptOf, report: Report) -> None:
         self.segmenter = registry.load(recipe.segmenter)
@@ -167,18 +157,8 @@ class ObjectTraining(CohortTraining[ObjectBag, ObjectAwareModel]):
         found = stored_tensors(self.out / "objects" / f"{name}.safetensors", make)
         return found and ObjectBag(objects, found["features"].numpy(), found["coverage"].numpy())
 
-    def fit(
-        self,
-        bags: Sequence[ObjectBag],
-        labels: Sequence[int],
-        validation: Sequence[tuple[ObjectBag, int]],
-        settings: TrainSettings,
-    ) -> ObjectAwareModel:
-        count = len(self.recipe.classes)
-        return train_objects(bags, labels, classes=count, validation=validation, settings=settings)[0]
-
     def write_evidence(
-        self, cohort: Cohort[ObjectBag], run: SeedRun[ObjectAwareModel], card: ClassifierCard
+        self, cohort: GatheredSlides[ObjectBag], run: SeedRun[ObjectAwareModel], card: ClassifierCard
     ) -> None:
         """For every class: objects by their mean activation for it, on the tested slides that are of it."""
         values: dict[tuple[int, str], list[tuple[float, float, int]]] = {}

@@ -47,7 +47,7 @@ TCGA = TissueRules(least_tissue=16.0, least_hole=4.0)
 
 
 @dataclass(frozen=True)
-class Tissue:
+class TissueOutline:
     """outline, holes: [h, w] bool; a hole is the part of an outline that is none. downsample: full-resolution px per px."""
 
     outline: NDArray[np.bool_]
@@ -74,7 +74,7 @@ class Tissue:
         return row < where.shape[0] and column < where.shape[1] and bool(where[row, column])
 
 
-def find_tissue(source: ImageSource, rules: TissueRules = TissueRules()) -> Tissue:
+def find_tissue(source: ImageSource, rules: TissueRules = TissueRules()) -> TissueOutline:
     """Saturated parts of a view reduced 64 times (less for small images), without specks and with large holes cut out."""
     reduction = min(_DOWNSAMPLE, max(1.0, min(source.width, source.height) / _LEAST_VIEW_PX))
     view = source.read_scaled(source.box, 1 / reduction)
@@ -94,7 +94,7 @@ def find_tissue(source: ImageSource, rules: TissueRules = TissueRules()) -> Tiss
         largest = sorted(inside, key=cv2.contourArea, reverse=True)[: rules.most_holes]
         kept = [hole for hole in largest if cv2.contourArea(hole) > rules.least_hole * unit]
         cv2.drawContours(holes, kept, -1, 1, cv2.FILLED)
-    return Tissue(outline > 0, holes > 0, source.width / mask.shape[1])
+    return TissueOutline(outline > 0, holes > 0, source.width / mask.shape[1])
 
 
 def stained(view: RGB, rules: TissueRules = TissueRules()) -> NDArray[np.bool_]:

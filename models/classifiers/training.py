@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from tissuetalk.models.classifiers.networks import (
 from tissuetalk.models.classifiers.objects import ObjectBag
 
 Bag = TypeVar("Bag")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class TrainSettings:
     gated: bool = True
     dropout: float = 0.25
     pre_fc: int = 0
+
+    @property
+    def pooling(self) -> dict[str, Any]:
+        """What both networks' attention is built from."""
+        return {"hidden": self.hidden, "gated": self.gated, "dropout": self.dropout}
 
 
 @dataclass(frozen=True)
@@ -121,17 +127,8 @@ def train_attention(
     settings: TrainSettings = TrainSettings(),
 ) -> tuple[AttentionMIL, Trained]:
     """The standard model on bags of patch vectors [N, d]; the same seed gives the same weights."""
-    config = MilConfig(
-        width=bags[0].shape[1],
-        classes=classes,
-        hidden=settings.hidden,
-        gated=settings.gated,
-        dropout=settings.dropout,
-        pre_fc=settings.pre_fc,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = AttentionMIL(config)
+    config = MilConfig(bags[0].shape[1], classes, **settings.pooling, pre_fc=settings.pre_fc)
+    model = _seeded(lambda: AttentionMIL(config), settings.seed)
     model.remember(torch.cat(list(bags)))
     return model, fit(model, bags, labels, validation=validation, settings=settings)
 
@@ -145,18 +142,16 @@ def train_objects(
     settings: TrainSettings = TrainSettings(),
 ) -> tuple[ObjectAwareModel, Trained]:
     """The object-aware model on pooled slides; the same seed gives the same weights."""
-    config = ObjectAwareConfig(
-        objects=bags[0].objects,
-        width=bags[0].features.shape[2],
-        classes=classes,
-        hidden=settings.hidden,
-        gated=settings.gated,
-        dropout=settings.dropout,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = ObjectAwareModel(config)
+    config = ObjectAwareConfig(bags[0].objects, bags[0].features.shape[2], classes, **settings.pooling)
+    model = _seeded(lambda: ObjectAwareModel(config), settings.seed)
     model.remember_objects(bags)
     trained = fit(model, bags, labels, validation=validation, settings=settings)
     model.centre_classes()
     return model, trained
+
+
+def _seeded(build: Callable[[], Network], seed: int) -> Network:
+    """Start weights that depend on the seed alone; the caller's random numbers go on as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()

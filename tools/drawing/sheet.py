@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image, ImageDraw
 
 from tissuetalk.models.images import Box
 from tissuetalk.tools.drawing import drawing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WHITE, INK, GREY, LINE = (255, 255, 255), (20, 20, 20), (105, 105, 105), (205, 205, 205)
 GAP_PX, TITLE_PX, NOTE_PX = 10, 24, 19
@@ -96,12 +100,17 @@ def framed(picture: Image.Image, box: Box, region: Box, colour: str, text: str |
         tag(picture, (int(corner[0]) + 14, int(corner[1]) + 12), text, colour)
 
 
+def _faded(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[H, W, 3] in grey and paler, so that colours on top stand out."""
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
+    return np.repeat(255 - (255 - grey) * np.float32(0.7), 3, axis=2)
+
+
 def heated(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The pixels in grey, with 0..1 ``heat`` from nothing over yellow to red."""
     height, width = pixels.shape[:2]
     shown = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
-    grey = np.repeat(255 - (255 - grey) * 0.7, 3, axis=2)
+    grey = _faded(pixels)
     warm = np.concatenate([np.full_like(shown, 225), 190 * (1 - shown), np.zeros_like(shown)], axis=2)
     strength = np.clip(shown * 1.6, 0, 0.9)
     return np.asarray(grey * (1 - strength) + warm * strength, np.uint8)
@@ -118,8 +127,7 @@ def signed(
     size = (width, height)
     shown = cv2.resize(value.astype(np.float32), size, interpolation=cv2.INTER_NEAREST_EXACT)[..., None]
     share = np.clip(shown / max(limit, 1e-9), -1, 1)
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
-    grey = np.repeat(255 - (255 - grey) * 0.7, 3, axis=2)
+    grey = _faded(pixels)
     colour = np.where(share > 0, np.array([200.0, 20.0, 30.0]), np.array([30.0, 70.0, 200.0]))
     strength = np.abs(share) * 0.65
     if known is not None:
@@ -131,29 +139,21 @@ def signed(
 
 def bars(title: str, rows: Sequence[Bar], width: int, *, low: float, high: float, foot: str) -> Panel:
     """A bar chart with the number behind each bar; the axis runs from ``low`` to ``high``."""
-    line_px, font = 24, drawing.font(14)
-    picture = Image.new("RGB", (width, line_px * len(rows) + 30), WHITE)
-    brush = ImageDraw.Draw(picture)
-    names = max((int(brush.textlength(row.name, font=font)) for row in rows), default=0) + 10
-    values = max((int(brush.textlength(row.text, font=font)) for row in rows), default=0) + 12
-    room = max(40, width - names - values)
 
-    def at(value: float) -> float:
-        return names + room * (min(max(value, low), high) - low) / (high - low)
+    def draw(figure: Figure) -> None:
+        axes, at = figure.subplots(), list(range(len(rows)))
+        axes.barh(at, [row.value for row in rows], color=[row.colour for row in rows], height=0.65)
+        axes.set(xlim=(low, high), xlabel=foot, facecolor="#f0f0f0")
+        # names and words are what somebody wrote, not formulas
+        axes.set_yticks(at, [row.name for row in rows], parse_math=False)
+        axes.invert_yaxis()
+        behind = axes.secondary_yaxis("right")
+        behind.set_yticks(at, [row.text for row in rows], parse_math=False)
+        for side in (axes, behind):
+            side.tick_params(axis="y", length=0)
+            side.spines[:].set_visible(False)
 
-    for number, row in enumerate(rows):
-        y = number * line_px + 2
-        brush.text((0, y + 1), row.name, fill=INK, font=font)
-        start, end = sorted((at(max(low, min(0.0, high))), at(row.value)))
-        brush.rectangle((names, y + 2, names + room, y + 17), fill=(240, 240, 240))
-        brush.rectangle((start, y + 2, max(end, start + 1), y + 17), fill=drawing.rgb(row.colour))
-        brush.text((names + room + 8, y + 1), row.text, fill=INK, font=font)
-    brush.text((names, line_px * len(rows) + 6), f"{low:g}", fill=GREY, font=drawing.font(12))
-    end_text = f"{high:g}   {foot}"
-    left = names + room - 8
-    left = min(left, width - int(brush.textlength(end_text, font=drawing.font(12))))
-    brush.text((max(names + 24, left), line_px * len(rows) + 6), end_text, fill=GREY, font=drawing.font(12))
-    return Panel(picture, title)
+    return Panel(drawing.plotted(width, 24 * len(rows) + 52, draw), title)
 
 
 def fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
@@ -165,22 +165,12 @@ def fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 def row(panels: Sequence[Panel]) -> Image.Image:
     """Panels side by side, their titles on one line."""
-    drawn = [_drawn(panel) for panel in panels]
-    width = sum(each.width for each in drawn) + GAP_PX * (len(drawn) - 1)
-    whole = Image.new("RGB", (width, max(each.height for each in drawn)), WHITE)
-    x = 0
-    for each in drawn:
-        whole.paste(each, (x, 0))
-        x += each.width + GAP_PX
-    return whole
+    return drawing.stacked([[_drawn(panel) for panel in panels]], GAP_PX)
 
 
 def beside(left: Image.Image, right: Image.Image) -> Image.Image:
     """Two finished rows as one."""
-    whole = Image.new("RGB", (left.width + GAP_PX + right.width, max(left.height, right.height)), WHITE)
-    whole.paste(left, (0, 0))
-    whole.paste(right, (left.width + GAP_PX, 0))
-    return whole
+    return drawing.stacked([[left, right]], GAP_PX)
 
 
 def _drawn(panel: Panel) -> Image.Image:

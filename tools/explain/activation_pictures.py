@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from tissuetalk.models.classifiers.activation_maps import (
     ObjectMap,
@@ -23,6 +24,9 @@ from tissuetalk.models.classifiers.objects import OTHER
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.drawing import drawing, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Map = NDArray[np.float32]
 PANEL_PX = 380
@@ -99,25 +103,19 @@ def map_panel(
     known = ~np.isnan(painted)
     limit = float(np.abs(painted[known]).max()) if known.any() else 1.0
     tissue = sheet.signed(view.pixels, np.nan_to_num(painted), limit or 1.0, known)
-    return sheet.Panel(_with_scale(Image.fromarray(tissue), limit, unit), title, tuple(notes))
+    return sheet.Panel(_with_scale(Image.fromarray(tissue), limit or 1.0, unit), title, tuple(notes))
 
 
 def _with_scale(picture: Image.Image, limit: float, unit: str) -> Image.Image:
     """A colour bar from -limit to +limit under the picture, in the colours of ``sheet.signed`` on mid-grey tissue."""
-    whole = Image.new("RGB", (picture.width, picture.height + 48), sheet.WHITE)
-    whole.paste(picture, (0, 0))
-    width = min(picture.width, 300)
-    ramp = np.linspace(-limit, limit, width, dtype=np.float32)[None].repeat(12, 0)
-    strip = sheet.signed(np.full((12, width, 3), 170, np.uint8), ramp, limit or 1.0)
-    y, font, brush = picture.height + 6, drawing.font(12), ImageDraw.Draw(whole)
-    whole.paste(Image.fromarray(strip), (0, y))
-    brush.rectangle((0, y, width - 1, y + 11), outline=sheet.GREY)
-    for value, at in ((-limit, 0.0), (0.0, width / 2), (limit, float(width))):
-        text = f"{value:+.2g}" if value else "0"
-        left = min(max(0.0, at - font.getlength(text) / 2), width - font.getlength(text))
-        brush.text((left, y + 13), text, fill=sheet.INK, font=font)
-    brush.text((0, y + 27), f"blue: against    red: for    ({unit})", fill=sheet.GREY, font=font)
-    return whole
+
+    def draw(figure: Figure) -> None:
+        axes, ramp = figure.subplots(), np.linspace(-limit, limit, 256, dtype=np.float32)[None]
+        colours = sheet.signed(np.full((1, 256, 3), 170, np.uint8), ramp, limit)
+        axes.imshow(colours, extent=(-limit, limit, 0, 1), aspect="auto")
+        axes.set(yticks=[], xlabel=f"blue: against, red: for ({unit})")
+
+    return drawing.stacked([[picture], [drawing.plotted(max(picture.width, 280), 72, draw)]])
 
 
 def tissue_panel(view: View, bag: PatchBag, shares: ObjectMap) -> sheet.Panel:

@@ -48,11 +48,9 @@ class Views:
 def without(folder: ResultFolder, mask: Mask, source: ImageSource, score: Score | None = None) -> Views:
     """Both views of the part of the region with most of the object, and the scores of a classifier when one is given."""
     region, mpp = Box.from_sequence(mask.provenance.region), mask.provenance.mpp
-    whole = folder.mask(mask.mask_id)
-    crop = windows.busiest(whole.astype(np.float32), region, CROP_PX, CROP_PX)
-    part = whole[windows.inside(crop, region, whole.shape)].astype(np.uint8)
-    size = (crop.width, crop.height)
-    painted = cv2.resize(part, size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    layer = windows.layer_of(folder, mask)
+    crop = windows.busiest(windows.looked_over(layer).astype(np.float32), region, CROP_PX, CROP_PX)
+    painted = layer.labels.sample(crop, crop.width, crop.height) > 0
     before = source.read_region(crop, width=crop.width, height=crop.height)
     sigma_px = BLUR_UM / mpp
     ways: dict[str, Change] = {

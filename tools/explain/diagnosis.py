@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from tissuetalk.models.classifiers.activation_maps import patch_map
@@ -33,8 +32,9 @@ from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.answers.explained import ClassifierEvidence, ObjectEvidence
-from tissuetalk.tools.answers.results import Mask, SegmentResult
+from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, marked, row
+from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.activation_pictures import (
     evidence_picture,
     map_panel,
@@ -118,11 +118,12 @@ def _bag(
     card: ClassifierCard, folder: ResultFolder, source: ImageSource, names: Mapping[str, str]
 ) -> SourceBag:
     """The region's patches with the masks that have a name; masks of one name are one object."""
-    image, merged = folder.result().image, dict[str, Painted]()
-    region = Box.from_sequence(image.region)
-    for mask_id, name in names.items():
-        painted = folder.mask(mask_id)
-        merged[name] = painted | merged[name] if name in merged else painted
+    result, merged = folder.result(), dict[str, Painted]()
+    image, region = result.image, Box.from_sequence(result.image.region)
+    for mask in result.masks:
+        if (name := names.get(mask.mask_id)) is not None:
+            painted = windows.looked_over(windows.layer_of(folder, mask))
+            merged[name] = painted | merged[name] if name in merged else painted
     masks = [ObjectMask(name, painted, region) for name, painted in merged.items()]
     return bag_of(card, source, masks, mpp=image.known_mpp, region=region)
 
@@ -267,9 +268,10 @@ def _importance_picture(
     view = view_of_image(source, bag.boxes, result.image.known_mpp, longest_px=330)
     predicted = loaded.card.classes[found.label]
     shown = patches_painted(view, patch_map(loaded.model, found.prediction.vectors, found.label).values)
+    height, width = view.pixels.shape[:2]
     outlines = [
         Marked(
-            _over(folder, result, mask, view.box, view.pixels),
+            windows.layer_of(folder, mask).labels.sample(view.box, width, height),
             mask.colour,
             number,
             f"{number}  {mask.name}",
@@ -296,15 +298,3 @@ def _importance_bars(found: BagImportance, predicted: str, width: int) -> Panel:
             after = each.control.probability_after
             rows.append(Bar("  random blur", after, f"{after:.2f}", "#9a9a9a"))
     return bars(f"“{predicted}” when an object is blurred", rows, width, low=0, high=1, foot="probability")
-
-
-def _over(
-    folder: ResultFolder, result: SegmentResult, mask: Mask, box: Box, pixels: RGB
-) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
-    """[h, w] of the mask over a box, at the size of a picture of it."""
-    painted = ObjectMask("", folder.mask(mask.mask_id), Box.from_sequence(result.image.region))
-    side, longest = max(pixels.shape[:2]), max(box.width, box.height)
-    square = painted.within(Box(box.x0, box.y0, box.x0 + longest, box.y0 + longest), side)
-    if square is None:
-        return np.zeros(pixels.shape[:2], np.int32)
-    return square[: pixels.shape[0], : pixels.shape[1]].astype(np.int32)

@@ -19,13 +19,13 @@ from tissuetalk.prompts.question import Kind
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, Meaning
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.drawing import sheet
-from tissuetalk.tools.explain import grounding, observations
+from tissuetalk.tools.explain import grounding, observations, windows
 from tissuetalk.tools.explain.counterfactual import Views, without
 from tissuetalk.tools.explain.meaning import meanings
 from tissuetalk.tools.explain.observations import Observed
 from tissuetalk.tools.explain.pictures import WIDTH, Board
 from tissuetalk.tools.explain.request import ExplainRequest
-from tissuetalk.tools.explain.stability import Checked, StabilityCheck
+from tissuetalk.tools.explain.stability import CheckedMask, StabilityCheck
 from tissuetalk.tools.masks.layer import OpenImage
 from tissuetalk.tools.segment.field import FieldOfView, Scale
 from tissuetalk.tools.storage.features import FeatureCache
@@ -86,7 +86,7 @@ class Findings:
 
     observed: list[Observed] = field(default_factory=list)
     meanings: list[Meaning] = field(default_factory=list)
-    checked: list[tuple[Mask, Checked]] = field(default_factory=list)
+    checked: list[tuple[Mask, CheckedMask]] = field(default_factory=list)
     views: list[Views] = field(default_factory=list)
     classifier: Consultation | None = None
 
@@ -147,7 +147,9 @@ def _ask_models(
             check = StabilityCheck(field, control)
             for number, mask in enumerate(there[:MOST_MASKS]):
                 control.report(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
-                found.checked.append((mask, check.of(mask, folder.mask(mask.mask_id))))
+                found.checked.append(
+                    (mask, check.of(mask, windows.looked_over(windows.layer_of(folder, mask))))
+                )
     if request.classifier is not None:
         from tissuetalk.tools.explain.diagnosis import consult  # loads torch, which few questions need
 

@@ -15,6 +15,7 @@ from tissuetalk.tools.answers.explained import Meaning
 from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.request import ExplainRequest
+from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 ROOM = 2.2
@@ -28,7 +29,7 @@ def meanings(folder: ResultFolder, result: SegmentResult, request: ExplainReques
     for card, mask in _cards(result, request):
         if card.name in cards:
             continue
-        box = best_example(folder, mask) if mask is not None and mask.found else None
+        box = best_example(windows.layer_of(folder, mask)) if mask is not None and mask.found else None
         cards[card.name] = Meaning(
             name=card.name,
             what=card.what_it_is,
@@ -69,51 +70,41 @@ def _card(label: str | None, *words: str) -> GlossaryCard | None:
     return None if label is None else card_for(label)
 
 
-def best_example(folder: ResultFolder, mask: Mask) -> Box | None:
+def best_example(layer: MaskLayer) -> Box | None:
     """The box around a typical object: whole, of a usual size and the fullest shape; of a region, where most of it is."""
-    region = Box.from_sequence(mask.provenance.region)
-    labels = folder.instances(mask.mask_id)
-    if labels is None:
-        painted = folder.mask(mask.mask_id)
-        if not painted.any():
-            return None
-        side = max(LEAST_SIDE, min(region.width, region.height) // 3)
-        weight = painted.astype(np.float32) + windows.edges(painted)
-        return windows.busiest(weight, region, side, side)
-    return _typical(labels, region)
-
-
-def _typical(labels: NDArray[np.int32], region: Box) -> Box | None:
-    boxes = _object_boxes(labels)
-    if not len(boxes):
+    region = layer.region
+    if layer.has_objects and layer.region_px <= windows.MOST_SEEN_PX:
+        return _typical(layer.labels.sample(region, region.width, region.height), region)
+    painted = windows.looked_over(layer)
+    if not painted.any():
         return None
-    x, y, width, height, area = boxes.T
-    whole = (x > 0) & (y > 0) & (x + width < labels.shape[1]) & (y + height < labels.shape[0])
+    weight = painted.astype(np.float32) + windows.edges(painted)
+    if not layer.has_objects:
+        side = max(LEAST_SIDE, min(region.width, region.height) // 3)
+        return windows.busiest(weight, region, side, side)
+    # objects of a slide are looked at where most of them are: at the scale of the whole they would be specks
+    side = round(windows.MOST_SEEN_PX**0.5)
+    part = windows.busiest(weight, region, side, side)
+    return _typical(layer.labels.sample(part, part.width, part.height), part)
+
+
+def _typical(labels: NDArray[np.int32], part: Box) -> Box | None:
+    """labels: [part.height, part.width]"""
+    places = [(number, place) for number, place in enumerate(ndimage.find_objects(labels), 1) if place]
+    if not places:
+        return None
+    area = np.bincount(labels.ravel())[[number for number, _ in places]]
+    y, x, bottom, right = np.array(
+        [(rows.start, columns.start, rows.stop, columns.stop) for _, (rows, columns) in places]
+    ).T
+    whole = (x > 0) & (y > 0) & (right < labels.shape[1]) & (bottom < labels.shape[0])
     fit = np.flatnonzero(whole) if whole.any() else np.arange(len(area))
     low, high = np.quantile(area[fit], (0.5, 0.95), method="nearest")  # of few objects, one at least
     usual = fit[(area[fit] >= low) & (area[fit] <= high)]
-    full = area[usual] / (width[usual] * height[usual])
-    best = usual[int(full.argmax())]
-    across, down = region.width / labels.shape[1], region.height / labels.shape[0]
-    side = max(LEAST_SIDE, ROOM * max(width[best] * across, height[best] * down))
-    side = int(min(side, region.width, region.height))
-    left = int(np.clip((x[best] + width[best] / 2) * across - side / 2, 0, region.width - side))
-    top = int(np.clip((y[best] + height[best] / 2) * down - side / 2, 0, region.height - side))
-    return Box(region.x0 + left, region.y0 + top, region.x0 + left + side, region.y0 + top + side)
-
-
-def _object_boxes(labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """[N, 5] x, y, width, height, area of every object."""
-    areas = np.bincount(labels.ravel())
-    rows = [
-        (
-            place[1].start,
-            place[0].start,
-            place[1].stop - place[1].start,
-            place[0].stop - place[0].start,
-            areas[number],
-        )
-        for number, place in enumerate(ndimage.find_objects(labels), start=1)
-        if place is not None
-    ]
-    return np.array(rows, np.int64).reshape(-1, 5)
+    box_area = (right[usual] - x[usual]) * (bottom[usual] - y[usual])
+    best = usual[int((area[usual] / box_area).argmax())]
+    side = max(LEAST_SIDE, ROOM * max(right[best] - x[best], bottom[best] - y[best]))
+    side = int(min(side, part.width, part.height))
+    left = part.x0 + int(np.clip((x[best] + right[best] - side) / 2, 0, part.width - side))
+    top = part.y0 + int(np.clip((y[best] + bottom[best] - side) / 2, 0, part.height - side))
+    return Box(left, top, left + side, top + side)

@@ -16,7 +16,7 @@ from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, fitted, fra
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.counterfactual import Views
 from tissuetalk.tools.explain.observations import Observed, summary
-from tissuetalk.tools.explain.stability import Checked
+from tissuetalk.tools.explain.stability import CheckedMask
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 WIDTH = 1000
@@ -44,36 +44,28 @@ class Board:
     def _um(self, box: Box, width: int) -> float | None:
         return None if self.mpp is None else self.mpp * box.width / width
 
-    def _labels(self, mask: Mask, box: Box) -> NDArray[np.int32]:
-        labels = self.folder.instances(mask.mask_id)
-        if labels is None:
-            labels = self.folder.mask(mask.mask_id).astype(np.int32)
-        region = Box.from_sequence(mask.provenance.region)
-        return labels[windows.inside(box, region, labels.shape)]
+    def _drawn(self, mask: Mask, box: Box, pixels: NDArray[np.uint8], *, numbered: bool = False) -> Marked:
+        """The mask over the view of a box."""
+        labels = windows.layer_of(self.folder, mask).labels.sample(box, pixels.shape[1], pixels.shape[0])
+        return Marked(labels, mask.colour, self.numbers[mask.mask_id] if numbered else None, _caption(mask))
 
     def findings(self, about: Sequence[Mask], seen: Sequence[Observed], *, small: bool) -> Image.Image:
         """The region with every mask numbered as in the text, and beside it what the words do not mention."""
-        asked = [
-            Marked(self._labels(mask, self.region), mask.colour, self.numbers[mask.mask_id], _caption(mask))
-            for mask in about
-            if mask.found
-        ]
         besides = [
             Marked(each.labels, each.answer.colour or "", each.answer.number, _besides(each.answer))
             for each in seen
             if each.labels is not None
         ]
-        width = (WIDTH - 10) // 2 if besides else WIDTH
-        panels = [self._marked("What the words led to", asked, width, 480 if small else 760)]
+        pixels = self._view(self.region, (WIDTH - 10) // 2 if besides else WIDTH, 480 if small else 760)
+        asked = [self._drawn(mask, self.region, pixels, numbered=True) for mask in about if mask.found]
+        panels = [self._marked("What the words led to", asked, pixels)]
         if (nothing := summary([each.answer for each in seen])) is not None:
             panels[0] = replace(panels[0], notes=(*panels[0].notes, nothing))
         if besides:
-            title = "Also seen, not mentioned in the words"
-            panels.append(self._marked(title, besides, width, 480 if small else 760))
+            panels.append(self._marked("Also seen, not mentioned in the words", besides, pixels))
         return row(panels)
 
-    def _marked(self, title: str, masks: Sequence[Marked], width: int, height: int) -> Panel:
-        pixels = self._view(self.region, width, height)
+    def _marked(self, title: str, masks: Sequence[Marked], pixels: NDArray[np.uint8]) -> Panel:
         picture = marked(pixels, masks, self._um(self.region, pixels.shape[1]))
         keys = tuple((each.colour, f"{each.number}  {each.caption}") for each in masks)
         return Panel(picture, title, keys=keys, notes=() if masks else ("nothing was found",))
@@ -89,19 +81,18 @@ class Board:
         for each in shown:
             mask, box = by_id[each.mask_id or ""], Box.from_sequence(each.example_box or [])
             pixels = self._view(box, side, side)
-            drawn = [Marked(self._labels(mask, box), mask.colour, None, "")]
-            picture = fitted(marked(pixels, drawn, None), side, side)
+            picture = fitted(marked(pixels, [self._drawn(mask, box, pixels)], None), side, side)
             number = self.numbers[mask.mask_id]
             panels.append(Panel(picture, f"{number}  {each.name}", notes=(each.looks_like,)))
         return row(panels)
 
-    def stability(self, checked: Checked, mask: Mask) -> Image.Image:
+    def stability(self, checked: CheckedMask, mask: Mask) -> Image.Image:
         """Where the answers differ, beside how far each wording and each change agrees."""
         answer, window = checked.answer, checked.window
         pixels = self._view(window, 560, 520)
         heat = marked(
             heated(pixels, checked.uncertainty),
-            [Marked(self._labels(mask, window), CALM, None, "")],
+            [replace(self._drawn(mask, window, pixels), colour=CALM)],
             self._um(window, pixels.shape[1]),
         )
         for letter, place in zip("ABC", answer.unsure, strict=False):

@@ -41,7 +41,7 @@ Mask2D = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedMask:
     """The answer for one mask, with [H, W] 0..1 where the answers split over ``window``."""
 
     answer: Stability
@@ -86,7 +86,7 @@ class StabilityCheck:
         self.field = replace(field, model=_knowing(field.model, self.context))
         self.control = control
 
-    def of(self, mask: Mask, painted: Mask2D) -> Checked:
+    def of(self, mask: Mask, painted: Mask2D) -> CheckedMask:
         """Ask for the mask's target again in other words and on changed pictures.
 
         painted: [h, w] the stored mask at any scale. Points, boxes and relations are left out: the whole target is
@@ -101,7 +101,7 @@ class StabilityCheck:
         looks = self.looks(said, capability, others, window)
         uncertainty = agreement([looks.stored, *looks.reworded, looks.together]).uncertainty
         changes = self._alone(said, capability, uncertainty, looks.stored, window)
-        return Checked(_answer(mask, looks, others, changes, uncertainty, window), window, uncertainty)
+        return CheckedMask(_answer(mask, looks, others, changes, uncertainty, window), window, uncertainty)
 
     def looks(self, said: Prompt, capability: Capability, others: Sequence[Sentence], window: Box) -> Looks:
         """The masks that reliability is computed from."""

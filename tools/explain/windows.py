@@ -9,8 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
+from tissuetalk.tools.answers.results import Mask
+from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.stored import layers_of
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 Weight = NDArray[np.float32]
+MOST_SEEN_PX = 4096 * 4096
+"""A mask is looked over in at most so many pixels; of a slide that is a coarser level of its labels."""
+
+
+def layer_of(folder: ResultFolder, mask: Mask) -> MaskLayer:
+    """The mask of a picture or a slide."""
+    (layer,) = layers_of(folder, [mask])
+    return layer
+
+
+def looked_over(layer: MaskLayer) -> NDArray[np.bool_]:
+    """[h, w] where the mask is, over its whole region at whatever scale is small enough."""
+    return layer.labels.overview(MOST_SEEN_PX).values
 
 
 def busiest(weight: Weight, region: Box, width: int, height: int) -> Box:
