@@ -106,7 +106,9 @@ def object_map(model: ObjectAwareModel, bag: ObjectBag, class_index: int | None 
     chosen = _class(output.logits, class_index)
     weight = model.classify.weight[chosen]
     activations = (output.slide @ weight).tolist()
+    # over L, because the model averages the features of its L objects: an object's fine shares add up to its share
     fine = output.attention * (own @ weight) / len(bag.objects)
+    # sorted is stable: objects of equal activation keep the model's order
     order = sorted(range(len(bag.objects)), key=lambda row: -activations[row])
     ranking = tuple(
         ObjectShare(
@@ -156,8 +158,10 @@ def paint_objects(
         total = sum(masks[name] * np.float32(values[name]) for name in names)
         return np.where(count > 0, total / np.maximum(count, 1), canvas).astype(np.float32)
     if overlap == "largest":
+        # what is painted last is on top
         names.sort(key=lambda name: values[name])
     else:
+        # the largest first, so that a gland does not hide the mitosis in it
         names.sort(key=lambda name: -int(masks[name].sum()))
     for name in names:
         canvas[masks[name]] = values[name]
@@ -184,4 +188,5 @@ def mask_at(bag: PatchBag, index: int, name: str, size: tuple[int, int]) -> Mask
     if found is None:
         return np.zeros(size, bool)
     share = cv2.resize(found.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+    # a shown pixel belongs to the object that covers at least half of it
     return np.asarray(share >= 0.5, bool)

@@ -60,6 +60,7 @@ class ObjectMask:
 
     def within(self, box: Box, side: int) -> Mask | None:
         """[side, side] of the mask over a box, or None where it is empty."""
+        # the mask pixel under the middle of every sample; nothing is smoothed, an edge stays where it is
         down_x, down_y = self.box.width / self.mask.shape[1], self.box.height / self.mask.shape[0]
         columns = ((box.x0 + (np.arange(side) + 0.5) * box.width / side - self.box.x0) / down_x).astype(int)
         rows = ((box.y0 + (np.arange(side) + 0.5) * box.height / side - self.box.y0) / down_y).astype(int)
@@ -145,6 +146,7 @@ class SegmentedBag(SourceBag):
                 f"{segmenter.card.name} was never made for {', '.join(unknown)}; take them out of `objects`."
             )
         overview = source.overview()
+        # stain statistics are those of the whole image: one patch can be all of one colour
         self._context = segmenter.prepare(overview)
         self._mpp = mpp or source.mpp or segmenter.assume_mpp(overview, source.width / overview.shape[1])
         self._known: dict[int, dict[str, Mask | None]] = {}
@@ -170,6 +172,7 @@ class SegmentedBag(SourceBag):
             small = max(32, round(side * patch_mpp / mpp))
             method = cv2.INTER_AREA if small < side else cv2.INTER_LINEAR
             tile = np.asarray(cv2.resize(patch, (small, small), interpolation=method), np.uint8)
+            # one encoding serves all objects that are looked for at this scale
             features = self._segmenter.encode(tile, self._context)
             prompts = [self._prompts[label] for label in labels]
             for label, prompt, decoded in zip(

@@ -140,6 +140,7 @@ class CohortTraining(ABC, Generic[Bag, Network]):
             return SeedRun(model, ((model, split.test),), split)
         folds = stratified_folds(labels, groups, folds=self.recipe.folds, seed=seed)
         parts = [(self.fitted(cohort, sorted(set(everything) - set(test)), (), seed), test) for test in folds]
+        # scores come from the networks of the folds; the one that is kept learns from every slide
         final = self.fitted(cohort, everything, (), seed)
         return SeedRun(final, tuple(parts), Split(tuple(everything), (), tuple(i for t in folds for i in t)))
 

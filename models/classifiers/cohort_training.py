@@ -54,6 +54,7 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
     def read(self, source: ImageSource) -> Tensor | None:
         recipe = self.recipe
         rule = f"{recipe.tissue}-{recipe.patch_um}-{recipe.patch_px}-{recipe.mpp}-{recipe.feature}"
+        # all that decides the vectors: with another recipe or encoder they are other files
         key = f"{source.sha256[:24]}-{self.encoder.weights_sha256[:12]}-{rule}"
 
         def make() -> dict[str, Tensor] | None:
@@ -78,6 +79,7 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
                 told = [f"{share:.4f}" for share in shares]
                 writer.writerow([slide.name, slide.group, card.classes[slide.label], *told])
         if self.recipe.objects:
+            # slides the network did not learn from, as far as there are any
             rows = run.tested if self.recipe.folds else [*run.split.validation, *run.split.test]
             classifier = Classifier(card, run.final, self.encoder)
             self._write_importance(classifier, [cohort.slides[i] for i in rows])
@@ -144,6 +146,7 @@ class ObjectTraining(CohortTraining[ObjectBag, ObjectAwareModel]):
     def read(self, source: ImageSource) -> ObjectBag | None:
         recipe, objects = self.recipe, with_other(self.known)
         rule = f"{recipe.tissue}-{recipe.patch_um}-{recipe.patch_px}-{recipe.mpp}-{'/'.join(objects)}"
+        # the sentence is part of it: asked in another one, the segmenter outlines something else
         asked = "/".join(self.prompt_of(label).text for label in self.known)
         key = f"{source.sha256}-{self.encoder.weights_sha256}-{self.segmenter.weights_sha256}-{rule}-{asked}"
 

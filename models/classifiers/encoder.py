@@ -86,6 +86,7 @@ class TransformersEncoder:
         from transformers import AutoModel
 
         self.name = name or str(folder)
+        # a ViT of transformers otherwise gets a pooling layer of random weights, and says so in a warning
         unpooled = {"add_pooling_layer": False} if _model_type(folder) in ("vit", "deit") else {}
         self._model: Any = from_folder(AutoModel, folder, self.name, **unpooled)
         config = self._model.config
@@ -93,6 +94,7 @@ class TransformersEncoder:
             raise ModelUnavailableError(
                 f"{self.name} is a {config.model_type}, not a ViT; name a folder with one."
             )
+        # 224 px may not be what the model was trained at; other families interpolate by themselves
         self._positions = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
         self._grid = INPUT_PX // int(config.patch_size)
         self._mean, self._std = _normalisation(folder)
@@ -103,7 +105,9 @@ class TransformersEncoder:
             shade = (patches.float() / 255 - self._mean) / self._std
             hidden: Tensor = self._model(pixel_values=shade, **self._positions).last_hidden_state
             count = self._grid**2
+            # class and register tokens come first
             grid = hidden[:, -count:].reshape(len(hidden), self._grid, self._grid, -1)
+            # clones, because views would keep all hidden states in memory
             return PatchFeatures(grid.clone(), hidden[:, 0].clone())
 
 

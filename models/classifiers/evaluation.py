@@ -56,6 +56,7 @@ def macro_auc(probabilities: ArrayLike, truth: ArrayLike) -> float:
         positive = labels == column
         count = int(positive.sum())
         if 0 < count < len(labels):
+            # the area under the curve from ranks (Mann-Whitney U); ties count half
             ranks = rankdata(scores[:, column])[positive].sum()
             areas.append((ranks - count * (count + 1) / 2) / (count * (len(labels) - count)))
     return float(np.mean(areas)) if areas else float("nan")
@@ -98,6 +99,7 @@ def classification_scores(
     drawn = []
     for _ in range(resamples):
         rows = np.concatenate([members[i] for i in draws.integers(len(members), size=len(members))])
+        # a draw that lacks a class has no macro score
         if len(np.unique(labels[rows])) == len(np.unique(labels)):
             drawn.append(_three(scores[rows], labels[rows]))
     table = np.asarray(drawn or [_three(scores, labels)])
@@ -136,6 +138,7 @@ def _by_class(labels: Sequence[int], groups: Sequence[str]) -> dict[int, list[li
     classes: dict[int, list[list[int]]] = defaultdict(list)
     for group in sorted(members):
         held = [labels[index] for index in members[group]]
+        # sorted, so that a tie goes to the same class whatever order the table has
         classes[max(sorted(set(held)), key=held.count)].append(members[group])
     return classes
 
@@ -168,6 +171,7 @@ def stratified_split(
     sides: tuple[list[int], list[int], list[int]] = ([], [], [])
     for label, held in sorted(_checked(labels, groups, 3).items()):
         order = list(held)
+        # a generator for every class: slides added to one class leave the others' split as it is
         random.Random(f"{seed}/{label}").shuffle(order)
         test = max(1, round(shares[2] * len(order)))
         validation = max(1, round(shares[1] * len(order)))
@@ -186,6 +190,7 @@ def stratified_folds(
     for label, held in sorted(_checked(labels, groups, folds).items()):
         order = list(held)
         random.Random(f"{seed}/{label}").shuffle(order)
+        # patients with many slides first, each to the part that has least of the class
         for members in sorted(order, key=len, reverse=True):
             lightest = min(parts, key=lambda part: sum(labels[i] == label for i in part))
             lightest.extend(members)

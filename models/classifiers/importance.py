@@ -178,6 +178,7 @@ class _Slide:
 
     def blurred(self, masks: Mapping[int, Mask]) -> Tensor:
         """[N, d] vectors of the slide with these pixels of these patches blurred."""
+        # what is not blurred keeps its vector: only touched patches pay for an encoding
         vectors, touched, card = self.before.vectors.clone(), sorted(masks), self.classifier.card
         for start in range(0, len(touched), BATCH):
             some = touched[start : start + BATCH]
@@ -194,6 +195,7 @@ class _Slide:
         masks = self.masks(name)
         if not masks:
             share = self.before.probabilities[self.label]
+            # an object that is nowhere changes nothing, by definition and not by measurement
             return ObjectImportance(name, 1.0, self.loss, share, False, 0.0, 0, 0, None)
         vectors = self.blurred(masks)
         after = predict_vectors(self.classifier.model, vectors)
@@ -232,6 +234,7 @@ def moved_masks(
     if place == "same patches":
         homes = sorted(masks)
     else:
+        # without replacement: two masks in one patch would overlap and blur fewer pixels
         homes = [int(i) for i in random.choice(len(bag), size=len(masks), replace=False)]
     moved = {}
     for home, (_, mask) in zip(homes, sorted(masks.items()), strict=True):
@@ -247,6 +250,7 @@ def moved_masks(
 def _shifted(mask: Mask, random: np.random.Generator) -> Mask:
     turned = np.rot90(mask, int(random.integers(4)))
     shift = tuple(int(step) for step in random.integers(mask.shape[0], size=2))
+    # rolled, not shifted out of the patch: the number of blurred pixels stays the same
     return np.roll(turned, shift, axis=(0, 1))
 
 

@@ -140,6 +140,7 @@ class ObjectBag:
 
 def on_grid(mask: Mask, height: int, width: int) -> Array:
     """Share of every token that a mask of any size covers: [height, width], 0..1, by area average."""
+    # by area, so that an object thinner than a token still has its share of it
     shrunk = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(np.clip(shrunk, 0.0, 1.0), np.float32)
 
@@ -170,6 +171,7 @@ def token_weights(masks: Mapping[str, Mask], objects: Sequence[str], height: int
             weights[row] = on_grid(found, height, width) if found.any() else 0.0
     if OTHER in objects:
         left = 1.0 - on_grid(union, height, width)
+        # area averages are rounded: a patch that is all object would keep a trace of other tissue
         weights[list(objects).index(OTHER)] = np.where(left > _ROUNDING, left, 0.0)
     return weights
 
@@ -191,6 +193,7 @@ def pool_objects(tokens: Array, masks: Sequence[Mapping[str, Mask]], objects: Se
         weights = token_weights(of_patch, objects, height, width).reshape(len(objects), -1)
         total = weights.sum(axis=1)
         shown = total > 0
+        # an object that is not there keeps zeros and is masked in the attention
         features[patch, shown] = (weights[shown] / total[shown, None]) @ tokens[patch].reshape(-1, depth)
         coverage[patch] = weights.mean(axis=1)
     return ObjectBag(tuple(objects), features, coverage)

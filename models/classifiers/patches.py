@@ -71,6 +71,7 @@ class TissueOutline:
 
     def _at(self, where: NDArray[np.bool_], x: float, y: float) -> bool:
         row, column = int(y / self.downsample), int(x / self.downsample)
+        # a patch may reach over the last pixel of the reduced view
         return row < where.shape[0] and column < where.shape[1] and bool(where[row, column])
 
 
@@ -79,9 +80,11 @@ def find_tissue(source: ImageSource, rules: TissueRules = TissueRules()) -> Tiss
     reduction = min(_DOWNSAMPLE, max(1.0, min(source.width, source.height) / _LEAST_VIEW_PX))
     view = source.read_scaled(source.box, 1 / reduction)
     mask = stained(view, rules)
+    # two levels: outlines, and holes whose last entry in the tree names their outline
     contours, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     outline, holes = np.zeros(mask.shape, np.uint8), np.zeros(mask.shape, np.uint8)
     unit = (_UNIT_PX / reduction) ** 2
+    # CLAM's threshold is made for whole slides; on a small image a share of its area counts
     least = min(rules.least_tissue * unit, rules.least_share * mask.size)
     for index, (_, _, _, parent) in enumerate(tree[0] if tree is not None else ()):
         if parent != -1:

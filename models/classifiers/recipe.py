@@ -118,6 +118,7 @@ def read_slides(recipe: CohortRecipe) -> list[Slide]:
             f"there is no table of labels at {recipe.labels}; set `labels` in the recipe."
         )
     number = {value: i for i, values in enumerate(recipe.classes.values()) for value in values}
+    # spreadsheets write a byte order mark, which would be part of the first column's name
     with recipe.labels.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv.DictReader(lines)
         wanted = {recipe.image_column, recipe.label_column, recipe.group_column}

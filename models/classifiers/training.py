@@ -71,10 +71,12 @@ def fit(
     """Train in place any model that gives [C] logits for one bag; without validation slides all epochs run."""
     random = np.random.default_rng(settings.seed)
     counts = np.bincount(labels)
+    # drawn with replacement: balanced classes come up equally often, some slides twice and others not at all
     chance = 1 / counts[np.asarray(labels)] if settings.balanced else np.ones(len(labels))
     optimiser = torch.optim.Adam(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
+    # without validation slides the last epoch stands and this copy is never read
     best, best_epoch, kept = float("inf"), 0, copy.deepcopy(model.state_dict())
     losses: list[float] = []
     with torch.random.fork_rng(devices=[]):
@@ -90,6 +92,7 @@ def fit(
                 best, best_epoch, kept = loss, epoch, copy.deepcopy(model.state_dict())
             elif epoch >= settings.earliest and epoch - best_epoch >= settings.patience:
                 break
+    # back to the best epoch, not the last
     if validation:
         model.load_state_dict(kept)
     model.eval()
@@ -107,6 +110,7 @@ def _step(model: nn.Module, optimiser: torch.optim.Optimizer, bag: object, label
 def mean_loss(model: nn.Module, bags: Sequence[Bag], labels: Sequence[int]) -> float:
     """Mean cross-entropy, without dropout."""
     return float(
+        # a probability may have underflowed to 0
         -np.log(np.maximum(probabilities(model, bags)[np.arange(len(labels)), labels], 1e-12)).mean()
     )
 

@@ -73,6 +73,7 @@ def _core(labels: NDArray[np.int32], width: int, height: int) -> tuple[int, int]
     shown = cv2.resize((labels > 0).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     if not shown.any():
         return None
+    # padded: a mask that reaches the edge is deepest inside, not on the edge
     depth = cv2.distanceTransform(np.pad(shown, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return int(x), int(y)
@@ -199,6 +200,7 @@ def _drawn(panel: Panel) -> Image.Image:
 
 def wrapped(text: str, width: int, size_px: int) -> list[str]:
     """Lines no wider than ``width``; what the picture's font lacks is spelled out."""
+    # what Pillow's own font lacks
     plain = text.replace("µ", "u").replace("²", "2").replace("“", '"').replace("”", '"').replace("→", "->")
     plain = plain.replace("—", "-").replace("±", "+-")
     font = drawing.font(size_px)

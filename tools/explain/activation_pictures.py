@@ -101,6 +101,7 @@ def map_panel(
 ) -> sheet.Panel:
     """A map over the grey tissue with its own scale below; both ends are equally far from 0."""
     known = ~np.isnan(painted)
+    # as far to both sides: 0 is then always bare grey
     limit = float(np.abs(painted[known]).max()) if known.any() else 1.0
     tissue = sheet.signed(view.pixels, np.nan_to_num(painted), limit or 1.0, known)
     return sheet.Panel(_with_scale(Image.fromarray(tissue), limit or 1.0, unit), title, tuple(notes))

@@ -76,6 +76,7 @@ def removed(pixels: RGB, painted: Painted) -> RGB:
 
     Pixels that are all painted stay as they are: there is nothing to take from.
     """
+    # the rim takes the halo of the object's edge away, which would betray its place
     hole = cv2.dilate(painted.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     if hole.all() or not hole.any():
         return pixels.copy()
@@ -89,6 +90,7 @@ def _smooth_fill(image: Colours, hole: Painted) -> Colours:
     """Known colours spread into the hole from coarse to fine (pull-push on an image pyramid)."""
     known = (~hole).astype(np.float32)[..., None]
     levels: list[tuple[Colours, Colours]] = [(image * known, known)]
+    # halved until every pixel knows a colour
     while min(levels[-1][0].shape[:2]) > 1 and levels[-1][1].min() < 1e-3:
         colour, weight = levels[-1]
         smaller, lighter = cv2.pyrDown(colour), cv2.pyrDown(weight)[..., None]
@@ -116,8 +118,10 @@ def _grain(image: Colours, hole: Painted) -> Colours:
     side = max(8, min(WINDOW_PX, *hole.shape))
     soft = np.outer(np.hanning(side + 2)[1:-1], np.hanning(side + 2)[1:-1]).astype(np.float32)
     places = _known_places(known, side)
+    # padded, so that windows at the border overlap as everywhere else
     wide = np.pad(hole, side)
     grain, spread = np.zeros((*wide.shape, 3), np.float32), np.full(wide.shape, 1e-6, np.float32)
+    # the same question gives the same picture
     random = np.random.default_rng(0)
     for top, left in _windows_over(wide, side):
         y, x = places[random.integers(len(places))]
@@ -134,6 +138,7 @@ def _known_places(known: Colours, side: int) -> NDArray[np.int64]:
         known, -1, (side, side), anchor=(0, 0), normalize=True, borderType=cv2.BORDER_CONSTANT
     )
     inside = sums[: known.shape[0] - side + 1, : known.shape[1] - side + 1]
+    # where tissue is scarce, the best 3 % of windows have to do
     enough = min(0.98, float(np.quantile(inside, 0.97)))
     return np.argwhere(inside >= enough)
 

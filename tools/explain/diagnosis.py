@@ -125,6 +125,7 @@ def _bag(
             painted = windows.looked_over(windows.layer_of(folder, mask))
             merged[name] = painted | merged[name] if name in merged else painted
     masks = [ObjectMask(name, painted, region) for name, painted in merged.items()]
+    # an assumed scale would cut patches of a wrong size: then the card's size in pixels counts
     return bag_of(card, source, masks, mpp=image.known_mpp, region=region)
 
 
@@ -150,6 +151,7 @@ def _by_shares(
 ) -> Consultation:
     """Route B: each object's share of the logit (spec explain.md, sections 5 and 6)."""
     result = folder.result()
+    # masks that found nothing count, too: "not there" is an answer, "nobody looked" is refused
     names = {mask.mask_id: _wanted_name(mask, loaded) for mask in result.masks}
     bag = _bag(loaded.card, folder, source, names)
     evidence = predict_objects(loaded, bag, control=control)

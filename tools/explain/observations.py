@@ -53,10 +53,12 @@ def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, C
     organ = _organ(result)
     asked = []
     for name in model.card.targets:
+        # the organ decides which of its targets a model takes a name for
         words = f"{organ} {name}" if organ else name
         capability = model.capability(prompt_of(None, words, words))
         mentioned = any(concept.id in said for concept in concepts_in(name))
         if capability is not None and capability.target not in named and not mentioned:
+            # two names of one target are one observation
             named.add(capability.target)
             asked.append((prompt_of(None, name, name), capability))
     return asked
@@ -103,6 +105,7 @@ def observe(
     found = engine.find_masks(field, asked, control)
     number, seen = sum(mask.found for mask in result.masks), []
     for (_, capability), maps in zip(asked, found, strict=True):
+        # numbered on, so that text and picture never use a number twice
         number += bool(maps.mask.any())
         seen.append(_observed(capability.target, maps, region, number, result.image.known_mpp))
     return seen + left

@@ -27,11 +27,13 @@ def _od(rgb: RGB) -> NDArray[np.float32]:
 
 
 def _from_od(od: NDArray[np.float32]) -> RGB:
+    # rounded: truncation would darken every picture by half a level
     return np.clip(np.exp(-od) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def restained(rgb: RGB, haematoxylin: float, eosin: float) -> RGB:
     """Each stain's optical density times a factor."""
+    # to stains, scaled, and back, in one 3 x 3 matrix
     change = np.linalg.inv(STAINS) @ np.diag([haematoxylin, eosin, 1.0]) @ STAINS
     return _from_od(_od(rgb) @ change.astype(np.float32))
 
@@ -46,6 +48,7 @@ def blurred(rgb: RGB, sigma_px: float) -> RGB:
 
 
 def recompressed(rgb: RGB, quality: int) -> RGB:
+    # OpenCV takes the channels for BGR; encoding and decoding undo each other, only the chroma is swapped
     _, data = cv2.imencode(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
@@ -103,6 +106,7 @@ class PerturbedSegmenter:
     """A loaded model that sees every tile changed."""
 
     def __init__(self, model: Segmenter, change: Perturbation, context: Context) -> None:
+        # another hash: features of changed tiles must never be found as those of the picture
         self.card, self.weights_sha256 = model.card, f"{model.weights_sha256} {change.name}"
         self.tile_px, self.margin_px = model.tile_px, model.margin_px
         self._model, self._change, self._context = model, change, context

@@ -37,6 +37,7 @@ class Board:
         self.numbers = {mask.mask_id: number for number, mask in enumerate(found, start=1)}
 
     def _view(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
+        # enlarged at most fourfold: more would only show the pixels
         scale = min(width / box.width, height / box.height, 4.0)
         size = (max(1, round(box.width * scale)), max(1, round(box.height * scale)))
         return self.source.read_region(box, width=size[0], height=size[1])

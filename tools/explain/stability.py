@@ -121,6 +121,7 @@ class StabilityCheck:
     ) -> list[PictureChange]:
         """Each change by itself where the answers differ most, against the unchanged picture of the same part."""
         side = max(16, round(CLOSE_LOOK_PX * capability.mpp / self.field.scale.mpp))
+        # where nothing is disputed the outline decides, not the top left corner
         weight = uncertainty + 0.05 * windows.edges(stored)
         part = windows.busiest(np.asarray(weight, np.float32), window, side, side)
         (plain,) = self._found(part, [said], capability, self.field.model)
@@ -171,59 +172,54 @@ def _answer(
     uncertainty: NDArray[np.float32],
     window: Box,
 ) -> Stability:
-    name, agreed = mask.name, looks.agreement
     reliability = reliability_of(mask.provenance.weights_sha256, "explain", looks.signal)
-    wordings = [
-        Wording(quality=other.level, sentence=other.text, dice=round(float(dice(looks.stored, reworded)), 4))
-        for other, reworded in zip(others, looks.reworded, strict=True)
-    ]
-    weakest = min(changes, key=lambda change: change.dice)
-    words = looks.wording_agreement
-    return Stability(
+    weakest, words = min(changes, key=lambda change: change.dice), looks.wording_agreement
+    answer = Stability(
         mask_id=mask.mask_id,
-        name=name,
+        name=mask.name,
         reliability=reliability,
         level=None if reliability is None else level_of(reliability),
-        agreement=round(agreed, 4),
-        wordings=wordings,
+        agreement=round(looks.agreement, 4),
+        wordings=[
+            Wording(
+                quality=other.level, sentence=other.text, dice=round(float(dice(looks.stored, reworded)), 4)
+            )
+            for other, reworded in zip(others, looks.reworded, strict=True)
+        ],
         wording_agreement=None if words is None else round(words, 4),
         changes=changes,
         most_sensitive_to=weakest.kind if weakest.dice < 0.99 else None,
         disputed_fraction=round(float((uncertainty > 0).mean()), 5),
         unsure=_places(uncertainty, looks, window),
         checked_region=window.as_list(),
-        statement=_statement(name, reliability, agreed, words, weakest, mask, window),
+        statement="",
     )
+    picture = float(dice(looks.stored, looks.together))
+    return answer.model_copy(update={"statement": _statement(answer, picture, weakest, mask)})
 
 
-def _statement(
-    name: str,
-    reliability: float | None,
-    agreed: float,
-    words: float | None,
-    weakest: PictureChange,
-    mask: Mask,
-    window: Box,
-) -> str:
+def _statement(answer: Stability, picture: float, weakest: PictureChange, mask: Mask) -> str:
+    """picture: agreement with the picture changed in all ways at once."""
     sure = (
-        f"reliability {reliability:.2f} ({level_of(reliability)}; the Dice to expect against an expert)"
-        if reliability is not None
-        else "reliability unknown (never calibrated for this model)"
+        "reliability unknown (never calibrated for this model)"
+        if answer.reliability is None
+        else f"reliability {answer.reliability:.2f} ({answer.level}; the Dice to expect against an expert)"
     )
     worded = (
         f"{mask.provenance.model} does not read words, so no wording can change it"
-        if words is None
-        else f"other wordings agree to {words:.2f}"
+        if answer.wording_agreement is None
+        else f"other wordings agree to {answer.wording_agreement:.2f}"
     )
-    picture = 2 * agreed - words if words is not None else agreed
-    moved = f", most sensitive to {weakest.kind} ({weakest.dice:.2f})" if weakest.dice < 0.99 else ""
-    part = "" if window.as_list() == mask.provenance.region else f"; checked on {window.as_list()} only"
+    moved = f", most sensitive to {weakest.kind} ({weakest.dice:.2f})" if answer.most_sensitive_to else ""
+    whole = answer.checked_region == mask.provenance.region
+    part = "" if whole else f"; checked on {answer.checked_region} only"
     presence = f"; presence is only {mask.presence:.2f}" if mask.presence < 0.8 else ""
-    return f"{name}: {sure}; {worded}; changed pictures agree to {picture:.2f}{moved}{presence}{part}."
+    return f"{answer.name}: {sure}; {worded}; changed pictures agree to {picture:.2f}{moved}{presence}{part}."
 
 
 def _places(uncertainty: NDArray[np.float32], looks: Looks, window: Box) -> list[UnsurePlace]:
     """The parts with most disputed pixels, and whether outlines move there or whole objects come and go."""
+    # a pixel counts as disputed however few answers disagree
     disputed = (uncertainty > 0).astype(np.float32)
     side = max(8, min(window.width, window.height) // PLACE_SHARE)
     outline = cv2.dilate(windows.edges(looks.stored), np.ones((7, 7), np.uint8)) > 0
@@ -231,6 +227,7 @@ def _places(uncertainty: NDArray[np.float32], looks: Looks, window: Box) -> list
     for box, share in windows.hot_spots(disputed, window, side, MOST_PLACES, LEAST_DISPUTED):
         part = windows.inside(box, window, disputed.shape)
         of_outline = float((disputed[part] * outline[part]).sum() / max(1.0, disputed[part].sum()))
+        # half of the disputed pixels, in one wording alone
         by_words = any((looks.stored[part] != other[part]).mean() > share / 2 for other in looks.reworded)
         what = "the outline moves" if of_outline > 0.6 else "whole objects or areas come and go"
         when = "with the wording" if by_words else "when the picture changes a little"

@@ -72,6 +72,7 @@ def stored(folder: ResultFolder, request: ExplainRequest) -> StoredExplanation:
 
 def picture_file(folder: ResultFolder, name: str) -> bytes:
     """The PNG of an explanation. Raises UnknownResultError for a name that is none."""
+    # the name comes from outside: nothing is read unless it matches in full
     path = folder.path / FOLDER / name
     if re.fullmatch(r"[0-9a-f]{20}(-msk_[a-z0-9]+)?\.png", name) is None or not path.is_file():
         raise UnknownResultError(f"no explanation {name[:40]!r} here; call explain to make one.")

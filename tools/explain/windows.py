@@ -38,6 +38,7 @@ def busiest(weight: Weight, region: Box, width: int, height: int) -> Box:
     width, height = min(width, region.width), min(height, region.height)
     across, down = weight.shape[1] / region.width, weight.shape[0] / region.height
     kernel = (max(1, round(width * across)), max(1, round(height * down)))
+    # outside the region nothing counts: any other border would mirror weight into the sum
     sums = cv2.boxFilter(
         weight.astype(np.float32), -1, kernel, normalize=False, borderType=cv2.BORDER_CONSTANT
     )
@@ -67,6 +68,7 @@ def hot_spots(weight: Weight, region: Box, side_px: int, most: int, least: float
         if share < least:
             break
         found.append((box, share))
+        # what was found does not count again
         left[place] = 0
     return found
 
