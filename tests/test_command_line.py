@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -272,15 +273,33 @@ def test_every_command_takes_json(run: Callable[..., Ran]) -> None:
         assert "--json" in run(*command.split(), "--help").out, command
 
 
-def test_choices_come_from_the_tables(run: Callable[..., Ran], tmp_path: Path) -> None:
+def test_choices_are_those_of_the_tables(run: Callable[..., Ran], tmp_path: Path) -> None:
     from tissuetalk.models.registry import MODELS
     from tissuetalk.server.commands import options
     from tissuetalk.tools.export import FORMATS
-    from tissuetalk.tools.measure.measure import ALL
+    from tissuetalk.tools.measure.metrics import METRICS
 
-    for names, table in ((options._models, MODELS), (options._formats, FORMATS), (options._metrics, ALL)):
-        assert options.choices(names)("") == list(table)
-        first = next(iter(table))
-        assert first in options.choices(names)(first[:2])
+    models = options.choices(options._models)
+    assert models("") == list(MODELS) and models("classical") == ["classical-nuclei"]
+    measure, export = (
+        " ".join(run(name, "--help").out.replace("│", " ").split()) for name in ("measure", "export")
+    )
+    assert all(name in measure for name in METRICS) and all(name in export for name in FORMATS)
     wrong = run("segment", "x.png", "nuclei", "--out", tmp_path / "new", "--reader", "oracle")
     assert wrong.status == 2 and "rules" in wrong.err and "hybrid" in wrong.err
+
+
+def test_the_shell_completes_choices() -> None:
+    done = subprocess.run(
+        [COMMAND],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "_TISSUETALK_COMPLETE": "complete_bash",
+            "COMP_WORDS": "tissuetalk export result --format dicom",
+            "COMP_CWORD": "4",
+        },
+    )
+    assert done.stdout.split() == ["dicom-seg", "dicom-ann"]

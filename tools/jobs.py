@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -76,7 +76,7 @@ class SegmentJob:
         return cls(session.understand(SegmentArguments(**given)))
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> SegmentJob:
+    def from_json(cls, stored: Mapping[str, Any]) -> SegmentJob:
         return cls(SegmentRequest.from_json(stored))
 
     def as_json(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class ExplainJob:
         return cls(result_id, session.explain_request_of(result_id, **question))
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> ExplainJob:
+    def from_json(cls, stored: Mapping[str, Any]) -> ExplainJob:
         return cls(stored["result_id"], ExplainRequest.model_validate(stored["asked"]))
 
     def as_json(self) -> dict[str, Any]:

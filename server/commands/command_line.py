@@ -36,8 +36,8 @@ for _command in (
     app.command()(_command)
 for _group in (data.group, evaluate.group, train.group):
     app.add_typer(_group)
-for _name, _command in (("zero-shot", evaluate.sets), ("ablate", train.ablate), ("weights", train.weights)):
-    app.command(_name, hidden=True)(_command)
+for _name, _old in (("zero-shot", evaluate.sets), ("ablate", train.ablate), ("weights", train.weights)):
+    app.command(_name, hidden=True)(_old)
 
 
 def main() -> NoReturn:
