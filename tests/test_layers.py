@@ -49,7 +49,11 @@ def test_only_the_server_knows_the_protocol() -> None:
         assert not known, f"{path.relative_to(PROJECT)} imports {known}"
 
 
-@pytest.mark.parametrize("problems", [sources.long_files], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "problems",
+    [sources.cycles, sources.upward, sources.long_functions, sources.long_files],
+    ids=lambda check: check.__name__,
+)
 def test_the_structure_stays_readable(problems: Callable[[Sequence[Source]], list[str]]) -> None:
     """The checks of ``python -m benchmarks structure`` that hold."""
     assert problems(sources.read()) == []

@@ -13,7 +13,7 @@ from tissuetalk.server.commands.options import EngineName
 
 if TYPE_CHECKING:
     from tissuetalk.tools.cohort.cohort import Work
-    from tissuetalk.tools.cohort.table import Cohort
+    from tissuetalk.tools.cohort.table import CohortTable
     from tissuetalk.tools.segment.request import SegmentArguments
     from tissuetalk.tools.segment.runners import MakeRunner
 
@@ -107,7 +107,7 @@ def _check(engine: EngineName, ray_address: str | None) -> EngineName:
     return engine
 
 
-def _said(cohort: Cohort) -> int:
+def _said(cohort: CohortTable) -> int:
     """One clear line on stderr when not all slides are done."""
     left = {state: count for state, count in cohort.states.items() if state != "done"}
     if left:

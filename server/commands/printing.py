@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tissuetalk.tools.answers.explained import ExplainResult
     from tissuetalk.tools.answers.results import Answer, MeasureResult, SegmentResult
-    from tissuetalk.tools.cohort.table import Cohort
+    from tissuetalk.tools.cohort.table import CohortTable
     from tissuetalk.tools.doctor import Checked
 
 
@@ -72,7 +72,7 @@ def segment_table(result: SegmentResult, out: Path) -> None:
     )
 
 
-def cohort_table(cohort: Cohort, out: str) -> None:
+def cohort_table(cohort: CohortTable, out: str) -> None:
     """A line per slide and target on the terminal, then where everything lies."""
     console, table = (
         _console(),

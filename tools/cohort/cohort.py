@@ -28,8 +28,8 @@ from tissuetalk.models.control import Control
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, ResourceError, UnknownImageError
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.cohort.table import (
-    Cohort,
     CohortSlide,
+    CohortTable,
     cohort_of,
     failed_row,
     row_of,
@@ -155,7 +155,7 @@ def run_cohort(
     address: str | None = None,
     work: Work = here,
     control: Control = Control(),
-) -> Cohort:
+) -> CohortTable:
     """Every slide that is not finished yet; the table is on disk whenever this returns or raises.
 
     slides: paths and addresses. order: names no image. out: a new folder, or one of an earlier run of the same request. address: where results
@@ -235,7 +235,7 @@ def _earlier(order: SegmentRequest, out: Path, address: str | None) -> list[Coho
         return []
     where = address or out
     try:
-        cohort = Cohort.model_validate_json(content)
+        cohort = CohortTable.model_validate_json(content)
     except ValueError as error:
         raise InvalidArgumentError(f"{where} holds a damaged cohort.json; choose a new folder.") from error
     if cohort.request != asked_of(order):
@@ -260,7 +260,7 @@ def _write(rows: Mapping[str, CohortSlide], order: SegmentRequest, out: Path, ad
             addresses.put(out / name, f"{address}/{name}")
 
 
-def _cohort(rows: Mapping[str, CohortSlide], order: SegmentRequest) -> Cohort:
+def _cohort(rows: Mapping[str, CohortSlide], order: SegmentRequest) -> CohortTable:
     return cohort_of(version("tissuetalk"), asked_of(order), list(rows.values()))
 
 

@@ -71,7 +71,7 @@ class CohortTarget(Closed):
     density_per_mm2: float | None
 
 
-class Cohort(Closed):
+class CohortTable(Closed):
     """cohort.json."""
 
     version: str
@@ -142,12 +142,12 @@ def _mask_row(mask: Mask, tissue_mm2: float | None) -> CohortMask:
     )
 
 
-def cohort_of(version: str, request: dict[str, Any], slides: Sequence[CohortSlide]) -> Cohort:
+def cohort_of(version: str, request: dict[str, Any], slides: Sequence[CohortSlide]) -> CohortTable:
     """The table with its totals."""
     ordered = sorted(slides, key=lambda slide: slide.name)
     done = [slide for slide in ordered if slide.state == "done"]
     names = dict.fromkeys(mask.name for slide in done for mask in slide.masks)
-    return Cohort(
+    return CohortTable(
         version=version,
         request=request,
         states=dict(Counter(slide.state for slide in ordered)),
@@ -179,7 +179,7 @@ def _total(values: Iterator[float | None]) -> float | None:
     return None if not known or None in known else sum(value for value in known if value is not None)
 
 
-def write_tables(cohort: Cohort, out: Path) -> None:
+def write_tables(cohort: CohortTable, out: Path) -> None:
     """cohort.json and cohort.csv, each replaced in one step."""
     write_whole(out / "cohort.json", cohort.model_dump_json(indent=1) + "\n")
     text = io.StringIO()
