@@ -128,6 +128,7 @@ class CheckedFile:
                 raise changed
         if self.path is None or self.same_at_path():
             return
+        # Another file lies there now: fine when it holds the same.
         try:
             with open_regular(self.path, name=self.name, follow_symlinks=False) as other:
                 if other.size_bytes != self.stamp.size_bytes or other.sha256() != self.sha256():
@@ -184,6 +185,7 @@ def open_regular(path: Path, *, name: str, follow_symlinks: bool = True) -> Chec
     Raises UnknownImageError when there is nothing, UnreadableImageError when it is not a readable file.
     """
     try:
+        # Looked at before it is opened, because opening a device can already do something.
         require_regular(path.stat(follow_symlinks=follow_symlinks), name)
         descriptor = os.open(path, read_flags(follow_symlinks=follow_symlinks))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -209,7 +211,7 @@ def adopt(descriptor: int, *, name: str, path: Path) -> CheckedFile:
 
 def read_flags(*, follow_symlinks: bool) -> int:
     """Flags of ``os.open`` that never block, never take a terminal and never reach child processes."""
-    flags = os.O_RDONLY
+    flags = os.O_RDONLY  # the others exist on some systems only
     for flag in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"):
         flags |= getattr(os, flag, 0)
     return flags if follow_symlinks else flags | getattr(os, "O_NOFOLLOW", 0)
@@ -239,7 +241,7 @@ def _descriptor_of(file: BinaryIO) -> int | None:
 
 def _pread(descriptor: int, offset: int, count: int) -> bytes:
     parts: list[bytes] = []
-    while count > 0:
+    while count > 0:  # pread may give less than asked, for one at 2 GiB
         part = os.pread(descriptor, count, offset)
         if not part:
             break

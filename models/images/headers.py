@@ -71,6 +71,7 @@ PLAUSIBLE_MPP = (0.05, 20.0)
 
 _MICRONS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 _INCH_UM, _CENTIMETRE_UM = 25_400.0, 10_000.0
+# A pattern instead of an XML parser: no entity is expanded, no schema fetched.
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]{0,4000}>")
 _ATTRIBUTE = re.compile(r"\b(SizeX|PhysicalSize[XY](?:Unit)?)\s*=\s*[\"']([^\"']{1,40})[\"']")
 
@@ -120,7 +121,7 @@ def mpp_from_imagej(description: str, per_unit_x: float, per_unit_y: float) -> f
     unit = re.search(r"^unit=(\S{1,12})\s*$", description, re.MULTILINE)
     if not description.startswith("ImageJ=") or unit is None or per_unit_x <= 0 or per_unit_y <= 0:
         return None
-    name = unit.group(1).replace("\\u00B5", "µ")
+    name = unit.group(1).replace("\\u00B5", "µ")  # ImageJ writes Java's escape
     size_x, size_y = _microns(str(1 / per_unit_x), name), _microns(str(1 / per_unit_y), name)
     return plausible_mpp(size_x, size_y)
 

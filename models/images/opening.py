@@ -23,7 +23,7 @@ from tissuetalk.models.images.pixels import RGB, full_scale, orient, to_rgb
 from tissuetalk.models.images.source import ImageSource, Level, PixelReader
 
 FORMATS = "PNG, JPEG, WebP, BMP, TIFF, OME-TIFF, SVS, NDPI, MRXS, SCN and DICOM slides"
-_HEAD_BYTES = 132
+_HEAD_BYTES = 132  # DICOM says so only after a preamble of 128 bytes
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DICOM_AT_128 = b"DICM"
 _PLUGINS = {
@@ -68,7 +68,7 @@ def _reader_for(file: CheckedFile, limits: Limits) -> PixelReader:
         raise ImageTooLargeError(
             f"{file.name} has {file.size_bytes} bytes; the limit is {limits.file_bytes}: crop it"
         )
-    head = file.read_at(0, _HEAD_BYTES)
+    head = file.read_at(0, _HEAD_BYTES)  # names lie: only the first bytes say what a file is
     if (file.path or Path(file.name)).suffix.lower() == ".mrxs":
         # Its own content is only a JPEG preview, which may show the slide's label.
         from tissuetalk.models.images.slide import open_mirax
@@ -136,10 +136,12 @@ def open_plain(file: CheckedFile, kind: str, limits: Limits) -> PlainReader:
     try:
         with _stream(file, kind) as stream, opener(stream) as image:
             limits.require_decodable(image.size, file.name)
-            if kind == "PNG":
-                _verify_checksums(opener, file)
+            if kind == "PNG":  # loading alone does not check the sums of the pixels
+                with file.view() as again:
+                    opener(again).verify()
             mpp = _mpp(image)
-            pixels = _decode_deep_png(file) if kind == "PNG" and _png_bits(file) == 16 else _decode(image)
+            deep = kind == "PNG" and file.read_at(24, 1)[0] == 16  # bits, in IHDR, always the first chunk
+            pixels = _decode_deep_png(file) if deep else _decode(image)
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except DECODER_ERRORS as error:
         raise damaged from error
@@ -163,7 +165,7 @@ def _stream(file: CheckedFile, kind: str) -> BinaryIO:
             continue
         if marker in _OTHER_JPEG_FRAMES:
             return file.view()
-        at += 2 + length
+        at += 2 + length  # the length counts itself, not the marker
         if marker == _START_OF_SCAN:
             end = _MARKER_AFTER_SCAN.search(content, at)
             if end is not None and end.group() == _END_OF_IMAGE:
@@ -172,19 +174,15 @@ def _stream(file: CheckedFile, kind: str) -> BinaryIO:
     return file.view()
 
 
-def _verify_checksums(opener: Callable[..., Any], file: CheckedFile) -> None:
-    with file.view() as stream:
-        opener(stream).verify()
-
-
 def _decode(image: Any) -> RGB:
     image.load()
     mode = image.mode
-    if mode.startswith("I") or mode == "F":
+    if mode.startswith("I") or mode == "F":  # 16 and 32 bit grey: Pillow would clip it at 255
         samples = np.asarray(image)[..., None]
         return to_rgb(samples, white=full_scale(samples.dtype, float(samples.max())))
     if mode in ("LA", "RGBA"):
         return to_rgb(np.asarray(image), alpha="straight")
+    # A palette or a grey picture may name one of its colours as glass.
     if "transparency" in image.info or mode in ("PA", "La", "RGBa"):
         return to_rgb(np.asarray(image.convert("RGBA")), alpha="straight")
     if mode not in ("L", "RGB"):
@@ -212,10 +210,6 @@ def _deep_alpha(samples: NDArray[Any]) -> RGB:
     eight_bit[..., :-1] = np.rint(scaled).astype(np.uint8)
     eight_bit[..., -1] = np.rint(samples[..., -1] * np.float32(255.0 / 65535.0)).astype(np.uint8)
     return to_rgb(eight_bit, alpha="straight")
-
-
-def _png_bits(file: CheckedFile) -> int:
-    return file.read_at(24, 1)[0]
 
 
 def _mpp(image: Any) -> float | None:

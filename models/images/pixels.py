@@ -54,7 +54,7 @@ def to_rgb(samples: NDArray[Any], *, white: float = 255.0, alpha: Alpha = "none"
         return np.asarray(cv2.cvtColor(samples, cv2.COLOR_RGBA2RGB))
     height, width = samples.shape[:2]
     out = np.empty((height, width, 3), np.uint8)
-    band = max(1, _BAND_PIXELS // max(width, 1))
+    band = max(1, _BAND_PIXELS // max(width, 1))  # bounds the float copy of a large region
     for top in range(0, height, band):
         out[top : top + band] = _band_to_rgb(samples[top : top + band], white, alpha)
     return out
@@ -78,6 +78,7 @@ def orient(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _band_to_rgb(samples: NDArray[Any], white: float, alpha: Alpha) -> NDArray[np.uint8]:
     if samples.dtype != np.uint8 or white != 255.0:
+        # Cameras write NaN and infinity for dead pixels.
         scaled = np.nan_to_num(samples.astype(np.float32)) * np.float32(255.0 / white)
         samples = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
     shape = (*samples.shape[:2], 3)
@@ -85,15 +86,15 @@ def _band_to_rgb(samples: NDArray[Any], white: float, alpha: Alpha) -> NDArray[n
         return np.broadcast_to(samples, shape)
     colour, opacity = samples[..., :-1].astype(np.uint16), samples[..., -1:].astype(np.uint16)
     if alpha == "premultiplied":
-        on_white = np.minimum(colour + (255 - opacity), 255)
+        on_white = np.minimum(colour + (255 - opacity), 255)  # some writers round the colour up
     else:
-        on_white = (colour * opacity + 255 * (255 - opacity) + 127) // 255
+        on_white = (colour * opacity + 255 * (255 - opacity) + 127) // 255  # rounded, in whole numbers
     return np.broadcast_to(on_white.astype(np.uint8), shape)
 
 
 def source_span(start: float, step: float, count: int, length: int) -> tuple[int, int]:
     """First and one-past-last source pixel that ``count`` output pixels of size ``step`` need, of ``length``."""
-    margin = 0.5 if step < 1 else 0.0
+    margin = 0.5 if step < 1 else 0.0  # bilinear reaches half a pixel beyond
     first = int(np.floor(start - margin + 1e-6))
     last = int(np.ceil(start + step * count + margin - 1e-6))
     first = min(max(first, 0), length - 1)
@@ -113,6 +114,7 @@ def resample(pixels: RGB, *, x: tuple[float, float], y: tuple[float, float], wid
     columns = _weights(x[0], x[1], width, pixels.shape[1])
     tall = rows @ pixels.reshape(pixels.shape[0], -1).astype(np.float32)
     tall = np.ascontiguousarray(tall.reshape(height, -1, 3).swapaxes(0, 1))
+    # Separable: rows, then columns, each as one sparse product.
     both = columns @ tall.reshape(tall.shape[0], -1)
     out = np.clip(np.rint(both), 0, 255).astype(np.uint8).reshape(width, height, 3)
     return np.ascontiguousarray(out.swapaxes(0, 1))
@@ -135,7 +137,7 @@ def _weights(start: float, step: float, count: int, length: int) -> Any:
 def _area(start: float, step: float, count: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     left = start + step * np.arange(count)[:, None]
     right = left + step
-    first = np.floor(left + 1e-6).astype(np.intp)
+    first = np.floor(left + 1e-6).astype(np.intp)  # 2.9999999 is where pixel 3 starts
     index = first + np.arange(int(np.ceil(step)) + 1)
     overlap = np.minimum(right, index + 1) - np.maximum(left, index)
     return index, np.where(overlap > 1e-6, overlap, 0.0)

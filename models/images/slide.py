@@ -58,6 +58,7 @@ class SlideReader:
         from openslide import OpenSlideError
 
         down = self._slide.level_downsamples[level]
+        # OpenSlide wants the corner in full-resolution pixels, and the size in those of the level.
         corner = (round(box.x0 * down), round(box.y0 * down))
         try:
             tile = self._slide.read_region(corner, level, (box.width, box.height))
@@ -65,6 +66,7 @@ class SlideReader:
             raise UnreadableImageError(
                 f"{self._name} is damaged at {box.as_list()} of level {level}; get a fresh copy of the slide"
             ) from error
+        # OpenSlide premultiplies, its Python binding undoes that: what comes here is straight alpha.
         return to_rgb(np.asarray(tile), alpha="straight")
 
     def close(self) -> None:
@@ -100,6 +102,7 @@ def open_mirax(file: CheckedFile, limits: Limits) -> SlideReader:
     parts = "\n".join(f"{name} {size}" for name, size, *_ in before)
     parts += "".join(f"\n{name} {_small_hash(folder / name)}" for name in ("Slidedat.ini", "Index.dat"))
     reader = _open(str(path), file, limits, parts=parts)
+    # A slide that is still being copied gives an index that does not fit its data.
     if _folder_index(folder, file.name) != before:
         reader.close()
         raise ImageChangedError(f"{file.name} changed while it was opened; open it again when it is complete")
@@ -109,6 +112,7 @@ def open_mirax(file: CheckedFile, limits: Limits) -> SlideReader:
 def open_dicom(file: CheckedFile, limits: Limits) -> SlideReader:
     """A DICOM whole slide; its other levels are the files of the same series in the same folder."""
     path = _require_path(file)
+    # OpenSlide opens whatever in the folder belongs to the series, wherever a link leads.
     with os.scandir(path.parent) as entries:
         links = [Path(entry.path) for entry in entries if entry.is_symlink()]
     if any(Path(os.path.realpath(link)).parent != path.parent for link in links):
@@ -145,6 +149,7 @@ def _path_of_descriptor(file: CheckedFile) -> str | None:
     """A path that leads to the checked file itself where the system has one, else the path it was opened by."""
     if file.descriptor is None:
         return None
+    # OpenSlide opens by path: through the descriptor nobody can swap the file after it was checked.
     through = f"/proc/self/fd/{file.descriptor}"
     if Path(through).exists():
         return through

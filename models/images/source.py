@@ -118,6 +118,7 @@ class ImageSource:
         out = np.full((height, width, 3), 255, np.uint8)
         index = self._level_for(min(step_x, step_y))
         down_x, down_y = self._reader.levels[index].downsample
+        # Piece by piece, so that a shrunken overview never holds a whole level in memory.
         columns, rows = max(1, int(_BLOCK_SIDE * down_x / step_x)), max(1, int(_BLOCK_SIDE * down_y / step_y))
         for top in range(first_y, last_y, rows):
             bottom = min(top + rows, last_y)
@@ -142,7 +143,7 @@ class ImageSource:
         if max_side not in self._overviews:
             scale = min(1.0, max_side / max(self.width, self.height))
             self._overviews[max_side] = self.read_scaled(self.box, scale)
-        return self._overviews[max_side].copy()
+        return self._overviews[max_side].copy()  # a caller may draw on it
 
     def verify_unchanged(self) -> None:
         """Raise ImageChangedError when the file, or the one now in its place, holds something else."""
@@ -160,7 +161,9 @@ class ImageSource:
 
     def _level_for(self, step: float) -> int:
         """The smallest level that still has at least the wanted detail."""
-        fitting = [i for i, level in enumerate(self._reader.levels) if max(level.downsample) <= step * 1.001]
+        fitting = [
+            i for i, level in enumerate(self._reader.levels) if max(level.downsample) <= step * 1.001
+        ]  # 4.0003 is 4
         return fitting[-1] if fitting else 0
 
     def _block(self, index: int, *, x: tuple[float, float, int], y: tuple[float, float, int]) -> RGB:
@@ -201,6 +204,7 @@ class OrientedReader:
 
 def _outputs_inside(start: float, step: float, count: int, length: int) -> tuple[int, int]:
     """Range of output pixels whose centre lies within an image of that length."""
+    # Pixel i has its centre at start + (i + 0.5) * step; inside is 0 <= centre < length.
     first = int(np.ceil(-start / step - 0.5))
     last = int(np.ceil((length - start) / step - 0.5))
     first, last = min(max(first, 0), count), min(max(last, 0), count)

@@ -32,10 +32,10 @@ from tissuetalk.models.images.pixels import RGB, Alpha, full_scale, to_rgb
 from tissuetalk.models.images.source import Level, OrientedReader, PixelReader
 
 _CACHE_BYTES = 64 * 2**20
-_JPEG_COMPRESSIONS = frozenset({6, 7, 34892, 33007})
-_REDUCED = 1
+_JPEG_COMPRESSIONS = frozenset({6, 7, 34892, 33007})  # old, new, alternative and DNG's lossy JPEG
+_REDUCED = 1  # bit of NewSubfileType: a smaller copy of another directory
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
-_MIN_IS_WHITE, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
+_MIN_IS_WHITE, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6  # of PhotometricInterpretation
 _COLOURS = {_MIN_IS_WHITE: 1, 1: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 
 
@@ -111,11 +111,13 @@ class TiffReader:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         directory = self._directories[level]
+        # Decoded outside the lock: two threads may decode the same segment, none waits for another.
         pixels = _colours(self._samples(directory, index), directory, self._white)
         with self._lock:
             if key not in self._cache:
                 self._cache[key] = pixels
                 self._cached_bytes += pixels.nbytes
+            # The newest always stays, however large: it is about to be copied from.
             while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return pixels
@@ -126,7 +128,7 @@ class TiffReader:
         for plane in range(directory.planes):
             number = index + plane * directory.per_plane
             count = directory.byte_counts[number]
-            if count == 0:
+            if count == 0:  # scanners leave out tiles of bare glass
                 return None
             data = self._file.read_at(directory.offsets[number], count)
             try:
@@ -142,7 +144,7 @@ class TiffReader:
     def _find_white(self) -> float:
         """The value that means white, from the smallest level, so that it does not depend on the region read."""
         smallest = self._directories[-1]
-        if smallest.bits < 8:
+        if smallest.bits < 8:  # tifffile unpacks 1, 2 or 4 bits into bytes without scaling them
             return float(2**smallest.bits - 1)
         if smallest.dtype == np.uint8 or smallest.palette is not None:
             return 255.0
@@ -180,6 +182,7 @@ def _build(file: CheckedFile, pages: list[TiffPage], limits: Limits) -> PixelRea
             f"{file.name} holds over {limits.directories} images; save the one you mean"
         )
     main = max((p for p in pages if not p.subfiletype & _REDUCED), key=_area, default=max(pages, key=_area))
+    # Several full-size pages are focus planes, channels or time points; nobody said which one is meant.
     equal = [p for p in pages if p.shape == main.shape and not p.subfiletype & _REDUCED]
     if len(equal) > 1 or main.imagedepth > 1:
         raise UnreadableImageError(
@@ -202,7 +205,7 @@ def _reduced_levels(main: TiffPage, pages: list[TiffPage], limits: Limits) -> It
     """Smaller copies of the main image: same proportions within 2 %, same kind of pixels."""
     below = [page for page in islice(main.pages or (), limits.directories) if isinstance(page, TiffPage)]
     marked = [page for page in pages if page is not main and page.subfiletype == _REDUCED]
-    seen = {_area(main)}
+    seen = {_area(main)}  # SubIFDs are often listed among the pages once more
     for page in chain(below, marked):
         if page.imagewidth < 1 or page.imagelength < 1 or _area(page) in seen or _area(page) > _area(main):
             continue
@@ -216,6 +219,7 @@ def _reduced_levels(main: TiffPage, pages: list[TiffPage], limits: Limits) -> It
 
 def _directory(page: TiffPage, file: CheckedFile, limits: Limits) -> _Directory:
     colours, alpha = _layout(page, file.name)
+    # A file without tiles is read by strips, which may be as high as the image.
     wide, high = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
     high = high if page.is_tiled else min(high, page.imagelength)
     if wide < 1 or high < 1 or wide * high > max(limits.segment_pixels, 0 if page.is_tiled else _area(page)):
@@ -242,6 +246,7 @@ def _directory(page: TiffPage, file: CheckedFile, limits: Limits) -> _Directory:
         palette=_palette(page),
     )
     expected = directory.per_plane * directory.planes
+    # Offsets are checked now: a truncated slide would else be noticed after an hour of work.
     ends = [o + c for o, c in zip(directory.offsets, directory.byte_counts, strict=False)]
     if len(ends) < expected or max(ends) > file.size_bytes:
         raise UnreadableImageError(
@@ -261,6 +266,7 @@ def _layout(page: TiffPage, name: str) -> tuple[int, Alpha]:
     """How many of the samples are colour, and what one more sample is."""
     colours = _COLOURS.get(page.photometric, 0)
     extra = page.samplesperpixel - colours
+    # JPEG decoders turn YCbCr into RGB themselves; stored raw it is subsampled, which is not read here.
     raw_ycbcr = page.photometric == _YCBCR and page.compression not in _JPEG_COMPRESSIONS
     if colours == 0 or extra not in (0, 1) or raw_ycbcr or (page.photometric == _PALETTE and extra):
         raise UnreadableImageError(
@@ -281,7 +287,9 @@ def _colours(samples: NDArray[Any] | None, directory: _Directory, white: float) 
         samples = samples[..., : directory.colours]
     if directory.photometric == _CMYK:
         ink = np.clip(samples[..., :4].astype(np.float32) / np.float32(white), 0, 1)
-        light = 255 * (1 - ink[..., :3]) * (1 - ink[..., 3:])
+        light = (
+            255 * (1 - ink[..., :3]) * (1 - ink[..., 3:])
+        )  # no colour profile: ink takes its share of light away
         printed: RGB = np.rint(light).astype(np.uint8)
         return printed
     pixels = to_rgb(samples, white=white, alpha=directory.alpha)

@@ -76,8 +76,11 @@ class ClassicalNuclei:
 
         density = _haematoxylin(overview)
         stained = density[density > LEAST_HAEMATOXYLIN]
+        # A histogram of less than this, or of one value, has no two sides to part.
         enough = stained.size >= 64 and float(stained.max() - stained.min()) > 1e-6
-        threshold = float(threshold_otsu(stained) + threshold_li(stained)) / 2 if enough else np.inf
+        threshold = (
+            float(threshold_otsu(stained) + threshold_li(stained)) / 2 if enough else np.inf
+        )  # nothing passes
         return Context({"threshold": max(threshold, LEAST_HAEMATOXYLIN)})
 
     def encode(self, tile: RGB, context: Context) -> _Haematoxylin:
@@ -87,6 +90,7 @@ class ClassicalNuclei:
         if np.isinf(features.threshold):
             logits = np.full_like(features.density, -10.0)
         else:
+            # 0.05 of optical density on either side is one unit of logit.
             logits = np.clip((features.density - features.threshold) * 20.0, -10.0, 10.0).astype(np.float32)
         return [Decoded(logits=logits) for _ in prompts]
 
@@ -117,6 +121,7 @@ def _haematoxylin(image: RGB) -> NDArray[np.float32]:
     """[H, W] smoothed optical density of the red channel."""
     from scipy import ndimage
 
+    # Beer-Lambert; + 1 keeps black finite, 256 makes white zero.
     density = -np.log10((image[..., 0].astype(np.float32) + 1) / 256)
     return ndimage.gaussian_filter(density, SMOOTHING_PX)
 

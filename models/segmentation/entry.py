@@ -99,6 +99,7 @@ class PackageWeights(Weights):
 
     def usual(self) -> Path:
         spec = find_spec(self.package)
+        # Found without importing the package: it may need a deep-learning library, or not even import here.
         for folder in (spec.submodule_search_locations or []) if spec else []:
             for file in sorted(Path(folder).glob(self.file)):
                 return file
@@ -124,6 +125,7 @@ def _cached_snapshot(hub_id: str) -> Path | None:
     if main.is_file():
         snapshot = repository / "snapshots" / main.read_text(encoding="utf-8").strip()
         return snapshot if snapshot.is_dir() else None
+    # A copied cache may have lost its refs.
     snapshots = sorted(repository.glob("snapshots/*"))
     return snapshots[-1] if snapshots else None
 

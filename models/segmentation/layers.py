@@ -48,6 +48,12 @@ class ConvNormAct(nn.Sequential):
         )
 
 
+def soft_dice(probability: Tensor, truth: Tensor) -> Tensor:
+    """[...] one minus the Dice of every map of [..., H, W], both in 0..1; 1 in both terms keeps empty maps finite."""
+    overlap = 2 * (probability * truth).sum((-2, -1)) + 1
+    return 1 - overlap / (probability.sum((-2, -1)) + truth.sum((-2, -1)) + 1)
+
+
 def neck(inside: int, outside: int) -> nn.Sequential:
     """What SAM's image encoders end with: [B, inside, H, W] to [B, outside, H, W]."""
     return nn.Sequential(
@@ -85,7 +91,9 @@ class SelfAttention(nn.Module):
         """[B, N, C] to the same."""
         count, length, width = x.shape
         qkv = self.qkv(x).reshape(count, length, 3, self.heads, width // self.heads)
-        answer = functional.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4))
+        answer = functional.scaled_dot_product_attention(
+            *qkv.permute(2, 0, 3, 1, 4)
+        )  # 3 x [B, heads, N, C / heads]
         out: Tensor = self.proj(answer.transpose(1, 2).reshape(count, length, width))
         return out
 

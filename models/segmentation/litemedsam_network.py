@@ -155,7 +155,7 @@ class WindowBlock(nn.Module):
         """[B, C, H, W] to the same."""
         batch, channels, height, width = x.shape
         side = self.side
-        down, across = -height % side, -width % side
+        down, across = -height % side, -width % side  # windows are whole: zeros are added and cut off again
         padded = functional.pad(x, (0, across, 0, down)).permute(0, 2, 3, 1)
         rows, columns = (height + down) // side, (width + across) // side
         windows = padded.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
@@ -222,7 +222,7 @@ class LiteMedsam(nn.Module):
         from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
         decoder = SamMaskDecoderConfig(layer_norm_eps=1e-5)
-        decoder._attn_implementation = "sdpa"
+        decoder._attn_implementation = "sdpa"  # a part built by itself has no default
         self.image_encoder: nn.Module = TinyVit()
         self.prompt_encoder = SamPromptEncoder(
             SamConfig(prompt_encoder_config={"image_size": SIDE_PX, "patch_size": STRIDE_PX})

@@ -187,6 +187,7 @@ def resized(image: RGB, width: int, height: int) -> NDArray[np.uint8]:
     """[height, width, 3]: bilinear enlargement, area average when shrinking."""
     import cv2
 
+    # Skipping pixels while shrinking would alias chromatin into moiré.
     shrinks = width < image.shape[1] or height < image.shape[0]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)

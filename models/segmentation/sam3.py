@@ -78,7 +78,7 @@ class Sam3Segmenter(OpenVocabulary):
             vision_embeds=seen, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
         present = answer.presence_logits[0].reshape(())
-        score = torch.sigmoid(answer.pred_logits[0]) * torch.sigmoid(present)
+        score = torch.sigmoid(answer.pred_logits[0]) * torch.sigmoid(present)  # as in the released rule
         belief = torch.logit(score.float(), eps=1e-6)[:, None, None]
         logits = torch.minimum(answer.pred_masks[0].float(), belief).amax(dim=0, keepdim=True)
         return Decoded(to_size(logits, height, width)[0], presence=float(present))

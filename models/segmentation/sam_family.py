@@ -96,7 +96,7 @@ class SamFamily(ABC):
 
     @abstractmethod
     def pixels(self, square: NDArray[np.uint8]) -> Tensor:
-        """[1, 3, S, S] float32 from [S, S, 3], scaled as the model was trained."""
+        """[1, 3, S, S] float32 from [S, S, 3] bytes, scaled as the model was trained."""
 
     def decode(self, features: Any, prompts: Sequence[Prompt]) -> list[Decoded]:
         raise self.needs_places()
@@ -168,7 +168,8 @@ class SamFamily(ABC):
             scale = torch.tensor(axes * (chunk.shape[1] // 2), device=device())
             with torch.inference_mode():
                 logits = self.logits(features.embeddings, **{kind: chunk * scale})
+            # What was padded to make the picture square is cut off before it is brought to size.
             rows = max(1, round(logits.shape[-2] * features.used_height))
             columns = max(1, round(logits.shape[-1] * features.used_width))
-            for one in logits:
+            for one in logits:  # one at a time: a thousand full-size masks would not fit in memory
                 yield to_size(one[None, :rows, :columns], features.height, features.width)[0] > 0.0

@@ -106,7 +106,7 @@ class FocalNetPyramid(nn.Module):
             ),
             add_pooling_layer=False,
         )
-        del self.body.layernorm
+        del self.body.layernorm  # each stage has a norm of its own here
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in self.widths)
 
     def forward(self, tiles: Tensor) -> list[Tensor]:
@@ -115,7 +115,9 @@ class FocalNetPyramid(nn.Module):
         maps = []
         for stage, norm in zip(self.body.encoder.stages, self.norms, strict=True):
             height, width = size
-            tokens, before, dimensions = stage(tokens, size)
+            tokens, before, dimensions = stage(
+                tokens, size
+            )  # before: what the stage gives before it is reduced
             size = dimensions[-2:]
             maps.append(norm(before).transpose(1, 2).reshape(before.shape[0], -1, height, width))
         return maps
@@ -145,6 +147,7 @@ class TransformerPixelDecoder(nn.Module):
         self.mask_features = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, maps: Sequence[Tensor]) -> BaseFeatures:
+        """maps: four, [B, C, H, W] at strides 4, 8, 16 and 32."""
         coarse: Tensor = self.input_proj(maps[-1])
         height, width = coarse.shape[-2:]
         tokens = coarse.flatten(2).transpose(1, 2)
@@ -247,7 +250,7 @@ class PathSegmentor(nn.Module):
         super().__init__()
         self.image_encoder, self.text_encoder = image_encoder, text_encoder
         self.pixel_decoder, self.joint = pixel_decoder, joint
-        self.logit_scale = nn.Parameter(torch.tensor(2.6592))
+        self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # ln(1 / 0.07), as in CLIP
 
     def encode_image(self, tiles: Tensor) -> BaseFeatures:
         """[B, 3, H, W] pixels 0..255, H and W multiples of 32."""
@@ -262,7 +265,7 @@ class PathSegmentor(nn.Module):
         return self.joint(features.levels, features.pixels, text, padding), sentence
 
     def decode(self, features: BaseFeatures, tokens: Tensor, padding: Tensor) -> Selection:
-        """Choose, for each tile's sentence, the query whose class vector is most like it."""
+        """Choose, for each tile's sentence [B, L], the query whose class vector is most like it."""
         steps, sentence = self.answers(features, tokens, padding)
         similarity = cosine(steps[-1].classes, sentence)
         best = similarity.topk(2, dim=1)

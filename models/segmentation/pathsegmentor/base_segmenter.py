@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -102,17 +102,29 @@ def tower_of(tensors: Mapping[str, Tensor]) -> Literal["pubmedbert", "clip"]:
 
 
 def load_published(model: PathSegmentor, tensors: Mapping[str, Tensor]) -> LoadReport:
-    """Copy every tensor that has a place and say exactly what did not.
+    """Copy every tensor of a published checkpoint that has a place and say exactly what did not.
 
     Raises ModelUnavailableError when nothing at all fits.
     """
+    # A published file may hold both towers; only one was trained.
     other_tower = TOWERS["pubmedbert" if isinstance(model.text_encoder, ClipTower) else "clip"]
+
+    def named(key: str) -> str | None:
+        bare = key.removeprefix("module.").removeprefix("model.")
+        return "" if SKIPPED.search(bare) or other_tower in bare else rename(bare)
+
+    return load_named(model, tensors, named)
+
+
+def load_named(
+    model: PathSegmentor, tensors: Mapping[str, Tensor], named: Callable[[str], str | None]
+) -> LoadReport:
+    """Copy tensors to where ``named`` says: our name, None for an unknown key, "" for one to skip; shapes must agree."""
     own = model.state_dict()
     loaded, unexpected, mismatched, skipped = [], [], [], []
     for key, value in tensors.items():
-        bare = key.removeprefix("module.").removeprefix("model.")
-        name = rename(bare)
-        if SKIPPED.search(bare) or other_tower in bare:
+        name = named(key)
+        if name == "":
             skipped.append(key)
         elif name is None or name not in own:
             unexpected.append(key)
@@ -164,20 +176,8 @@ def load_weights(model: PathSegmentor, file: Path) -> LoadReport:
     Raises ModelUnavailableError when the file cannot be read or nothing in it fits.
     """
     tensors = read_tensors(file)
-    if not any(name.startswith(OWN_PREFIX) for name in tensors):
-        return load_published(model, tensors)
-    own = model.state_dict()
-    fits = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
-    for name, value in fits.items():
-        own[name].copy_(value)
-    wrong = tuple(
-        f"{name}: {tuple(value.shape)} for {tuple(own[name].shape)}"
-        for name, value in tensors.items()
-        if name in own and name not in fits
-    )
-    return LoadReport(
-        tuple(fits), tuple(sorted(set(own) - set(fits))), tuple(sorted(set(tensors) - set(own))), wrong, ()
-    )
+    ours = any(name.startswith(OWN_PREFIX) for name in tensors)
+    return load_named(model, tensors, str) if ours else load_published(model, tensors)
 
 
 def sizes_of(file: Path) -> BaseConfig:

@@ -67,14 +67,14 @@ def fold_norms(network: M) -> M:
         if isinstance(part, nn.Sequential) and len(part) > 1:
             conv, norm = part[0], part[1]
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                part[0], part[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+                part[0], part[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()  # numbering stays
     return network
 
 
 def halves_are_fast() -> bool:
     """Whether this machine multiplies bfloat16 in hardware; elsewhere it would be emulated, and slow."""
     if device().type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))  # older cards only pretend
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 

@@ -128,11 +128,11 @@ class JointInteraction(nn.Module):
         place = self.query_embed.weight[None].expand(batch, -1, -1)
         count = queries.shape[1]
         keys, values = self._image_tokens(levels)
-        places = torch.cat([place, text.detach()], dim=1)
+        places = torch.cat([place, text.detach()], dim=1)  # a word's place is its own vector
         hidden = torch.cat([torch.zeros(batch, count, dtype=torch.bool, device=text.device), padding], dim=1)
         answers = [self._predict(queries, pixels)]
         for index, cross in enumerate(self.transformer_cross_attention_layers):
-            level = index % len(levels)
+            level = index % len(levels)  # coarse to fine, over and over
             blocked = self._blocked(answers[-1].masks, levels[level])
             queries = cross(queries, place, keys[level], values[level], blocked)
             tokens = torch.cat([queries, text], dim=1)
@@ -162,5 +162,5 @@ class JointInteraction(nn.Module):
             masks.detach(), size=level.shape[-2:], mode="bilinear", align_corners=False
         )
         blocked = small.flatten(2).sigmoid() < 0.5
-        blocked = blocked & ~blocked.all(-1, keepdim=True)
+        blocked = blocked & ~blocked.all(-1, keepdim=True)  # softmax over nothing is NaN
         return blocked.repeat_interleave(self.heads, dim=0)

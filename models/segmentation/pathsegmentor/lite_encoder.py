@@ -79,7 +79,7 @@ class LitePyramid(nn.Module):
         widths: list[int] = []
         inside = STEM_WIDTH
         for stage in SIZES[size]:
-            if stage.stride == 2:
+            if stage.stride == 2:  # the map before it is the last of its stride
                 ends.append(len(blocks) - 1)
                 widths.append(inside)
             for number in range(stage.blocks):
@@ -118,6 +118,7 @@ _PARTS: Final = {
 def from_published(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The published ImageNet state under our names, without its classifier."""
     named: dict[str, Tensor] = {}
+    # Within a block _bn0 to _bn2 follow expand, depthwise and project; at the top _bn0 is the stem's.
     for key, value in published.items():
         if key.startswith("_conv_stem."):
             named[key.replace("_conv_stem", "stem.0")] = value

@@ -74,6 +74,7 @@ class ResidualBlock(nn.Module):
         self.norm = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same."""
         return torch.relu(x + self.norm(self.second(self.first(x))))
 
 
@@ -166,10 +167,12 @@ class TextQueries(nn.Module):
             text: [B, P, text_width], or [P, text_width] for the same sentences on every tile.
         """
         batch, _, height, width = features.pixels.shape
+        # Nothing below mixes prompts: every row of ``words`` writes its own filters.
         words = self.project(text.expand(batch, -1, -1) if text.ndim == 2 else text)
         prompts = words.shape[1]
         flat = features.pixels.flatten(2)
         first = self.first(words).view(batch, prompts * self.queries, self.pixels + 1)
+        # Scaled as attention is, so that a wider map does not make louder logits.
         read = torch.baddbmm(first[..., -1:], first[..., :-1] * self.pixels**-0.5, flat.to(first.dtype))
         read = functional.leaky_relu(read, 0.1).view(batch * prompts, self.queries, height * width)
         second = self.second(words).view(batch * prompts, 2, self.queries + 1)
@@ -177,7 +180,9 @@ class TextQueries(nn.Module):
         maps = maps.view(batch, prompts, 2, height, width)
         image = self.image(features.pooled)[:, :, None]
         asked = words[:, None].expand(-1, image.shape[1], -1, -1)
-        presence = self.presence(torch.cat([asked * image, asked], dim=-1))[..., 0].amax(1)
+        presence = self.presence(torch.cat([asked * image, asked], dim=-1))[..., 0].amax(
+            1
+        )  # the loudest window
         return MiniAnswers(maps[:, :, 0], maps[:, :, 1], presence)
 
 
@@ -228,6 +233,7 @@ class MiniPathSegmentor(nn.Module):
         maps: list[Tensor] = self.image_encoder(
             normalise(tiles).contiguous(memory_format=torch.channels_last)
         )
+        # As many windows as fit, so that a large tile is judged at the size the head was trained on.
         down, across = (max(1, round(side / WINDOW_PX)) for side in tiles.shape[-2:])
         pooled = [
             pool(deep, (down, across)).flatten(2).transpose(1, 2)
@@ -237,6 +243,7 @@ class MiniPathSegmentor(nn.Module):
         return Features(self.pixel_decoder(maps), torch.cat(pooled, dim=2)), maps
 
     def decode(self, features: Features, text: Tensor) -> MiniAnswers:
+        """text: [P, text_width], or [B, P, text_width]."""
         answers: MiniAnswers = self.prompt_head(features, text)
         return answers
 
@@ -246,4 +253,5 @@ class MiniPathSegmentor(nn.Module):
         return scale, tissue
 
     def forward(self, tiles: Tensor, text: Tensor) -> MiniAnswers:
+        """tiles: [B, 3, H, W] pixels 0..255. text: as for ``decode``."""
         return self.decode(self.encode_image(tiles), text)

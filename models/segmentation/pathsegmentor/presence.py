@@ -46,7 +46,7 @@ def probability(curves: Calibrations, target: str, evidence: Evidence) -> float:
 def evidence_of(decoded: Decoded) -> Evidence:
     """Without a presence logit, the strongest pixel has to do."""
     logits = decoded.logits.ravel()
-    count = min(STRONGEST_PX, logits.size)
+    count = min(STRONGEST_PX, logits.size)  # a tile of one pixel has fewer
     strongest = float(np.partition(logits, logits.size - count)[-count:].mean())
     said = float(logits.max()) if decoded.presence is None else decoded.presence
     return said, strongest
@@ -64,5 +64,6 @@ def calibrate(evidence: Sequence[Evidence], there: Sequence[bool]) -> Calibratio
 
     from scipy.optimize import minimize  # only calibrating needs it; a first answer does not wait for it
 
+    # Bounds keep the curve honest: more evidence never speaks against the target.
     fitted = minimize(cost, np.zeros(3), bounds=[(0, None), (0, None), (None, None)])
     return Calibration(*(round(float(value), 4) for value in fitted.x))

@@ -42,6 +42,7 @@ class MiniSegmenter(MiniTargets):
 
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         """What the pixels of ``overview`` seem to span, learned from tissue of known scale (0.2 to 2.5 µm), per source pixel."""
+        # The head learned log2; beyond 0.2 to 2.5 µm/px it has seen nothing and would guess.
         return float(np.clip(2.0 ** self._describe(overview)[0], 0.2, 2.5)) / reduction
 
     def prepare(self, overview: RGB) -> Context:
@@ -84,7 +85,7 @@ class MiniSegmenter(MiniTargets):
         target = target_of(prompt) or "tumour"
         presence = probability(self.presence_calibration, target, evidence_of(stitched))
         tissue = float(context.values.get("tissue", 1.0))
-        if tissue < LEAST_TISSUE:
+        if tissue < LEAST_TISSUE:  # a cat has no nuclei, whatever the mask says
             presence = min(presence, tissue)
         mask = tidy(stitched.logits > 0, target)
         instances = None

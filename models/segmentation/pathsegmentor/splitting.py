@@ -66,11 +66,13 @@ def split_objects(
     rule = RULES[target]
     height, width = mask.shape
     size = ((width + 1) // 2, (height + 1) // 2)
+    # Nearest, not area: a thin bridge between two objects must not thicken.
     small = np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
     predicted = 1 / (1 + np.exp(-cv2.resize(depth_logits, size, interpolation=cv2.INTER_AREA)))
     own = np.minimum(cv2.distanceTransform(small, cv2.DIST_L2, 3) / (rule.deep_px / 2), 1)
     depth = cv2.GaussianBlur(((predicted + own) / 2).astype(np.float32), (0, 0), rule.smooth_px / 2)
     centres = _centres(depth, small, rule)
+    # No compactness: long glands would be cut into round pieces.
     flooded = watershed(-depth, centres, mask=small > 0)
     full = cv2.resize(flooded.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST).astype(
         np.int32
@@ -102,7 +104,7 @@ def _claim_rim(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> NDArray[np
 def _numbered(labels: NDArray[np.int32], smallest_px: int) -> NDArray[np.int32]:
     """Numbers 1..N in reading order of their first pixel, small objects dropped."""
     flat = labels.ravel()
-    at = np.flatnonzero(flat)[::-1]
+    at = np.flatnonzero(flat)[::-1]  # backwards, so that the first pixel is written last and stays
     marked = flat[at]
     areas = np.bincount(marked, minlength=1)
     first = np.zeros(len(areas), np.int64)

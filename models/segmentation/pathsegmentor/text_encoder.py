@@ -96,7 +96,7 @@ class MiniLMSentences:
 
     def __call__(self, sentences: Sequence[str]) -> Tensor:
         """[P, 384], one row per sentence."""
-        with self._lock:
+        with self._lock:  # a sentence is embedded once, however many ask at the same time
             return torch.stack(
                 [self._remember(" ".join(sentence.casefold().split())) for sentence in sentences]
             )

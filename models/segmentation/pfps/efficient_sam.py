@@ -96,6 +96,7 @@ class FourierPlaces(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         """[..., 2] x, y to [..., C]."""
+        # Places run 0..1 but were drawn over -1..1.
         turned = 2 * math.pi * ((2 * places - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([turned.sin(), turned.cos()], dim=-1)
 
@@ -116,7 +117,7 @@ class SamPlaceEncoder(nn.Module):
         points = functional.pad(points, (0, 0, 0, spare), value=-1.0)
         labels = functional.pad(labels, (0, spare), value=INVALID)
         points = torch.where((labels == INVALID)[..., None], -1.0, points)
-        tokens: Tensor = self.pe_layer((points + 0.5) / self.sizes.image_px)
+        tokens: Tensor = self.pe_layer((points + 0.5) / self.sizes.image_px)  # a pixel's middle
         kinds = (
             (INVALID, self.invalid_points),
             (POINT, self.point_embeddings),
@@ -235,7 +236,9 @@ class SamDecoder(nn.Module):
         self.final_output_upscaling_layers = nn.ModuleList(
             [
                 nn.Sequential(nn.ConvTranspose2d(width, coarse, 2, 2), nn.GroupNorm(1, coarse), nn.GELU()),
-                nn.Sequential(nn.ConvTranspose2d(coarse, fine, 2, 2), nn.Identity(), nn.GELU()),
+                nn.Sequential(
+                    nn.ConvTranspose2d(coarse, fine, 2, 2), nn.Identity(), nn.GELU()
+                ),  # keeps the published numbering
             ]
         )
         # PFPs asks neither for masks nor for their quality here; both have weights in every published file.

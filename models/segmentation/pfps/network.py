@@ -56,11 +56,14 @@ class LoraLinear(nn.Module):
         self.base = base.requires_grad_(False)
         self.down = nn.Parameter(base.weight.new_empty(rank, base.in_features))
         self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        nn.init.kaiming_uniform_(
+            self.down, a=math.sqrt(5)
+        )  # as nn.Linear; ``up`` is zero, so nothing changes yet
         self.dropout = nn.Dropout(dropout)
         self.scale = alpha / rank
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., C] to [..., C']."""
         change = functional.linear(functional.linear(self.dropout(x), self.down), self.up)
         out: Tensor = self.base(x) + self.scale * change
         return out
@@ -69,7 +72,7 @@ class LoraLinear(nn.Module):
 def add_lora(model: nn.Module) -> None:
     """LoRA on the query and value projections of every layer; everything else is frozen."""
     model.requires_grad_(False)
-    for module in list(model.modules()):
+    for module in list(model.modules()):  # a list: layers are exchanged on the way
         for name in ("q_proj", "v_proj"):
             base = getattr(module, name, None)
             if isinstance(base, nn.Linear):
@@ -149,6 +152,7 @@ class Residual(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same."""
         out: Tensor = x + self.layers(x)
         return out
 

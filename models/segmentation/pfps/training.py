@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError
 from tissuetalk.models.masks.characteristics import Labels, Mask
+from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.efficient_sam import prepared
 from tissuetalk.models.segmentation.pfps.network import UNITS, Pfps, foreground
@@ -127,9 +128,6 @@ def valid_point(instances: Labels, random: np.random.Generator) -> tuple[float, 
     return float(columns[at]), float(rows[at])
 
 
-SMOOTH = 1.0
-
-
 @dataclass(frozen=True)
 class Question:
     """One request about one image, in both forms it can be said in.
@@ -151,11 +149,9 @@ def pfps_loss(logits: Tensor, truth: Tensor) -> Tensor:
     The paper names no loss; this is that of its ancestor (spec pfps.md, section 7).
     """
     both = torch.stack([1 - truth, truth], dim=1)
-    probability = logits.sigmoid()
-    overlap = (probability * both).sum((-2, -1))
-    total = probability.sum((-2, -1)) + both.sum((-2, -1))
-    dice = 1 - (2 * overlap + SMOOTH) / (total + SMOOTH)
-    return dice.mean() + functional.binary_cross_entropy_with_logits(logits, both)
+    return soft_dice(logits.sigmoid(), both).mean() + functional.binary_cross_entropy_with_logits(
+        logits, both
+    )
 
 
 def ask(model: Pfps, questions: Sequence[Question]) -> Tensor:

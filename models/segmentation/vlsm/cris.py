@@ -49,6 +49,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(4 * planes)
         self.downsample: nn.Module | None = None
         if stride > 1 or inputs != 4 * planes:
+            # Keys -1, 0, 1: the pool came before the numbering in CLIP's own code.
             shortcut = [("-1", nn.AvgPool2d(stride)), ("0", nn.Conv2d(inputs, 4 * planes, 1, bias=False))]
             self.downsample = nn.Sequential(OrderedDict([*shortcut, ("1", nn.BatchNorm2d(4 * planes))]))
 
@@ -78,6 +79,7 @@ class AttentionMap(nn.Module):
         """[B, C, h, w] to [B, joint, h, w]."""
         rows, columns = x.shape[-2:]
         side = round((len(self.positional_embedding) - 1) ** 0.5)
+        # The first position was that of the pooled mean, which a map does not have.
         grid = self.positional_embedding[1:].T.reshape(1, -1, side, side)
         places = functional.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False)
         tokens = (x + places).flatten(2).transpose(1, 2)
@@ -316,11 +318,13 @@ class Cris(nn.Module):
 
     def forward(self, images: Tensor, tokens: Tensor, known: Tensor) -> Tensor:
         """known: [B, L] bool; padding is False."""
-        tokens = tokens.where(known, 0)
+        tokens = tokens.where(known, 0)  # the end token is found as the largest id: padding must not be
         words, sentence = self.backbone.encode_text(tokens)
         maps = self.neck(self.backbone.visual(images), sentence)
         logits = self.proj(self.decoder(maps, words, tokens == 0), sentence)
-        return functional.interpolate(logits, images.shape[-2:], mode="bicubic", align_corners=True)
+        return functional.interpolate(
+            logits, images.shape[-2:], mode="bicubic", align_corners=True
+        )  # as published
 
     @property
     def encoders(self) -> list[nn.Module]:

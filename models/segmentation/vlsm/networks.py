@@ -19,6 +19,7 @@ from torch.nn import functional
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.segmentation import clipseg
+from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -75,6 +76,7 @@ class Vlsm(nn.Module):
     def segment(self, image: RGB, text: str) -> Mask:
         """[H, W] mask at the image's own size: Dice is computed there, as in the paper."""
         self.eval()
+        # Probabilities are enlarged, not logits: the threshold is one of probability.
         probability = self([image], [text])[:, None].sigmoid()
         grown = functional.interpolate(probability, image.shape[:2], mode="bilinear", align_corners=False)
         return np.asarray((grown[0, 0] > self.threshold).cpu().numpy())
@@ -180,9 +182,7 @@ def settings_of(model: Vlsm, preset: Preset) -> TrainingSettings:
 
 def vlsm_loss(logits: Tensor, truth: Tensor, settings: TrainingSettings) -> Tensor:
     """Weighted soft Dice and cross-entropy of [B, S, S] logits; truth in 0..1."""
-    probability = logits.sigmoid()
-    overlap = 2 * (probability * truth).sum((-2, -1)) + 1
-    dice = 1 - overlap / (probability.sum((-2, -1)) + truth.sum((-2, -1)) + 1)
+    dice = soft_dice(logits.sigmoid(), truth)
     cross = functional.binary_cross_entropy_with_logits(logits, truth)
     return settings.dice * dice.mean() + settings.cross * cross
 
@@ -217,7 +217,7 @@ def train_step(
     loss = vlsm_loss(logits, torch.from_numpy(np.stack(small)).to(logits), settings)
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    if settings.clip_norm is not None:
+    if settings.clip_norm is not None:  # only in the released code
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
     optimiser.step()
     return float(loss.detach())
