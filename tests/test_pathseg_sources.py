@@ -13,11 +13,8 @@ import pytest
 from pathseg_files import MAKERS, image, mask, two
 from typer.testing import CliRunner
 
-from tissuetalk.models.datasets.example import FOREGROUND
-from tissuetalk.models.datasets.manifest import draw_subset, read_manifest
+from tissuetalk.models.datasets.manifest import draw_subset, read_manifest, read_mask
 from tissuetalk.models.datasets.pathseg.prepare import (
-    examples,
-    overlap,
     patches,
     prepare,
     random_split,
@@ -75,7 +72,9 @@ def test_windows_overlap_evenly_and_end_at_the_border(length: int, starts: list[
     found = windows(length)
     assert [start for start, _ in found] == starts
     assert found[-1][0] + found[-1][1] == length
-    assert overlap(length) == pytest.approx(shared)
+    ends = [start + side for start, side in found[:-1]]
+    overlaps = [end - start for end, (start, _) in zip(ends, found[1:], strict=True)]
+    assert overlaps == pytest.approx([shared] * len(overlaps), abs=1)
 
 
 def test_patches_are_1024_px_and_know_their_scale() -> None:
@@ -196,15 +195,17 @@ def test_objects_of_a_type_stay_apart(tmp_path: Path) -> None:
     assert cv2.imread(str(record.mask), cv2.IMREAD_UNCHANGED).max() == 2
 
 
-def test_prepared_patches_are_training_examples_that_know_what_is_absent(tmp_path: Path) -> None:
+def test_prepared_patches_know_their_split_and_what_is_absent(tmp_path: Path) -> None:
     MAKERS["CoNSeP"](tmp_path)
     prepare("CoNSeP", tmp_path, tmp_path / "out")
-    first, _ = examples(tmp_path / "out")
-    assert first.held_out
-    assert set(first.targets) == set(EXPECTED["CoNSeP"])
-    assert "colon-cell-muscle" in first.absent
-    assert (first.targets["colon-cell-healthy epithelial"].label == FOREGROUND).any()
-    assert first.targets["colon-cell-healthy epithelial"].objects is not None
+    records = read_manifest(tmp_path / "out")
+    first = {record.mask_class: record for record in records if record.image == records[0].image}
+    assert {record.split for record in first.values()} == {"test"}
+    assert set(first) == set(EXPECTED["CoNSeP"])
+    epithelium = first["colon-cell-healthy epithelial"]
+    assert "colon-cell-muscle" in epithelium.absent
+    assert epithelium.kind == "instance"
+    assert read_mask(epithelium).any()
 
 
 def test_a_tenth_is_drawn_from_every_organ_and_the_same_every_time(tmp_path: Path) -> None:

@@ -39,27 +39,28 @@ class Strength:
 
 
 def stain(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixels:
-    """Change staining and exposure in optical-density space; one 3x3 matrix and one offset for the whole crop."""
+    """Change staining and exposure of [H, W, 3] in optical-density space; one 3x3 matrix and one offset for the whole crop."""
     vectors = _STAINS + rng.normal(0, strength.turn, (3, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     gain = np.exp(rng.uniform(-strength.gain, strength.gain, 3)).astype(np.float32)
     channel = np.exp(rng.uniform(-strength.channel, strength.channel, 3)).astype(np.float32)
     matrix = np.linalg.inv(_STAINS) @ (gain[:, None] * vectors) * channel
+    # Now and then much too dark, as thick sections are.
     dark = rng.uniform(0, 0.7) if rng.random() < 0.15 else rng.uniform(-strength.offset, strength.offset)
     density = _DENSITY[image] @ matrix + dark + rng.normal(0, strength.offset / 3, 3).astype(np.float32)
     return np.asarray(np.clip(np.exp(-density) * 255, 0, 255), np.uint8)
 
 
 def optics(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixels:
-    """Focus, resolution, noise and compression."""
+    """Focus, resolution, noise and compression of [H, W, 3]."""
     changed: NDArray[np.uint8] = image
     draw = rng.random(4)
     if draw[0] < 0.30:
         changed = np.asarray(cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, strength.blur_px)), np.uint8)
-    elif draw[0] < 0.40:
+    elif draw[0] < 0.40:  # scanners sharpen
         soft = cv2.GaussianBlur(changed, (0, 0), 1.2)
         changed = np.asarray(cv2.addWeighted(changed, 1.7, soft, -0.7, 0), np.uint8)
-    if draw[1] < 0.15:
+    if draw[1] < 0.15:  # scanned at half the magnification
         height, width = changed.shape[:2]
         small = cv2.resize(changed, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
         changed = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -75,7 +76,7 @@ def optics(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixel
 
 
 def colours(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixels:
-    """Stain and optics, with a share of crops left as they are."""
+    """Stain and optics of [H, W, 3], with a share of crops left as they are."""
     if rng.random() < strength.plain:
         return image
     return optics(stain(image, rng, strength), rng, strength)
@@ -90,6 +91,7 @@ def affine(
     """
     angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
     mirror = -1 if rng.random() < 0.5 else 1
+    # Cells are not round: a tenth longer one way, shorter the other, keeps their area.
     stretch = np.exp(rng.uniform(-0.12, 0.12))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = zoom * turn @ np.diag([mirror * stretch, 1 / stretch])
@@ -98,25 +100,15 @@ def affine(
 
 
 def warp(plane: Pixels, matrix: NDArray[np.float32], side_px: int, *, smooth: bool) -> Pixels:
-    """A square crop; beyond the border the picture is mirrored, label maps alike."""
+    """A square crop of [H, W] or [H, W, 3]; beyond the border the picture is mirrored, label maps alike."""
     flags = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
     crop = cv2.warpAffine(plane, matrix, (side_px, side_px), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(crop, np.uint8)
 
 
 PHOTOGRAPHS = (
-    "astronaut",
-    "coffee",
-    "rocket",
-    "camera",
-    "coins",
-    "page",
-    "text",
-    "moon",
-    "brick",
-    "grass",
-    "gravel",
-)
+    "astronaut", "coffee", "rocket", "camera", "coins", "page", "text", "moon", "brick", "grass", "gravel",
+)  # fmt: skip
 """Free pictures that scikit-image ships; its cat is kept back for tests."""
 
 
@@ -144,7 +136,7 @@ def _flat(rng: np.random.Generator, side: int = 512) -> Pixels:
 
 
 def blank_pictures(seed: int = 0, count: int = 12) -> list[Pixels]:
-    """Glass, flat colour and noise: the only pictures that surely hold no nucleus and might pass for a slide."""
+    """Glass, flat colour and noise, [512, 512, 3]: the only pictures that surely hold no nucleus and might pass for a slide."""
     rng = np.random.default_rng((seed, 1))
     return [_flat(rng) for _ in range(count)]
 

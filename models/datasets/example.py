@@ -70,6 +70,7 @@ def split_touching(mask: NDArray[np.bool_], *, smallest_px: int) -> Instances:
 
     smallest_px: smallest distance between two object centres.
     """
+    # Smoothed, or every bump of the outline would be a peak of its own.
     distance = cv2.GaussianBlur(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5), (0, 0), 2)
     parts, _ = ndimage.label(mask)
     peaks = peak_local_max(distance, min_distance=smallest_px, labels=parts, exclude_border=False)

@@ -47,7 +47,7 @@ def wordings(target: str, *, part: Literal["train", "test"] = "train") -> tuple[
     found: dict[str, Sentence] = {}
     for level in LEVELS:
         for template in bank[part][level]:
-            for name in bank["names"][target]:
+            for name in names(target):
                 for organ in bank["organs"][target] if "{organ}" in template else ("",):
                     text = template.format(name=name, organ=organ, structure=bank["structures"][target])
                     found.setdefault(text, Sentence(target, level, text))

@@ -40,6 +40,7 @@ def group_weights(
     losses = losses.detach()
     count = losses.shape[-1]
     even = torch.full_like(losses, 1 / count)
+    # The literal reading of the paper stops every gradient: the group term then changes nothing.
     if gradient == "none" or count == 1:
         return even
     if gradient == "softmax":
@@ -55,11 +56,6 @@ def quality(losses: Tensor) -> Tensor:
     """[..., K] how much better than its group each sentence works; detached, sums to 0 (equation 5)."""
     losses = losses.detach()
     return losses.mean(-1, keepdim=True) - losses
-
-
-def group_loss(losses: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """[...] quality-guided group loss (equation 7), gradient through the log weights only."""
-    return -(quality(losses) * torch.log_softmax(-losses / temperature, dim=-1)).sum(-1)
 
 
 def consistency(logits: Tensor, *, pairs: bool = False, reduction: Literal["mean", "sum"] = "mean") -> Tensor:

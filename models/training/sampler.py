@@ -79,6 +79,7 @@ class Sampler:
             pool = [
                 example for example in examples if example.dataset == dataset and target in example.targets
             ]
+            # Images that surely lack the target teach its absence from within the same set.
             pool += [
                 e for e in examples if e.dataset == dataset and target in e.absent and target not in e.targets
             ]
@@ -115,6 +116,7 @@ class Sampler:
             name for name in (*example.targets, *example.absent) if name != target and name in self.sentences
         ]
         other = str(rng.choice(others)) if others else target
+        # The last question is another target: without it the network could answer every crop with its only label.
         questions = [(target, main)] * self.recipe.group_size + [
             (other, self._answer(example, other, matrix))
         ]
@@ -142,6 +144,7 @@ class Sampler:
         if key not in self._centres:
             label = example.targets.get(target)
             rows, columns = np.nonzero(label.label[::4, ::4] == FOREGROUND) if label is not None else ((), ())
+            # Every fourth pixel is enough to aim by, and a list of all of them is not small.
             self._centres[key] = (
                 np.stack([np.asarray(columns), np.asarray(rows)], axis=1).astype(np.int64) * 4
             )
@@ -161,6 +164,7 @@ class Sampler:
             return CropTruth(nothing, nothing + certain, nothing, False, 0.0 if certain else None)
         label = warp(labelled.label, matrix, side, smooth=False)
         mask = _shrink((label == FOREGROUND).astype(np.float32))
+        # A block with a single unknown pixel is unknown.
         known = (_shrink((label == UNKNOWN).astype(np.float32)) == 0).astype(np.float32)
         distance: NDArray[np.float32] = np.zeros_like(mask)
         if labelled.distance is not None:

@@ -94,6 +94,7 @@ class TripleSampler:
         """The batch of one training step."""
         rng = np.random.default_rng((self.recipe.seed, step))
         chosen = [self._at(step * self.recipe.batch + number) for number in range(self.recipe.batch)]
+        # Drawn after the order is fixed, so that asking for absent things does not move any other choice.
         chosen = [self._perhaps_absent(triple, rng) for triple in chosen]
         crops = [self._crop(triple, rng) for triple in chosen]
         tiles, truths = (np.stack(column) for column in zip(*crops, strict=True))
@@ -126,6 +127,7 @@ class TripleSampler:
         mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
         tile, truth = np.full((side, side, 3), PADDING, np.uint8), np.zeros((side, side), np.float32)
         y = int(rng.integers(0, max(1, image.shape[0] - side + 1)))
+        # An image smaller than the crop sits in its corner; the grey around it counts as background.
         x = int(rng.integers(0, max(1, image.shape[1] - side + 1)))
         part = np.s_[y : y + side, x : x + side]
         height, width = image[part].shape[:2]

@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,8 +19,7 @@ import cv2
 import numpy as np
 
 from tissuetalk.models.control import Control
-from tissuetalk.models.datasets.example import Example, Instances, Labelled, Pixels, from_instances, region
-from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
+from tissuetalk.models.datasets.example import Instances, Pixels
 from tissuetalk.models.datasets.pathseg.formats import READERS
 from tissuetalk.models.datasets.pathseg.source import PathSegSource, Picture, Split, source_named
 from tissuetalk.models.errors import WorkspaceUnwritableError
@@ -67,12 +66,6 @@ def windows(length: int) -> list[tuple[int, int]]:
         return [(0, length)]
     count = math.ceil(length / SIDE_PX)
     return [(round(k * (length - SIDE_PX) / (count - 1)), SIDE_PX) for k in range(count)]
-
-
-def overlap(length: int) -> float:
-    """Pixels that neighbouring windows share; 0 for a side that is kept whole."""
-    count = len(windows(length))
-    return (SIDE_PX * count - length) / (count - 1) if count > 1 else 0.0
 
 
 def patches(image: Pixels, labels: Mapping[str, Instances], magnification: float) -> Iterator[SourcePatch]:
@@ -226,30 +219,3 @@ def _save(path: Path, pixels: Any) -> None:
     if not encoded:
         raise OSError(f"{path.name} could not be written")
     path.write_bytes(data.tobytes())
-
-
-def examples(manifest: Path) -> Iterator[Example]:
-    """Every patch of a prepared manifest, read when reached; ``targets`` are keyed by canonical label.
-
-    Labels that the source looked for and that have no pixel on the patch are ``absent``; all others are unknown.
-    """
-    path = manifest / "manifest.csv" if manifest.is_dir() else manifest
-    for image, members in groupby(read_manifest(path), key=lambda record: record.image):
-        records = list(members)
-        first = records[0]
-        yield Example(
-            first.source or path.parent.name,
-            image.name,
-            first.group,
-            first.split == "test",
-            read_rgb(image),
-            first.mpp or 0.25,
-            first.mpp is not None,
-            {record.mask_class: _labelled(record) for record in records},
-            first.absent,
-        )
-
-
-def _labelled(record: Record) -> Labelled:
-    numbers = read_mask(record)
-    return from_instances(numbers, parted=True) if record.kind == "instance" else region(numbers)
