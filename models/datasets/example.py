@@ -60,7 +60,7 @@ def from_instances(instances: Instances, *, parted: bool = False) -> Labelled:
     return Labelled(label, core_distance(instances), objects=instances.astype(np.uint16) if parted else None)
 
 
-def region(mask: NDArray[np.generic]) -> Labelled:
+def region(mask: Pixels | Instances) -> Labelled:
     """Everything above 0 in [H, W] as one region, all else as background."""
     return Labelled(np.where(mask > 0, FOREGROUND, BACKGROUND).astype(np.uint8))
 

@@ -88,7 +88,8 @@ def glands(folder: Path) -> Iterator[Example]:
     for record, example in _each(folder, EBHI_MPP):
         instances, _ = ndimage.label(read_mask(record) > 0)
         gland = from_instances(np.asarray(instances, np.int32))
-        targets, absent = {"gland": gland}, ("glomerulus",)
+        targets = {"gland": gland}
+        absent: tuple[str, ...] = ("glomerulus",)
         if "Adenocarcinoma" in record.note:
             targets["tumour"] = Labelled(gland.label)
         elif "Normal" in record.note:

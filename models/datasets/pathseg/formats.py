@@ -311,7 +311,7 @@ def coco(source: PathSegSource, folder: Path) -> Iterator[Picture]:
     known = tuple(dict.fromkeys(source.classes.values()))
     for row in images:
         image = here[Path(row["file_name"]).name]
-        reader = partial(_read_outlined, source, image, partial(objects.get, row["id"], []))
+        reader = partial(_read_outlined, source, image, partial(list, objects[row["id"]]))
         yield Picture(image.stem, group_of(source, image.stem), None, known, reader)
 
 
