@@ -158,7 +158,9 @@ class ObjectTraining(CohortTraining[ObjectBag, ObjectAwareModel]):
 
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         found = stored_tensors(self.out / "objects" / f"{name}.safetensors", make)
-        return found and ObjectBag(objects, found["features"].numpy(), found["coverage"].numpy())
+        if found is None:
+            return None
+        return ObjectBag(objects, found["features"].numpy(), found["coverage"].numpy())
 
     def write_evidence(
         self, cohort: GatheredSlides[ObjectBag], run: SeedRun[ObjectAwareModel], card: ClassifierCard
@@ -175,10 +177,10 @@ class ObjectTraining(CohortTraining[ObjectBag, ObjectAwareModel]):
         table = []
         for (label, name), found in values.items():
             activation, area, rank = np.mean(found, axis=0).tolist()
-            row = {"class": card.classes[label], "name": name, "mean_activation": activation}
-            row |= {"mean_rank": rank, "mean_area_fraction": area, "slides": len(found)}
-            table.append((label, -activation, row))
-        objects = [row for *_, row in sorted(table, key=lambda entry: entry[:2])]
+            told = {"class": card.classes[label], "name": name, "mean_activation": activation}
+            told |= {"mean_rank": rank, "mean_area_fraction": area, "slides": len(found)}
+            table.append((label, -activation, told))
+        objects = [told for *_, told in sorted(table, key=lambda entry: entry[:2])]
         write_json(self.out / "objects.json", {"objects": objects, "not_looked_for": self.unknown})
 
 
