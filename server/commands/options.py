@@ -32,7 +32,7 @@ def _models() -> Iterable[str]:
 
 
 def _classifiers() -> Iterable[str]:
-    from tissuetalk.models.classifiers.classifier import classifiers
+    from tissuetalk.models.classifiers.card import classifiers
 
     return classifiers()
 
