@@ -105,9 +105,16 @@ def reading_of(sentence: Sentence) -> list[str]:
 
 def _said_at(targets: tuple[Target, ...], shown: str, offset: int) -> str:
     """The reading of the target whose words are those of the slot."""
-    for target in targets:
-        start = target.start or 0
-        if start <= offset + len(shown) - 1 < start + max(len(target.evidence), 1) and _shares(target, shown):
+    here = [
+        target
+        for target in targets
+        if (target.start or 0) <= offset + len(shown) - 1 < (target.start or 0) + max(len(target.evidence), 1)
+    ]
+    for target in here:
+        if target.words.lower() in shown.lower() or shown.lower() in target.words.lower():
+            return target.assertion
+    for target in sorted(here, key=lambda target: len(target.evidence)):
+        if _shares(target, shown):
             return target.assertion
     return next((target.assertion for target in targets if _shares(target, shown)), "silent")
 

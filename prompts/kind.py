@@ -25,11 +25,13 @@ HEADING = re.compile(
 IMPERATIVE = (
     r"segment|segmant|segmnt|outline|mark|highlight|count|measure|show|find|delineate|trace|mask|merge|combine|compare|tell|give|pick|colou?r|separate|"
     r"calculate|compute|quantify|select|label|detect|locate|list|annotate|contour|exclude|identify|extract|draw|map|isolate|join|unite|"
-    r"circle|point out|do not|don't|leave|skip|ignore|omit|explain|teach|walk|describe|get|help|estimate|determine|visuali[sz]e"
+    r"circle|point out|do not|don't|leave|skip|ignore|omit|drop|keep|forget|disregard|include|never|be careful|be sure|without missing|explain|teach|walk|describe|get|help|estimate|determine|visuali[sz]e"
 )
+ORDERING = re.compile(rf"(?:^|[.!?,;:\n]\s*)(?:please |just |only |then )?(?:{IMPERATIVE})\b", re.IGNORECASE)
+"""A sentence or a part of one that begins with a verb of asking."""
 WISH = re.compile(
     rf"(?:^|[.!?:;,\u2013\n-]\s{{0,3}})(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please|pls|plz|i need|i want|i'd like|we need|"
-    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|i don't want|i do not want|to segment|not needed|not required)\b|\?(?=\s|$)",
+    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|should be (?:missed|overlooked)|important that|i don't want|i do not want|to segment|not needed|not required)\b|\?(?=\s|$)",
     re.IGNORECASE,
 )
 SPECIMEN = re.compile(
@@ -68,10 +70,12 @@ def kind_of(text: str) -> Kind:
     low = plain.lower()
     length = len(low.split())
     stated, wished, hinted = (len(pattern.findall(low)) for pattern in (STATING, WISH, HINT))
-    stated += 2 * bool(SPECIMEN.match(low) and not WISH.search(low[:25]))
+    stated += 3 * bool(SPECIMEN.match(low) and not ORDERING.search(low))
     stated += _opens_with_an_organ(plain)
     headings = len(HEADING.findall(plain))
     stated += headings if stated or headings > 1 else 0
+    if WISH.match(low) and length <= SHORT_WORDS * 2:
+        return "exploratory" if QUESTION.search(plain) and not PRECISE.search(plain) else "request"
     if length > LONG_WORDS * 3 or (length > LONG_WORDS and stated + 1 >= wished):
         return "report"
     if wished:

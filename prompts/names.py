@@ -11,7 +11,7 @@ from typing import Literal
 from tissuetalk.models.segmenter import Prompt
 from tissuetalk.prompts.lexicon import lexicon, read_words
 from tissuetalk.prompts.target import Span, Target
-from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
+from tissuetalk.prompts.taxonomy import LABELS, Label, labels_of, pathsegmentor_prompt
 from tissuetalk.prompts.words import load_terms, phrase
 
 _ENDINGS = "oma|osis|itis|plasia|blast|cyte|phage|iasis|phil|thelial|thelium"
@@ -101,3 +101,52 @@ def prompt_for(target: Target) -> Prompt:
     """The target as a model is asked for it: the taxonomy's sentence where there is a label, the words otherwise."""
     text = pathsegmentor_prompt(Label.parse(target.label)) if target.label is not None else target.words
     return prompt_of(target.label, target.words, text)
+
+
+TEMPLATE = re.compile(
+    r"\b(?:(tissue|cell|nuclei)-level )?([a-z][a-z /-]{1,48}?) in ([a-z ]{3,14}) pathology\b", re.IGNORECASE
+)
+
+
+@lru_cache(maxsize=1)
+def _label_pattern() -> re.Pattern[str]:
+    names = sorted(map(str, LABELS), key=len, reverse=True)
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, names))})(?![\w-])", re.IGNORECASE)
+
+
+def labels_in(text: str) -> list[Target]:
+    """Targets of a text that is nothing but canonical labels or sentences made from them, each exactly as it says.
+
+    The short sentence "gland in colon pathology" names no structure: it means the first label of that organ and object,
+    and the others are alternatives. Empty for any other text.
+    """
+    found: list[tuple[re.Match[str], tuple[Label, ...]]] = [
+        (match, (Label.parse(match.group()),)) for match in _label_pattern().finditer(text)
+    ]
+    for match in TEMPLATE.finditer(text) if " pathology" in text.lower() else ():
+        structure, name, region = (group.lower() if group else group for group in match.groups())
+        meant = tuple(
+            label
+            for label in labels_of(region)
+            if label.object_type == name and structure in (None, label.structure)
+        )
+        if meant:
+            found.append((match, meant))
+    rest = text
+    for match, _ in found:
+        rest = rest.replace(match.group(), " ")
+    if not found or set(_whole_names().content(rest)) - {"mask", "outline"}:
+        return []
+    found.sort(key=lambda pair: pair[0].start())
+    return [
+        Target(
+            str(meant[0]),
+            meant[0].object_type,
+            evidence=match.group(),
+            start=match.start(),
+            organ=None if meant[0].region == "unspecified" else meant[0].region,
+            alternatives=tuple(map(str, meant[1:])),
+            reason="named by its label",
+        )
+        for match, meant in found
+    ]

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
 from tissuetalk.prompts.glossary import plain_line
 from tissuetalk.prompts.kind import kind_of
+from tissuetalk.prompts.names import labels_in
 from tissuetalk.prompts.organs import region_of
 from tissuetalk.prompts.reading.report import read_report, targets_of
 from tissuetalk.prompts.request.parse import read_request
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from tissuetalk.prompts.llm.reader import LanguageModelReader
 
 
-LONGEST_TEXT = 200_000
+LONGEST_TEXT = 1_000_000
+LONGEST_LABELS = 4_000
+"""Characters a list of labels or of sentences made from them may have."""
 ADVICE = (
     "the words name nothing that can be outlined; name an object such as 'tumour', 'glands' or 'lymphocytes', "
     "or ask 'what is in this image?' and say which organ it is from."
@@ -39,13 +42,16 @@ class RuleReader:
 
         Raises:
             NoTargetInWordsError: it names nothing at all.
-            InvalidArgumentError: it is longer than 200,000 characters.
+            InvalidArgumentError: it is longer than a million characters.
         """
         if len(text) > LONGEST_TEXT:
             raise InvalidArgumentError(
                 f"the text has {len(text):,} characters, the limit is {LONGEST_TEXT:,}; "
                 "give the diagnosis and the microscopic description only."
             )
+        labels = labels_in(text) if len(text) < LONGEST_LABELS else []
+        if labels:
+            return Request("request", tuple(labels), labels[0].organ)
         region = region_of(organ)
         kind = kind_of(text)
         if kind == "report":

@@ -33,9 +33,9 @@ def test_repeated_pieces_end_in_bounded_time(length: int) -> None:
         read((piece * (length // len(piece) + 1))[:length])
 
 
-def test_a_text_of_a_megabyte_is_refused_with_the_limit() -> None:
-    with pytest.raises(InvalidArgumentError, match="200,000"):
-        rule_reader().translate("carcinoma " * 100_000)
+def test_a_text_beyond_a_million_characters_is_refused_with_the_limit() -> None:
+    with pytest.raises(InvalidArgumentError, match="1,000,000"):
+        rule_reader().translate("carcinoma " * 100_001)
 
 
 @pytest.mark.parametrize(

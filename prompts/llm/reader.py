@@ -23,7 +23,7 @@ from tissuetalk.prompts.llm.seam import (
 )
 from tissuetalk.prompts.llm.wording import ask_again, ask_for, masked
 from tissuetalk.prompts.organs import organ_of, region_of
-from tissuetalk.prompts.request.places import places_in
+from tissuetalk.prompts.request.places import Places, places_in
 from tissuetalk.prompts.target import Measure, Request, Span, Target
 from tissuetalk.prompts.taxonomy import REGIONS
 from tissuetalk.prompts.words import tokens
@@ -104,15 +104,15 @@ class LanguageModelReader:
             )
         kind = _kind(answers)
         # Coordinates are read by rules and never from the model; a report's numbers are no coordinates.
-        points, boxes, _ = places_in(text) if kind == "request" else ((), (), ())
+        places = places_in(text) if kind == "request" else Places()
         return Request(
             kind=kind,
             targets=tuple(map(_explained, merged(targets)) if kind == "exploratory" else merged(targets)),
             organ=region or _organ(answers),
-            points=points,
-            boxes=boxes,
+            points=places.points,
+            boxes=places.boxes,
             measures=_measures(answers),
-            notes=(*notes, *check.notes),
+            notes=(*notes, *places.notes, *check.notes),
         )
 
     def _cut(self, text: str, organ: str | None) -> tuple[list[Span], tuple[str, ...]]:

@@ -20,6 +20,7 @@ from tissuetalk.prompts.words import Words, word_set
 FORWARD = {"pre_absent": 28, "pre_uncertain": 12, "pre_historical": 14, "pre_family": 20}
 BACKWARD = {"post_absent": 22, "post_uncertain": 14, "post_historical": 12}
 """How many tokens a cue reaches."""
+FARTHEST = max(FORWARD.values())
 SAYS: dict[str, Assertion] = {
     "pre_absent": "absent",
     "post_absent": "absent",
@@ -29,6 +30,8 @@ SAYS: dict[str, Assertion] = {
     "pre_family": "historical",
     "post_historical": "historical",
 }
+INSTEAD = word_set("instead rather except besides")
+GENERAL = word_set("malignancy tumor carcinoma cancer neoplasm neoplasia")
 PLURAL = word_set("are were all both each none neither nothing have")
 LINKS = word_set("and or nor & plus")
 PRESENT_TENSE = word_set(
@@ -63,6 +66,8 @@ class SegmentReader:
         best: tuple[int, int, Verdict] | None = None
         reached: set[str] = set()
         for cue in self.cues:
+            if not mention.core_first - FARTHEST <= cue.last <= mention.last + FARTHEST + 8:
+                continue
             for kind in cue.kinds & SAYS.keys():
                 distance = self._reach(cue, kind, mention)
                 if distance is None:
@@ -102,13 +107,23 @@ class SegmentReader:
             aside = ")" in self.words.gap(cue.last, mention.core_first).split("(", 1)[0]
             blocked = distance > FORWARD[kind] or aside or self._blocked_forward(cue, kind, mention)
             return None if blocked else distance
-        if cue.first <= mention.last:
+        if cue.first <= mention.last or (f"pre_{kind[5:]}" in cue.kinds and self._leads(cue)):
             return None
         distance = cue.first - mention.last
         between = self.words.gap(mention.last, cue.first)
         aside = "(" in between and ")" not in between and not between.rstrip().endswith("(")
         blocked = distance > BACKWARD[kind] or aside or self._blocked_backward(cue, mention)
         return None if blocked else distance
+
+    def _leads(self, cue: Cue) -> bool:
+        """ "calcification with possible dysplasia": a word that can speak both ways speaks of what follows at once."""
+        if self.words[cue.first].norm in ("vs", "versus"):
+            return False
+        return any(
+            0 < other.first - cue.last <= 2
+            and not {",", "\n", "."} & set(self.words.gap(cue.last, other.first))
+            for other in self.mentions
+        )
 
     def _between(self, first: int, last: int) -> list[Cue]:
         return [cue for cue in self.cues if first < cue.first and cue.last < last]
@@ -122,6 +137,8 @@ class SegmentReader:
                 for other in between
             )
         if any("stop" in other.kinds for other in between):
+            return True
+        if self.words[cue.first].norm in INSTEAD and any("positive" in other.kinds for other in between):
             return True
         if any("verbs" in other.kinds and self._new_statement(other, mention) for other in between):
             return True
@@ -166,7 +183,7 @@ class SegmentReader:
     def owns_value(self, mention: Mention) -> Literal["yes", "no", "perhaps"]:
         """Whether the value behind this heading speaks of a mention: "Adenocarcinoma, extension: no" has another field.
 
-        "perhaps" for a tumour that opens a list of findings before the colon.
+        "perhaps" for a tumour by its general name that opens a list of findings before the colon.
         """
         gap = self.words.gap(mention.last, self.segment.last) if mention.last < self.segment.last else ""
         if "," not in gap:
@@ -176,7 +193,9 @@ class SegmentReader:
         if any(self.words[i].norm not in lexicon().modifiers | LINKS for i in tail):
             return "no"
         heads = mention.concept.id == "tumor" and mention.first <= self.segment.first + 1
-        return "perhaps" if heads and len(self.mentions) > 1 else "yes"
+        if not heads or len(self.mentions) < 2:
+            return "yes"
+        return "perhaps" if self.words.norms(mention.first, mention.last + 1)[0] in GENERAL else "no"
 
     def _affirmed(self, mention: Mention) -> bool:
         """ "no necrosis, and focal haemorrhage": a word of amount of its own starts a statement of its own."""

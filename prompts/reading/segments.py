@@ -26,8 +26,9 @@ OPEN_WORDS = word_set(
     "approximately including involving measuring"
 )
 CLOSING_WORDS = word_set("is are was were of and or in with which that")
-DASH = re.compile(r"\s+[-\u2013\u2014]\s+|\s*[.\u2026]{3,}\s*")
-BULLET = re.compile(r"(?:^|\s)[-*\u2022\u00b7](?=\s|$)|\n\s*\n|\n\s*[-*\u2022]|\t")
+YEAR = re.compile(r"(?:19|20)\d\d")
+DASH = re.compile(r"\s+[-\u2013\u2014]\s+|\s*[.\u2026]{3,}\s*|\s*\|\s*|\s*\t\s*")
+BULLET = re.compile(r"(?:^|\s)[-*\u2022\u00b7](?=\s|$)|\n\s*\n|\n\s*[-*\u2022]|\t|\|")
 TAKEN = re.compile(r"biops|specimen|excision|resection|curett|ectomy\b", re.IGNORECASE)
 LETTERED = re.compile(r"(?:^|[\s.\n])(?:\(?[A-Z0-9]{1,2}\)|[A-Z]\.|\d{1,2}[.:])$")
 
@@ -64,7 +65,7 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
     gap = words.gap(index - 1, index)
     if index in inside or gap in (" ", "-", ", ", "/"):
         return ""
-    if DASH.fullmatch(gap) and _is_value(words, index):
+    if (DASH.fullmatch(gap) or gap in (" [", "[")) and _is_value(words, index):
         return ":"
     if ":" in gap and not gap.startswith("::"):
         return "." if "\n" in gap[gap.index(":") :] and _is_heading_line(words.text, after.start) else ":"
@@ -108,9 +109,11 @@ def _is_title_line(text: str, place: int) -> bool:
 
 def _ends(before: Token, after: Token, text: str) -> bool:
     """Whether a full stop ends a sentence or is only the scanner's line end."""
+    first = text[after.start]
+    if before.norm == "not" and first.isupper() and text[before.start].islower():
+        return True  # "whereas dysplasia is not. Plasma cells": elsewhere a scanner's stop after "not" is a line end
     if before.norm in OPEN_WORDS or after.norm in CLOSING_WORDS:
         return False
-    first = text[after.start]
     if len(before.lower) == 1 and before.lower.isalpha() and text[before.start].isupper():
         return False
     return not first.islower() or text.islower()
@@ -159,8 +162,8 @@ def _new_specimen(words: Words, first: int, last: int, key: bool) -> bool:
 
 
 ADDRESSED = re.compile(
-    r"[(\[]\s*(?:(?:note )?(?:to|for) (?:the )?|dear |attention )?(?:image )?"
-    r"(?:software|ai|assistant|system|model|llm|algorithm|computer|chatbot)\b[^()\[\]:]{0,40}:[^()\[\]]{0,600}[)\]]",
+    r"[(\[\"\u201c]\s*(?:(?:note )?(?:to|for) (?:the )?|dear |attention )?(?:image )?"
+    r"(?:software|ai|assistant|system|model|llm|algorithm|computer|chatbot)\b[^()\[\]:]{0,40}:[^()\[\]\"\u201d]{0,600}[)\]\"\u201d]",
     re.IGNORECASE,
 )
 """A bracket that speaks to a machine."""
@@ -269,6 +272,12 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
     while index <= last:
         end = next((inner for inner in range(index, last + 1) if inner in taken), last + 1)
         found = longest(_tree(), words, index, end, _skipped()) if end > index else None
+        if (
+            found is None
+            and words[index].norm == "in"
+            and YEAR.fullmatch(" ".join(words.norms(index + 1, index + 2)))
+        ):
+            found = index + 1, frozenset({"post_historical"})
         if found is None:
             index += 1
             continue

@@ -40,7 +40,8 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     """Everything a request asks for; `question` when it is an open or lay question."""
     words = read_words(text, loose=True)
     quoted = _order_quotes(words)
-    points, boxes, offsets = places_in(without(text, quoted))
+    places = places_in(without(text, quoted))
+    points, boxes, offsets = places.points, places.boxes, places.offsets
     mentions = _merged(find_mentions(words), words)
     ordered = [m for m in mentions if _inside(words[m.first].start, quoted)]
     mentions = [m for m in mentions if m not in ordered]
@@ -64,7 +65,9 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     targets = _unique(named)
     targets = _related(targets, named, relation, words, points, boxes, offsets)
     kind: Literal["request", "exploratory"] = "exploratory" if question or opened else "request"
-    return Request(kind, tuple(targets), region, points, boxes, measures, notes=_notes(ordered))
+    return Request(
+        kind, tuple(targets), region, points, boxes, measures, notes=(*_notes(ordered), *places.notes)
+    )
 
 
 def _notes(ordered: Sequence[Mention]) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def _link(words: Words, last: int, other: Mention) -> RelationOp | None:
     gap = words.text[words[last].end if last >= 0 else 0 : words[other.first].start]
     if last >= 0 and any(mark in gap for mark in ".;:?"):
         return None
-    found = find_terms(part, "inside", "always_space")
+    found = find_terms(part, "inside", "always_space", *(("beside",) if last >= 0 else ()))
     if not found or len(part) - 1 - found[-1][1] > 3:
         return None
     if last >= 0 and found[-1][2] == "inside" and "," in gap and part[0].norm in ("and", "or"):
@@ -120,7 +120,7 @@ def _link(words: Words, last: int, other: Mention) -> RelationOp | None:
     behind = part[found[-1][1] + 1].norm if found[-1][1] + 1 < len(part) else ""
     if behind[:1].isdigit():
         return None
-    return "outside" if found[-1][2] == "always_space" else "inside"
+    return "inside" if found[-1][2] == "inside" else "outside"
 
 
 def _first_link(words: Words, mention: Mention) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from tissuetalk.prompts.kind import IMPERATIVE
+from tissuetalk.prompts.kind import ORDERING
 from tissuetalk.prompts.lexicon import Node, grow, lexicon, phrases_of
 from tissuetalk.prompts.organs import organ_hits
 from tissuetalk.prompts.reading.mentions import Mention
@@ -22,7 +22,6 @@ NEGATORS = word_set(
 )
 PLACES = word_set("in inside within part overlapping touching on located lying belonging")
 EXCEPT = word_set("except than from but excluding exclude not")
-ORDERING = re.compile(rf"(?:^|[,;:]\s*)(?:please |just |only |then )?(?:{IMPERATIVE})\b", re.IGNORECASE)
 NEGATED_QUESTION = re.compile(
     r"(?:(?:so|and|but|hey|hi|ok|well)\W+)?(?:(?:is|are|was|were|does|do|did|has|have)n['\u2019]t\b|(?:is|are|was|were) "
     r"(?:this|that|it|there|these|those) (?:no|not)\b|why (?:not|is there no))",

@@ -11,7 +11,7 @@ from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.request.roles import find_terms
 from tissuetalk.prompts.target import Target
 from tissuetalk.prompts.taxonomy import Label, is_label
-from tissuetalk.prompts.words import Words, load_terms
+from tissuetalk.prompts.words import Words, load_terms, word_set
 
 Scope = Literal["", "everything", "cells"]
 
@@ -43,17 +43,7 @@ def open_question(words: Words, wanted: Sequence[Mention]) -> Scope:
 def _limited(words: Words, last: int) -> bool:
     """ "everything that is ...", "everything else", "everything apart from": not the whole organ."""
     after = words.norms(last + 1, last + 3)
-    return bool(after) and after[0] in (
-        "else",
-        "that",
-        "which",
-        "but",
-        "except",
-        "apart",
-        "other",
-        "excluding",
-        "outside",
-    )
+    return bool(after) and after[0] in word_set("else of that which but except apart other excluding outside")
 
 
 def _phrases(words: Words, wanted: Sequence[Mention], name: str) -> list[tuple[int, int, str]]:

@@ -51,7 +51,9 @@ def find_unknown(words: Words, mentions: Sequence[Mention]) -> list[Unknown]:
     taken = {i: mention for mention in mentions for i in range(mention.first, mention.last + 1)}
     organs = {i for first, last, _, _ in organ_hits(words) for i in range(first, last + 1)}
     measured = {
-        i for first, last, _ in find_terms(words, "inside", "always_space") for i in range(first, last + 1)
+        i
+        for first, last, _ in find_terms(words, "inside", "always_space", "beside")
+        for i in range(first, last + 1)
     }
     free = [
         i not in taken and i not in organs and i not in measured and _is_strange(word)
