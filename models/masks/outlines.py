@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from skimage.measure import label as connected_parts
 
 from tissuetalk.models.images import Box
 
@@ -86,6 +85,10 @@ def _is_shell(rings: _Rings) -> NDArray[np.bool_]:
 
 def _rings(labels: NDArray[np.int32]) -> _Rings:
     """All closed outlines of [H, W], each passing a corner once."""
+    from skimage.measure import (
+        label as connected_parts,  # brings SciPy: not before there is something to trace
+    )
+
     parts = connected_parts(labels, background=0, connectivity=1)
     padded = np.pad(labels, 1)
     along, across = (
