@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tissuetalk.models.segmentation.entry import AnyWords, Entry, HubWeights
-from tissuetalk.models.segmentation.open_vocabulary import MPP, OpenVocabulary
-from tissuetalk.models.segmentation.pretrained import (
-    device,
-    from_hub,
-    normalised,
-    resized,
-    to_size,
-    tokenizer_from,
-    weights_hash,
-    without_gradients,
-)
+from tissuetalk.models.segmentation.open_vocabulary import MPP, PublishedOpenVocabulary
+from tissuetalk.models.segmentation.pretrained import normalised, resized, to_size, without_gradients
 from tissuetalk.models.segmenter import RGB, Context, Decoded, ModelCard, Prompt
 
 if TYPE_CHECKING:
@@ -45,18 +35,14 @@ ClipsegFeatures = tuple[list["Tensor"], tuple[int, int]]
 """Activations of the layers that the decoder reads, each [1, 1 + N, C], and the tile's height and width."""
 
 
-class ClipsegSegmenter(OpenVocabulary):
+class ClipsegSegmenter(PublishedOpenVocabulary):
     """The vision tower runs once per tile; text tower and decoder run per prompt."""
 
-    card, repertoire = CARD, REPERTOIRE
+    card, repertoire, weights = CARD, REPERTOIRE, WEIGHTS
+    kind = "CLIPSegForImageSegmentation"
     tile_px = 352
     margin_px = 64
     objects = False
-
-    def __init__(self, model: Any, tokenizer: Any, *, weights_sha256: str) -> None:
-        self.model = model.to(device())
-        self.tokenizer = tokenizer
-        self.weights_sha256 = weights_sha256
 
     @without_gradients
     def encode(self, tile: RGB, context: Context) -> ClipsegFeatures:
@@ -82,20 +68,8 @@ class ClipsegSegmenter(OpenVocabulary):
         """[N, projection] conditional vectors; one pass per sentence, so that padding cannot matter."""
         import torch
 
-        length = self.model.config.text_config.max_position_embeddings
-        vectors = []
-        for text in words:
-            tokens = self.tokenizer(text, truncation=True, max_length=length, return_tensors="pt").to(
-                device()
-            )
-            said = self.model.clip.get_text_features(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            )
-            vectors.append(said.pooler_output)
-        return torch.cat(vectors)
+        features = self.model.clip.get_text_features
+        return torch.cat([features(**self.tokens(text)).pooler_output for text in words])
 
 
-def load(source: str | Path | None = None) -> ClipsegSegmenter:
-    """CLIPSeg from a hub id in the local cache or a folder. Raises ModelUnavailableError."""
-    model, folder = from_hub("CLIPSegForImageSegmentation", WEIGHTS, source)
-    return ClipsegSegmenter(model, tokenizer_from(folder, CARD.name), weights_sha256=weights_hash(folder))
+load = ClipsegSegmenter.load

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tissuetalk.models.segmentation.layers import neck
+from tissuetalk.models.segmentation.layers import Perceptron, neck
 
 SIDE_PX: Final = 256
 STRIDE_PX: Final = 4
@@ -128,17 +128,16 @@ class WindowAttention(nn.Module):
         return projected
 
 
-class Mlp(nn.Module):
+class NormedPerceptron(Perceptron):
+    """A layer norm, then the perceptron."""
+
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__(channels, 4 * channels)
         self.norm = nn.LayerNorm(channels)
-        self.fc1 = nn.Linear(channels, 4 * channels)
-        self.fc2 = nn.Linear(4 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] to the same."""
-        widened: Tensor = self.fc2(functional.gelu(self.fc1(self.norm(x))))
-        return widened
+        return super().forward(self.norm(x))
 
 
 class WindowBlock(nn.Module):
@@ -149,7 +148,7 @@ class WindowBlock(nn.Module):
         self.side = side
         self.attn = WindowAttention(channels, heads, side)
         self.local_conv = TinyVitConv(channels, channels, 3, groups=channels)
-        self.mlp = Mlp(channels)
+        self.mlp = NormedPerceptron(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same."""

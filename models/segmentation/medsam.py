@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.segmentation.entry import Entry, HubWeights
-from tissuetalk.models.segmentation.pretrained import from_hub, min_max, weights_hash
-from tissuetalk.models.segmentation.sam_family import SamFamily, any_place
+from tissuetalk.models.segmentation.pretrained import min_max
+from tissuetalk.models.segmentation.sam_family import PublishedSam, any_place
 from tissuetalk.models.segmenter import ModelCard
 
 if TYPE_CHECKING:
@@ -32,10 +31,11 @@ WEIGHTS: Final = HubWeights("medsam", "TISSUETALK_MEDSAM", "flaviagiammarino/med
 ENTRY: Final = Entry(CARD, f"{__name__}:load", WEIGHTS, lambda: any_place(CARD))
 
 
-class MedsamSegmenter(SamFamily):
+class MedsamSegmenter(PublishedSam):
     """SAM ViT-B with MedSAM's weights and its own preparation of pictures, which differs from SAM's."""
 
-    card = CARD
+    card, weights = CARD, WEIGHTS
+    kind = "SamModel"
     takes_points = False
 
     @property
@@ -55,7 +55,4 @@ class MedsamSegmenter(SamFamily):
         return masks
 
 
-def load(source: str | Path | None = None) -> MedsamSegmenter:
-    """MedSAM from a hub id in the local cache or a folder. Raises ModelUnavailableError."""
-    model, folder = from_hub("SamModel", WEIGHTS, source)
-    return MedsamSegmenter(model, weights_sha256=weights_hash(folder))
+load = MedsamSegmenter.load

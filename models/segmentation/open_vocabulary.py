@@ -5,8 +5,13 @@ What such a model says about presence is all the evidence there is: its presence
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
 import numpy as np
 
+from tissuetalk.models.segmentation.entry import HubWeights
+from tissuetalk.models.segmentation.pretrained import device, from_hub, tokenizer_from, weights_hash
 from tissuetalk.models.segmenter import (
     RGB,
     Capability,
@@ -63,3 +68,28 @@ class OpenVocabulary:
     def has_objects(self, prompt: Prompt) -> bool:
         """Whether this prompt's mask is split into objects."""
         return self.objects
+
+
+class PublishedOpenVocabulary(OpenVocabulary):
+    """A text-prompted model of transformers with its tokenizer; ``kind`` is the name of its class there."""
+
+    kind: ClassVar[str]
+    weights: ClassVar[HubWeights]
+
+    def __init__(self, model: Any, tokenizer: Any, *, weights_sha256: str) -> None:
+        self.model = model.to(device())
+        self.tokenizer = tokenizer
+        self.weights_sha256 = weights_sha256
+
+    @classmethod
+    def load(cls, source: str | Path | None = None) -> Self:
+        """From a hub id in the local cache or a folder. Raises ModelUnavailableError."""
+        model, folder = from_hub(cls.kind, cls.weights, source)
+        return cls(model, tokenizer_from(folder, cls.card.name), weights_sha256=weights_hash(folder))
+
+    def tokens(self, words: str, longest: int | None = None) -> dict[str, Any]:
+        """Ids and attention mask [1, L] of one phrase, cut to what the text tower takes."""
+        length = self.model.config.text_config.max_position_embeddings
+        length = length if longest is None else min(longest, length)
+        tokens = self.tokenizer(words, truncation=True, max_length=length, return_tensors="pt").to(device())
+        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.segmentation.entry import Entry, HubWeights
-from tissuetalk.models.segmentation.pretrained import from_hub, normalised, weights_hash
-from tissuetalk.models.segmentation.sam_family import SamFamily, any_place
+from tissuetalk.models.segmentation.pretrained import normalised
+from tissuetalk.models.segmentation.sam_family import PublishedSam, any_place
 from tissuetalk.models.segmenter import ModelCard
 
 if TYPE_CHECKING:
@@ -32,10 +31,11 @@ WEIGHTS: Final = HubWeights("sam2", "TISSUETALK_SAM2", "facebook/sam2.1-hiera-ti
 ENTRY: Final = Entry(CARD, f"{__name__}:load", WEIGHTS, lambda: any_place(CARD))
 
 
-class Sam2Segmenter(SamFamily):
+class Sam2Segmenter(PublishedSam):
     """A box gets the one mask made for unambiguous prompts; a point the best of three by the model's own estimate."""
 
-    card = CARD
+    card, weights = CARD, WEIGHTS
+    kind = "Sam2Model"
     takes_points = True
 
     @property
@@ -60,7 +60,4 @@ class Sam2Segmenter(SamFamily):
         return masks
 
 
-def load(source: str | Path | None = None) -> Sam2Segmenter:
-    """SAM 2 from a hub id in the local cache or a folder. Raises ModelUnavailableError."""
-    model, folder = from_hub("Sam2Model", WEIGHTS, source)
-    return Sam2Segmenter(model, weights_sha256=weights_hash(folder))
+load = Sam2Segmenter.load

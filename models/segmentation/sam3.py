@@ -8,21 +8,11 @@ over queries, of the smaller of mask logit and score logit. Above 0 that is the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from tissuetalk.models.segmentation.entry import AnyWords, Entry, HubWeights
-from tissuetalk.models.segmentation.open_vocabulary import MPP, OpenVocabulary
-from tissuetalk.models.segmentation.pretrained import (
-    device,
-    from_hub,
-    normalised,
-    resized,
-    to_size,
-    tokenizer_from,
-    weights_hash,
-    without_gradients,
-)
+from tissuetalk.models.segmentation.open_vocabulary import MPP, PublishedOpenVocabulary
+from tissuetalk.models.segmentation.pretrained import normalised, resized, to_size, without_gradients
 from tissuetalk.models.segmenter import RGB, Context, Decoded, ModelCard, Prompt
 
 CARD: Final = ModelCard(
@@ -45,18 +35,14 @@ HALF = (0.5, 0.5, 0.5)
 MOST_TOKENS = 32
 
 
-class Sam3Segmenter(OpenVocabulary):
+class Sam3Segmenter(PublishedOpenVocabulary):
     """Image features once per tile; every prompt decoded in its own pass over them."""
 
-    card, repertoire = CARD, REPERTOIRE
+    card, repertoire, weights = CARD, REPERTOIRE, WEIGHTS
+    kind = "Sam3Model"
     tile_px = 504
     margin_px = 64
     objects = True
-
-    def __init__(self, model: Any, tokenizer: Any, *, weights_sha256: str) -> None:
-        self.model = model.to(device())
-        self.tokenizer = tokenizer
-        self.weights_sha256 = weights_sha256
 
     @without_gradients
     def encode(self, tile: RGB, context: Context) -> tuple[Any, tuple[int, int]]:
@@ -72,11 +58,7 @@ class Sam3Segmenter(OpenVocabulary):
         import torch
 
         seen, (height, width) = features
-        length = min(MOST_TOKENS, self.model.config.text_config.max_position_embeddings)
-        tokens = self.tokenizer(words, truncation=True, max_length=length, return_tensors="pt").to(device())
-        answer = self.model(
-            vision_embeds=seen, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        )
+        answer = self.model(vision_embeds=seen, **self.tokens(words, MOST_TOKENS))
         present = answer.presence_logits[0].reshape(())
         score = torch.sigmoid(answer.pred_logits[0]) * torch.sigmoid(present)  # as in the released rule
         belief = torch.logit(score.float(), eps=1e-6)[:, None, None]
@@ -84,7 +66,4 @@ class Sam3Segmenter(OpenVocabulary):
         return Decoded(to_size(logits, height, width)[0], presence=float(present))
 
 
-def load(source: str | Path | None = None) -> Sam3Segmenter:
-    """SAM 3 from a hub id in the local cache or a folder. Raises ModelUnavailableError."""
-    model, folder = from_hub("Sam3Model", WEIGHTS, source)
-    return Sam3Segmenter(model, tokenizer_from(folder, CARD.name), weights_sha256=weights_hash(folder))
+load = Sam3Segmenter.load

@@ -5,14 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.segmentation.entry import AnyWords
-from tissuetalk.models.segmentation.pretrained import device, resized, to_size, without_gradients
+from tissuetalk.models.segmentation.entry import AnyWords, HubWeights
+from tissuetalk.models.segmentation.pretrained import (
+    device,
+    from_hub,
+    resized,
+    to_size,
+    weights_hash,
+    without_gradients,
+)
 from tissuetalk.models.segmenter import (
     RGB,
     BoxXYXY,
@@ -87,12 +95,9 @@ class SamFamily(ABC):
     def prepare(self, overview: RGB) -> Context:
         return Context({})
 
-    @without_gradients
+    @abstractmethod
     def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
-        """The whole image stretched to the model's square, as SAM 2 and MedSAM were trained."""
-        (height, width), side = tile.shape[:2], self.side_px
-        embeddings = self.model.get_image_embeddings(self.pixels(resized(tile, side, side)))
-        return Encoded(embeddings, height, width, side / width, side / height)
+        """Features of one image [H, W, 3], shared by all its prompts."""
 
     @abstractmethod
     def pixels(self, square: NDArray[np.uint8]) -> Tensor:
@@ -173,3 +178,23 @@ class SamFamily(ABC):
             columns = max(1, round(logits.shape[-1] * features.used_width))
             for one in logits:  # one at a time: a thousand full-size masks would not fit in memory
                 yield to_size(one[None, :rows, :columns], features.height, features.width)[0] > 0.0
+
+
+class PublishedSam(SamFamily):
+    """A SAM of transformers; ``kind`` is the name of its class there."""
+
+    kind: ClassVar[str]
+    weights: ClassVar[HubWeights]
+
+    @classmethod
+    def load(cls, source: str | Path | None = None) -> Self:
+        """From a hub id in the local cache or a folder. Raises ModelUnavailableError."""
+        model, folder = from_hub(cls.kind, cls.weights, source)
+        return cls(model, weights_sha256=weights_hash(folder))
+
+    @without_gradients
+    def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
+        """The whole image stretched to the model's square, as SAM 2 and MedSAM were trained."""
+        (height, width), side = tile.shape[:2], self.side_px
+        embeddings = self.model.get_image_embeddings(self.pixels(resized(tile, side, side)))
+        return Encoded(embeddings, height, width, side / width, side / height)

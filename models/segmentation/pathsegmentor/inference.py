@@ -96,10 +96,7 @@ class Inference:
     def encode_with_maps(self, tiles: Tensor) -> tuple[Features, list[Tensor]]:
         """``encode``, and the image encoder's maps of the same pass: [B, C, H/s, W/s] at strides s 2, 4, 8, 16 and 32."""
         place = device()
-        with (
-            torch.inference_mode(),
-            torch.autocast(place.type, dtype=torch.bfloat16, enabled=self._autocast),
-        ):
+        with torch.inference_mode(), torch.autocast(place.type, dtype=torch.bfloat16, enabled=self._autocast):
             features, maps = self.network.encode_with_maps(tiles.to(place))
         return Features(features.pixels.half().contiguous().cpu(), features.pooled.half().cpu()), maps
 
