@@ -55,7 +55,8 @@ def draw(folder: Path, count: int) -> None:
     result = stored(folder, {"nuclei": (small > 0, small), "tumour": (small > 0, None)}, mpp=MPP)
     found = result.result()
     image = found.image.model_copy(update={"width": SIDE, "height": SIDE, "region": [0, 0, SIDE, SIDE]})
-    masks = [mask.model_copy(update={"area_px": count * 314}) for mask in found.masks]
+    origin = found.masks[0].provenance.model_copy(update={"region": [0, 0, SIDE, SIDE]})
+    masks = [mask.model_copy(update={"area_px": count * 314, "provenance": origin}) for mask in found.masks]
     result.write_result(found.model_copy(update={"image": image, "masks": masks}))
     result.write_request({"image": "gone.svs"})
     slide = folder / "slide"

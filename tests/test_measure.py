@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from drawn import HAEMATOXYLIN, discs, rectangles, save, stored
 
 from tissuetalk.models.errors import InvalidArgumentError, UnknownMaskError
 from tissuetalk.models.images import open_image
+from tissuetalk.server.guidance import tool_description
+from tissuetalk.tools.export import FORMATS
 from tissuetalk.tools.export.links import resource
 from tissuetalk.tools.measure import measure
-from tissuetalk.tools.measure.metrics import BY_DEFAULT
+from tissuetalk.tools.measure.metrics import BY_DEFAULT, METRICS
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 THREE = [(0, 0, 10, 10), (30, 0, 50, 10), (30, 40, 40, 70)]
@@ -177,3 +180,17 @@ def test_a_table_is_in_pixels_of_the_source_image(tmp_path: Path) -> None:
     assert [float(row["area_um2"]) for row in rows] == [25, 50, 75]
     assert [row["touches_border"] for row in rows] == ["True", "True", "False"]
     assert (folder.path / mask.resources.table).read_text("utf-8") == text
+
+
+def test_every_metric_and_format_of_the_tables_exists_and_is_documented() -> None:
+    docs = "".join(
+        (Path(__file__).parents[1] / "docs" / name).read_text() for name in ("results.md", "slides.md")
+    )
+    for name, metric in METRICS.items():
+        module, _, function = metric.function.partition(":")
+        assert callable(getattr(import_module(module), function)) and metric.rule
+        assert f"`{name}`" in docs
+    for name, entry in FORMATS.items():
+        assert callable(entry.write) and f"`{name}`" in docs
+    offered = tool_description("measure") + tool_description("library")
+    assert all(f"{name} (" in offered for name in (*METRICS, *FORMATS)) and "{" not in offered

@@ -250,6 +250,22 @@ def test_an_unknown_metric_is_refused_with_what_there_is(tmp_path: Path) -> None
         measured(slide, image, mask_ids=["msk_" + "f" * 32])
 
 
+def test_a_region_too_large_for_one_piece_has_an_area_and_says_what_to_do_about_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, slide, image = pictures(tmp_path)
+    monkeypatch.setattr(mask_layer, "MOST_MEASURED_PX", 1000)
+    tumour = [mask.mask_id for mask in slide.result().masks if mask.name == "tumour"]
+    assert rows(measured(slide, image, "area", mask_ids=tumour))["tumour", "area"] == SIDE * HEIGHT / 2 * 4
+    with pytest.raises(InvalidArgumentError, match=r"intensity cannot be had of tumour: .* region=\[x0"):
+        measured(slide, image, "intensity", mask_ids=tumour)
+    both = rows(measured(slide, image, "intensity"))
+    assert {name for name, _ in both} == {"lymphocytes"}
+    out = export(slide, "csv", tmp_path / "o.csv", lambda: open_image(image, name="p"))
+    parts = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert [row["area_px"] for row in parts if row["name"] == "tumour"] == [str(SIDE * HEIGHT // 2)]
+
+
 def test_a_damaged_slide_folder_is_named(tmp_path: Path) -> None:
     _, slide, image = pictures(tmp_path)
     (slide.path / "slide" / "tissue.png").write_bytes(b"no picture")

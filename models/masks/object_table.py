@@ -154,7 +154,7 @@ class CoarseGrid:
 
     def _under(self, first: int, count: int, start: int, length: int) -> NDArray[np.int64]:
         middles = np.floor((first + np.arange(count) + 0.5) * self.step).astype(np.int64)
-        return np.clip(middles - start, 0, length - 1)
+        return np.asarray(np.clip(middles - start, 0, length - 1), np.int64)
 
 
 def column_names(mpp: float | None) -> list[str]:

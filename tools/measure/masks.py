@@ -78,13 +78,15 @@ def instance_dispersion(layer: MaskLayer) -> Iterator[Value]:
 def _means(layer: MaskLayer, wanted: dict[str, tuple[str, str]]) -> Iterator[Value]:
     """Metric: (column, unit). Means over the objects; over the parts of a region, weighted by their area.
 
-    Raises InvalidArgumentError where a slide was segmented by a version that did not write the column down.
+    Nothing for a region that is too large to be measured in one piece. Raises InvalidArgumentError where a slide was
+    segmented by a version that did not write the column down.
     """
     for metric, (column, unit) in wanted.items():
         if column not in layer.columns:
+            if not layer.has_objects:
+                continue
             raise InvalidArgumentError(
-                f"{metric} is not known of {layer.name}: this slide result keeps no {column} of it; segment a region "
-                "of the slide to measure it."
+                f"this slide result keeps no {column} of its objects; segment a region of the slide to measure it."
             )
         numbers = layer.numbers(column)
         if layer.has_objects or not len(numbers):

@@ -38,7 +38,13 @@ def measure_folder(
     for name in dict.fromkeys(metrics or BY_DEFAULT):
         if metrics:
             require(name, masks)
-        for layer, finding in METRICS[name].findings(masks):
+        findings = list(METRICS[name].findings(masks))
+        if metrics and masks.layers and not findings:
+            raise InvalidArgumentError(
+                f"{name} cannot be had of {', '.join(layer.name for layer in masks.layers)}: too large to be measured in "
+                "one piece; segment a part of the slide with region=[x0, y0, x1, y1]."
+            )
+        for layer, finding in findings:
             if isinstance(finding, Image.Image):
                 title = f"{name} {layer.record.mask_id}"
                 drawn[title] = pictures.write_picture(folder.path, name, layer, finding)
