@@ -18,10 +18,10 @@ from typing import Any
 
 from tissuetalk.models import registry
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.segment import blocks, windows
+from tissuetalk.tools.segment import tiles, windows
+from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.session import Session
 
 SEEN_TILES = 4
@@ -90,8 +90,8 @@ def _timed_run(
 ) -> tuple[dict[str, Any], Any, Any]:
     plain_encode, plain_decode = model.encode, model.decode
     model.encode, model.decode = clock.timed("encode", plain_encode), clock.timed("decode", plain_decode)
-    blocks.read_tile = clock.timed("read", blocks.read_tile)
-    windows.compute = clock.timed("windows", windows.compute)
+    tiles.read_tile = clock.timed("read", tiles.read_tile)
+    windows.write_window = clock.timed("windows", windows.write_window)
     over, said = threading.Event(), dict[str, float]()
     started, cpu_before = time.perf_counter(), time.process_time()
     first_answer: list[float] = []

@@ -29,7 +29,7 @@ from drawn import stored
 from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.tools.export import FORMATS, export
 from tissuetalk.tools.measure import measure
-from tissuetalk.tools.segment.rows import schema
+from tissuetalk.tools.segment.objects import schema
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 SIDE, MPP, STEP = 40_000, 0.25, 2
@@ -109,7 +109,7 @@ def _labels(path: Path, count: int, *, objects: bool) -> None:
 
 
 def _rows(path: Path, count: int) -> None:
-    centres, names = _centres(count), schema(True)
+    centres, names = _centres(count), schema(0.5)
     with pyarrow.parquet.ParquetWriter(path, names, compression="zstd") as writer:
         for start in range(0, count, 50_000):
             at = centres[start : start + 50_000]

@@ -26,8 +26,8 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tests.drawn_slides import RESECTION, cached
-from tissuetalk.tools.segment import settings
-from tissuetalk.tools.segment.settings import SlideSettings
+from tissuetalk.tools.segment import grid
+from tissuetalk.tools.segment.grid import SlideSettings
 
 ALWAYS_BLOCKS = SlideSettings(whole_px=0)
 PATIENCE_S = 1.0
@@ -38,7 +38,7 @@ def serve(root: str, workspace: str, pid_file: str) -> None:
     from tissuetalk.server.app import serve_stdio
     from tissuetalk.server.service import Settings
 
-    settings.SlideSettings = partial(replace, ALWAYS_BLOCKS)
+    grid.SlideSettings = partial(replace, ALWAYS_BLOCKS)
     Path(pid_file).write_text(str(os.getpid()))
     serve_stdio(Settings(roots=(Path(root),), workspace=Path(workspace), patience_s=PATIENCE_S))
 

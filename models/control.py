@@ -27,7 +27,7 @@ class Control:
     def check(self) -> None:
         """A safe point. Raises CancelledError when asked to stop."""
         if self.stop():
-            raise CancelledError("stopped as asked; call again to go on or start over.")
+            raise CancelledError("stopped as asked; finished parts of a slide are kept: call again to go on.")
 
     def part(self, start: float, end: float) -> Control:
         """For a piece of this work: its 0..1 is start..end here."""

@@ -56,11 +56,13 @@ class Capability:
     target: the model's own name for it (``nuclei``, ``colon glands``), as in its model card.
     mpp: µm per pixel at which the model wants tiles for this target.
     objects: whether separate objects come back (nuclei, glands) or only a region.
+    least_px: area at that scale below which an object is a speck, far smaller than what the model was trained on.
     """
 
     target: str
     mpp: float
     objects: bool
+    least_px: int = 0
 
 
 @dataclass(frozen=True)

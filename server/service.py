@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.answers.jobs import JobStatus
     from tissuetalk.tools.answers.results import Answer
     from tissuetalk.tools.jobs import Jobs, Task
-    from tissuetalk.tools.segment.settings import SlideSettings
+    from tissuetalk.tools.segment.grid import SlideSettings
     from tissuetalk.tools.session import Session
 
 R = TypeVar("R")

@@ -26,9 +26,9 @@ from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.answers.results import Mask, SegmentResult
+from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.session import Session
 
 SMALL = SlideSettings(whole_px=0, tile_px=192, window_px=256)
@@ -93,7 +93,7 @@ class DarkParts:
         return [Decoded(features + (150 if prompt.words == "parts" else 200)) for prompt in prompts]
 
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
-        from tissuetalk.tools.segment.cutting import connected
+        from tissuetalk.tools.segment.decide import connected
 
         mask = stitched.logits > 0
         if prompt.words == "parts":

@@ -11,8 +11,8 @@ from pathlib import Path
 import slow_model
 
 from tissuetalk.models import registry
-from tissuetalk.tools.segment import settings
-from tissuetalk.tools.segment.settings import SlideSettings
+from tissuetalk.tools.segment import grid
+from tissuetalk.tools.segment.grid import SlideSettings
 
 SMALL_BLOCKS = SlideSettings(whole_px=0, tile_px=256, window_px=512)
 
@@ -24,7 +24,7 @@ def main() -> None:
     root, workspace, patience_s = sys.argv[1:]
     slow_model.TILE_S = 3.0  # long enough for another server to start while this one works
     registry.MODELS[slow_model.NAME] = replace(slow_model.ENTRY, load="slow_model:SlowNuclei")
-    settings.SlideSettings = partial(replace, SMALL_BLOCKS)  # what a server starts with when nothing is said
+    grid.SlideSettings = partial(replace, SMALL_BLOCKS)  # what a server starts with when nothing is said
     Path(os.environ[slow_model.LOG]).with_suffix(".pid").write_text(str(os.getpid()))
     serve_stdio(
         Settings(

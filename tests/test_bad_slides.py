@@ -24,9 +24,9 @@ from tissuetalk.models.errors import (
 from tissuetalk.models.images import open_image
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.answers.results import Mask, SegmentResult
+from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.session import Session
 
 NUCLEI = Request("request", (Target(None, "nuclei"),))
@@ -152,7 +152,7 @@ def test_a_full_disk_is_named_and_the_work_goes_on_when_there_is_room(
     left = iter(range(8))
 
     def full(path: Path, data: bytes) -> int:
-        if path.suffix == ".part" and next(left, None) is None:
+        if path.suffix == ".partial" and next(left, None) is None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return written(path, data)
 

@@ -29,8 +29,8 @@ from tissuetalk.models.errors import (
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.server.commands import command_line
 from tissuetalk.tools.cohort.cohort import Outcome, SlideJob, here, run_cohort, run_slide
+from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.request import SegmentRequest
-from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.storage import addresses
 
 NUCLEI = SegmentRequest("", Request("request", (Target(None, "nuclei"),)), mpp=0.5, model="classical-nuclei")

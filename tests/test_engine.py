@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,12 +19,13 @@ from tissuetalk.models.images import Box, ImageSource, open_image
 from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.segmenter import Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.tools.segment import engine
-from tissuetalk.tools.segment.field import Scale
+from tissuetalk.tools.segment.field import FieldOfView, Scale
+from tissuetalk.tools.segment.grid import Grid, SlideSettings
 
 
 def look_for(model, source, region, mpp, asked, **control):
     """``find_masks`` on a field that is described in one line."""
-    field = engine.FieldOfView(source, model, region, Scale(mpp, "given"))
+    field = FieldOfView(source, model, region, Scale(mpp, "given"))
     return engine.find_masks(field, asked, Control(**control))
 
 
@@ -42,6 +43,7 @@ class Local:
     weights_sha256: str = "local"
     encoded: int = 0
     decoded: int = 0
+    card: ClassVar = SimpleNamespace(name="local")
 
     def prepare(self, overview: Any) -> Context:
         return Context({"middle": 128.0})
@@ -66,7 +68,7 @@ def at(mpp: float) -> Capability:
 
 @pytest.fixture
 def source(tmp_path: Path) -> ImageSource:
-    picture = discs(300, 220, lattice(20))
+    picture = discs(300, 220, lattice(20), background=(225, 170, 205))
     with open_image(save(tmp_path / "discs.png", picture), name="discs.png") as opened:
         yield opened
 
@@ -78,23 +80,44 @@ def whole(source: ImageSource) -> Box:
 sizes = st.integers(1, 900)
 
 
-@given(width=sizes, height=sizes, side=st.integers(8, 200), share=st.floats(0, 0.49))
-@settings(deadline=None, max_examples=200)
-def test_tiles_cover_the_region_and_neighbours_overlap(
-    width: int, height: int, side: int, share: float
+@given(
+    width=sizes, height=sizes, side=st.integers(96, 300), margin=st.integers(0, 40), step=st.floats(0.5, 2)
+)
+@settings(deadline=None, max_examples=100)
+def test_blocks_cover_the_region_and_their_tiles_stay_inside_the_image(
+    width: int, height: int, side: int, margin: int, step: float
 ) -> None:
-    overlap = int(side * share)
-    tiles = list(engine.plan_tiles(width, height, side, overlap))
-    covered = np.zeros((height, width), bool)
-    for tile in tiles:
-        assert tile.x >= 0 and tile.x + tile.width <= width and tile.y >= 0 and tile.y + tile.height <= height
-        assert (tile.width, tile.height) == (min(side, width), min(side, height))
-        covered[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = True
-    assert covered.all()
-    for starts, length in (({tile.x for tile in tiles}, width), ({tile.y for tile in tiles}, height)):
-        ordered = sorted(starts)
-        for first, second in pairwise(ordered):
-            assert first + min(side, length) - second >= overlap
+    grid = grid_of(width, height, Box(0, 0, width, height), step, Local(tile_px=side, margin_px=margin))
+    blocks = list(grid.blocks())
+    covered = np.zeros(grid.image_px[::-1], int)
+    for block in blocks:
+        covered[block.core.inside(grid.box)] += 1
+        assert (
+            block.tile.intersection(grid.box) == block.tile
+            and block.core.intersection(block.tile) == block.core
+        )
+        assert block.tile.width <= grid.tile_px and block.tile.height <= grid.tile_px
+    assert (covered == 1).all()
+    assert len(blocks) == 1 or (max(grid.image_px) > grid.tile_px)
+
+
+@given(x0=st.integers(0, 300), y0=st.integers(0, 300), side=st.integers(64, 300), step=st.floats(0.5, 4))
+@settings(deadline=None, max_examples=100)
+def test_windows_share_out_every_full_resolution_pixel_once(x0: int, y0: int, side: int, step: float) -> None:
+    region = Box(x0, y0, 640, 600)
+    grid = grid_of(700, 650, region, step, Local(), window_px=side)
+    covered = np.zeros((region.height, region.width), int)
+    for window in grid.windows:
+        covered[window.full.inside(region)] += 1
+        assert (window.core.x0 - grid.box.x0) % 2 == (window.core.y0 - grid.box.y0) % 2 == 0
+        assert window.core.width <= grid.window_px + 2 and window.core.height <= grid.window_px + 2
+    assert (covered == 1).all()
+
+
+def grid_of(width: int, height: int, region: Box, step: float, model: Any, **settings: Any) -> Grid:
+    """Of an image of that size that nobody has drawn."""
+    image = SimpleNamespace(width=width, height=height)
+    return Grid.over(image, region, 1.0, step, model, SlideSettings(**settings))
 
 
 @pytest.mark.parametrize("tile_px", [32, 50, 64, 300, 1024])
@@ -126,8 +149,8 @@ def test_every_tile_is_encoded_once_however_many_prompts_share_it(source: ImageS
     model = Local(tile_px=100)
     bright = replace(DARK, words="bright")
     dark, light = look_for(model, source, whole(source), 0.5, [(DARK, at(0.5)), (bright, at(0.5))])
-    tiles = len(list(engine.plan_tiles(source.width, source.height, 100, 2 * model.margin_px)))
-    assert model.encoded == model.decoded == tiles == 12
+    grid = grid_of(source.width, source.height, whole(source), 1.0, model)
+    assert model.encoded == model.decoded == len(list(grid.blocks())) == 40
     assert not (dark.mask & light.mask).any() and (dark.mask | light.mask).all()
 
 

@@ -9,13 +9,16 @@ import numpy as np
 from drawn import STROMA, discs, lattice, rectangles
 from PIL import Image
 
-from tissuetalk.tools.segment import quality
+from tissuetalk.models.images import Box
+from tissuetalk.tools.answers.results import MaskResources, Warned
+from tissuetalk.tools.segment.labels import HeldLabels
+from tissuetalk.tools.segment.records import MaskOutcome, mask_warnings, picture_warnings
 
 SKIN = Path(__file__).parent / "data" / "images" / "skin_crop_256x160.png"
 
 
 def codes(view: np.ndarray) -> list[str]:
-    return [warning.code for warning in quality.picture_warnings(view)]
+    return [warning.code for warning in picture_warnings(view)]
 
 
 def test_real_tissue_is_not_warned_about() -> None:
@@ -46,18 +49,25 @@ def test_tissue_out_of_focus_is_blurred() -> None:
     assert "blurred" in codes(cv2.GaussianBlur(sharp, (0, 0), 12))
 
 
+def warned(labels: np.ndarray, *, objects: bool, tissue_share: float = 1.0) -> list[Warned]:
+    """About a found mask of a region of tissue."""
+    held = HeldLabels(labels, Box.whole(labels.shape[1], labels.shape[0]), objects)
+    files = MaskResources(mask="", instances=None, geojson="", table="")
+    count = held.count if objects else None
+    outcome = MaskOutcome("msk", files, held, int((labels > 0).sum()), count, None, 0.9, 0.5, 64)
+    return mask_warnings("nuclei", outcome, float((labels > 0).mean()), tissue_share)
+
+
 def test_a_mask_that_is_everything_is_implausible() -> None:
-    everything = np.ones((100, 100), bool)
-    assert [each.code for each in quality.mask_warnings("nuclei", everything, None)] == [
-        "implausible_coverage"
-    ]
-    assert quality.mask_warnings("nuclei", rectangles((100, 100), [(0, 0, 100, 50)]) > 0, None) == []
+    everything = np.ones((100, 100), np.int32)
+    assert [each.code for each in warned(everything, objects=False)] == ["implausible_coverage"]
+    half = rectangles((100, 100), [(0, 0, 100, 50)])
+    assert warned(half, objects=False) == []
+    assert [each.code for each in warned(half, objects=False, tissue_share=0.5)] == ["implausible_coverage"]
 
 
 def test_objects_cut_by_the_border_are_counted() -> None:
     boxes = [(0, 0, 10, 10), (90, 0, 100, 10), (40, 95, 50, 100), (50, 50, 60, 60)]
-    labels = rectangles((100, 100), boxes)
-    (warning,) = quality.mask_warnings("nuclei", labels > 0, labels)
+    (warning,) = warned(rectangles((100, 100), boxes), objects=True)
     assert warning.code == "touches_border" and warning.message.startswith("3 of 4 nuclei")
-    inside = rectangles((100, 100), [(10, 10, 20, 20), (50, 50, 60, 60)])
-    assert quality.mask_warnings("nuclei", inside > 0, inside) == []
+    assert warned(rectangles((100, 100), [(10, 10, 20, 20), (50, 50, 60, 60)]), objects=True) == []

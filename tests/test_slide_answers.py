@@ -23,7 +23,7 @@ from PIL import Image
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.server.app import build_server
 from tissuetalk.tools.export import links
-from tissuetalk.tools.segment import settings
+from tissuetalk.tools.segment import grid
 
 pytestmark = pytest.mark.anyio
 SLIDE = Path(__file__).parent / "data" / "images" / "CMU-1-Small-Region.svs"
@@ -36,8 +36,8 @@ def slides(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     with open_image(SLIDE, name="slide.svs") as source:
         pixels = source.read_region(Box(900, 900, 1500, 1400), width=600, height=500)
     save(place.root / "part.png", pixels)
-    small = settings.SlideSettings(whole_px=0, tile_px=512, window_px=512)
-    monkeypatch.setattr(settings, "SlideSettings", partial(replace, small))
+    small = grid.SlideSettings(whole_px=0, tile_px=512, window_px=512)
+    monkeypatch.setattr(grid, "SlideSettings", partial(replace, small))
     return place
 
 

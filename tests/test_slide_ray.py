@@ -28,10 +28,10 @@ from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.cohort.cohort import run_cohort
 from tissuetalk.tools.cohort.ray import work_on
 from tissuetalk.tools.segment import ray_runner
+from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.ray_runner import Cluster
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.segment.settings import SlideSettings
 from tissuetalk.tools.session import Session
 
 NUCLEI = Request("request", (Target(None, "nuclei"),))

@@ -7,18 +7,23 @@ import pytest
 from drawn import rectangles
 
 from tissuetalk.models.images import Box
+from tissuetalk.models.segmenter import Capability, Prompt
 from tissuetalk.prompts.target import Relation, Request, Target
-from tissuetalk.tools.segment import spatial
+from tissuetalk.tools.segment.algebra import SLACK_UM
 from tissuetalk.tools.segment.engine import FoundMask
+from tissuetalk.tools.segment.field import FieldOfView, Scale
+from tissuetalk.tools.segment.segment import placed
+from tissuetalk.tools.segment.targets import Wanted, with_references
 
 REGION = Box(1000, 500, 1100, 580)
 """Deliberately not at the origin: points and boxes are pixels of the source image."""
 NUCLEI = Target(None, "nuclei", evidence="nuclei")
+ANY = Capability("anything", 0.5, True)
 GLAND = Target("colon-tissue-gland", "gland", evidence="glands")
 
 
 def found(labels: np.ndarray, *, objects: bool = True, mpp: float = 0.5) -> FoundMask:
-    return FoundMask(labels > 0, labels if objects else None, 0.9, mpp, mpp)
+    return FoundMask(labels, objects, 0.9, mpp)
 
 
 def four_objects() -> FoundMask:
@@ -29,7 +34,11 @@ def four_objects() -> FoundMask:
 
 
 def apply(request: Request, targets: list[Target], maps: list[FoundMask]) -> list[FoundMask]:
-    return spatial.apply(request, targets, maps, REGION)
+    asked = [Wanted(target, Prompt(None, target.words, target.words), ANY) for target in targets]
+    field = FieldOfView(
+        None, None, REGION, Scale(0.5, "given")
+    )  # nothing looks at the image or asks the model
+    return placed(request, asked, maps, field)
 
 
 def only(**places: object) -> Request:
@@ -43,7 +52,7 @@ def test_a_point_chooses_the_object_under_it() -> None:
 
 
 def test_a_point_just_beside_an_object_means_the_nearest_one() -> None:
-    reach_px = spatial.SLACK_UM / 0.5
+    reach_px = SLACK_UM / 0.5
     (near,) = apply(only(points=((1019.0 + reach_px, 515.0),)), [NUCLEI], [four_objects()])
     assert near.mask.sum() == 100 and near.mask[15, 15]
     (far,) = apply(only(points=((1019.0 + reach_px + 2, 515.0),)), [NUCLEI], [four_objects()])
@@ -111,20 +120,20 @@ def test_a_point_on_the_reference_picks_the_reference_object() -> None:
 
 def test_a_missing_reference_is_added_to_the_plan_once() -> None:
     inside = Target(None, "nuclei", evidence="nuclei", relation=Relation("inside", "gland"))
-    planned = spatial.plan([inside, Target(None, "lymphocytes", relation=Relation("outside", "gland"))])
+    planned = with_references([inside, Target(None, "lymphocytes", relation=Relation("outside", "gland"))])
     assert [target.words for target in planned] == ["nuclei", "lymphocytes", "gland"]
     assert planned[2].relation is None
-    assert spatial.plan([inside, GLAND]) == [inside, GLAND]
+    assert with_references([inside, GLAND]) == [inside, GLAND]
 
 
 def test_a_reference_that_is_a_label_keeps_its_label() -> None:
-    planned = spatial.plan([Target(None, "nuclei", relation=Relation("inside", "colon-tissue-gland"))])
+    planned = with_references([Target(None, "nuclei", relation=Relation("inside", "colon-tissue-gland"))])
     assert planned[1].label == "colon-tissue-gland" and planned[1].words == "gland"
 
 
 def test_selected_needs_no_reference() -> None:
     picked = Target(None, "nuclei", relation=Relation("selected", "point"))
-    assert spatial.plan([picked]) == [picked]
+    assert with_references([picked]) == [picked]
     (chosen,) = apply(only(points=((1065.0, 515.0),)), [picked], [four_objects()])
     assert chosen.mask.sum() == 100
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.cohort.cohort import Work
     from tissuetalk.tools.cohort.table import CohortTable
     from tissuetalk.tools.segment.request import SegmentArguments
-    from tissuetalk.tools.segment.runners import MakeRunner
+    from tissuetalk.tools.segment.schedule import MakeRunner
 
 
 def segment_cohort(

@@ -97,6 +97,9 @@ class Provenance(Closed):
     relation: RelationInfo | None
     image_sha256: str
     version: str
+    rules: int = Field(
+        default=1, description="Version of the rules by which maps became objects and outlines"
+    )
 
 
 class Mask(Closed):

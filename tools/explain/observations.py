@@ -22,7 +22,6 @@ from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.field import FieldOfView
-from tissuetalk.tools.segment.records import bounding_box
 
 MOST_WORKING_PX = 2048 * 2048
 """Largest region, in pixels at the scale of a target, that an overview is looked through for what nobody asked for."""
@@ -120,6 +119,7 @@ def _observed(name: str, maps: engine.FoundMask, region: Box, number: int, mpp: 
     count = None if maps.instances is None else len(np.unique(maps.instances[maps.instances > 0]))
     objects = "" if count is None else f"{count} objects, "
     labels = maps.mask.astype(np.int32) if maps.instances is None else maps.instances
+    box = Box.around(labels, region.x0, region.y0)
     answer = Observation(
         number=number,
         name=name,
@@ -129,7 +129,7 @@ def _observed(name: str, maps: engine.FoundMask, region: Box, number: int, mpp: 
         area_um2=None if mpp is None else area_px * mpp**2,
         area_fraction=share,
         count=count,
-        bbox=bounding_box(maps.mask, region),
+        bbox=None if box is None else box.as_list(),
         colour=drawing.colour_of(number - 1),
         statement=f"{name}: not mentioned; the model outlines {objects}{share:.1%} of the region as this "
         f"(presence {maps.presence:.2f}). An observation to look at, not a diagnosis.",

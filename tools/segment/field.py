@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
-from tissuetalk.models.segmenter import Segmenter
+from tissuetalk.models.segmenter import RGB, Context, Segmenter
 from tissuetalk.tools.answers.results import ImageInfo, MppSource
+from tissuetalk.tools.masks.tissue import Tissue, sample
 from tissuetalk.tools.storage.features import FeatureCache
 
 FINEST_MPP, COARSEST_MPP = 0.02, 50.0
+SMALL_PX = 1024
+"""Longest side up to which models judge an image from all of it; of a larger one a shrunk view would lose what they know."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,11 @@ class Scale:
     @property
     def known(self) -> bool:
         return self.source in ("file", "given")
+
+    @property
+    def known_mpp(self) -> float | None:
+        """µm per full-resolution pixel; None when it was only assumed."""
+        return self.mpp if self.known else None
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,27 @@ class FieldOfView:
     scale: Scale
     features: FeatureCache | None = None
 
+    @cached_property
+    def tissue(self) -> Tissue:
+        """Of the whole image, by the one rule."""
+        return Tissue.of(self.source)
+
+    def context(self, step: float) -> Context:
+        """The model's statistics of the whole image, for work at ``step`` full-resolution pixels per pixel.
+
+        Decided by the image alone: any region of it, in memory or on disk, gets the same.
+        """
+        return self.model.prepare(_view(self.source, self.tissue, step))
+
+
+def _view(source: ImageSource, tissue: Tissue, step: float) -> RGB:
+    """All of a small image; a sample of the tissue of a large one."""
+    return source.overview() if _is_small(source) else sample(source, tissue, step)
+
+
+def _is_small(source: ImageSource) -> bool:
+    return max(source.width, source.height) <= SMALL_PX
+
 
 def scale_of(source: ImageSource, given: float | None, model: Segmenter) -> Scale:
     """Given by the caller, else from the file, else assumed by the model."""
@@ -51,22 +81,22 @@ def scale_of(source: ImageSource, given: float | None, model: Segmenter) -> Scal
         return Scale(given, "given")
     if source.mpp is not None:
         return Scale(source.mpp, "file")
-    overview = source.overview()
-    return Scale(model.assume_mpp(overview, source.width / overview.shape[1]), "assumed")
+    if _is_small(source):
+        return Scale(model.assume_mpp(source.overview()), "assumed")
+    return Scale(model.assume_mpp(sample(source, Tissue.of(source), 1.0)), "assumed")
 
 
 def region_of(source: ImageSource, region: Sequence[float] | None) -> Box:
     """The part of the image to work on; all of it by default. Raises InvalidArgumentError."""
-    whole = Box(0, 0, source.width, source.height)
     if region is None:
-        return whole
+        return source.box
     asked = Box.from_sequence(region)
-    clipped = asked.clipped_to(source.width, source.height)
-    if clipped.width <= 0 or clipped.height <= 0:
+    found = asked.intersection(source.box)
+    if found is None:
         raise InvalidArgumentError(
             f"region {asked.as_list()} is outside the image of {source.width} x {source.height} px."
         )
-    return clipped
+    return found
 
 
 def image_info(source: ImageSource, region: Box, scale: Scale | None) -> ImageInfo:

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import UnreadableImageError
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.jobs import EarlyFinding, Preliminary
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.tissue import SAMPLE_PX, SAMPLES, sample, tissue_mask
-from tissuetalk.tools.segment.grid import Window, inside
-from tissuetalk.tools.segment.maps import write_file
-from tissuetalk.tools.segment.plan import Layer, Plan
+from tissuetalk.tools.segment.decide import Question
+from tissuetalk.tools.segment.grid import Window
+from tissuetalk.tools.segment.labels import SHOWN_SHARE
+from tissuetalk.tools.segment.plan import Plan, ScaleLayer
 from tissuetalk.tools.segment.stitching import WindowStore
 from tissuetalk.tools.segment.targets import Wanted, name_of
 
@@ -42,7 +44,7 @@ class FirstLook:
 
     def __init__(self, plan: Plan, asked: Sequence[Wanted], folder: Path) -> None:
         self._plan, self._asked, self._folder = plan, asked, folder
-        width, height = drawing.picture_size(plan.region)
+        width, height = drawing.picture_size(plan.field.region)
         self._marked = [np.zeros((height, width), bool) for _ in asked]
         self._coarse = list[str]()
         self._counts = [0] * len(asked)
@@ -63,70 +65,72 @@ class FirstLook:
         for layer in self._plan.layers:
             if not layer.blocks:
                 continue
-            pixels = sample(self._plan.source, self._plan.tissue, layer.grid.step)
-            answers = self._plan.model.decode(self._plan.model.encode(pixels, layer.context), layer.prompts)
-            for index, prompt, maps in zip(layer.targets, layer.prompts, answers, strict=True):
-                finished = self._plan.model.finish(maps, prompt, layer.context)
+            field, task = self._plan.field, layer.task
+            pixels = sample(field.source, field.tissue, layer.grid.step)
+            answers = field.model.decode(field.model.encode(pixels, task.context), task.prompts)
+            for index, prompt, maps in zip(layer.targets, task.prompts, answers, strict=True):
+                finished = field.model.finish(maps, prompt, task.context)
                 objects = finished.instances if self._asked[index].capability.objects else None
                 self._estimates[index] = _estimate(
                     pixels, finished.mask, objects, finished.presence, layer.model_mpp
                 )
             self._view(layer)
 
-    def _view(self, layer: Layer) -> None:
+    def _view(self, layer: ScaleLayer) -> None:
         """The region in one picture of the model's tile size, if that is not too coarse to mean anything."""
-        region, side = self._plan.region, layer.grid.tile_px
+        field, task = self._plan.field, layer.task
+        region, side = field.region, layer.grid.tile_px
         step = max(region.width, region.height) / side
         if not layer.grid.step < step <= COARSEST * layer.grid.step:
             return
         width, height = max(1, round(region.width / step)), max(1, round(region.height / step))
-        pixels = self._plan.source.read_region(region, width=width, height=height)
-        answers = self._plan.model.decode(self._plan.model.encode(pixels, layer.context), layer.prompts)
+        pixels = field.source.read_region(region, width=width, height=height)
+        answers = field.model.decode(field.model.encode(pixels, task.context), task.prompts)
         for index, maps in zip(layer.targets, answers, strict=True):
             size = (self._marked[index].shape[1], self._marked[index].shape[0])
             self._marked[index] |= cv2.resize(maps.logits, size, interpolation=cv2.INTER_LINEAR) > 0
             self._coarse.append(
-                f"{self._asked[index].capability.target} at {step * self._plan.scale.mpp:.2g} instead of "
+                f"{self._asked[index].capability.target} at {step * field.scale.mpp:.2g} instead of "
                 f"{layer.model_mpp:g} µm/px"
             )
 
-    def add(self, layer: Layer, window: Window, done_share: float) -> None:
+    def add(self, layer: ScaleLayer, window: Window, done_share: float) -> None:
         """Count a finished window in; written at most every few seconds."""
-        files = layer.files(window)
+        files = self._plan.files(layer, window)
         for position, (index, summary) in enumerate(zip(layer.targets, files.read_summaries(), strict=True)):
             self._counts[index] += summary.small + summary.large
-            self._areas_px[index] += float(summary.areas.sum()) * layer.grid.step**2
+            self._areas_px[index] += float(summary.areas.sum())
             old = self._estimates[index]
-            self._estimates[index] = _Estimate(max(old.presence, summary.presence), old.share, old.per_mm2)
+            question = Question(
+                self._plan.field.model,
+                layer.task.prompts[position],
+                layer.capabilities[position],
+                layer.task.context,
+            )
+            presence = max(old.presence, summary.evidence.presence(question))
+            self._estimates[index] = _Estimate(presence, old.share, old.per_mm2)
             self._paint(layer, window, position, index)
         if time.monotonic() > self._next:
             with suppress(UnreadableImageError):
                 self.write(done_share)
 
-    def _paint(self, layer: Layer, window: Window, position: int, index: int) -> None:
-        store = WindowStore(layer.window_folder, layer.grid, [window], position)
-        labels = store.labels((window.column, window.row))
-        core = labels[inside(window.core, store.frame((window.column, window.row)))] > 0
-        marked, region = self._marked[index], self._plan.region
+    def _paint(self, layer: ScaleLayer, window: Window, position: int, index: int) -> None:
+        store = WindowStore(self._plan.folder(layer, "windows"), layer.grid, [window], position)
+        at = (window.column, window.row)
+        core = store.labels(at)[window.full.inside(store.frame(at))] > 0
+        marked, region = self._marked[index], self._plan.field.region
         across, down = marked.shape[1] / region.width, marked.shape[0] / region.height
-        step = layer.grid.step
-        x0, x1 = (
-            int(np.clip((at * step - region.x0) * across, 0, marked.shape[1]))
-            for at in (window.core.x0, window.core.x1)
-        )
-        y0, y1 = (
-            int(np.clip((at * step - region.y0) * down, 0, marked.shape[0]))
-            for at in (window.core.y0, window.core.y1)
-        )
+        x0, x1 = (int((x - region.x0) * across) for x in (window.full.x0, window.full.x1))
+        y0, y1 = (int((y - region.y0) * down) for y in (window.full.y0, window.full.y1))
         if x1 > x0 and y1 > y0:
             share = cv2.resize(core.astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-            marked[y0:y1, x0:x1] = share > 0.3
+            marked[y0:y1, x0:x1] = share > SHOWN_SHARE
 
     def write(self, done_share: float) -> None:
         """The two files; the next time is so far off that writing takes little of the run."""
-        started, plan = time.monotonic(), self._plan
-        picture = plan.tissue.picture(plan.region)
-        area = float(picture.mean()) * plan.region.width * plan.region.height * plan.scale.mpp**2 / 1e6
+        started, field = time.monotonic(), self._plan.field
+        picture = field.tissue.picture(field.region)
+        area = float(picture.mean()) * field.region.width * field.region.height * field.scale.mpp**2 / 1e6
         caveat = (
             f"preliminary: estimates come from at most {SAMPLES} places of {SAMPLE_PX} px in the tissue, counts from the "
             "parts that are finished, where objects on seams are not joined yet; wait for the result before you quote it"
@@ -134,13 +138,13 @@ class FirstLook:
         if self._coarse and not done_share:
             caveat += f"; the outlines were judged on a coarse view ({', '.join(self._coarse)})"
         early = Preliminary(
-            tissue_area_mm2=area if plan.scale.known else None,
+            tissue_area_mm2=area if field.scale.known else None,
             done_share=min(max(done_share, 0.0), 1.0),
             findings=[self._finding(index) for index in range(len(self._asked))],
             caveat=caveat,
         )
-        write_file(self._folder / PICTURE_NAME, self._picture(picture))
-        write_file(self._folder / JSON_NAME, early.model_dump_json(indent=1).encode())
+        write_whole(self._folder / PICTURE_NAME, self._picture(picture))
+        write_whole(self._folder / JSON_NAME, early.model_dump_json(indent=1).encode())
         took = time.monotonic() - started
         self._next = started + max(AGAIN_AFTER_S, took * SELDOM)
 
@@ -149,7 +153,7 @@ class FirstLook:
         parts = [f"presence {guess.presence:.2f}"]
         if guess.share is not None:
             parts.append(f"about {guess.share:.0%} of the tissue")
-        if guess.per_mm2 is not None and self._plan.scale.known:
+        if guess.per_mm2 is not None and self._plan.field.scale.known:
             parts.append(f"about {guess.per_mm2:,.0f} per mm² of tissue")
         if self._counts[index]:
             parts.append(f"{self._counts[index]:,} found so far")
@@ -157,7 +161,7 @@ class FirstLook:
             name=name_of(each.target),
             presence=round(min(max(guess.presence, 0.0), 1.0), 4),
             estimated_tissue_share=guess.share,
-            estimated_per_mm2=guess.per_mm2 if self._plan.scale.known else None,
+            estimated_per_mm2=guess.per_mm2 if self._plan.field.scale.known else None,
             count_so_far=self._counts[index] if each.capability.objects else None,
             area_px_so_far=round(self._areas_px[index]),
             statement=", ".join(parts),
@@ -165,15 +169,17 @@ class FirstLook:
 
     def _picture(self, tissue: NDArray[np.bool_]) -> bytes:
         if self._background is None:
-            width, height = drawing.picture_size(self._plan.region)
-            self._background = self._plan.source.read_region(self._plan.region, width=width, height=height)
+            width, height = drawing.picture_size(self._plan.field.region)
+            self._background = self._plan.field.source.read_region(
+                self._plan.field.region, width=width, height=height
+            )
         layers = [drawing.DrawnMask(tissue.astype(np.int32), TISSUE_COLOUR, "tissue")]
         for index, (each, marked) in enumerate(zip(self._asked, self._marked, strict=True)):
             caption = f"{name_of(each.target)}, so far"
             layers.append(drawing.DrawnMask(marked.astype(np.int32), drawing.colour_of(index), caption))
-        mpp = self._plan.scale.mpp if self._plan.scale.known else None
+        mpp = self._plan.field.scale.known_mpp
         return drawing.as_jpeg_within(
-            drawing.draw(self._background, self._plan.region, layers=layers, mpp=mpp), PICTURE_BYTES
+            drawing.draw(self._background, self._plan.field.region, layers=layers, mpp=mpp), PICTURE_BYTES
         )
 
 

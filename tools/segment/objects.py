@@ -1,8 +1,8 @@
-"""The object file of one mask: rows of all windows under their final ids, large objects measured as a whole."""
+"""The object file of a mask (Parquet): numbers and outlines in full-resolution pixels, a row per object or part."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,156 +11,202 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tissuetalk.models.images import ImageSource
-from tissuetalk.tools.segment import rows
-from tissuetalk.tools.segment.stitching import Group, Numbered, Piece, Place, Stitched, WindowStore
+from tissuetalk.models.control import Control
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.masks.object_table import (
+    RULES,
+    CoarseGrid,
+    geometry,
+    in_micrometres,
+    object_table,
+    staining,
+)
+from tissuetalk.models.masks.outlines import polygons
+from tissuetalk.models.writing import whole_file
+from tissuetalk.tools.segment.decide import Labels
+from tissuetalk.tools.segment.grid import Grid
+from tissuetalk.tools.segment.labels import LabelImage
 from tissuetalk.tools.storage.libraries import library
 
 LARGE_PX = 4_000_000
-"""A large object whose bounding box has more pixels is measured on a picture shrunk to about this many."""
+"""An object whose bounding box has more pixels is measured on a picture shrunk to about this many."""
+WHOLE = ("bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
+LEFT_OUT = ("id", "nearest_neighbour_px")
+"""Not columns of a slide: the id is ``object_id``, and the nearest neighbour may lie in another window."""
+NUMBERS = tuple(name for name in RULES if name not in LEFT_OUT)
+LENGTHS = tuple(name for name in NUMBERS if name.endswith("_px") and name != "area_px")
 
 
 @dataclass(frozen=True)
-class Scale:
-    """step: full-resolution pixels per working pixel. mpp: µm per full-resolution pixel, None if nobody knows."""
+class Measuring:
+    """What measuring needs besides labels. mpp: µm per full-resolution pixel, None where nobody knows it."""
 
-    step: float
-    model_mpp: float
+    source: ImageSource
+    grid: Grid
     mpp: float | None
 
-
-def write_objects(
-    path: Path,
-    store: WindowStore,
-    stitched: Stitched,
-    numbered: Numbered,
-    source: ImageSource,
-    scale: Scale,
-    stop: Callable[[], None] = lambda: None,
-) -> int:
-    """Write the rows, one group per window with objects, and return how many large objects were measured shrunk."""
-    parquet = library("pyarrow.parquet")
-    shrunk = 0
-    starting: dict[Place, list[int]] = {}
-    for index, group in enumerate(stitched.groups):
-        if index in numbered.group_ids:
-            starting.setdefault(group.pieces[0][0], []).append(index)
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with parquet.ParquetWriter(part, rows.schema(scale.mpp is not None), compression="zstd") as writer:
-        for place in store.order():
-            stop()
-            tables = [_whole(store, stitched, numbered, place)]
-            for index in starting.get(place, []):
-                table, was_shrunk = _large(
-                    store, stitched.groups[index], numbered.group_ids[index], source, scale
-                )
-                tables.append(table)
-                shrunk += was_shrunk
-            table = library("pyarrow").concat_tables(tables).sort_by("object_id")
-            if table.num_rows:
-                writer.write_table(table)
-    part.replace(path)
-    return shrunk
-
-
-def _whole(store: WindowStore, stitched: Stitched, numbered: Numbered, place: Place) -> Any:
-    arrow = library("pyarrow")
-    table = rows.read_rows(store.files[place].rows(store.prompt))
-    ids = numbered.numbers[place][1 : 1 + len(stitched.small[place])].astype(np.int64)
-    table = table.set_column(0, "object_id", arrow.array(ids, arrow.int64()))
-    return table.filter(arrow.array(ids > 0))
-
-
-def outline_of(store: WindowStore, pieces: list[Piece]) -> shapely.Geometry:
-    """The union of fragments, in working pixels."""
-    shapes = []
-    by_place: dict[Place, list[int]] = {}
-    for place, number in pieces:
-        by_place.setdefault(place, []).append(number)
-    for place, numbers in by_place.items():
-        small = store.summary(place).small
-        outlines = store.files[place].read_outlines(store.prompt)
-        shapes += [outlines[number - small - 1] for number in numbers]
-    return shapes[0] if len(shapes) == 1 else shapely.union_all(shapes)
-
-
-def _large(
-    store: WindowStore, group: Group, object_id: int, source: ImageSource, scale: Scale
-) -> tuple[Any, bool]:
-    """Its row, and whether outline and stain had to be measured on a shrunk picture. Area and centre are exact."""
-    shape = outline_of(store, group.pieces)
-    width, height = group.x1 - group.x0, group.y1 - group.y0
-    shrink = max(1, int(np.ceil(np.sqrt(width * height / LARGE_PX))))
-    labels = _drawn(shape, group, shrink)
-    step = scale.step * shrink
-    rgb = source.read_grid(
-        (group.x0 * scale.step, step),
-        (group.y0 * scale.step, step),
-        width=labels.shape[1],
-        height=labels.shape[0],
-    )
-    table = rows.measured(labels, rgb)
-    measured: rows.Columns = {name: np.asarray(table[name]) for name in rows.NUMBERS}
-    region = store.grid.box
-    measured["touches_border"] = np.array(
-        [group.x0 <= region.x0 or group.y0 <= region.y0 or group.x1 >= region.x1 or group.y1 >= region.y1]
-    )
-    columns = rows.in_full_pixels(measured, (group.x0 / shrink, group.y0 / shrink), step, scale.mpp)
-    x, y = group.centre
-    columns |= {
-        "centroid_x": np.array([x * scale.step - 0.5]),
-        "centroid_y": np.array([y * scale.step - 0.5]),
-    }
-    for name, edge in (("x0", group.x0), ("y0", group.y0)):
-        columns[f"bbox_{name}"] = np.array([int(np.floor(edge * scale.step + 1e-6))])
-    for name, edge in (("x1", group.x1), ("y1", group.y1)):
-        columns[f"bbox_{name}"] = np.array([int(np.ceil(edge * scale.step - 1e-6))])
-    columns["area_px"] = np.array([group.area * scale.step**2])
-    if scale.mpp is not None:
-        columns["area_um2"] = columns["area_px"] * scale.mpp**2
-    (column, row), _ = group.pieces[0]
-    block = f"{scale.model_mpp:g}:window {column}_{row}" + (
-        f" +{len(group.pieces) - 1}" if len(group.pieces) > 1 else ""
-    )
-    outlines = rows.as_wkb([shape], scale.step)
-    return rows.as_table(np.array([object_id]), [block], outlines, columns, scale.mpp is not None), shrink > 1
-
-
-def _drawn(shape: shapely.Geometry, group: Group, shrink: int) -> NDArray[np.int32]:
-    """[h, w] of the object's bounding box, 1 where it is. Pixels of the shrunk picture count by their middle."""
-    width, height = -(-(group.x1 - group.x0) // shrink), -(-(group.y1 - group.y0) // shrink)
-    labels = np.zeros((height, width), np.int32)
-    for polygon in getattr(shape, "geoms", [shape]):
-        x0, y0, x1, y1 = polygon.bounds
-        left, top = int((x0 - group.x0) // shrink), int((y0 - group.y0) // shrink)
-        right, bottom = (
-            min(width, int(-(-(x1 - group.x0) // shrink))),
-            min(height, int(-(-(y1 - group.y0) // shrink))),
+    def rows(self, labels: Labels, box: Box, blocks: list[str]) -> Any:
+        """One row per number of [box.height, box.width], ascending. blocks: where each was seen."""
+        table = object_table(
+            labels, box, mpp=self.mpp, source=self.source, step=self.grid.step, region=self.grid.region
         )
-        patch = np.zeros((bottom - top, right - left), np.uint8)
-        rings = [polygon.exterior, *polygon.interiors]
-        _fill(patch, [np.asarray(ring.coords) for ring in rings], group, shrink, left, top)
-        labels[top:bottom, left:right][patch > 0] = 1
-    if not labels.any():
-        labels[0, 0] = 1
-    return labels
+        outlines = [shapely.to_wkb(shape) for _, shape in polygons(labels, (box.x0, box.y0))]
+        return as_rows(table["id"], blocks, outlines, table, self.mpp)
 
 
-def _fill(
-    patch: NDArray[np.uint8], rings: list[NDArray[np.float64]], group: Group, shrink: int, left: int, top: int
-) -> None:
-    """Even-odd fill of rings along pixel edges: a pixel is inside when its middle is."""
-    height, width = patch.shape
-    crossings = np.zeros((height, width + 1), np.int32)
-    for ring in rings:
-        x = (ring[:, 0] - group.x0) / shrink - left
-        y = (ring[:, 1] - group.y0) / shrink - top
-        for (x0, y0), (_, y1) in zip(
-            np.stack([x[:-1], y[:-1]], 1).tolist(), np.stack([x[1:], y[1:]], 1).tolist(), strict=True
-        ):
-            if y0 != y1:  # outlines run along the axes: only vertical edges cross rows
-                first, last = sorted((int(np.ceil(y0 - 0.5)), int(np.ceil(y1 - 0.5))))
-                column = min(max(int(np.ceil(x0 - 0.5)), 0), width)
-                crossings[max(first, 0) : min(last, height), column] += 1
-    patch[:] = np.cumsum(crossings, axis=1)[:, :width] & 1
+def schema(mpp: float | None) -> Any:
+    """The columns of an object file."""
+    arrow = library("pyarrow")
+    fields = [("object_id", arrow.int64()), ("block", arrow.string()), ("geometry", arrow.binary())]
+    for name in NUMBERS:
+        kind = (
+            arrow.int64() if name in WHOLE else arrow.bool_() if name == "touches_border" else arrow.float64()
+        )
+        fields.append((name, kind))
+    if mpp is not None:
+        fields.append(("area_um2", arrow.float64()))
+        fields += [(f"{name[:-2]}um", arrow.float64()) for name in LENGTHS]
+    return arrow.schema(fields)
+
+
+def as_rows(
+    ids: NDArray[Any],
+    blocks: list[str],
+    outlines: list[bytes],
+    columns: dict[str, NDArray[Any]],
+    mpp: float | None,
+) -> Any:
+    """Rows as Arrow has them."""
+    arrow = library("pyarrow")
+    kinds = schema(mpp)
+    arrays = [
+        arrow.array(np.asarray(ids, np.int64), arrow.int64()),
+        arrow.array(blocks, arrow.string()),
+        arrow.array(outlines, arrow.binary()),
+    ]
+    arrays += [
+        arrow.array(np.asarray(columns[kind.name]).astype(kind.type.to_pandas_dtype()), kind.type)
+        for kind in list(kinds)[3:]
+    ]
+    return arrow.Table.from_arrays(arrays, schema=kinds)
+
+
+def no_rows(mpp: float | None) -> Any:
+    return schema(mpp).empty_table()
+
+
+def read_rows(path: Path) -> Any:
+    return library("pyarrow.parquet").read_table(path)
+
+
+def write_rows(path: Path, table: Any) -> None:
+    """Write all of it or nothing."""
+    with whole_file(path) as partial:
+        library("pyarrow.parquet").write_table(table, partial, compression="zstd")
+
+
+def write_tables(path: Path, tables: Iterator[Any], mpp: float | None, control: Control = Control()) -> None:
+    """One group of rows per table that has any; all of the file or nothing."""
+    parquet = library("pyarrow.parquet")
+    with (
+        whole_file(path) as partial,
+        parquet.ParquetWriter(partial, schema(mpp), compression="zstd") as writer,
+    ):
+        for table in tables:
+            control.check()
+            if table.num_rows:
+                writer.write_table(table.sort_by("object_id"))
+
+
+def row_alone(mask: LabelImage, number: int, box: Box, block: str, how: Measuring) -> tuple[Any, bool]:
+    """The row of one object that lies in a box, and whether shape and stain had to be measured on a shrunk picture.
+
+    Area, centre and bounding box are exact either way.
+    """
+    if box.width * box.height <= LARGE_PX:
+        found = np.where(mask.read(box) == number, number, 0).astype(np.int32)
+        tight = Box.around(found, box.x0, box.y0)
+        if tight is None:
+            return no_rows(how.mpp), False
+        return how.rows(np.ascontiguousarray(found[tight.inside(box)]), tight, [block]), False
+    step = max(how.grid.step, 1.0)
+    coarse = CoarseGrid.over(
+        box, step * max(1.0, np.ceil((box.width * box.height / step**2 / LARGE_PX) ** 0.5))
+    )
+    whole = _InPieces(mask, number, box, coarse)
+    bounds = whole.bounds()
+    if bounds is None:
+        return no_rows(how.mpp), False
+    table = geometry(
+        whole.shrunk, Box(coarse.x0, coarse.y0, coarse.x0 + coarse.width, coarse.y0 + coarse.height)
+    )
+    table |= staining(whole.shrunk, coarse.pixels(how.source), table["id"])
+    columns: dict[str, NDArray[Any]] = table | {name: table[name] * coarse.step for name in LENGTHS}
+    edge = how.grid.region
+    touches = bounds.x0 <= edge.x0 or bounds.y0 <= edge.y0 or bounds.x1 >= edge.x1 or bounds.y1 >= edge.y1
+    exact = {
+        "centroid_x": whole.sum_x / whole.area,
+        "centroid_y": whole.sum_y / whole.area,
+        "area_px": whole.area,
+        "equivalent_diameter_px": np.sqrt(4 * whole.area / np.pi),
+        "touches_border": touches,
+    } | dict(zip(WHOLE, bounds.as_list(), strict=True))
+    columns |= {name: np.array([value]) for name, value in exact.items()}
+    if how.mpp is not None:
+        columns |= in_micrometres({name: columns[name] for name in (*LENGTHS, "area_px")}, how.mpp)
+    outline = shapely.to_wkb(shapely.union_all(whole.shapes))
+    return as_rows(np.array([number]), [block], [outline], columns, how.mpp), True
+
+
+class _InPieces:
+    """One object, read piece by piece: sums and outlines of its full-resolution pixels, and a shrunk picture of it."""
+
+    def __init__(self, mask: LabelImage, number: int, box: Box, coarse: CoarseGrid) -> None:
+        self.area, self.sum_x, self.sum_y = 0, 0, 0
+        self.shapes: list[shapely.Geometry] = []
+        self.shrunk = np.zeros((coarse.height, coarse.width), np.int32)
+        self._boxes: list[Box] = []
+        for part in mask.parts():
+            here = part.intersection(box)
+            if here is None:
+                continue
+            labels = (mask.read(here) == number).astype(np.int32)
+            marked = Box.around(labels, here.x0, here.y0)
+            if marked is None:
+                continue
+            self._boxes.append(marked)
+            rows, columns = labels.sum(axis=1, dtype=np.int64), labels.sum(axis=0, dtype=np.int64)
+            self.area += int(rows.sum())
+            self.sum_x += int((columns * np.arange(here.x0, here.x1)).sum())
+            self.sum_y += int((rows * np.arange(here.y0, here.y1)).sum())
+            self.shapes += [shape for _, shape in polygons(labels, (here.x0, here.y0))]
+            (to_y, from_y), (to_x, from_x) = (
+                _under(first, count, coarse.step, start, end)
+                for first, count, start, end in (
+                    (coarse.y0, coarse.height, here.y0, here.y1),
+                    (coarse.x0, coarse.width, here.x0, here.x1),
+                )
+            )
+            self.shrunk[np.ix_(to_y, to_x)] = labels[np.ix_(from_y, from_x)]
+        if self.area and not self.shrunk.any():
+            # thinner than a pixel of the shrunk picture everywhere
+            self.shrunk[0, 0] = 1
+
+    def bounds(self) -> Box | None:
+        if not self._boxes:
+            return None
+        return Box(
+            min(each.x0 for each in self._boxes),
+            min(each.y0 for each in self._boxes),
+            max(each.x1 for each in self._boxes),
+            max(each.y1 for each in self._boxes),
+        )
+
+
+def _under(
+    first: int, count: int, step: float, start: int, end: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Coarse pixels whose middle lies in start..end, and the full-resolution pixels under them, from start."""
+    middles = np.floor((first + np.arange(count) + 0.5) * step).astype(np.int64)
+    at = np.flatnonzero((middles >= start) & (middles < end))
+    return at, middles[at] - start

@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 
 from tissuetalk.models.control import Control
-from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.segmenter import BoxXYXY, Context, PointXY, PromptableSegmenter
 from tissuetalk.prompts.relations import renumbered
 from tissuetalk.prompts.target import Request
-from tissuetalk.tools.segment.engine import MAX_MASK_PX, FoundMask
+from tissuetalk.tools.segment.engine import FoundMask, too_large
 from tissuetalk.tools.segment.field import FieldOfView
+from tissuetalk.tools.segment.grid import MAX_MASK_PX
 from tissuetalk.tools.storage.features import FeatureCache
 
 LARGEST_SHARE = 0.25
@@ -78,10 +78,7 @@ def objects_at(field: FieldOfView, request: Request, control: Control = Control(
     if not places or (request.points and not model.takes_points):
         raise model.needs_places()
     if region.width * region.height > MAX_MASK_PX:
-        raise ImageTooLargeError(
-            f"a region of {region.width} x {region.height} px is more than can be segmented in one go; "
-            f"pass region=[x0, y0, x1, y1] with at most {MAX_MASK_PX // 1_000_000} million pixels."
-        )
+        raise too_large(region.width, region.height)
     crops: dict[Box, list[int]] = defaultdict(list)
     for number, place in enumerate(places):
         crops[crop_around(place, model.side_px, source.width, source.height)].append(number)
@@ -97,11 +94,10 @@ def objects_at(field: FieldOfView, request: Request, control: Control = Control(
     instances = _painted(drawn, region)
     coarsest = max(max(crop.width, crop.height) for crop in crops) / model.side_px
     return FoundMask(
-        instances > 0,
         instances,
-        NO_OPINION,
-        mpp,
-        mpp * coarsest,
+        objects=True,
+        presence=NO_OPINION,
+        model_mpp=mpp * coarsest,
         note=f"outlined in {_counted(request)}; {model.card.name} does not judge what is there",
     )
 

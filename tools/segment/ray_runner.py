@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, Self, TypeVar
 
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, ModelUnavailableError
-from tissuetalk.tools.segment.blocks import BlockSpec, run_block
+from tissuetalk.tools.segment.tiles import BlockSpec, run_block
 from tissuetalk.tools.segment.windows import WindowSpec, run_window
 
 Work = TypeVar("Work")

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from tissuetalk.models.control import Control
+from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import PromptableSegmenter, is_pointed
 from tissuetalk.prompts.target import Request
-from tissuetalk.tools.answers.reliability import low_agreement
-from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult, Warned
+from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.drawing.overlay import overlay_of
-from tissuetalk.tools.segment import engine, pointing, quality, spatial
+from tissuetalk.tools.segment import algebra, engine, pointing
 from tissuetalk.tools.segment.engine import FoundMask
-from tissuetalk.tools.segment.field import FieldOfView, Scale, image_info, region_of, scale_of
-from tissuetalk.tools.segment.records import write_mask_record
+from tissuetalk.tools.segment.field import FieldOfView, image_info, region_of, scale_of
+from tissuetalk.tools.segment.grid import DEFAULTS, SlideSettings
+from tissuetalk.tools.segment.labels import HeldLabels
+from tissuetalk.tools.segment.records import MaskOutcome, record_of, warnings_of
 from tissuetalk.tools.segment.request import SegmentRequest, check_inside
-from tissuetalk.tools.segment.slide_segment import assumed_scale, is_large, segment_slide
+from tissuetalk.tools.segment.slide import segment_slide
 from tissuetalk.tools.segment.targets import Wanted, refusal, sort_out
 from tissuetalk.tools.storage.result_folder import ResultFolder
+from tissuetalk.tools.storage.workspace import new_id
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session
@@ -47,24 +47,24 @@ def segment(bench: Session, order: SegmentRequest, control: Control = Control())
     model = bench.model(order.model)
     with bench.open(order.image) as source:
         region = region_of(source, order.region)
-        scale = scale_of(source, order.mpp, model)
         if is_pointed(model):
             region = pointing.narrowed(order.request, region)
-        asked, _ = sort_out(order.request, model, region)
-        if scale.source == "assumed" and region.width * region.height > bench.slides.whole_px:
-            scale = assumed_scale(source, model)
-        if not is_pointed(model) and is_large(region, scale.mpp, asked, bench.slides):
-            return segment_slide(
-                bench, order, source, model, region, scale, progress=control.progress, stop=control.stop
-            )
-        field = FieldOfView(source, model, region, scale, bench.features)
+        field = FieldOfView(source, model, region, scale_of(source, order.mpp, model), bench.features)
+        check_inside(order.request, source.width, source.height)
+        asked, refused = sort_out(order.request, model, region)
+        if not is_pointed(model) and _is_large(field, asked, bench.slides):
+            return segment_slide(bench, order, field, asked, refused, control)
         with bench.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
             folder = ResultFolder(draft.folder)
             folder.write_request(order.as_json())
-            return _segment_into(folder, field, order.request, draft.result_id, control)
+            masks = segment_field(field, order.request, control, bench.slides)
+            source.verify_unchanged()
+            return _write(folder, draft.result_id, field, order.request, masks, bench.slides)
 
 
-def segment_field(field: FieldOfView, request: Request, control: Control = Control()) -> FieldMasks:
+def segment_field(
+    field: FieldOfView, request: Request, control: Control = Control(), settings: SlideSettings = DEFAULTS
+) -> FieldMasks:
     """Masks of everything the request wants and the model knows, with points, relations and boxes applied, in memory.
 
     Raises PointOutsideImageError, ImageTooLargeError, CancelledError, and InvalidArgumentError where the model must be
@@ -73,18 +73,38 @@ def segment_field(field: FieldOfView, request: Request, control: Control = Contr
     check_inside(request, field.source.width, field.source.height)
     asked, refused = sort_out(request, field.model, field.region)
     if is_pointed(field.model):
-        return _at_places(field, request, asked, refused, control)
-    found = engine.find_masks(field, [(each.prompt, each.capability) for each in asked], control)
-    return FieldMasks(
-        asked, spatial.apply(request, [each.target for each in asked], found, field.region), refused
-    )
+        return _at_places(field, field.model, request, asked, refused, control)
+    found = engine.find_masks(field, [(each.prompt, each.capability) for each in asked], control, settings)
+    return FieldMasks(asked, placed(request, asked, found, field), refused)
+
+
+def placed(
+    request: Request, asked: Sequence[Wanted], found: Sequence[FoundMask], field: FieldOfView
+) -> list[FoundMask]:
+    """Points, relations and boxes of the request applied; objects that are left are numbered afresh, 1..N."""
+    held = [HeldLabels(each.labels, field.region, each.objects) for each in found]
+    masks = algebra.related(request, [each.target for each in asked], held, field.scale.mpp)
+    answers = []
+    for each, before, mask in zip(found, held, masks, strict=True):
+        if mask is before:
+            answers.append(each)
+            continue
+        labels = mask.read(field.region)
+        labels = algebra.numbering(algebra.areas_of(mask))[labels]
+        note = each.note if labels.any() else algebra.why_empty(mask, each.presence) or each.note
+        answers.append(replace(each, labels=labels, objects=mask.objects, note=note))
+    return answers
 
 
 def _at_places(
-    field: FieldOfView, request: Request, asked: list[Wanted], refused: list[NotSegmented], control: Control
+    field: FieldOfView,
+    model: PromptableSegmenter,
+    request: Request,
+    asked: list[Wanted],
+    refused: list[NotSegmented],
+    control: Control,
 ) -> FieldMasks:
     """The one target of the request in its boxes and points; of several, nobody could say which place is which."""
-    model = cast("PromptableSegmenter", field.model)  # the caller asked ``is_pointed``
     if not (request.boxes or request.points):
         raise model.needs_places()
     if len(asked) != 1:
@@ -92,35 +112,47 @@ def _at_places(
             f"{model.card.name} knows places, not names: ask for one target in one call, with the boxes that hold it, "
             "or leave model out"
         )
-        return FieldMasks(
-            [], [], [*refused, *(refusal(each.target, "ambiguous", reason, []) for each in asked)]
-        )
+        ambiguous = [refusal(each.target, "ambiguous", reason, []) for each in asked]
+        return FieldMasks([], [], [*refused, *ambiguous])
     found = pointing.objects_at(field, request, control)
     (only,) = asked
     # no words were sent
     return FieldMasks([replace(only, prompt=replace(only.prompt, text=""))], [found], refused)
 
 
-def _segment_into(
-    folder: ResultFolder, field: FieldOfView, request: Request, result_id: str, control: Control
+def _is_large(field: FieldOfView, asked: Sequence[Wanted], settings: SlideSettings) -> bool:
+    """Whether the region's maps are too large to be held in memory at once."""
+    area_px = field.region.width * field.region.height
+    if area_px > settings.mask_px:
+        return True
+    finest = min((each.capability.mpp for each in asked), default=field.scale.mpp)
+    return area_px * (field.scale.mpp / finest) ** 2 > settings.whole_px
+
+
+def _write(
+    folder: ResultFolder,
+    result_id: str,
+    field: FieldOfView,
+    request: Request,
+    found: FieldMasks,
+    settings: SlideSettings,
 ) -> SegmentResult:
-    """Look for every target of the request in the region and write the result into the folder."""
+    """Masks, overlay and record of a result that was held in memory."""
     source, region, scale = field.source, field.region, field.scale
-    masks_of = segment_field(field, request, control)
-    source.verify_unchanged()
-    masks = [
-        write_mask_record(folder, each, maps, number, request, field.model, source, region, scale)
-        for number, (each, maps) in enumerate(zip(masks_of.asked, masks_of.found, strict=True))
+    tile_px = settings.tile_px or field.model.tile_px
+    outcomes = [_outcome(folder, each, region, tile_px) for each in found.found]
+    masks: list[Mask] = [
+        record_of(outcome, each, number, field, request)
+        for number, (each, outcome) in enumerate(zip(found.asked, outcomes, strict=True))
     ]
-    warnings = _warnings(source.overview(), scale, masks, masks_of.found)
-    overlay = overlay_of(folder, source, region, masks, scale.mpp if scale.known else None)
+    overlay = overlay_of(folder, source, region, masks, scale.known_mpp)
     (folder.path / "overlay.png").write_bytes(drawing.as_png(overlay))
     result = SegmentResult(
         result_id=result_id,
         image=image_info(source, region, scale),
         masks=masks,
-        not_segmented=masks_of.refused,
-        warnings=warnings,
+        not_segmented=found.refused,
+        warnings=warnings_of(field, masks, outcomes),
         overlay="overlay.png",
         measures=[*request.measures, *request.place_measures],
         notes=list(request.notes),
@@ -130,20 +162,20 @@ def _segment_into(
     return result
 
 
-def _warnings(
-    overview: NDArray[np.uint8], scale: Scale, masks: Sequence[Mask], placed: Sequence[FoundMask]
-) -> list[Warned]:
-    warnings = quality.picture_warnings(overview)
-    if not scale.known:
-        warnings.append(
-            Warned(
-                code="scale_unknown",
-                message=f"the file does not say its scale; {scale.mpp:g} µm/px was assumed. Areas are in pixels. "
-                "Pass mpp if you know it.",
-            )
-        )
-    for mask, maps in zip(masks, placed, strict=True):
-        if mask.found:
-            warnings += quality.mask_warnings(mask.name, maps.mask, maps.instances)
-            warnings += low_agreement(mask.name, mask.reliability)
-    return warnings
+def _outcome(folder: ResultFolder, found: FoundMask, region: Box, tile_px: int) -> MaskOutcome:
+    mask_id, labels = new_id("msk"), HeldLabels(found.labels, region, found.objects)
+    return MaskOutcome(
+        mask_id=mask_id,
+        resources=folder.write_mask(mask_id, found.mask, found.instances),
+        labels=labels,
+        area_px=int(found.mask.sum()),
+        count=labels.count if found.objects else None,
+        box=Box.around(found.labels, region.x0, region.y0),
+        presence=found.presence,
+        model_mpp=found.model_mpp,
+        tile_px=tile_px,
+        weak_px=found.weak_px,
+        note=found.note,
+        expected_dice=found.expected_dice,
+        specks=found.specks,
+    )

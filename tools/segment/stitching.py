@@ -1,11 +1,11 @@
-"""One numbering of the objects of all windows: fragments joined, doubles dropped, ids in reading order of windows.
+"""One numbering of the objects of all windows: fragments joined, doubles dropped, ids in reading order of first pixels.
 
 Runs over the files the windows wrote, always in the same order, so the numbers do not depend on who finished first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,39 +13,38 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box
-from tissuetalk.tools.segment.cutting import STRIP_PX, frame_of
-from tissuetalk.tools.segment.grid import Grid, Window, grown, inside, intersection
+from tissuetalk.tools.segment.decide import (
+    NOTHING,
+    Evidence,
+    Labels,
+    frame_of,
+    in_reading_order,
+    strip_of,
+)
+from tissuetalk.tools.segment.grid import Grid, Window
 from tissuetalk.tools.segment.windows import Numbers, WindowFiles, WindowSummary
 
 SAME_SHARE = 0.5
 """Two windows mean one object when they share more than this of the smaller of the two."""
 _NEIGHBOURS = ((1, 0), (-1, 1), (0, 1), (1, 1))
 """Windows that come later in reading order."""
-Place = tuple[int, int]
+Address = tuple[int, int]
 """Column and row of a window."""
-Piece = tuple[Place, int]
+Piece = tuple[Address, int]
 """A window and the number of a fragment in it."""
 
 
 @dataclass
 class Group:
-    """A large object: the fragments that make it up, in reading order of windows; area and sums in working pixels."""
+    """A large object: its fragments in reading order of windows; full-resolution pixels; x, y of its first working one."""
 
     pieces: list[Piece] = field(default_factory=list)
     area: int = 0
-    sum_x: int = 0
-    sum_y: int = 0
-    x0: int = 2**62
-    y0: int = 2**62
-    x1: int = -(2**62)
-    y1: int = -(2**62)
+    box: Box | None = None
+    first: tuple[int, int] = (2**62, 2**62)
     on_tissue: bool = False
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """Mean x and y of its pixels, pixel edges at whole numbers."""
-        return self.sum_x / self.area + 0.5, self.sum_y / self.area + 0.5
 
 
 class WindowStore:
@@ -54,65 +53,87 @@ class WindowStore:
     def __init__(self, folder: Path, grid: Grid, windows: Sequence[Window], prompt: int) -> None:
         self.grid, self.prompt = grid, prompt
         self.windows = {(window.column, window.row): window for window in windows}
-        self.files = {place: WindowFiles(folder / window.name) for place, window in self.windows.items()}
+        self.files = {at: WindowFiles(folder / window.name) for at, window in self.windows.items()}
         self._labels = lru_cache(maxsize=9)(self._read_labels)
 
-    def order(self) -> list[Place]:
+    def order(self) -> list[Address]:
         """Reading order."""
-        return sorted(self.windows, key=lambda place: (place[1], place[0]))
+        return sorted(self.windows, key=lambda at: (at[1], at[0]))
 
-    def frame(self, place: Place) -> Box:
-        return frame_of(self.windows[place], self.grid.box)
+    def frame(self, at: Address) -> Box:
+        return frame_of(self.windows[at], self.grid)
 
-    def labels(self, place: Place) -> Numbers:
+    def labels(self, at: Address) -> Numbers:
         """[frame.height, frame.width] numbers of this window."""
-        return self._labels(place)
+        return self._labels(at)
 
     def forget(self) -> None:
         """Give back the memory of the labels read last."""
         self._labels.cache_clear()
 
-    def summary(self, place: Place) -> WindowSummary:
-        return self.files[place].read_summaries()[self.prompt]
+    def summary(self, at: Address) -> WindowSummary:
+        return self.files[at].read_summaries()[self.prompt]
 
-    def _read_labels(self, place: Place) -> Numbers:
-        frame = self.frame(place)
-        return self.files[place].read_labels(self.prompt, (frame.height, frame.width))
+    def _read_labels(self, at: Address) -> Numbers:
+        frame = self.frame(at)
+        return self.files[at].read_labels(self.prompt, (frame.height, frame.width))
 
 
 @dataclass
 class Stitched:
-    """small[place]: which whole objects of a window are kept. groups: large objects. piece_of: fragment to group."""
+    """All objects of a mask. small[at]: which whole objects of a window are kept. first[at]: their first pixels.
 
-    small: dict[Place, NDArray[np.bool_]]
+    groups: large objects. piece_of: fragment to group. evidence: of the whole region. specks: too small to count.
+    """
+
+    small: dict[Address, NDArray[np.bool_]]
+    first: dict[Address, NDArray[np.int64]]
     groups: list[Group]
     piece_of: dict[Piece, int]
+    evidence: Evidence
+    specks: int
+    area: int
+    """Full-resolution pixels of all objects on tissue."""
 
 
-def stitch(store: WindowStore, *, objects: bool, stop: Callable[[], None] = lambda: None) -> Stitched:
+def stitch(store: WindowStore, *, objects: bool, control: Control = Control()) -> Stitched:
     """Join and drop. objects: touching neighbours are different things; else all that touches is one."""
-    summaries = {place: store.summary(place) for place in store.order()}
-    kept = {place: np.ones(summary.small, bool) for place, summary in summaries.items()}
+    summaries = {at: store.summary(at) for at in store.order()}
+    kept = {at: summary.areas[: summary.small] > 0 for at, summary in summaries.items()}
     parent: dict[Piece, Piece] = {
-        (place, summary.small + 1 + index): (place, summary.small + 1 + index)
-        for place, summary in summaries.items()
+        (at, summary.small + 1 + index): (at, summary.small + 1 + index)
+        for at, summary in summaries.items()
         for index in range(summary.large)
     }
-    for place in summaries:
+    for at in summaries:
         for dx, dy in _NEIGHBOURS:
-            other = (place[0] + dx, place[1] + dy)
+            other = (at[0] + dx, at[1] + dy)
             if other in summaries:
-                stop()
-                _compare(store, place, other, summaries, kept, parent, objects)
-    return _grouped(summaries, kept, parent)
+                control.check()
+                _compare(store, at, other, summaries, kept, parent, objects)
+    groups, piece_of = _grouped(summaries, parent)
+    evidence = NOTHING
+    for summary in summaries.values():
+        evidence = evidence + summary.evidence
+    area = sum(group.area for group in groups if group.on_tissue)
+    area += sum(int(summary.areas[: summary.small][kept[at]].sum()) for at, summary in summaries.items())
+    return Stitched(
+        kept,
+        {at: summary.first for at, summary in summaries.items()},
+        groups,
+        piece_of,
+        evidence,
+        sum(summary.specks for summary in summaries.values()),
+        area,
+    )
 
 
 def _compare(
     store: WindowStore,
-    one: Place,
-    other: Place,
-    summaries: dict[Place, WindowSummary],
-    kept: dict[Place, NDArray[np.bool_]],
+    one: Address,
+    other: Address,
+    summaries: dict[Address, WindowSummary],
+    kept: dict[Address, NDArray[np.bool_]],
     parent: dict[Piece, Piece],
     objects: bool,
 ) -> None:
@@ -120,12 +141,10 @@ def _compare(
     if not (first.areas.size and second.areas.size):
         return
     frames = store.frame(one), store.frame(other)
-    shared = intersection(*frames)
+    shared = frames[0].intersection(frames[1])
     if shared is None:
         return
-    labels = [
-        store.labels(place)[inside(shared, frame)] for place, frame in zip((one, other), frames, strict=True)
-    ]
+    labels = [store.labels(at)[shared.inside(frame)] for at, frame in zip((one, other), frames, strict=True)]
     for a, b, count in _pairs(*labels):
         a_small, b_small = a <= first.small, b <= second.small
         if not (a_small or b_small):
@@ -141,22 +160,20 @@ def _compare(
 
 def _join(
     store: WindowStore,
-    one: Place,
-    other: Place,
-    summaries: dict[Place, WindowSummary],
+    one: Address,
+    other: Address,
+    summaries: dict[Address, WindowSummary],
     parent: dict[Piece, Piece],
     objects: bool,
 ) -> None:
     """Fragments that both windows see at the same pixels near their border are one object."""
-    strips = [grown(store.windows[place].core, STRIP_PX) for place in (one, other)]
-    near = intersection(*strips)
-    near = None if near is None else intersection(near, store.grid.box)
+    near = strip_of(store.windows[one], store.grid).intersection(strip_of(store.windows[other], store.grid))
     if near is None:
         return
     a_labels, b_labels = (
-        np.where(part > summaries[place].small, part, 0)
-        for place in (one, other)
-        for part in [store.labels(place)[inside(near, store.frame(place))]]
+        np.where(part > summaries[at].small, part, 0)
+        for at in (one, other)
+        for part in [store.labels(at)[near.inside(store.frame(at))]]
     )
     a_sizes, b_sizes = np.bincount(a_labels.ravel()), np.bincount(b_labels.ravel())
     for a, b, count in _pairs(a_labels, b_labels):
@@ -195,62 +212,95 @@ def _reading(piece: Piece) -> tuple[int, int, int]:
 
 
 def _grouped(
-    summaries: dict[Place, WindowSummary], kept: dict[Place, NDArray[np.bool_]], parent: dict[Piece, Piece]
-) -> Stitched:
+    summaries: dict[Address, WindowSummary], parent: dict[Piece, Piece]
+) -> tuple[list[Group], dict[Piece, int]]:
     groups: dict[Piece, Group] = {}
-    piece_of: dict[Piece, int] = {}
     for piece in sorted(parent, key=_reading):
-        place, number = piece
-        summary = summaries[place]
-        part = summary.fragments[number - 1 - summary.small]
+        at, number = piece
+        part = summaries[at].fragments[number - 1 - summaries[at].small]
         group = groups.setdefault(_root(parent, piece), Group())
         group.pieces.append(piece)
-        group.area += part["area"]
-        group.sum_x += part["sum_x"]
-        group.sum_y += part["sum_y"]
-        x0, y0, x1, y1 = part["box"]
-        group.x0, group.y0 = min(group.x0, x0), min(group.y0, y0)
-        group.x1, group.y1 = max(group.x1, x1), max(group.y1, y1)
-        group.on_tissue |= part["on_tissue"]
-    for index, group in enumerate(groups.values()):
-        for piece in group.pieces:
-            piece_of[piece] = index
-    return Stitched(kept, list(groups.values()), piece_of)
+        group.area += part.area
+        old, new = group.box or part.box, part.box
+        group.box = Box(min(old.x0, new.x0), min(old.y0, new.y0), max(old.x1, new.x1), max(old.y1, new.y1))
+        group.first = min(group.first, part.first, key=lambda xy: (xy[1], xy[0]))
+        group.on_tissue |= part.on_tissue
+    piece_of = {piece: index for index, group in enumerate(groups.values()) for piece in group.pieces}
+    return list(groups.values()), piece_of
 
 
 @dataclass(frozen=True)
-class Numbered:
-    """numbers[place][k]: final id of object k of that window, 0 for one that is left out. group_ids: of large objects."""
+class StitchedLabels:
+    """The label image of one mask of a slide, over the files of its windows.
 
-    numbers: dict[Place, NDArray[np.int32]]
+    numbers[at][k]: final id of object k of that window, 0 for one that is left out. group_ids: of large objects.
+    """
+
+    store: WindowStore
+    stitched: Stitched
+    numbers: dict[Address, Labels]
     group_ids: dict[int, int]
+    objects: bool
     count: int
 
+    @property
+    def region(self) -> Box:
+        return self.store.grid.region
 
-def number(
-    store: WindowStore,
-    stitched: Stitched,
-    keep_small: Callable[[Place], NDArray[np.bool_]],
-    keep_group: Callable[[int], bool],
-) -> Numbered:
-    """Ids 1..N without gaps: window by window in reading order, a large object where its first fragment lies."""
-    numbers: dict[Place, NDArray[np.int32]] = {}
-    group_ids: dict[int, int] = {}
-    last = 0
-    pieces_in: dict[Place, list[Piece]] = {}
-    for piece in stitched.piece_of:
-        pieces_in.setdefault(piece[0], []).append(piece)
-    for place in store.order():
-        kept = stitched.small[place] & keep_small(place)
-        here = sorted(pieces_in.get(place, []), key=_reading)
-        table = np.zeros(1 + len(kept) + len(here), np.int32)
-        table[1 : 1 + len(kept)][kept] = np.arange(last + 1, last + 1 + int(kept.sum()))
-        last += int(kept.sum())
-        for piece in here:
-            group = stitched.piece_of[piece]
-            if group not in group_ids and stitched.groups[group].on_tissue and keep_group(group):
-                last += 1
-                group_ids[group] = last
-            table[piece[1]] = group_ids.get(group, 0)
-        numbers[place] = table
-    return Numbered(numbers, group_ids, last)
+    def parts(self) -> list[Box]:
+        """Of windows without anything nothing is read."""
+        return [self.store.windows[at].full for at in self.store.order()]
+
+    def read(self, box: Box) -> Labels:
+        """Where two objects claim a pixel the lower id has it."""
+        canvas = np.zeros((box.height, box.width), np.int32)
+        for at, window in self.store.windows.items():
+            if (core := window.full.intersection(box)) is not None:
+                self._add(canvas[core.inside(box)], core, at)
+        return canvas
+
+    def _add(self, canvas: Labels, core: Box, at: Address) -> None:
+        """All that lies on a part of a window's core, also what belongs to a neighbour."""
+        for other in ((at[0] + dx, at[1] + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)):
+            if other not in self.numbers or not self.numbers[other].any():
+                continue
+            frame = self.store.frame(other)
+            shared = core.intersection(frame)
+            if shared is None:
+                continue
+            labels = self.store.labels(other)[shared.inside(frame)]
+            if other != at:  # fragments end where their own core ends
+                labels = np.where(labels <= len(self.stitched.small[other]), labels, 0)
+            ids = self.numbers[other][labels]
+            here = canvas[shared.inside(core)]
+            free = (ids > 0) & ((here == 0) | (ids < here))
+            here[free] = ids[free]
+
+
+def number(store: WindowStore, stitched: Stitched, *, objects: bool, present: bool) -> StitchedLabels:
+    """Ids 1..N in reading order of the objects' first working pixels; without any when the target is not present."""
+    order = store.order()
+    whole = [stitched.first[at][stitched.small[at]] for at in order]
+    groups = [index for index, group in enumerate(stitched.groups) if group.on_tissue and group.area]
+    firsts = np.concatenate(
+        [*whole, np.array([stitched.groups[index].first for index in groups], np.int64).reshape(-1, 2)]
+    )
+    ids = np.zeros(len(firsts), np.int32)
+    if present:
+        ids[in_reading_order(firsts)] = np.arange(1, len(firsts) + 1)
+    group_ids = dict(zip(groups, ids[len(firsts) - len(groups) :].tolist(), strict=True)) if present else {}
+    numbers: dict[Address, Labels] = {}
+    pieces_in: dict[Address, list[int]] = {}
+    for at, piece in sorted(stitched.piece_of, key=_reading):
+        pieces_in.setdefault(at, []).append(piece)
+    given = 0
+    for at in order:
+        kept, pieces = stitched.small[at], pieces_in.get(at, [])
+        table = np.zeros(1 + len(kept) + len(pieces), np.int32)
+        mine = int(kept.sum())
+        table[1 : 1 + len(kept)][kept] = ids[given : given + mine]
+        given += mine
+        for piece in pieces:
+            table[piece] = group_ids.get(stitched.piece_of[at, piece], 0)
+        numbers[at] = table
+    return StitchedLabels(store, stitched, numbers, group_ids, objects, len(ids) if present else 0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
 from tissuetalk.prompts.names import prompt_for
-from tissuetalk.prompts.target import Request, Target
+from tissuetalk.prompts.target import Relation, Request, Target
 from tissuetalk.tools.answers.results import NotSegmented
-from tissuetalk.tools.segment import spatial
 from tissuetalk.tools.segment.request import name_of
 
 
@@ -34,14 +34,14 @@ def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Want
         else:
             wanted.append(target)
     asked: list[Wanted] = []
-    candidates = spatial.plan(wanted)
+    candidates = with_references(wanted)
     able = {}
     for index, target in enumerate(candidates):
         prompt = prompt_for(target)
         able[index] = (prompt, model.capability(prompt))
     for index, target in enumerate(candidates):
         prompt, capability = able[index]
-        at = spatial.reference_of(target, candidates)
+        at = reference_of(target, candidates)
         needs = candidates[at] if at is not None and able[at][1] is None else None
         if capability is None:
             refused.append(
@@ -95,3 +95,56 @@ def _ruled_out(target: Target) -> NotSegmented:
 
 def _unsupported(target: Target, prompt: Prompt, model: Segmenter, reason: str) -> NotSegmented:
     return refusal(target, "unsupported", reason, model.nearest(prompt))
+
+
+def with_references(targets: Sequence[Target]) -> list[Target]:
+    """The targets to look for, with every relation's reference among them exactly once."""
+    wanted = list(targets)
+    for target in targets:
+        if target.relation is None or target.relation.op == "selected":
+            continue
+        if reference_of(target, wanted) is None:
+            words = target.relation.reference
+            label = words if words.count("-") >= 2 else None
+            wanted.append(
+                replace(
+                    target,
+                    label=label,
+                    words=words.rsplit("-", 1)[-1],
+                    relation=None,
+                    reason="named as the reference",
+                )
+            )
+    return wanted
+
+
+def reference_of(target: Target, among: Sequence[Target]) -> int | None:
+    """Index of the target that ``target.relation`` refers to, by label or by words."""
+    if target.relation is None:
+        return None
+    named = target.relation.reference.casefold()
+    for index, other in enumerate(among):
+        if other is not target and named in (
+            (other.label or "").casefold(),
+            other.words.casefold(),
+            other.evidence.casefold(),
+        ):
+            return index
+    return None
+
+
+def chosen_by_places(targets: Sequence[Target]) -> tuple[set[int], set[int]]:
+    """Indices of the targets that points choose among, and of those that boxes do.
+
+    Both belong to the targets whose words tie them to it. If there is none, a point on the reference of a relation picks
+    the reference's object, and otherwise points and boxes hold for every target.
+    """
+    references = {at for target in targets if (at := reference_of(target, targets)) is not None}
+    everything = set(range(len(targets)))
+    return _selected(targets, "point") or references or everything, _selected(targets, "box") or everything
+
+
+def _selected(targets: Sequence[Target], by: str) -> set[int]:
+    """Indices of the targets whose words tie them to the points (or boxes)."""
+    wanted = Relation("selected", by)
+    return {index for index, target in enumerate(targets) if target.relation == wanted}

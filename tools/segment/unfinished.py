@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tissuetalk.models.errors import BusyError
-from tissuetalk.tools.segment.maps import write_file
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.storage.files import disk_errors, remove
 
 KEEP_S = 30 * 24 * 3600.0
@@ -71,7 +71,7 @@ def begin(folder: Path, identity: Mapping[str, Any]) -> bool:
     for entry in folder.iterdir():
         remove(entry)
     plan.parent.mkdir(parents=True)
-    write_file(plan, text)
+    write_whole(plan, text)
     return False
 
 

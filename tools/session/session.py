@@ -28,7 +28,7 @@ from tissuetalk.prompts.target import Reader
 from tissuetalk.tools.answers.arguments import SegmentOptions
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.results import Answer, LibraryResult, MeasureResult, TargetArgument, ViewResult
-from tissuetalk.tools.segment import settings
+from tissuetalk.tools.segment import grid
 from tissuetalk.tools.session import library, results
 from tissuetalk.tools.session.results import Segmentation
 from tissuetalk.tools.storage.features import FeatureCache
@@ -39,7 +39,7 @@ from tissuetalk.tools.storage.workspace import Workspace
 if TYPE_CHECKING:
     from tissuetalk.tools.explain.request import ExplainRequest
     from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
-    from tissuetalk.tools.segment.runners import MakeRunner
+    from tissuetalk.tools.segment.schedule import MakeRunner
 
 MAX_UPLOAD_BYTES = 512 * 2**20
 Place = str | Path | Segmentation
@@ -71,7 +71,7 @@ class Session:
         workspace: str | Path | None = None,
         *,
         reader: str = "rules",
-        slides: settings.SlideSettings | None = None,
+        slides: grid.SlideSettings | None = None,
         runner: MakeRunner | None = None,
     ) -> None:
         """roots: the only folders images are read from, by default the current one; ``/`` and a home folder only where named.
@@ -93,7 +93,7 @@ class Session:
             lookup=self.workspace.image_path,
         )
         self.features = FeatureCache(self.workspace.cache)
-        self.slides = slides or settings.SlideSettings()
+        self.slides = slides or grid.SlideSettings()
         self.runner = runner
         self._reader = reader
 

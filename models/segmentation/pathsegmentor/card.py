@@ -17,6 +17,7 @@ from tissuetalk.models.segmentation.entry import Entry, PackageWeights, Weights
 from tissuetalk.models.segmentation.pathsegmentor.targets import (
     OBJECT_TARGETS,
     OFFERED_TARGETS,
+    SPECK_PX,
     TARGET_MPP,
     nearest_targets,
     target_of,
@@ -62,7 +63,7 @@ class MiniTargets:
         target = target_of(prompt)
         if target is None:
             return None
-        return Capability(target, TARGET_MPP[target], target in OBJECT_TARGETS)
+        return Capability(target, TARGET_MPP[target], target in OBJECT_TARGETS, SPECK_PX.get(target, 0))
 
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return nearest_targets(prompt, limit)

@@ -1,17 +1,26 @@
-"""Blocks and windows through a runner: what is done already is skipped, what is nearest to the user comes first."""
+"""Blocks and windows through a runner: what is done already is skipped, what is nearest to the user comes first.
+
+A runner does the work: threads of this process here, any cluster behind the same three calls.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from tissuetalk.models.errors import CancelledError
-from tissuetalk.tools.segment.engine import Progress, Stop
-from tissuetalk.tools.segment.grid import Block, Window
-from tissuetalk.tools.segment.plan import Layer, Plan
-from tissuetalk.tools.segment.runners import Runner
+from tissuetalk.models.control import Control
+from tissuetalk.models.images import ImageSource
+from tissuetalk.models.segmenter import RGB, Segmenter
+from tissuetalk.tools.segment import tiles, windows
+from tissuetalk.tools.segment.grid import Block, SlideSettings, Window
+from tissuetalk.tools.segment.plan import Plan, ScaleLayer
+from tissuetalk.tools.segment.tiles import BlockSpec
+from tissuetalk.tools.segment.windows import WindowSpec
+from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.files import remove
 
 LOOK_EVERY_S = 0.2
@@ -21,13 +30,7 @@ WINDOW_SHARE = 0.15
 """Work of deciding objects, in blocks per block."""
 
 Key = tuple[int, str]
-"""Layer and name of a block or window."""
-
-
-def check(stop: Stop) -> None:
-    """Raises CancelledError when asked to stop."""
-    if stop():
-        raise CancelledError("stopped as asked; what is finished is kept: segment again to go on from there.")
+"""ScaleLayer and name of a block or window."""
 
 
 @dataclass
@@ -35,7 +38,7 @@ class _Todo:
     """What is left. needs[window]: its blocks that are not there yet. used_by[block]: windows that still need it."""
 
     windows: list[tuple[int, Window]] = field(default_factory=list)
-    finished: list[tuple[Layer, Window]] = field(default_factory=list)
+    finished: list[tuple[ScaleLayer, Window]] = field(default_factory=list)
     blocks: list[tuple[int, Block]] = field(default_factory=list)
     needs: dict[Key, set[Key]] = field(default_factory=dict)
     used_by: dict[Key, set[Key]] = field(default_factory=dict)
@@ -55,9 +58,8 @@ def drive(
     runner: Runner,
     *,
     near: list[tuple[float, float]],
-    progress: Progress,
-    stop: Stop,
-    on_window: Callable[[Layer, Window, float], None] = lambda layer, window, done: None,
+    control: Control,
+    on_window: Callable[[ScaleLayer, Window, float], None] = lambda layer, window, done: None,
 ) -> None:
     """Every window of the plan, done. near: full-resolution places to begin with.
 
@@ -66,17 +68,14 @@ def drive(
     todo = _what_is_left(plan, near)
     for layer, window in todo.finished:
         on_window(layer, window, todo.share())
-    for layer in plan.layers:
-        layer.block_folder.mkdir(parents=True, exist_ok=True)
-        layer.window_folder.mkdir(parents=True, exist_ok=True)
     blocks, windows = iter(todo.blocks), list(todo.windows)
     running: dict[Future[str], tuple[bool, int, Block | Window]] = {}
     checked = time.monotonic()
     more = True
     while more or running or windows:
-        check(stop)
+        control.check()
         if time.monotonic() - checked > CHECK_EVERY_S:
-            plan.source.verify_unchanged()
+            plan.field.source.verify_unchanged()
             checked = time.monotonic()
         more = _hand_out(plan, runner, todo, blocks, windows, running)
         done, _ = wait(running, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
@@ -91,7 +90,7 @@ def drive(
                 todo.done_windows += 1
                 _let_go(plan, todo, number, what)
                 on_window(plan.layers[number], what, todo.share())
-            progress(todo.share(), f"block {todo.done_blocks} of {todo.all_blocks}")
+            control.report(todo.share(), f"block {todo.done_blocks} of {todo.all_blocks}")
 
 
 def _hand_out(
@@ -131,8 +130,8 @@ def _what_is_left(plan: Plan, near: list[tuple[float, float]]) -> _Todo:
     for number, layer in enumerate(plan.layers):
         todo.all_blocks += len(layer.blocks)
         todo.all_windows += len(layer.windows)
-        for window in sorted(layer.windows, key=lambda each: _distance(layer, each, near)):
-            if layer.files(window).summary.exists():
+        for window in sorted(layer.windows, key=lambda each: _distance(each, near)):
+            if plan.files(layer, window).summary.exists():
                 todo.done_windows += 1
                 todo.finished.append((layer, window))
                 continue
@@ -142,7 +141,7 @@ def _what_is_left(plan: Plan, near: list[tuple[float, float]]) -> _Todo:
                 key = (number, block.name)
                 first = key not in todo.used_by
                 todo.used_by.setdefault(key, set()).add((number, window.name))
-                if not layer.block_file(block).exists():
+                if not plan.block_file(layer, block).exists():
                     missing.add(key)
                     if first:
                         todo.blocks.append((number, block))
@@ -151,10 +150,9 @@ def _what_is_left(plan: Plan, near: list[tuple[float, float]]) -> _Todo:
     return todo
 
 
-def _distance(layer: Layer, window: Window, near: list[tuple[float, float]]) -> tuple[float, int, int]:
+def _distance(window: Window, near: list[tuple[float, float]]) -> tuple[float, int, int]:
     """From the nearest place of interest to the window's middle, in full-resolution pixels; reading order breaks ties."""
-    step, core = layer.grid.step, window.core
-    x, y = (core.x0 + core.x1) / 2 * step, (core.y0 + core.y1) / 2 * step
+    x, y = (window.full.x0 + window.full.x1) / 2, (window.full.y0 + window.full.y1) / 2
     closest = min((((x - px) ** 2 + (y - py) ** 2) ** 0.5 for px, py in near), default=0.0)
     return closest, window.row, window.column
 
@@ -166,4 +164,84 @@ def _let_go(plan: Plan, todo: _Todo, number: int, window: Window) -> None:
         using = todo.used_by.get((number, block.name), set())
         using.discard((number, window.name))
         if not using:
-            remove(layer.block_file(block))
+            remove(plan.block_file(layer, block))
+
+
+class Runner(Protocol):
+    """Does blocks and windows in any order and anywhere; their files are the only thing that comes back.
+
+    in_flight: how many blocks, and how many windows, the run hands out before it waits for one. A task that is done
+    twice writes the same file twice.
+    """
+
+    in_flight: int
+
+    def block(self, spec: BlockSpec) -> Future[str]: ...
+
+    def window(self, spec: WindowSpec) -> Future[str]: ...
+
+    def close(self) -> None:
+        """Drop what has not begun and wait for what has."""
+        ...
+
+
+MakeRunner = Callable[[ImageSource, Segmenter, FeatureCache, SlideSettings], Runner]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A block whose pixels are being read; None where its features are stored."""
+
+    spec: BlockSpec
+    tile: Future[RGB | None]
+
+
+class LocalRunner:
+    """Threads: some read ahead, one asks the model, some decide objects meanwhile."""
+
+    def __init__(
+        self, source: ImageSource, model: Segmenter, features: FeatureCache, settings: SlideSettings
+    ) -> None:
+        self.in_flight = settings.batch + settings.readers
+        self._source, self._model, self._features = source, model, features
+        self._batch = settings.batch
+        self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="slide-read")
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="slide-model")
+        self._finishers = ThreadPoolExecutor(settings.finishers, thread_name_prefix="slide-finish")
+        self._waiting: deque[_Ready] = deque()
+        self._written: set[str] = set()
+
+    def block(self, spec: BlockSpec) -> Future[str]:
+        ready = _Ready(spec, self._readers.submit(self._read, spec))
+        self._waiting.append(ready)
+        return self._asking.submit(self._ask, ready)
+
+    def window(self, spec: WindowSpec) -> Future[str]:
+        return self._finishers.submit(windows.write_window, spec, self._model, self._source)
+
+    def close(self) -> None:
+        for pool in (self._readers, self._asking, self._finishers):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, spec: BlockSpec) -> RGB | None:
+        if self._features.holds(spec.feature_key, self._model):
+            return None
+        return tiles.read_tile(spec, self._source)
+
+    def _ask(self, ready: _Ready) -> str:
+        """This block, and with it those that are read already, as many as the model is given at once."""
+        if ready.spec.out in self._written:
+            self._written.discard(ready.spec.out)
+            return ready.spec.out
+        self._waiting.remove(ready)
+        batch, pixels = [ready.spec], [ready.tile.result()]
+        for other in list(self._waiting)[: self._batch - 1]:
+            if other.spec.block.tile_size != ready.spec.block.tile_size:
+                continue  # a batch is one array
+            if other.tile.done() and other.tile.exception() is None:
+                self._waiting.remove(other)
+                batch.append(other.spec)
+                pixels.append(other.tile.result())
+        written = tiles.write_blocks(batch, pixels, self._model, self._source, self._features)
+        self._written.update(written[1:])
+        return written[0]

@@ -1,0 +1,304 @@
+"""One block: read, encode, decode; what the model said about it, kept on disk or in memory; and the blend of all of them.
+
+Half precision is kept either way: 11 bits of a logit. Blocks are added in the order of their place, so a blend has the
+same bits whatever order they were made in, wherever they were kept, and however often the work was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models import registry
+from tissuetalk.models.errors import ImageChangedError, UnreadableImageError
+from tissuetalk.models.images import Box, ImageSource, open_image
+from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
+from tissuetalk.models.writing import write_whole
+from tissuetalk.tools.segment.grid import Block
+from tissuetalk.tools.storage.features import FeatureCache
+
+BACKGROUND_LOGIT = -10.0
+"""Where no block was worked on."""
+_MAGIC = b"TTMAPS01"
+_LEVEL = 1
+_LARGEST = 60_000
+"""Half precision ends at 65504."""
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """The image and the question, as plain values that travel between processes and machines.
+
+    image: path of the slide. model: its name in the registry. context: the model's statistics of the whole image.
+    step: full-resolution pixels per working pixel.
+    """
+
+    image: str
+    image_name: str
+    image_sha256: str
+    model: str
+    weights_sha256: str
+    prompts: tuple[Prompt, ...]
+    context: Context
+    step: float
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One block of a task. out: the file to write."""
+
+    task: ImageTask
+    block: Block
+    out: str = ""
+
+    @property
+    def feature_key(self) -> str:
+        """Pixels, weights, scale and place: what a stored feature depends on."""
+        task, tile = self.task, self.block.tile
+        return f"{task.image_sha256} {task.weights_sha256} step {task.step!r} tile {tile.as_list()}"
+
+
+@runtime_checkable
+class BatchEncoder(Protocol):
+    """A model that encodes several tiles of one size at once, each as if alone."""
+
+    def encode_batch(self, tiles: Sequence[RGB], context: Context) -> list[Any]: ...
+
+
+class TileMaps(Protocol):
+    """What the model said about one tile. presence[i]: logit of prompt i, or None."""
+
+    @property
+    def presence(self) -> Sequence[float | None]: ...
+
+    def arrays(self, prompt: int, at: tuple[slice, slice]) -> NDArray[np.float16]:
+        """[1 + K, h, w] of the rows and columns ``at``: logits, then object maps."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeldMaps:
+    """In memory."""
+
+    presence: tuple[float | None, ...]
+    maps: tuple[NDArray[np.float16], ...]
+
+    @classmethod
+    def of(cls, answers: Sequence[Decoded]) -> HeldMaps:
+        return cls(tuple(answer.presence for answer in answers), tuple(map(_halved, answers)))
+
+    def arrays(self, prompt: int, at: tuple[slice, slice]) -> NDArray[np.float16]:
+        return self.maps[prompt][(slice(None), *at)]
+
+
+@dataclass(frozen=True)
+class PackedMaps:
+    """As they lie on the disk; they stay packed until asked for."""
+
+    presence: tuple[float | None, ...]
+    shape: tuple[int, int]
+    channels: tuple[int, ...]
+    packed: tuple[bytes, ...]
+
+    def arrays(self, prompt: int, at: tuple[slice, slice]) -> NDArray[np.float16]:
+        raw = np.frombuffer(imagecodecs.zstd_decode(self.packed[prompt]), np.uint8)
+        # high and low bytes lie apart: they pack better
+        low, high = raw.reshape(2, self.channels[prompt], *self.shape)[(slice(None), slice(None), *at)]
+        joined: NDArray[np.uint16] = high.astype(np.uint16) << 8 | low
+        return joined.view(np.float16)
+
+
+def run_block(spec: BlockSpec) -> str:
+    """Do one block in whatever process this is and return the file written.
+
+    The slide and the model stay open for the next block. Raises UnreadableImageError, ImageChangedError and
+    ModelUnavailableError.
+    """
+    task = spec.task
+    source = opened(task.image, task.image_name, task.image_sha256)
+    return write_blocks([spec], [None], registry.load(task.model), source, FeatureCache(memory_bytes=0))[0]
+
+
+def read_tile(spec: BlockSpec, source: ImageSource) -> RGB:
+    """[h, w, 3] of the block's tile at the model's scale."""
+    tile, step = spec.block.tile, spec.task.step
+    return source.read_grid(
+        (tile.x0 * step, step), (tile.y0 * step, step), width=tile.width, height=tile.height
+    )
+
+
+def write_blocks(
+    specs: Sequence[BlockSpec],
+    tiles: Sequence[RGB | None],
+    model: Segmenter,
+    source: ImageSource,
+    features: FeatureCache,
+) -> list[str]:
+    """Encode (several at once where the model can), decode and write. A tile that is None is read when it is needed."""
+    for spec, answers in zip(specs, answers_of(specs, tiles, model, source, features), strict=True):
+        write_maps(Path(spec.out), answers)
+    return [spec.out for spec in specs]
+
+
+def answers_of(
+    specs: Sequence[BlockSpec],
+    tiles: Sequence[RGB | None],
+    model: Segmenter,
+    source: ImageSource,
+    features: FeatureCache,
+) -> list[list[Decoded]]:
+    """One answer per block and prompt; features come from the cache where they are there."""
+    fresh: dict[int, Any] = {}
+    at = [index for index, tile in enumerate(tiles) if tile is not None]
+    if isinstance(model, BatchEncoder) and len(at) > 1:
+        pixels = [tile for tile in tiles if tile is not None]
+        fresh = dict(zip(at, model.encode_batch(pixels, specs[0].task.context), strict=True))
+
+    def made(index: int) -> Callable[[], Any]:
+        def now() -> Any:
+            if index in fresh:
+                return fresh[index]
+            tile = tiles[index]
+            return model.encode(
+                read_tile(specs[index], source) if tile is None else tile, specs[index].task.context
+            )
+
+        return now
+
+    return [
+        model.decode(features.get(spec.feature_key, model, made(index)), spec.task.prompts)
+        for index, spec in enumerate(specs)
+    ]
+
+
+_open: dict[tuple[str, str], ImageSource] = {}
+_opening = threading.Lock()
+
+
+def opened(path: str, name: str, sha256: str) -> ImageSource:
+    """The slide, opened once per process. Raises ImageChangedError when it is not the one the work is about."""
+    with _opening:
+        if (path, sha256) not in _open:
+            source = open_image(Path(path), name=name)
+            if source.sha256 != sha256:
+                source.close()
+                raise ImageChangedError(f"{name} is not the file the work began with; segment it again.")
+            _open[path, sha256] = source
+        source = _open[path, sha256]
+    source.verify_unchanged()
+    return source
+
+
+def _halved(answer: Decoded) -> NDArray[np.float16]:
+    """[1 + K, h, w]: logits, then object maps."""
+    extra = [] if answer.object_maps is None else list(answer.object_maps)
+    halved: NDArray[np.float16] = np.clip(np.stack([answer.logits, *extra]), -_LARGEST, _LARGEST).astype(
+        np.float16
+    )
+    return halved
+
+
+def write_maps(path: Path, answers: Sequence[Decoded]) -> None:
+    """Write all of it or nothing."""
+    packed, channels, presence = [], [], []
+    for answer in answers:
+        stacked = _halved(answer)
+        bytes_apart = np.ascontiguousarray(stacked.reshape(-1, 1).view(np.uint8).T)
+        packed.append(imagecodecs.zstd_encode(bytes_apart.tobytes(), level=_LEVEL))
+        channels.append(len(stacked))
+        presence.append(None if answer.presence is None else float(answer.presence))
+    head = json.dumps(
+        {
+            "shape": list(answers[0].logits.shape),
+            "channels": channels,
+            "presence": presence,
+            "bytes": [len(each) for each in packed],
+        }
+    ).encode()
+    write_whole(path, b"".join([_MAGIC, struct.pack("<I", len(head)), head, *packed]))
+
+
+def read_maps(path: Path) -> PackedMaps:
+    """Raises UnreadableImageError for a file that is not what ``write_maps`` wrote."""
+    stored = path.read_bytes()
+    if stored[:8] != _MAGIC:
+        raise UnreadableImageError(
+            f"{path.name} in the unfinished work is damaged; remove that folder and start again."
+        )
+    (length,) = struct.unpack("<I", stored[8:12])
+    head = json.loads(stored[12 : 12 + length])
+    packed, at = [], 12 + length
+    for count in head["bytes"]:
+        packed.append(stored[at : at + count])
+        at += count
+    height, width = head["shape"]
+    return PackedMaps(tuple(head["presence"]), (height, width), tuple(head["channels"]), tuple(packed))
+
+
+def blend(
+    view: Box, blocks: Sequence[Block], read: Callable[[Block], TileMaps], prompt: int
+) -> tuple[Decoded, NDArray[np.bool_]] | None:
+    """The weighted mean of all tiles over ``view`` (working pixels), and where there was any; None if nowhere.
+
+    presence is the highest any of the tiles saw.
+    """
+    sums: NDArray[np.float32] | None = None
+    weights = np.zeros((view.height, view.width), np.float32)
+    presence: float | None = None
+    for block in sorted(blocks, key=lambda each: (each.row, each.column)):
+        shared = block.tile.intersection(view)
+        if shared is None:
+            continue
+        maps = read(block)
+        from_tile, to_view = shared.inside(block.tile), shared.inside(view)
+        answer = maps.arrays(prompt, from_tile).astype(np.float32)
+        weight = _weights(block.tile.width, block.tile.height, block.margin, block.beside)[from_tile]
+        if sums is None:
+            sums = np.zeros((len(answer), view.height, view.width), np.float32)
+        sums[(slice(None), *to_view)] += answer * weight
+        weights[to_view] += weight
+        here = maps.presence[prompt]
+        if here is not None:
+            presence = here if presence is None else max(presence, here)
+    if sums is None:
+        return None
+    covered = weights > 0
+    np.divide(sums, weights, out=sums, where=covered)
+    sums[0][~covered] = BACKGROUND_LOGIT
+    return Decoded(sums[0], presence, sums[1:] if len(sums) > 1 else None), covered
+
+
+@lru_cache(maxsize=12)
+def _weights(
+    width: int, height: int, margin: int, beside: tuple[bool, bool, bool, bool]
+) -> NDArray[np.float32]:
+    """[h, w] of a tile: 1 inside, falling linearly around the border to a neighbour, 0 in the outer half of the margin.
+
+    There the model saw least of what lies around. Where no neighbour is, the tile has the last word.
+    """
+    left, top, right, bottom = beside
+    return np.outer(_profile(height, margin, top, bottom), _profile(width, margin, left, right)).astype(
+        np.float32
+    )
+
+
+def _profile(length: int, margin: int, before: bool, after: bool) -> NDArray[np.float32]:
+    blind = margin // 2
+    slope_px = np.float32(max(2 * (margin - blind), 1))
+    places = np.arange(length, dtype=np.float32) + 0.5
+    profile = np.ones(length, np.float32)
+    if before and margin:
+        profile = np.minimum(profile, np.clip((places - blind) / slope_px, 0, 1))
+    if after and margin:
+        profile = np.minimum(profile, np.clip((places[::-1] - blind) / slope_px, 0, 1))
+    return profile
