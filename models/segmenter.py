@@ -152,7 +152,7 @@ class Segmenter(Repertoire, Protocol):
         ...
 
     def encode(self, tile: RGB, context: Context) -> Any:
-        """Features of one tile: opaque, shared by all prompts of the same scale."""
+        """Features of one tile [H, W, 3]: opaque, shared by all prompts of the same scale."""
         ...
 
     def decode(self, features: Any, prompts: Sequence[Prompt]) -> list[Decoded]:
@@ -176,7 +176,7 @@ class PromptableSegmenter(Segmenter, Protocol):
     takes_points: bool
 
     def encode(self, tile: RGB, context: Context | None = None) -> Any:
-        """Features of one image, shared by all its prompts."""
+        """Features of one image [H, W, 3], shared by all its prompts."""
         ...
 
     def from_boxes(self, features: Any, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[NDArray[np.bool_]]:
@@ -184,7 +184,7 @@ class PromptableSegmenter(Segmenter, Protocol):
         ...
 
     def from_points(self, features: Any, points_xy: Sequence[PointXY]) -> Iterator[NDArray[np.bool_]]:
-        """One full-size mask per point, each of the object under it.
+        """One full-size [H, W] mask per point, each of the object under it.
 
         Raises InvalidArgumentError where the model was made for boxes only.
         """
@@ -195,7 +195,7 @@ class PromptableSegmenter(Segmenter, Protocol):
         ...
 
     def segment_boxes(self, image: RGB, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[NDArray[np.bool_]]:
-        """Encode and prompt in one call."""
+        """Encode an image [H, W, 3] and prompt it in one call."""
         ...
 
 

@@ -72,6 +72,7 @@ class ClassicalNuclei:
         return MPP
 
     def prepare(self, overview: RGB) -> Context:
+        """``threshold``: optical density in red from which a pixel is nucleus, from the stained pixels of [H, W, 3]."""
         from skimage.filters import threshold_li, threshold_otsu
 
         density = _haematoxylin(overview)
@@ -84,6 +85,7 @@ class ClassicalNuclei:
         return Context({"threshold": max(threshold, LEAST_HAEMATOXYLIN)})
 
     def encode(self, tile: RGB, context: Context) -> _Haematoxylin:
+        """tile: [H, W, 3] at 0.5 µm/px."""
         return _Haematoxylin(_haematoxylin(tile), float(context.values["threshold"]))
 
     def decode(self, features: _Haematoxylin, prompts: Sequence[Prompt]) -> list[Decoded]:

@@ -46,6 +46,7 @@ class ClipsegSegmenter(PublishedOpenVocabulary):
 
     @without_gradients
     def encode(self, tile: RGB, context: Context) -> ClipsegFeatures:
+        """The tile [H, W, 3] is stretched to the model's square, and the answer back."""
         side = self.model.config.vision_config.image_size
         seen = self.model.clip.vision_model(normalised(resized(tile, side, side)), output_hidden_states=True)
         # hidden_states[0] is the embedding, so block i ends at i + 1.

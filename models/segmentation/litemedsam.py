@@ -57,6 +57,7 @@ class LitemedsamSegmenter(SamFamily):
 
     @without_gradients
     def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
+        """The image [H, W, 3] at the top left of the square, the rest 0: this model was not trained on stretched ones."""
         from torch.nn import functional
 
         (height, width), side = tile.shape[:2], self.side_px

@@ -46,6 +46,7 @@ class Sam3Segmenter(PublishedOpenVocabulary):
 
     @without_gradients
     def encode(self, tile: RGB, context: Context) -> tuple[Any, tuple[int, int]]:
+        """The tile [H, W, 3] is stretched to the model's square, and the answer back."""
         side = self.model.config.image_size
         seen = self.model.get_vision_features(normalised(resized(tile, side, side), HALF, HALF))
         return seen, (tile.shape[0], tile.shape[1])

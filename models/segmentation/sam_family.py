@@ -144,6 +144,7 @@ class SamFamily(ABC):
         """[N, h, w] mask logits over the square input, for [N, 4] boxes or [N, 2] points in input pixels."""
 
     def from_boxes(self, features: Encoded, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[NDArray[np.bool_]]:
+        """One [H, W] mask per box, in order, a few at a time."""
         for x0, y0, x1, y1 in boxes_xyxy:
             if not (x0 < x1 and y0 < y1):
                 raise InvalidArgumentError(
@@ -152,6 +153,7 @@ class SamFamily(ABC):
         yield from self._masks(features, "boxes", boxes_xyxy)
 
     def from_points(self, features: Encoded, points_xy: Sequence[PointXY]) -> Iterator[NDArray[np.bool_]]:
+        """One [H, W] mask per point, in order, a few at a time."""
         if not self.takes_points:
             raise InvalidArgumentError(
                 f"{self.card.name} was made for boxes only; give boxes or use the model sam2"
@@ -194,7 +196,7 @@ class PublishedSam(SamFamily):
 
     @without_gradients
     def encode(self, tile: RGB, context: Context | None = None) -> Encoded:
-        """The whole image stretched to the model's square, as SAM 2 and MedSAM were trained."""
+        """The whole image [H, W, 3] stretched to the model's square, as SAM 2 and MedSAM were trained."""
         (height, width), side = tile.shape[:2], self.side_px
         embeddings = self.model.get_image_embeddings(self.pixels(resized(tile, side, side)))
         return Encoded(embeddings, height, width, side / width, side / height)

@@ -248,6 +248,7 @@ class BaseSegmenter(OpenVocabulary):
 
     @torch.inference_mode()
     def encode(self, tile: RGB, context: Context) -> BaseTile:
+        """tile: [H, W, 3] of any size; it is mirrored up to a multiple of 32."""
         return TileFeatures(self.model.encode_image(padded(tile).to(device())), tile.shape[0], tile.shape[1])
 
     def pack(self, features: BaseTile) -> bytes:

@@ -106,7 +106,7 @@ class Inference:
         return Features(pixels, features.pooled.to(device()).float())
 
     def decode(self, features: Features, text: Tensor) -> MiniAnswers:
-        """Answers in full precision, on the CPU, from features that are laid out; ``text`` as for the network."""
+        """Answers in full precision, on the CPU, from features that are laid out. text: [P, text_width]."""
         with torch.inference_mode():
             answer = self.network.decode(features, text.to(device()))
             return MiniAnswers(answer.mask.cpu(), answer.distance.cpu(), answer.presence.cpu())

@@ -36,6 +36,7 @@ class CrossAttentionLayer(nn.Module):
     def forward(
         self, queries: Tensor, place: Tensor, keys: Tensor, values: Tensor, blocked: Tensor
     ) -> Tensor:
+        """[B, N, d] queries; keys, values: [B, h*w, d]; blocked: [B * heads, N, h*w], True where nobody looks."""
         seen, _ = self.multihead_attn(queries + place, keys, values, attn_mask=blocked, need_weights=False)
         out: Tensor = self.norm(queries + seen)
         return out
@@ -50,6 +51,7 @@ class SelfAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, place: Tensor, padding: Tensor) -> Tensor:
+        """[B, N + L, d] queries and words; padding: [B, N + L], True where nobody looks."""
         placed = tokens + place
         seen, _ = self.self_attn(placed, placed, tokens, key_padding_mask=padding, need_weights=False)
         out: Tensor = self.norm(tokens + seen)
@@ -66,6 +68,7 @@ class FeedForwardLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """[B, N, d] to the same."""
         out: Tensor = self.norm(tokens + self.linear2(functional.relu(self.linear1(tokens))))
         return out
 
@@ -78,6 +81,7 @@ class MaskEmbedding(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
 
     def forward(self, queries: Tensor) -> Tensor:
+        """[B, N, d] to the same."""
         x = queries
         for index, layer in enumerate(self.layers):
             x = layer(x) if index == 2 else functional.relu(layer(x))

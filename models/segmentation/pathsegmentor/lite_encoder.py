@@ -60,6 +60,7 @@ class InvertedResidual(nn.Module):
         self.same = stride == 1 and inside == outside
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C', H/stride, W/stride]."""
         y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.same else y
 

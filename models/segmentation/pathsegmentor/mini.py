@@ -229,7 +229,7 @@ class MiniPathSegmentor(nn.Module):
         return self.encode_with_maps(tiles)[0]
 
     def encode_with_maps(self, tiles: Tensor) -> tuple[Features, list[Tensor]]:
-        """What ``encode_image`` gives, and the image encoder's own maps behind it, at strides 2, 4, 8, 16 and 32."""
+        """What ``encode_image`` gives, and the image encoder's own maps [B, C, H/s, W/s] at strides s 2, 4, 8, 16, 32."""
         maps: list[Tensor] = self.image_encoder(
             normalise(tiles).contiguous(memory_format=torch.channels_last)
         )

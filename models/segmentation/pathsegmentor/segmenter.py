@@ -58,6 +58,7 @@ class MiniSegmenter(MiniTargets):
         return self.inference.describe(self.inference.encode(padded(crop)))
 
     def encode(self, tile: RGB, context: Context) -> MiniTile:
+        """tile: [H, W, 3] of any size; it is mirrored up to a multiple of 32."""
         return TileFeatures(self.inference.encode(padded(tile)), tile.shape[0], tile.shape[1])
 
     def pack(self, features: MiniTile) -> bytes:

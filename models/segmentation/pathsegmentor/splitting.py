@@ -42,7 +42,7 @@ RULES: Mapping[str, Rule] = {
 
 
 def tidy(mask: NDArray[np.bool_], target: str) -> NDArray[np.bool_]:
-    """Drop specks and fill pinholes."""
+    """[H, W] without specks and pinholes."""
     rule = RULES[target]
     kept = _without_small(mask, rule.smallest_px)
     return ~_without_small(~kept, rule.hole_px)

@@ -149,6 +149,7 @@ class Layers(nn.Module):
         self.fc = nn.Linear(hidden, out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., width] to [..., out]."""
         for layer in self.layers:
             x = layer(x)
         out: Tensor = self.fc(x)
@@ -194,6 +195,7 @@ class TwoWayBlock(nn.Module):
     def forward(
         self, tokens: Tensor, image: Tensor, token_places: Tensor, places: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """tokens [B, N, D] and image [B, h*w, D], each with its places of the same shape; gives both anew."""
         if not self.first:
             tokens = tokens + token_places
         tokens = self.norm1(tokens + self.self_attn(tokens, tokens, tokens))

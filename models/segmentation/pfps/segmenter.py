@@ -124,6 +124,7 @@ class PfpsSegmenter(OpenVocabulary):
 
     @torch.inference_mode()
     def decode(self, features: tuple[Tensor, tuple[int, int]], prompts: Sequence[Prompt]) -> list[Decoded]:
+        """features: pixels [1, 3, S, S], and the tile's height and width. A full pass per prompt."""
         pixels, (height, width) = features
         nowhere = torch.zeros(1, 2, device=device())
         unpointed = torch.zeros(1, dtype=torch.bool, device=device())

@@ -54,6 +54,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(OrderedDict([*shortcut, ("1", nn.BatchNorm2d(4 * planes))]))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C', H/stride, W/stride]."""
         kept = x if self.downsample is None else self.downsample(x)
         x = functional.relu(self.bn1(self.conv1(x)))
         x = functional.relu(self.bn2(self.conv2(x)))
@@ -160,6 +161,7 @@ class CrisSizes:
 
 
 def doubled(x: Tensor) -> Tensor:
+    """[B, C, H, W] to [B, C, 2H, 2W]."""
     return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
@@ -171,6 +173,7 @@ class CoordConv(nn.Module):
         self.conv1 = ConvNormAct(inputs + 2, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C', H, W]."""
         rows, columns = x.shape[-2:]
         y = torch.linspace(-1, 1, rows, device=x.device, dtype=x.dtype)
         across = torch.linspace(-1, 1, columns, device=x.device, dtype=x.dtype)
@@ -233,6 +236,7 @@ class CrisDecoderLayer(nn.Module):
         self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(sizes.dropout) for _ in range(3))
 
     def forward(self, pixels: Tensor, words: Tensor, at: Tensor, order: Tensor, padding: Tensor) -> Tensor:
+        """pixels [B, h*w, C] at places ``at``, words [B, L, W] in ``order``; padding: [B, L], True where nobody looks."""
         normed = self.norm1(pixels)
         seen = self.self_attn(normed + at, normed + at, normed, need_weights=False)[0]
         pixels = pixels + self.dropout1(self.self_attn_norm(seen))
