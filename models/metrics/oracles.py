@@ -21,7 +21,7 @@ Oracle = Literal["union box", "instance box", "box as mask"]
 
 
 class BoxModel(Protocol):
-    """Anything that turns boxes on one image into one mask per box."""
+    """Anything that turns boxes on one image [H, W, 3] into one mask [H, W] per box."""
 
     def segment_boxes(
         self, image: RGB, boxes_xyxy: Sequence[tuple[float, float, float, float]]

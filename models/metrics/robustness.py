@@ -73,7 +73,7 @@ class Agreement:
 
 
 def agreement(masks: Sequence[Mask]) -> Agreement:
-    """Compare the masks that re-phrasings of one target gave on one image (at least two)."""
+    """Compare the [H, W] masks that re-phrasings of one target gave on one image (at least two)."""
     k = len(masks)
     if k < 2:
         raise ValueError("agreement needs at least two masks")

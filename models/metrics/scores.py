@@ -43,7 +43,7 @@ class ObjectScores:
 
 
 def dice(predicted: Mask, truth: Mask) -> float:
-    """``2|P and Y| / (|P| + |Y|)``."""
+    """``2|P and Y| / (|P| + |Y|)`` of two [H, W] masks."""
     return mask_scores(predicted, truth).dice
 
 
@@ -78,6 +78,7 @@ class Overlaps:
 
     @property
     def union_px(self) -> NDArray[np.int64]:
+        """[pairs], in pixels."""
         return self.true_px[self.true] + self.predicted_px[self.predicted] - self.shared_px
 
 

@@ -32,7 +32,7 @@ def bootstrap(
     """Percentile bootstrap of the mean over samples.
 
     Args:
-        values: one number per sample, at least one.
+        values: [N], one number per sample, at least one.
         groups: patient or slide of every sample. Given, whole groups are drawn with replacement, because the images
             of one patient are not independent; the mean stays the mean over samples.
         resamples: how many draws; seed: makes the interval the same every time.
@@ -70,7 +70,7 @@ class Comparison:
 
 
 def paired_t_test(ours: ArrayLike, theirs: ArrayLike) -> float:
-    """p-value that ``ours`` is larger than ``theirs`` sample by sample (Student's t, one-sided).
+    """p-value that ``ours`` [N] is larger than ``theirs`` [N] sample by sample (Student's t, one-sided).
 
     Identical constant differences have no spread: p is 0 for a constant gain and 1 for none.
     """
@@ -84,7 +84,7 @@ def paired_t_test(ours: ArrayLike, theirs: ArrayLike) -> float:
 
 
 def against_second_best(method: str, scores: Mapping[str, ArrayLike]) -> Comparison:
-    """Compare ``method`` with the best other method on the same samples in the same order."""
+    """Compare ``method`` with the best other method; scores are [N] each, of the same samples in the same order."""
     means = {name: float(np.asarray(values, dtype=np.float64).mean()) for name, values in scores.items()}
     rival = max((name for name in means if name != method), key=means.__getitem__)
     gain = means[method] - means[rival]

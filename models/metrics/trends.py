@@ -50,7 +50,7 @@ class Bin:
 
 
 def binned(axis: ArrayLike, dice: ArrayLike, width: float) -> list[Bin]:
-    """Mean Dice per bin, skipping empty ones.
+    """Mean Dice per bin of ``width``, skipping empty ones; axis and dice are [N].
 
     Samples that share an axis value are averaged first; inside a bin each value weighs as much as the kernel density
     of all samples there, so that a lonely outlier does not decide a bin.

@@ -42,14 +42,6 @@ class Packable(Protocol):
     def unpack(self, stored: bytes) -> Any: ...
 
 
-class Store(Protocol):
-    """Where packed features go."""
-
-    def get(self, key: str) -> bytes | None: ...
-
-    def put(self, key: str, content: bytes) -> bool: ...
-
-
 @dataclass(frozen=True)
 class _Entry:
     features: Any
@@ -59,7 +51,9 @@ class _Entry:
 class FeatureCache:
     """Shared by all requests of a process; safe under any number of threads."""
 
-    def __init__(self, store: Store | None = None, *, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(
+        self, store: BlobCache | _Sparing | None = None, *, memory_bytes: int = MEMORY_BYTES
+    ) -> None:
         self._store = store
         self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
@@ -122,7 +116,7 @@ class FeatureCache:
 class _Sparing:
     """Stores until a pass has met ``most_bytes``, found or new, and then only reads."""
 
-    def __init__(self, store: Store, most_bytes: int) -> None:
+    def __init__(self, store: BlobCache | _Sparing, most_bytes: int) -> None:
         self._store, self._left = store, most_bytes
 
     def get(self, key: str) -> bytes | None:

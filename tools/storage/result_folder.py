@@ -79,7 +79,7 @@ class ResultFolder:
     def write_mask(
         self, mask_id: str, mask: NDArray[np.bool_], instances: NDArray[np.int32] | None
     ) -> MaskResources:
-        """Files of one mask; the links are relative to the folder."""
+        """Files of one mask [H, W] and its labels [H, W]; the links are relative to the folder."""
         _write_png(self.path / "masks" / f"{mask_id}.png", mask.astype(np.uint8) * 255)
         if instances is not None:
             if int(instances.max(initial=0)) > MOST_OBJECTS:
@@ -108,6 +108,7 @@ class ResultFolder:
         return [by_id[mask_id] for mask_id in mask_ids]
 
     def mask(self, mask_id: str) -> NDArray[np.bool_]:
+        """[H, W] of the segmented region."""
         return self._read("masks", mask_id) > 0
 
     def instances(self, mask_id: str) -> NDArray[np.int32] | None:

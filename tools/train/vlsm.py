@@ -136,6 +136,7 @@ class Item:
     label: Label
 
     def image(self) -> RGB:
+        """[H, W, 3], 0..255."""
         return read_rgb(self.file)
 
 
