@@ -268,7 +268,7 @@ def _definitions(source: Source) -> Iterator[tuple[str, int, bool]]:
                         yield target.id, node.lineno, False
 
 
-_NAMING = re.compile(r"\w+|tissuetalk(\.\w+)+(:[\w.]+)?|\w+\[[\w\[\], |]+\]")
+_NAMING = re.compile(r"\w+|tissuetalk(\.\w+)+|\w+(\.\w+)*:[\w.]+|\w+\[[\w\[\], |]+\]")
 """Strings that use a name: of an attribute, of a place of ours in a table, or an annotation in quotes."""
 
 

@@ -172,7 +172,7 @@ def test_the_tcga_recipe_asks_for_the_21_objects_of_the_paper_and_runs_by_its_pr
     path = Path(cohort.__file__).parent / "recipes" / "tcga_brca_objects.yaml"
     recipe = CohortRecipe.read(path)
     assert list(recipe.objects) == [row.label for row in data_objects("breast")]
-    assert TRAINERS[recipe.preset].train == "tissuetalk.tools.train.diagnosis:train"
+    assert TRAINERS[recipe.preset].train == "tools.train.diagnosis:train"
 
 
 def test_the_command_that_trains_takes_the_recipe(

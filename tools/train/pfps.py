@@ -5,7 +5,6 @@ A recipe is a YAML file with ``preset: pfps``; ``tissuetalk train`` runs it and 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -137,20 +136,15 @@ def train(recipe: PfpsRecipe, out: Path) -> Path:
     optimiser = optimiser_of(model, learning_rate=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, recipe.decay)
     questions = training_questions(recipe, patches_of(recipe, "train"))
+    steps, log = max(1, recipe.samples_per_epoch // recipe.batch), list[dict[str, object]]()
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "log.csv").open("w", newline="", encoding="utf-8") as log:
-        writer = csv.writer(log)
-        writer.writerow(("epoch", "loss", "learning_rate"))
-        for epoch in range(1, recipe.epochs + 1):
-            steps = max(1, recipe.samples_per_epoch // recipe.batch)
-            losses = [
-                train_step(model, optimiser, [next(questions) for _ in range(recipe.batch)])
-                for _ in range(steps)
-            ]
-            writer.writerow((epoch, f"{np.mean(losses):.5f}", f"{schedule.get_last_lr()[0]:.3g}"))
-            log.flush()
-            schedule.step()
-            save_pfps(model, out, language_model=recipe.language_model, lora=recipe.lora)
+    for epoch in range(1, recipe.epochs + 1):
+        batches = ([next(questions) for _ in range(recipe.batch)] for _ in range(steps))
+        loss = float(np.mean([train_step(model, optimiser, batch) for batch in batches]))
+        log.append({"epoch": epoch, "loss": loss, "learning_rate": f"{schedule.get_last_lr()[0]:.3g}"})
+        write_whole(out / "log.csv", csv_text(log))
+        schedule.step()
+        save_pfps(model, out, language_model=recipe.language_model, lora=recipe.lora)
     write_whole(out / "scores.csv", csv_text(test_scores(recipe, model.eval())))
     return out
 

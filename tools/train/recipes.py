@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,27 +14,19 @@ RUNS: Final = Path("runs")
 
 
 class Trainer(NamedTuple):
-    """Both as ``module:name``. read: from the file to its checked recipe. train: from recipe and folder to what was written."""
+    """Both as ``module:name`` below tissuetalk. recipe: a class. train: from recipe and folder to what was written."""
 
-    read: str
+    recipe: str
     train: str
 
 
 TRAINERS: Final[Mapping[str, Trainer]] = {
-    "mini": Trainer(
-        "tissuetalk.models.training.recipes:MiniRecipe.read", "tissuetalk.models.training.mini:train_mini"
-    ),
-    "base": Trainer(
-        "tissuetalk.models.training.recipes:BaseRecipe.read", "tissuetalk.models.training.base:train_base"
-    ),
-    "pfps": Trainer("tissuetalk.tools.train.pfps:PfpsRecipe.read", "tissuetalk.tools.train.pfps:train"),
-    "vlsm": Trainer("tissuetalk.tools.train.vlsm:VlsmRecipe.read", "tissuetalk.tools.train.vlsm:train"),
-    "diagnosis": Trainer(
-        "tissuetalk.models.classifiers.recipe:CohortRecipe.read", "tissuetalk.tools.train.diagnosis:train"
-    ),
-    "diagnosis-objects": Trainer(
-        "tissuetalk.models.classifiers.recipe:CohortRecipe.read", "tissuetalk.tools.train.diagnosis:train"
-    ),
+    "mini": Trainer("models.training.recipes:MiniRecipe", "models.training.mini:train_mini"),
+    "base": Trainer("models.training.recipes:BaseRecipe", "models.training.base:train_base"),
+    "pfps": Trainer("tools.train.pfps:PfpsRecipe", "tools.train.pfps:train"),
+    "vlsm": Trainer("tools.train.vlsm:VlsmRecipe", "tools.train.vlsm:train"),
+    "diagnosis": Trainer("models.classifiers.recipe:CohortRecipe", "tools.train.diagnosis:train"),
+    "diagnosis-objects": Trainer("models.classifiers.recipe:CohortRecipe", "tools.train.diagnosis:train"),
 }
 """By preset. A new trainer is a line here."""
 
@@ -48,13 +39,13 @@ def run_recipe(path: Path, out: Path | None = None) -> Path:
     preset = read_values(path).get("preset", "mini")
     if preset not in TRAINERS:
         raise InvalidArgumentError(f"{path.name}: preset is one of {', '.join(TRAINERS)}, not {preset!r}.")
-    trainer = TRAINERS[preset]
-    recipe = _named(trainer.read)(path)
-    out = out or RUNS / recipe.name
-    written = _named(trainer.train)(recipe, out)
+    recipe, train = (_named(place) for place in TRAINERS[preset])
+    checked = recipe.read(path)
+    out = out or RUNS / checked.name
+    written = train(checked, out)
     return written if isinstance(written, Path) else out
 
 
 def _named(place: str) -> Any:
     module, name = place.split(":")
-    return attrgetter(name)(import_module(module))
+    return getattr(import_module(f"tissuetalk.{module}"), name)

@@ -6,9 +6,9 @@ individual, zero-shot (``epochs: 0``) and pooled experiments; further sets to te
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 
@@ -201,41 +201,36 @@ def fine_tune(recipe: VlsmRecipe, model: Vlsm, out: Path) -> None:
     optimiser = optimiser_of(model, settings)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, "max", factor=0.1, patience=5)
     random = np.random.default_rng(recipe.seed)
-    best, since = -1.0, 0
-    with (out / "log.csv").open("w", newline="", encoding="utf-8") as log:
-        writer = csv.writer(log)
-        writer.writerow(("epoch", "loss", "validation_dice"))
-        for epoch in range(1, recipe.epochs + 1):
-            losses = [
-                train_step(
-                    model,
-                    optimiser,
-                    settings,
-                    [item.image() for item in batch],
-                    [prompt_text(item, recipe.prompt, random) for item in batch],
-                    [item.mask for item in batch],
-                )
-                for batch in _batches(learning, settings.batch, random)
-            ]
-            reached = float(
-                np.mean(
-                    [dice(model.segment(i.image(), prompt_text(i, recipe.prompt)), i.mask) for i in checking]
-                )
+    best, since, log = -1.0, 0, list[dict[str, object]]()
+    for epoch in range(1, recipe.epochs + 1):
+        losses = [
+            train_step(
+                model,
+                optimiser,
+                settings,
+                [item.image() for item in batch],
+                [prompt_text(item, recipe.prompt, random) for item in batch],
+                [item.mask for item in batch],
             )
-            writer.writerow((epoch, f"{np.mean(losses):.5f}", f"{reached:.4f}"))
-            log.flush()
-            # only the released code lowers the rate on a plateau
-            if recipe.settings == "released":
-                plateau.step(reached)
-            since += 1
-            if reached > best:
-                best, since = reached, 0
-                save_file(
-                    {key: value.contiguous() for key, value in model.state_dict().items()}, out / WEIGHTS
-                )
-            # since counts epochs without a new best
-            if since > settings.patience:
-                break
+            for batch in _batches(learning, settings.batch, random)
+        ]
+        answers = [
+            (model.segment(one.image(), prompt_text(one, recipe.prompt)), one.mask) for one in checking
+        ]
+        reached = float(np.mean([dice(found, truth) for found, truth in answers]))
+        log.append({"epoch": epoch, "loss": float(np.mean(losses)), "validation_dice": reached})
+        write_whole(out / "log.csv", csv_text(log))
+        # only the released code lowers the rate on a plateau
+        if recipe.settings == "released":
+            plateau.step(reached)
+        since += 1
+        if reached > best:
+            best, since = reached, 0
+            weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+            save_file(weights, out / WEIGHTS)
+        # since counts epochs without a new best
+        if since > settings.patience:
+            break
     model.load_state_dict(load_file(out / WEIGHTS))
 
 
@@ -299,27 +294,26 @@ def _wrong_rows(source: DataSet, items: Sequence[Item], ask: Ask, seed: int) -> 
     """One row per attribute and kind of swap, over the items that have the attribute."""
     rows = []
     swaps: tuple[Swap, ...] = ("random word", "other value")
-    right = [dice(ask(item, attribute_prompt(RICHEST, item.found, item.label)), item.mask) for item in items]
-    for attribute in ATTRIBUTES:
-        for swap in swaps:
-            before, after = [], []
-            for number, (item, good) in enumerate(zip(items, right, strict=True)):
-                found = wrong(item.found, attribute, swap, seed + number)
-                if found is not None:
-                    before.append(good)
-                    after.append(dice(ask(item, attribute_prompt(RICHEST, found, item.label)), item.mask))
-            if before:
-                means = float(np.mean(before)), float(np.mean(after))
-                change = relative_change(*means)
-                rows.append(
-                    {
-                        "set": source.name,
-                        "attribute": attribute,
-                        "swap": swap,
-                        "dice": means[0],
-                        "dice_wrong": means[1],
-                        "change_percent": None if change is None else round(change, 2),
-                        "n": len(before),
-                    }
-                )
+
+    def reached(item: Item, found: Attributes) -> float:
+        return dice(ask(item, attribute_prompt(RICHEST, found, item.label)), item.mask)
+
+    right = [reached(item, item.found) for item in items]
+    for attribute, swap in product(ATTRIBUTES, swaps):
+        swapped = [wrong(item.found, attribute, swap, seed + number) for number, item in enumerate(items)]
+        pairs = [
+            (good, reached(item, found))
+            for item, good, found in zip(items, right, swapped, strict=True)
+            if found is not None
+        ]
+        if pairs:
+            before, after = np.mean(pairs, axis=0).tolist()
+            row = {
+                "set": source.name,
+                "attribute": attribute,
+                "swap": swap,
+                "dice": before,
+                "dice_wrong": after,
+            }
+            rows.append(row | {"change_percent": relative_change(before, after), "n": len(pairs)})
     return rows
