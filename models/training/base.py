@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pathsegmentor.base import build_base, cosine
 from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import load_weights, save_base
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
@@ -42,9 +43,7 @@ def bce(logits: Tensor, truth: Tensor) -> Tensor:
 
 def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """[...] one minus soft Dice over the points of [..., P], smoothed by 1."""
-    probability = logits.sigmoid()
-    overlap = 2 * (probability * truth).sum(-1) + 1
-    return 1 - overlap / (probability.sum(-1) + truth.sum(-1) + 1)
+    return soft_dice(logits.sigmoid()[..., None], truth[..., None])
 
 
 def at_points(maps: Tensor, points: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tissuetalk.models.segmentation.layers import soft_dice
+
 GroupGradient = Literal["weights", "weights_raw", "none", "softmax"]
 
 
@@ -20,12 +22,9 @@ def masked_bce(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     return (loss * known).sum((-2, -1)) / known.sum((-2, -1)).clamp(min=1)
 
 
-def masked_dice(logits: Tensor, truth: Tensor, known: Tensor, *, smooth: float = 1.0) -> Tensor:
+def masked_dice(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     """[...] one minus soft Dice over the known pixels of [..., H, W]; 0 where nothing is known."""
-    probability = logits.sigmoid() * known
-    truth = truth * known
-    overlap = 2 * (probability * truth).sum((-2, -1)) + smooth
-    return 1 - overlap / (probability.sum((-2, -1)) + truth.sum((-2, -1)) + smooth)
+    return soft_dice(logits.sigmoid() * known, truth * known)
 
 
 def group_weights(
