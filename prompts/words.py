@@ -126,14 +126,16 @@ _OCR = re.compile(r"(?<=[^\W\d_]{2})[015$](?=[^\W\d_]{2})|(?<=[^\W\d_]{3})[015$]
 _ZERO = re.compile(
     r"(?<=[A-Za-z])0(?=[A-Za-z])|(?:(?<=[.:;\n])|(?<=[.:;\n]\s)|(?<![\s\S]))N0(?=\s+[A-Za-z]{3,}|\s*[.;\n]|\s*$)"
 )
-_SIGN = re.compile(r"(: ?)(\(-\)|\(\+\))")
+_SIGN = re.compile(r"\( ?([-+]) ?\)")
 _OCR_LETTERS = {"0": "o", "1": "i", "5": "s", "$": "s"}
 
 
 def unscan(text: str) -> str:
     """Digits that a scanner read for letters inside a word, and signs for words, put right; every offset stays."""
     text = _ZERO.sub(lambda match: match.group().replace("0", "O"), text)
-    text = _SIGN.sub(lambda match: match.group(1) + ("neg" if match.group(2) == "(-)" else "pos"), text)
+    text = _SIGN.sub(
+        lambda match: ("neg" if match.group(1) == "-" else "pos").center(len(match.group())), text
+    )
     return _OCR.sub(lambda match: _OCR_LETTERS[match.group()], text)
 
 

@@ -34,7 +34,7 @@ def keep(
     low = heading.first if heading is not None else part.first
     if not concept.report or (concept.layer and said != "absent"):
         return False
-    if _bare(words, mention, said) or _small_print(words, mention):
+    if _bare(words, mention, said):
         return False
     if concept.id in TUMORS and _elsewhere(words, mention, said, part, low):
         return False
@@ -60,7 +60,7 @@ def _bare(words: Words, mention: Mention, said: Assertion) -> bool:
     return name in phrases("only_denied") and said != "absent"
 
 
-def _small_print(words: Words, mention: Mention) -> bool:
+def is_small_print(words: Words, mention: Mention) -> bool:
     """ "pin" is not PIN: an abbreviation counts in capitals only."""
     name = tuple(words.norms(mention.core_first, mention.last + 1))
     return name in phrases("abbreviations") and words.text[words[mention.last].start].islower()

@@ -17,7 +17,7 @@ from tissuetalk.prompts.reading.assertion import (
     signed,
     value_verdict,
 )
-from tissuetalk.prompts.reading.filters import called_normal, keep
+from tissuetalk.prompts.reading.filters import called_normal, is_small_print, keep
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
 from tissuetalk.prompts.reading.segments import Segment, has_phrase, opens_specimen, order_spans, segments
 from tissuetalk.prompts.target import Assertion, Target
@@ -82,7 +82,7 @@ class _Report:
 
     def __init__(self, words: Words, organ: str | None):
         self.words = words
-        mentions = find_mentions(words)
+        mentions = [mention for mention in find_mentions(words) if not is_small_print(words, mention)]
         inside = frozenset(i for m in mentions for i in range(m.core_first + 1, m.last + 1))
         self.parts = segments(words, inside)
         self.named = self._by_segment(mentions)

@@ -47,7 +47,7 @@ def _subtraction(
     """ "tumour area excluding necrosis": what is taken away in space must be outlined too."""
     wanted = [part for part in parts if part.role == "wanted"]
     for number, part in enumerate(parts):
-        if part.role != "unwanted" or part.cue is None or not wanted:
+        if part.role != "unwanted" or part.cue is None or part.cue[0] > part.mention.last or not wanted:
             continue
         said = tuple(part.exclusion.split())
         spatial = said in term_phrases("always_space")

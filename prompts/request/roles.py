@@ -20,12 +20,16 @@ RESUMING = word_set("but only just show segment mark however then do i outline c
 NEGATORS = word_set(
     "no not don't never without can't won't mustn't shouldn't cannot didn't doesn't none nor nothing"
 )
+EXCEPTING = word_set("except but besides other")
 PLACES = word_set("in inside within part overlapping touching on located lying belonging")
 EXCEPT = word_set("except than from but excluding exclude not")
 NEGATED_QUESTION = re.compile(
     r"(?:(?:so|and|but|hey|hi|ok|well)\W+)?(?:(?:is|are|was|were|does|do|did|has|have)n['\u2019]t\b|(?:is|are|was|were) "
     r"(?:this|that|it|there|these|those) (?:no|not)\b|why (?:not|is there no))",
     re.IGNORECASE,
+)
+NOT_WANTED = re.compile(
+    r"(?:\?\s*no(?: thanks?)?|\s+(?:is|are)(?: not|n't))(?=\s*(?:[.,;!?\n]|$))", re.IGNORECASE
 )
 TAG = re.compile(
     r"(?:right|correct|true|yes|no|eh|huh|or not|is(?:n't)? (?:it|there|that|this)|are(?:n't)? (?:they|there|those)|"
@@ -75,8 +79,9 @@ def find_terms(words: Words, *names: str) -> list[tuple[int, int, str]]:
 def roles_of(words: Words, mentions: Sequence[Mention]) -> list[Part]:
     """One part per mention, in order."""
     inside = {i for m in mentions for i in range(m.first, m.last + 1)}
-    before = [cue for cue in find_terms(words, "unwanted_before") if cue[0] not in inside]
     behind = find_terms(words, "unwanted_behind")
+    inside |= {i for first, last, _ in behind if first - 1 in inside for i in range(first, last + 1)}
+    before = [cue for cue in find_terms(words, "unwanted_before") if cue[0] not in inside]
     losing = find_terms(words, "losing")
     parts: list[Part] = []
     for number, mention in enumerate(mentions):
@@ -96,11 +101,12 @@ def _denied_loss(
 ) -> bool:
     """ "make sure no mitosis slips through", "don't skip the glands": under two negations a thing is wanted."""
     if NEGATORS & set(words.norms(cue[0], cue[1] + 1)):
-        near = range(cue[1] + 1, mention.last + 5)
-        lost = (first for first, _, _ in losing if first in near)
-        return any(
-            not {",", ".", ";"} & set(words.gap(min(i, mention.last), max(i, mention.last))) for i in lost
-        )
+        for first, _, _ in losing:
+            excepting = words[first].norm in EXCEPTING
+            if cue[1] < first < (mention.first if excepting else mention.last + 5):
+                near = words.gap(min(first, mention.last), max(first, mention.last))
+                if excepting or not {",", ".", ";"} & set(near):
+                    return True
     return bool(NEGATORS & set(words.norms(cue[0] - 2, cue[0]))) and any(
         first == cue[0] for first, _, _ in losing
     )
@@ -130,6 +136,8 @@ def _cue_before(
             continue
         if mention.first - last > 6:
             break
+        if _closed_before(words, first, last, previous, mention):
+            continue
         resumed = set(words.norms(last + 1, mention.first)) & (RESUMING - {"and"})
         if resumed or any(mark in words.gap(last, mention.first) for mark in ";.:!\n"):
             return None
@@ -139,6 +147,11 @@ def _cue_before(
             return held.cue if held.role == "unwanted" and listed and held.cue is not None else None
         return None if _is_spatial(words, first, last, previous) else (first, last)
     return None
+
+
+def _closed_before(words: Words, first: int, last: int, previous: Mention | None, mention: Mention) -> bool:
+    """ "necrosis isn't needed, fibrosis is": a denial behind one object ends at the comma."""
+    return previous is not None and previous.last + 1 == first and "," in words.gap(last, mention.first)
 
 
 def _is_spatial(words: Words, first: int, last: int, previous: Mention | None) -> bool:
@@ -162,6 +175,9 @@ def _cue_behind(
                 continue
             return first, last
     at = mention.last + 1
+    behind = NOT_WANTED.match(words.text, words[mention.last].end)
+    if behind is not None:
+        return at, at + len(behind.group().split()) - 1
     if words.norms(at, at + 1) == ["no"] and "yes" in words.norms(0, len(words)):  # "glands yes, stroma no"
         return (at, at) if words.text[words[at].end :][:1] in ",;.\n" else None
     return None
