@@ -141,27 +141,28 @@ class _Parts:
         self._left = np.zeros(0, np.int64)
 
     def add(self, mask: Mask, top: int, left: int) -> None:
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        ids = np.where(labels > 0, labels.astype(np.int64) + (self._number - 1), 0)
-        y, x = np.nonzero(labels)
-        rank = labels[y, x] - 1
-        weights = (None, x + left, y + top)
-        self._sums.append(
-            np.stack([np.bincount(rank, each, minlength=count - 1) for each in weights], axis=1)
-        )
-        self._number += count - 1
+        _, labels, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+        areas = stats[1:, cv2.CC_STAT_AREA].astype(np.float64)
+        # sums of whole numbers, so that parts add up to the same whatever the windows
+        x, y = np.rint(centres[1:].T * areas) + areas * np.array([[left], [top]])
+        self._sums.append(np.stack([areas, x, y], axis=1))
+
+        def numbered(border: NDArray[np.int32]) -> NDArray[np.int64]:
+            return np.where(border > 0, border.astype(np.int64) + (self._number - 1), 0)
+
+        first, width = numbered(labels[:, 0]), labels.shape[1]
         if left == 0:
             self._above, self._below = self._below, np.zeros_like(self._above)
         else:
-            self._meet(ids[:, 0], self._left)
+            self._meet(first, self._left)
         # the rows above are whole, so a part also meets what lies diagonally in the windows beside the one above
-        width = ids.shape[1]
         before, after = max(left - 1, 0), min(left + width + 1, len(self._above))
         row = np.zeros(after - before, np.int64)
-        row[left - before : left - before + width] = ids[0]
+        row[left - before : left - before + width] = numbered(labels[0])
         self._meet(row, self._above[before:after])
-        self._below[left : left + width] = ids[-1]
-        self._left = ids[:, -1]
+        self._below[left : left + width] = numbered(labels[-1])
+        self._left = numbered(labels[:, -1])
+        self._number += len(areas)
 
     def _meet(self, here: NDArray[np.int64], there: NDArray[np.int64]) -> None:
         padded = np.pad(there, 1)

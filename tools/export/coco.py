@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.images import Box
-from tissuetalk.tools.export.about import about
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.storage.libraries import library
@@ -40,7 +39,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
         )
     names = list(dict.fromkeys(layer.name for layer in masks.layers))
     head = {
-        "info": {"description": "Masks from words", **about(masks)},
+        "info": {"description": "Masks from words", **masks.about()},
         "licenses": [],
         "images": [{"id": 1, "width": image.width, "height": image.height, "file_name": masks.image_name}],
         "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],

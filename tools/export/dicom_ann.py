@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
 from tissuetalk.tools.export import dicom
-from tissuetalk.tools.export.about import about
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.storage.libraries import library
@@ -47,7 +46,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
             source_images=[dicom.slide_of(masks)],
             annotation_coordinate_type=hd.ann.AnnotationCoordinateTypeValues.SCOORD,
             annotation_groups=[
-                _group(number, layer, about(masks)) for number, (layer, _) in enumerate(found, start=1)
+                _group(number, layer, masks.about()) for number, (layer, _) in enumerate(found, start=1)
             ],
             content_label="TISSUETALK",
             **dicom.maker(masks),

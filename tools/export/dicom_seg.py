@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
 from tissuetalk.tools.export import dicom
-from tissuetalk.tools.export.about import about
 from tissuetalk.tools.masks.labels import LabelLevel
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
@@ -62,7 +61,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
     )
     # highdicom counts whole tiles; those at the edge reach beyond the matrix, as the standard has it
     segmentation.TotalPixelMatrixColumns, segmentation.TotalPixelMatrixRows = grid.size
-    segmentation.ImageComments = json.dumps(about(masks))
+    segmentation.ImageComments = json.dumps(masks.about())
     segmentation.save_as(out)
 
 

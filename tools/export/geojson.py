@@ -11,7 +11,6 @@ import shapely
 
 from tissuetalk.models.writing import whole_file
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.export.about import about
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 
@@ -31,7 +30,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
 
 def write_features(masks: SegmentedRegion, write: Callable[[str], object]) -> None:
     """A whole FeatureCollection in small pieces of text."""
-    _write_collection(write, f'"tissuetalk": {json.dumps(about(masks))}, ', masks.layers)
+    _write_collection(write, f'"tissuetalk": {json.dumps(masks.about())}, ', masks.layers)
 
 
 def write_layers(out: Path, layers: Iterable[MaskLayer]) -> None:

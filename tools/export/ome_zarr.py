@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.export.about import about
 from tissuetalk.tools.masks.labels import create_pyramid
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
@@ -31,7 +30,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
     root = library("zarr").open_group(str(out), mode="w")
     shrink = max(1.0, max(masks.region.width, masks.region.height) / LONGEST_IMAGE_PX)
     _write_image(masks, root, shrink)
-    root.attrs["tissuetalk"] = {**about(masks), "image_reduced": shrink}
+    root.attrs["tissuetalk"] = {**masks.about(), "image_reduced": shrink}
     labels = root.create_group("labels")
     labels.attrs["ome"] = {"version": "0.5", "labels": [layer.record.mask_id for layer in masks.layers]}
     for layer in masks.layers:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tissuetalk.models.masks.object_table import column_names
-from tissuetalk.tools.export.about import about
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.storage.libraries import library
@@ -70,7 +69,7 @@ def _schema(arrow: Any, masks: SegmentedRegion) -> Any:
         fields.append(("block", arrow.string()))
     geometry = {"encoding": "WKB", "geometry_types": ["Polygon", "MultiPolygon"], "crs": None}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    told = {"geo": json.dumps(geo), "tissuetalk": json.dumps(about(masks), ensure_ascii=False)}
+    told = {"geo": json.dumps(geo), "tissuetalk": json.dumps(masks.about(), ensure_ascii=False)}
     return arrow.schema(fields, metadata=told)
 
 

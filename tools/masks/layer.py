@@ -185,6 +185,10 @@ class PictureLayer(MaskLayer):
             found = self.folder.mask(self.record.mask_id).astype(np.int32)
         return LabelPyramid.in_memory(found, self.region)
 
+    def in_full(self) -> NDArray[np.int32]:
+        found: NDArray[np.int32] = self.labels.finest.array
+        return found
+
     @property
     def columns(self) -> list[str]:
         return [*column_names(self.mpp), "geometry"]

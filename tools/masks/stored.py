@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import BadRequestError, InvalidArgumentError, UnknownResultError
 from tissuetalk.models.images import Box
+from tissuetalk.tools.answers.explained import NOTICE
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.masks.labels import Raster
 from tissuetalk.tools.masks.layer import MaskLayer, OpenImage, PictureLayer, SlideLayer
@@ -93,6 +95,22 @@ class SegmentedRegion:
     def image_name(self) -> str:
         """File name of the image without its folders, which can say more than they should."""
         return Path(self.folder.request()["image"]).name
+
+    def about(self) -> dict[str, Any]:
+        """What every export says about itself: software, image, region, unit and scale as JSON values."""
+        image, mpp = self.result.image, self.mpp
+        return {
+            "software": f"tissuetalk {version('tissuetalk')}",
+            "result_id": self.result.result_id,
+            "image_id": image.image_id,
+            "image_size": [image.width, image.height],
+            "region": self.region.as_list(),
+            "unit": "pixel of the full-resolution image, x right, y down",
+            "mpp": mpp,
+            "mpp_source": image.mpp_source,
+            "scale": "unknown: lengths and areas are in pixels" if mpp is None else f"{mpp:g} µm per pixel",
+            "notice": NOTICE,
+        }
 
     def needs_scale(self, metric: str) -> float:
         """µm per pixel. Raises InvalidArgumentError for a metric that makes no sense in pixels."""
