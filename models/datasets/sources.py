@@ -64,6 +64,7 @@ def _held_out(dataset: str, records: list[Record]) -> Callable[[Record], bool]:
     rule = _holdout()[dataset]
     groups, files = set(rule.get("groups", ())), tuple(rule.get("files", ()))
     if "groups_fraction" in rule:
+        # Sorted, so that the draw does not depend on the order of the manifest.
         known = sorted({record.group for record in records})
         groups = set(random.Random(rule["seed"]).sample(known, round(rule["groups_fraction"] * len(known))))
     if "files_fraction" in rule:
@@ -101,6 +102,7 @@ def _nuclei(folder: Path, absent: tuple[str, ...], mpp: float | None = None) -> 
     """Sets that outline all nuclei. mpp: assumed, where the set does not say."""
     for record, example in _each(folder, mpp):
         mask, parted = read_mask(record), record.kind == "instance"
+        # Merged masks are cut at their waists: wrong now and then, but better than teaching that clumps are one core.
         instances = mask if parted else split_touching(mask > 0, smallest_px=9)
         targets = {"nuclei": from_instances(instances, parted=parted)}
         yield replace(example, scale_known=mpp is None, targets=targets, absent=absent)
@@ -236,8 +238,9 @@ def _objects(
 def _boxed_targets(image: Pixels, instances: Instances, kinds: list[str]) -> dict[str, Labelled]:
     haematoxylin = cv2.GaussianBlur(rgb2hed(image)[..., 0].astype(np.float32), (0, 0), 2)
     pale = haematoxylin < np.quantile(haematoxylin, PALE_QUANTILE)
+    # The ring tells the network where an object ends, which unknown ground around it would not.
     ring = cv2.dilate((instances > 0).astype(np.uint8), np.ones((2 * RING_PX + 1,) * 2, np.uint8)) > 0
-    partial = np.where(pale | ring, BACKGROUND, UNKNOWN).astype(np.uint8)
+    partly = np.where(pale | ring, BACKGROUND, UNKNOWN).astype(np.uint8)
     kind = np.array(kinds)[instances]
 
     def labelled(wanted: tuple[str, ...], unsure: tuple[str, ...], elsewhere: Pixels) -> Labelled:
@@ -249,10 +252,10 @@ def _boxed_targets(image: Pixels, instances: Instances, kinds: list[str]) -> dic
         return Labelled(label, core_distance(np.where(chosen, instances, 0).astype(np.int32)))
 
     return {
-        "nuclei": labelled(BOXED_NUCLEI, (), partial),
-        "tumour nuclei": labelled(("tumor_nuclei",), ("mitosis",), partial),
-        "non-tumour nuclei": labelled(("non_tumor_nuclei",), (), partial),
-        "mitosis": labelled(("mitosis",), (), np.zeros_like(partial)),
+        "nuclei": labelled(BOXED_NUCLEI, (), partly),
+        "tumour nuclei": labelled(("tumor_nuclei",), ("mitosis",), partly),
+        "non-tumour nuclei": labelled(("non_tumor_nuclei",), (), partly),
+        "mitosis": labelled(("mitosis",), (), np.zeros_like(partly)),
     }
 
 

@@ -16,7 +16,7 @@ TEST_DRAW_SEED = 2026
 
 
 @dataclass(frozen=True)
-class Sentence:
+class BankSentence:
     """One sentence for one target."""
 
     target: str
@@ -41,30 +41,32 @@ def names(target: str) -> tuple[str, ...]:
     return tuple(_bank()["names"][target])
 
 
-def wordings(target: str, *, part: Literal["train", "test"] = "train") -> tuple[Sentence, ...]:
+def wordings(target: str, *, part: Literal["train", "test"] = "train") -> tuple[BankSentence, ...]:
     """Every sentence of the bank for one target, in a fixed order."""
     bank = _bank()
-    found: dict[str, Sentence] = {}
+    found: dict[str, BankSentence] = {}
     for level in LEVELS:
         for template in bank[part][level]:
             for name in names(target):
                 for organ in bank["organs"][target] if "{organ}" in template else ("",):
                     text = template.format(name=name, organ=organ, structure=bank["structures"][target])
-                    found.setdefault(text, Sentence(target, level, text))
+                    found.setdefault(text, BankSentence(target, level, text))
     return tuple(found.values())
 
 
-def rephrasings(name: str) -> tuple[Sentence, ...]:
+def rephrasings(name: str) -> tuple[BankSentence, ...]:
     """One untrained sentence per level for anything that has a name."""
     bank = _bank()
     structure = bank["structures"].get(name, "tissue")
     return tuple(
-        Sentence(name, level, bank["test"][level][0].format(name=name, structure=structure, organ="tissue"))
+        BankSentence(
+            name, level, bank["test"][level][0].format(name=name, structure=structure, organ="tissue")
+        )
         for level in LEVELS
     )
 
 
-def unseen_sentences(target: str, each_level: int) -> list[Sentence]:
+def unseen_sentences(target: str, each_level: int) -> list[BankSentence]:
     """Up to ``each_level`` untrained sentences of each level, the same ones every time.
 
     Anything the bank has no sentences for gets one per level.
@@ -72,7 +74,7 @@ def unseen_sentences(target: str, each_level: int) -> list[Sentence]:
     if target not in targets():
         return list(rephrasings(target))
     rng = np.random.default_rng(TEST_DRAW_SEED)
-    chosen: list[Sentence] = []
+    chosen: list[BankSentence] = []
     for level in LEVELS:
         pool = [wording for wording in wordings(target, part="test") if wording.level == level]
         chosen += [pool[index] for index in sorted(rng.permutation(len(pool))[:each_level].tolist())]

@@ -17,7 +17,7 @@ from scipy import stats
 from tissuetalk.models import registry
 from tissuetalk.models.control import Control
 from tissuetalk.models.datasets.manifest import Record, read_rgb
-from tissuetalk.models.datasets.wordings import Sentence, unseen_sentences
+from tissuetalk.models.datasets.wordings import BankSentence, unseen_sentences
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.masks.characteristics import Mask
@@ -82,7 +82,7 @@ class WordingProbe:
         )
 
     def _masks(
-        self, record: Record, said: Prompt, capability: Capability, sentences: Sequence[Sentence]
+        self, record: Record, said: Prompt, capability: Capability, sentences: Sequence[BankSentence]
     ) -> list[Mask]:
         # verbatim: the model would otherwise put its own trained sentence in their place
         prompts = [replace(said, text=sentence.text, verbatim=True) for sentence in sentences]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.control import Control
-from tissuetalk.models.datasets.wordings import Sentence, rephrasings
+from tissuetalk.models.datasets.wordings import BankSentence, rephrasings
 from tissuetalk.models.images import Box
 from tissuetalk.models.metrics.robustness import agreement
 from tissuetalk.models.metrics.scores import dice
@@ -103,7 +103,9 @@ class StabilityCheck:
         changes = self._alone(said, capability, uncertainty, looks.stored, window)
         return CheckedMask(_answer(mask, looks, others, changes, uncertainty, window), window, uncertainty)
 
-    def looks(self, said: Prompt, capability: Capability, others: Sequence[Sentence], window: Box) -> Looks:
+    def looks(
+        self, said: Prompt, capability: Capability, others: Sequence[BankSentence], window: Box
+    ) -> Looks:
         """The masks that reliability is computed from."""
         prompts = [said, *(replace(said, text=other.text, verbatim=True) for other in others)]
         stored, *reworded = self._found(window, prompts, capability, self.field.model)
@@ -167,7 +169,7 @@ def window_of(region: Box, zoom: float, painted: Mask2D) -> Box:
 def _answer(
     mask: Mask,
     looks: Looks,
-    others: Sequence[Sentence],
+    others: Sequence[BankSentence],
     changes: list[PictureChange],
     uncertainty: NDArray[np.float32],
     window: Box,

@@ -66,6 +66,7 @@ def pictures(source: PathSegSource, folder: Path) -> Iterator[Picture]:
         raise InvalidArgumentError(f"{source.name}: no images below {folder}; expected {source.layout}.")
     published, classes = split_table(source, folder), class_table(source, folder)
     for image, (split, masks) in found.items():
+        # RINGS has a folder of masks per label; the other sets one mask with numbers for all of them.
         told = [(mask, own or classes) for mask, own in masks]
         known = tuple(dict.fromkeys(label for _, own in told for label in own.values()))
         yield Picture(
@@ -98,7 +99,7 @@ def conic(source: PathSegSource, folder: Path) -> Iterator[Picture]:
     groups = _patch_groups(path.with_name("patch_info.csv"), len(images))
     known = tuple(source.classes.values())
     for index in range(len(images)):
-
+        # The index is bound as a default: the closure is called after the loop has gone on.
         def read(index: int = index) -> Annotated:
             typed = _typed(source, labels[index, ..., 0].astype(np.int32), labels[index, ..., 1])
             return Annotated(np.asarray(images[index], np.uint8), typed)
@@ -125,6 +126,7 @@ def pannuke(source: PathSegSource, folder: Path) -> Iterator[Picture]:
         images, masks, types = _stack(path), _stack(masks_path), _stack(types_path)
         fold = path.parent.name
         for index in range(len(images)):
+            # Types are written Bile-duct, Adrenal_gland, HeadNeck; canonical labels say bile duct, adrenal, head neck.
             organ = str(types[index]).lower().replace("_gland", "").replace("-", " ")
             organ = organ.replace("headneck", "head neck")
             labels = {number: f"{organ}-nuclei-{name}" for number, name in source.classes.items()}
@@ -168,7 +170,7 @@ def _read_matlab(source: PathSegSource, image: Path, annotation: Path) -> Annota
             kinds = np.asarray(stored["type_map"], np.int32)
         else:
             types = np.concatenate([[0], np.asarray(stored["inst_type"], np.int32).ravel()])
-            kinds = types[objects]
+            kinds = types[objects]  # a type per nucleus, here spread over its pixels
     except (KeyError, ValueError, OSError, IndexError, NotImplementedError) as error:
         raise UnreadableImageError(
             f"{annotation} holds no inst_map with type_map or inst_type ({error}); fetch it again."
@@ -195,7 +197,7 @@ def hdf5(source: PathSegSource, folder: Path) -> Iterator[Picture]:
             f"{path} is not CoCaHis as published ({error}); fetch it again."
         ) from error
     for index in range(count):
-
+        # Opened anew for each image: an open HDF5 file cannot be handed to another process.
         def read(index: int = index) -> Annotated:
             with h5py.File(path, "r") as file:
                 image = np.asarray(file["HE/raw"][index], np.uint8)
@@ -225,6 +227,7 @@ def painted(
 
 def box_outline(x0: float, y0: float, x1: float, y1: float) -> Outline:
     """The corners of a half-open box."""
+    # fillPoly paints its last corner too, so the far sides lie one pixel in.
     return np.array([[x0, y0], [x1 - 1, y0], [x1 - 1, y1 - 1], [x0, y1 - 1]], np.float64)
 
 
@@ -244,13 +247,11 @@ def _read_outlined(
     return Annotated(pixels, painted(read(), source.classes, (pixels.shape[0], pixels.shape[1])))
 
 
-def aperio(source: PathSegSource, folder: Path) -> Iterator[Picture]:
-    """ImageScope XML: every Annotation names its class in an Attribute and holds Regions of Vertices."""
-    return outlined(source, folder, read_aperio)
-
-
 def read_aperio(path: Path) -> list[tuple[str, Outline]]:
-    """Class and outline of every region. Raises UnreadableImageError."""
+    """Class and outline of every region of ImageScope XML. Raises UnreadableImageError.
+
+    Every Annotation names its class in an Attribute and holds Regions of Vertices.
+    """
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, OSError) as error:
@@ -261,23 +262,22 @@ def read_aperio(path: Path) -> list[tuple[str, Outline]]:
         name = attribute.get("Name", "") if attribute is not None else annotation.get("Name", "")
         for region in annotation.iter("Region"):
             corners = [(float(v.get("X", 0)), float(v.get("Y", 0))) for v in region.iter("Vertex")]
-            if len(corners) >= 3:
+            if len(corners) >= 3:  # rulers and points are regions too
                 found.append((name, np.array(corners)))
     return found
 
 
-def outline_table(source: PathSegSource, folder: Path) -> Iterator[Picture]:
-    """NuCLS: a row per nucleus with raw_classification, a box, and coords_x and coords_y where it was outlined."""
-    return outlined(source, folder, read_outline_table)
-
-
 def read_outline_table(path: Path) -> list[tuple[str, Outline]]:
-    """Class and outline (or box) of every row. Raises UnreadableImageError."""
+    """Class and outline (or box) of every row of a NuCLS table. Raises UnreadableImageError.
+
+    A row per nucleus with raw_classification, a box, and coords_x and coords_y where it was outlined.
+    """
     found = []
     with path.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
             try:
                 x, y = row.get("coords_x") or "", row.get("coords_y") or ""
+                # A rectangle is listed with corners as well, which are no outline.
                 if x.count(",") >= 2 and row.get("type") != "rectangle":
                     outline = np.array([[float(v) for v in axis.split(",")] for axis in (x, y)]).T
                 else:
@@ -330,8 +330,8 @@ READERS: Final[Mapping[str, Callable[[PathSegSource, Path], Iterator[Picture]]]]
     "pannuke": pannuke,
     "matlab": matlab,
     "hdf5": hdf5,
-    "aperio": aperio,
-    "outline-table": outline_table,
+    "aperio": partial(outlined, read=read_aperio),
+    "outline-table": partial(outlined, read=read_outline_table),
     "coco": coco,
 }
 """Format of a source, as ``sources.yaml`` names it, to its reader."""

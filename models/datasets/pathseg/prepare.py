@@ -69,7 +69,7 @@ def windows(length: int) -> list[tuple[int, int]]:
 
 
 def patches(image: Pixels, labels: Mapping[str, Instances], magnification: float) -> Iterator[SourcePatch]:
-    """Every patch of an image as scanned at ``magnification``: to 40x, cut, and to 1024 x 1024 px."""
+    """Every patch of an image [H, W, 3] as scanned at ``magnification``: to 40x, cut, and to 1024 x 1024 px."""
     factor = COMMON_MAGNIFICATION / magnification
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     image = _resized(image, size)
@@ -114,6 +114,7 @@ class Prepared:
 def read_source(source: PathSegSource, folder: Path) -> list[Picture]:
     """All images of a source with their split: the published one, else four fifths train, or all for testing."""
     found = list(READERS[source.format](source, folder))
+    # Whole images are drawn, never patches: neighbours of one image on both sides would be a leak.
     drawn = random_split([picture.name for picture in found])
 
     def split_of(picture: Picture) -> Split:
@@ -194,6 +195,7 @@ def _written(
             "organ": label.split("-", 1)[0],
             "stain": "H&E",
             "magnification": "40x",
+            # The resize to a square may stretch; the geometric mean keeps areas right.
             "mpp_um": f"{(across * down) ** 0.5:.5f}",
             "width": SIDE_PX,
             "height": SIDE_PX,
@@ -208,6 +210,7 @@ def _save_mask(path: Path, numbers: Instances, *, instances: bool) -> int:
     if not instances:
         _save(path, np.where(numbers > 0, 255, 0).astype(np.uint8))
         return 0
+    # Numbers are made dense, because a patch of a large image may hold objects 40,000 to 40,100 of it, or 70,000.
     values, ranks = np.unique(numbers, return_inverse=True)
     ranks = ranks.reshape(numbers.shape) + (0 if values[0] == 0 else 1)
     _save(path, ranks.astype(np.uint16))

@@ -113,6 +113,7 @@ def files_of(source: PathSegSource, folder: Path, files: Files) -> Iterator[tupl
         relative = image.relative_to(folder).as_posix()
         if files.skip and files.skip in relative:
             continue
+        # The leading slash lets a rule name a folder at the top: "/images/" to "/masks/".
         for old, new in files.swap.items():
             relative = f"/{relative}".replace(old, new).lstrip("/")
         annotation = folder / relative
