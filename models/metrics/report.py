@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -20,8 +20,8 @@ FEWEST_FOR_TRENDS: Final = 8
 PUBLISHED_NAMES: Final = ("MedSAM", "PathSegmentor")
 
 
-def report(rows: Rows, *, model: str) -> str:
-    """Markdown report of the rows of ``scores.csv`` (as mappings, None for an empty cell)."""
+def report(rows: Rows, *, model: str, pictures: Iterable[str]) -> str:
+    """Markdown report of the rows of ``scores.csv`` (as mappings, None for an empty cell). pictures: names of its plots."""
     scored = [row for row in rows if row["dice"] is not None]
     present = [row for row in scored if row["target_present"]]
     parts = [
@@ -43,7 +43,7 @@ def report(rows: Rows, *, model: str) -> str:
     if found:
         parts += ["## Levels of the label system", levels.levels_markdown(found)]
     if present:
-        parts += ["## Plots", *(f"![{name}]({name})" for name in plots(rows))]
+        parts += ["## Plots", *(f"![{name}]({name})" for name in pictures)]
     failed = [row for row in rows if row["error"]]
     if failed:
         lines = [[str(row["file"]), str(row["mask_class"]), str(row["error"])] for row in failed]

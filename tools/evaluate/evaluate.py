@@ -166,11 +166,12 @@ def evaluate(
 
 def _write_report(out: Path, rows: Sequence[Row], model: str, probes: Sequence[Probe]) -> None:
     cells = [asdict(row) for row in rows]
-    texts = {"levels.csv": levels_csv(members(cells)), "trends.csv": trends_csv(cells), **plots(cells)}
-    for name, text in texts.items():
+    drawn = plots(cells)
+    texts = {"levels.csv": levels_csv(members(cells)), "trends.csv": trends_csv(cells)}
+    for name, text in {**texts, **drawn}.items():
         if text:
             write_whole(out / name, text)
-    parts = [report(cells, model=model), *(probe.write(out) for probe in probes)]
+    parts = [report(cells, model=model, pictures=drawn), *(probe.write(out) for probe in probes)]
     write_whole(out / "report.md", "\n".join(part for part in parts if part))
 
 
