@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from drawn import STROMA, discs, lattice, save
 
+from tissuetalk.models import registry
 from tissuetalk.models.errors import ImageChangedError, PointOutsideImageError
 from tissuetalk.tools.answers.results import Answer, Mask, SegmentResult, TargetArgument
 from tissuetalk.tools.segment.request import SegmentRequest
@@ -226,3 +227,14 @@ def test_the_text_of_a_report_is_not_kept(session: Session) -> None:
     result = ask(session, targets=(), words="Patient Erika Mustermann, 4711. Please outline all nuclei.")
     for path in folder_of(session, result).path.rglob("*"):
         assert not path.is_file() or b"Mustermann" not in path.read_bytes()
+
+
+def test_refusing_everything_loads_no_model_and_assumes_no_scale(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "load", lambda name=None: pytest.fail("a model was loaded"))
+    for model in (None, "classical-nuclei"):
+        result = session.segment("discs.png", targets=[TargetArgument(words="amyloid")], model=model).result
+        assert [item.code for item in result.not_segmented] == ["unsupported"]
+        assert result.image.mpp is None and result.image.mpp_source == "unknown"
+        assert "scale_unknown" in [warning.code for warning in result.warnings]

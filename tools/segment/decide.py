@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import Capability, Context, Decoded, Prompt, Segmenter
@@ -160,6 +159,8 @@ def decide(
         labels = connected(mask)
     else:
         labels = np.ascontiguousarray(finished.instances[: view.height, : view.width])
+    from scipy import ndimage  # slow to import; a refusal decides nothing
+
     boxes = ndimage.find_objects(labels)
     sizes = np.bincount(labels.ravel(), minlength=len(boxes) + 1)
     on_tissue = np.zeros(len(boxes) + 1, bool)

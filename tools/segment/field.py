@@ -71,8 +71,8 @@ def _is_small(source: ImageSource) -> bool:
     return max(source.width, source.height) <= SMALL_PX
 
 
-def scale_of(source: ImageSource, given: float | None, model: Segmenter) -> Scale:
-    """Given by the caller, else from the file, else assumed by the model."""
+def scale_of(source: ImageSource, given: float | None, model: Segmenter | None) -> Scale:
+    """Given by the caller, else from the file, else assumed by the model; unknown where nobody is asked for an assumption."""
     if given is not None:
         if not (math.isfinite(given) and FINEST_MPP <= given <= COARSEST_MPP):
             raise InvalidArgumentError(
@@ -81,6 +81,8 @@ def scale_of(source: ImageSource, given: float | None, model: Segmenter) -> Scal
         return Scale(given, "given")
     if source.mpp is not None:
         return Scale(source.mpp, "file")
+    if model is None:
+        return Scale(math.nan, "unknown")
     if _is_small(source):
         return Scale(model.assume_mpp(source.overview()), "assumed")
     return Scale(model.assume_mpp(sample(source, Tissue.of(source), 1.0)), "assumed")
@@ -100,16 +102,15 @@ def region_of(source: ImageSource, region: Sequence[float] | None) -> Box:
 
 
 def image_info(source: ImageSource, region: Box, scale: Scale | None) -> ImageInfo:
-    mpp, origin = (
-        (source.mpp, "file" if source.mpp else "unknown") if scale is None else (scale.mpp, scale.source)
-    )
+    if scale is None:
+        scale = scale_of(source, None, None)
     return ImageInfo.model_validate(
         {
             "image_id": source.image_id,
             "width": source.width,
             "height": source.height,
-            "mpp": mpp,
-            "mpp_source": origin,
+            "mpp": None if scale.source == "unknown" else scale.mpp,
+            "mpp_source": scale.source,
             "region": region.as_list(),
         }
     )

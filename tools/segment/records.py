@@ -144,13 +144,13 @@ def warnings_of(field: FieldOfView, masks: Sequence[Mask], outcomes: Sequence[Ma
     tissue = field.tissue.picture(field.region)
     warnings = _view_warnings(field, tissue)
     if not field.scale.known:
-        warnings.append(
-            Warned(
-                code="scale_unknown",
-                message=f"the file does not say its scale; {field.scale.mpp:g} µm/px was assumed. Areas are in pixels. "
-                "Pass mpp if you know it.",
-            )
+        assumed = (
+            f"{field.scale.mpp:g} µm/px was assumed. Areas are in pixels."
+            if masks
+            else "nothing was measured."
         )
+        message = f"the file does not say its scale; {assumed} Pass mpp if you know it."
+        warnings.append(Warned(code="scale_unknown", message=message))
     for mask, outcome in zip(masks, outcomes, strict=True):
         if mask.found:
             warnings += mask_warnings(mask.name, outcome, mask.area_fraction, float(tissue.mean()))

@@ -49,9 +49,12 @@ def segment(bench: Session, order: SegmentRequest, control: Control = Control())
         region = region_of(source, order.region)
         if is_pointed(model):
             region = pointing.narrowed(order.request, region)
-        field = FieldOfView(source, model, region, scale_of(source, order.mpp, model), bench.features)
         check_inside(order.request, source.width, source.height)
         asked, refused = sort_out(order.request, model, region)
+        # to refuse everything no model is loaded: nothing is assumed of a scale that nothing is done at
+        looks = bool(asked) or is_pointed(model) or region.width * region.height > bench.slides.mask_px
+        scale = scale_of(source, order.mpp, model if looks else None)
+        field = FieldOfView(source, model, region, scale, bench.features)
         if not is_pointed(model) and _is_large(field, asked, bench.slides):
             return segment_slide(bench, order, field, asked, refused, control)
         with bench.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
@@ -139,8 +142,9 @@ def _write(
 ) -> SegmentResult:
     """Masks, overlay and record of a result that was held in memory."""
     source, region, scale = field.source, field.region, field.scale
-    tile_px = settings.tile_px or field.model.tile_px
-    outcomes = [_outcome(folder, each, region, tile_px) for each in found.found]
+    outcomes = [
+        _outcome(folder, each, region, settings.tile_px or field.model.tile_px) for each in found.found
+    ]
     masks: list[Mask] = [
         record_of(outcome, each, number, field, request)
         for number, (each, outcome) in enumerate(zip(found.asked, outcomes, strict=True))
