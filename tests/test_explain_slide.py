@@ -9,7 +9,7 @@ from drawn import save
 
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.tools.answers.explained import ExplainResult
-from tissuetalk.tools.segment.settings import SlideSettings
+from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.session import Session
 
 SLIDE = Path(__file__).parent / "data" / "images" / "CMU-1-Small-Region.svs"

@@ -105,11 +105,11 @@ TOGETHER = Perturbation(
 class PerturbedSegmenter:
     """A loaded model that sees every tile changed."""
 
-    def __init__(self, model: Segmenter, change: Perturbation, context: Context) -> None:
+    def __init__(self, model: Segmenter, change: Perturbation) -> None:
         # another hash: features of changed tiles must never be found as those of the picture
         self.card, self.weights_sha256 = model.card, f"{model.weights_sha256} {change.name}"
         self.tile_px, self.margin_px = model.tile_px, model.margin_px
-        self._model, self._change, self._context = model, change, context
+        self._model, self._change = model, change
 
     def capability(self, prompt: Prompt) -> Capability | None:
         return self._model.capability(prompt)
@@ -121,8 +121,8 @@ class PerturbedSegmenter:
         return self._model.assume_mpp(overview, reduction)
 
     def prepare(self, overview: RGB) -> Context:
-        """Statistics of the image as it is: they were computed once already."""
-        return self._context
+        """Statistics of the image as it is: only tiles are changed."""
+        return self._model.prepare(overview)
 
     def encode(self, tile: RGB, context: Context) -> tuple[Any, tuple[int, int]]:
         changed = self._change.apply(tile)

@@ -77,14 +77,16 @@ class Looks:
 
 
 class StabilityCheck:
-    """One model on one image; what both need is prepared once. field: its region plays no part."""
+    """One model on one image; what both need is prepared once. field: its region plays no part.
+
+    context: of the image, where it is not to be computed from it.
+    """
 
     def __init__(
         self, field: FieldOfView, control: Control = Control(), context: Context | None = None
     ) -> None:
-        self.context = context or field.model.prepare(field.source.overview())
-        self.field = replace(field, model=_knowing(field.model, self.context))
-        self.control = control
+        self.field, self.control, self.context = field, control, context
+        self._prepared: dict[float, Segmenter] = {}
 
     def of(self, mask: Mask, painted: Mask2D) -> CheckedMask:
         """Ask for the mask's target again in other words and on changed pictures.
@@ -92,7 +94,7 @@ class StabilityCheck:
         painted: [h, w] the stored mask at any scale. Points, boxes and relations are left out: the whole target is
         compared. Raises CancelledError.
         """
-        model, mpp = self.field.model, mask.provenance.mpp
+        model, mpp = self.field.model, self.field.scale.mpp
         said = prompt_of(mask.label, mask.free_form or mask.evidence, mask.prompt)
         capability = model.capability(said)
         assert capability is not None, "the mask was made by this model"
@@ -108,8 +110,8 @@ class StabilityCheck:
     ) -> Looks:
         """The masks that reliability is computed from."""
         prompts = [said, *(replace(said, text=other.text, verbatim=True) for other in others)]
-        stored, *reworded = self._found(window, prompts, capability, self.field.model)
-        (together,) = self._found(window, [said], capability, self._changed(TOGETHER))
+        stored, *reworded = self._found(window, prompts, capability)
+        (together,) = self._found(window, [said], capability, TOGETHER)
         expected = stored.expected_dice or 0.0
         return Looks(stored.mask, expected, [each.mask for each in reworded], together.mask)
 
@@ -126,29 +128,35 @@ class StabilityCheck:
         # where nothing is disputed the outline decides, not the top left corner
         weight = uncertainty + 0.05 * windows.edges(stored)
         part = windows.busiest(np.asarray(weight, np.float32), window, side, side)
-        (plain,) = self._found(part, [said], capability, self.field.model)
+        (plain,) = self._found(part, [said], capability)
         changes = []
         for kind in KINDS:
-            (found,) = self._found(part, [said], capability, self._changed(kind))
+            (found,) = self._found(part, [said], capability, kind)
             agreed = round(float(dice(plain.mask, found.mask)), 4)
             changes.append(
                 PictureChange(kind=kind.name, change=kind.words, region=part.as_list(), dice=agreed)
             )
         return changes
 
-    def _changed(self, change: Perturbation) -> PerturbedSegmenter:
-        return PerturbedSegmenter(self.field.model, change, self.context)
-
     def _found(
-        self, region: Box, prompts: Sequence[Prompt], capability: Capability, model: Segmenter
+        self,
+        region: Box,
+        prompts: Sequence[Prompt],
+        capability: Capability,
+        change: Perturbation | None = None,
     ) -> list[engine.FoundMask]:
         """One answer per prompt. Only the picture as it is has features worth keeping: nobody asks for the others again."""
-        as_it_is = model is self.field.model
-        features = self.field.features if as_it_is else None
-        field = replace(self.field, region=region, model=model, features=features)
-        return engine.find_masks(
-            field, [(prompt, capability) for prompt in prompts], Control(stop=self.control.stop)
+        if capability.mpp not in self._prepared:
+            context = self.context or self.field.context(capability.mpp / self.field.scale.mpp)
+            self._prepared[capability.mpp] = _knowing(self.field.model, context)
+        model = self._prepared[capability.mpp]
+        field = self.field.changed(
+            region=region,
+            model=model if change is None else PerturbedSegmenter(model, change),
+            features=self.field.features if change is None else None,
         )
+        asked = [(prompt, capability) for prompt in prompts]
+        return engine.find_masks(field, asked, Control(stop=self.control.stop))
 
 
 def _knowing(model: Segmenter, context: Context) -> Segmenter:

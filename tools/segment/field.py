@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
@@ -53,6 +54,12 @@ class FieldOfView:
     def tissue(self) -> Tissue:
         """Of the whole image, by the one rule."""
         return Tissue.of(self.source)
+
+    def changed(self, **changes: Any) -> FieldOfView:
+        """The same image looked at in another way; what is known of its tissue stays known."""
+        other = replace(self, **changes)
+        other.__dict__["tissue"] = self.tissue
+        return other
 
     def context(self, step: float) -> Context:
         """The model's statistics of the whole image, for work at ``step`` full-resolution pixels per pixel.
