@@ -42,7 +42,7 @@ from tissuetalk.models.segmentation.pfps.network import (
 )
 from tissuetalk.models.segmentation.pfps.segmenter import build_pfps, load_folder, save_pfps
 from tissuetalk.models.segmentation.pfps.training import (
-    Question,
+    KidneyQuestion,
     answer,
     ask,
     drawn_patch,
@@ -119,7 +119,7 @@ def by_id(strategy: str = "two-set", **other: object) -> Pfps:
     return build_pfps(PfpsSizes(LITTLE, strategy, **other))
 
 
-def question(seed: int = 0, task: int = 2, **other: object) -> Question:
+def question(seed: int = 0, task: int = 2, **other: object) -> KidneyQuestion:
     patch = drawn_patch(seed, "tuft", 128)
     given = {
         "truth": patch.nuclei > 0,
@@ -127,7 +127,7 @@ def question(seed: int = 0, task: int = 2, **other: object) -> Question:
         "task": task,
         "sentence": "segment the nuclei",
     } | other
-    return Question(patch.image, **given)
+    return KidneyQuestion(patch.image, **given)
 
 
 # --- the backbone

@@ -23,7 +23,7 @@ from tissuetalk.models.segmentation.pfps.network import PfpsSizes, Strategy
 from tissuetalk.models.segmentation.pfps.segmenter import build_pfps, save_pfps
 from tissuetalk.models.segmentation.pfps.training import (
     KidneyPatch,
-    Question,
+    KidneyQuestion,
     answer,
     drawn_patch,
     optimiser_of,
@@ -87,7 +87,7 @@ def patches_of(recipe: PfpsRecipe, split: str) -> list[KidneyPatch]:
 
 def question_of(
     patch: KidneyPatch, task: Task, random: np.random.Generator, sentence: str
-) -> Question | None:
+) -> KidneyQuestion | None:
     """The request with its truth and, for tasks 6 to 9, a valid point; None where nothing can be pointed at."""
     point = None
     if task in POINT_TASKS:
@@ -95,10 +95,10 @@ def question_of(
         if point is None:
             return None
     truth = pfps_task(task, patch.units, patch.nuclei, point)
-    return Question(patch.image, truth, patch.unit, task, sentence, point)
+    return KidneyQuestion(patch.image, truth, patch.unit, task, sentence, point)
 
 
-def training_questions(recipe: PfpsRecipe, patches: Sequence[KidneyPatch]) -> Iterator[Question]:
+def training_questions(recipe: PfpsRecipe, patches: Sequence[KidneyPatch]) -> Iterator[KidneyQuestion]:
     """Endless: uniform over units, then patches, then allowed tasks, then training sentences; empty targets are skipped."""
     random = np.random.default_rng(recipe.seed)
     by_unit = {unit: [patch for patch in patches if patch.unit == unit] for unit in UNIT_WORDS}

@@ -129,7 +129,7 @@ def valid_point(instances: Labels, random: np.random.Generator) -> tuple[float, 
 
 
 @dataclass(frozen=True)
-class Question:
+class KidneyQuestion:
     """One request about one image, in both forms it can be said in.
 
     truth: [H, W]. unit: key of UNIT_WORDS. task: 1 to 9. sentence: the task in words. point_xy: pixels of the image.
@@ -154,7 +154,7 @@ def pfps_loss(logits: Tensor, truth: Tensor) -> Tensor:
     )
 
 
-def ask(model: Pfps, questions: Sequence[Question]) -> Tensor:
+def ask(model: Pfps, questions: Sequence[KidneyQuestion]) -> Tensor:
     """[B, 2, S, S] logits at the model's input size, by sentence or ID as the model was built."""
     side = model.sizes.sam.image_px
     images = torch.cat([pixels_of(question.image, side) for question in questions])
@@ -186,7 +186,7 @@ def optimiser_of(model: Pfps, *, learning_rate: float = 1e-3) -> torch.optim.Ada
     return torch.optim.Adam((each for each in model.parameters() if each.requires_grad), learning_rate)
 
 
-def train_step(model: Pfps, optimiser: torch.optim.Optimizer, questions: Sequence[Question]) -> float:
+def train_step(model: Pfps, optimiser: torch.optim.Optimizer, questions: Sequence[KidneyQuestion]) -> float:
     """One step on a batch; returns its loss."""
     model.train()
     logits = ask(model, questions)
@@ -203,7 +203,7 @@ def train_step(model: Pfps, optimiser: torch.optim.Optimizer, questions: Sequenc
 
 
 @torch.inference_mode()
-def answer(model: Pfps, question: Question) -> Mask:
+def answer(model: Pfps, question: KidneyQuestion) -> Mask:
     """[H, W] mask at the image's own size."""
     model.eval()
     logits = functional.interpolate(
