@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -147,7 +147,7 @@ class _Parts:
         x, y = np.rint(centres[1:].T * areas) + areas * np.array([[left], [top]])
         self._sums.append(np.stack([areas, x, y], axis=1))
 
-        def numbered(border: NDArray[np.int32]) -> NDArray[np.int64]:
+        def numbered(border: NDArray[Any]) -> NDArray[np.int64]:
             return np.where(border > 0, border.astype(np.int64) + (self._number - 1), 0)
 
         first, width = numbered(labels[:, 0]), labels.shape[1]

@@ -92,6 +92,7 @@ def geometry(labels: Labels, box: Box, region: Box | None = None) -> Table:
     at = np.flatnonzero(labels)
     y, x = np.divmod(at, labels.shape[1])
     ids, rank = _ranked(labels.ravel()[at])
+    # whole numbers of the image, summed exactly in float64: the same whatever the window
     x, y = x + box.x0, y + box.y0
     table: Table = {"id": ids}
     table |= _position(x, y, rank, ids.size)
@@ -149,6 +150,7 @@ class CoarseGrid:
         lost = ~np.isin(table["id"], coarse)
         x = ((table["centroid_x"][lost] + 0.5) / self.step).astype(np.int64) - self.x0
         y = ((table["centroid_y"][lost] + 0.5) / self.step).astype(np.int64) - self.y0
+        # smaller than the model can see; it takes one pixel from whatever lies there
         coarse[np.clip(y, 0, self.height - 1), np.clip(x, 0, self.width - 1)] = table["id"][lost]
         return coarse
 

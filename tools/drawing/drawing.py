@@ -86,6 +86,7 @@ def outline(labels: NDArray[np.int32], width: int, height: int, thickness: int) 
     """Pixels where the label changes, at the picture's size; touching objects keep a line between them."""
     shown = cv2.resize(labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     kernel = np.ones((thickness + 1, thickness + 1), np.uint8)
+    # where the highest and lowest label around a pixel differ, two things meet
     edge = (cv2.dilate(shown, kernel) != cv2.erode(shown, kernel)) & (cv2.dilate(shown, kernel) > 0)
     return np.asarray(edge, bool)
 
@@ -193,6 +194,7 @@ def as_png(picture: Image.Image) -> bytes:
 def as_jpeg_within(picture: Image.Image, budget_bytes: int) -> bytes:
     """The best JPEG that fits: first quality goes down, then size."""
     shown = picture.convert("RGB")
+    # readers look at structure: fine JPEG noise disturbs less than fewer pixels
     for side in (LONGEST_SIDE_PX, 896, 768, 640, 512, 384, 256):
         if max(shown.size) > side:
             shown.thumbnail((side, side), Image.Resampling.LANCZOS)

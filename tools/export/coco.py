@@ -97,6 +97,7 @@ def _drawn(shape: shapely.Geometry, height: int, width: int) -> tuple[int, int, 
 
 def run_lengths(pixels: NDArray[np.bool_], x0: int, y0: int, height: int, width: int) -> list[int]:
     """Lengths of alternating background and object runs of a crop at (x0, y0), column by column over the image."""
+    # COCO counts along columns, and every list begins with a run of background, if need be of length 0
     steps = np.diff(np.pad(pixels.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     column, start = np.nonzero(steps == 1)
     _, stop = np.nonzero(steps == -1)
@@ -115,6 +116,7 @@ def _region_runs(layer: MaskLayer, height: int, width: int) -> tuple[list[int], 
     for left in range(0, width, STRIP_PX):
         wide = min(STRIP_PX, width - left)
         strip = layer.labels.sample(Box(left, 0, left + wide, height), wide, height) > 0
+        # the last pixel of the strip before is put in front, so that a run can go on across the seam
         column_wise = np.concatenate([[last], strip.T.ravel()])
         edges.append(np.flatnonzero(column_wise[1:] != column_wise[:-1]) + left * height)
         last = bool(column_wise[-1])

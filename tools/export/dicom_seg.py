@@ -35,6 +35,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
         raise InvalidArgumentError(
             "this result has no masks, and a DICOM segmentation needs one; segment again."
         )
+    # the finest labels set the scale; coarser masks are drawn on the same grid
     grid = min((layer.labels.finest for layer in masks.layers), key=lambda level: level.step_x)
     tiles = _tiles(masks.layers, grid)
     places = sorted(tiles, key=lambda place: place[::-1])

@@ -28,6 +28,7 @@ def resource(folder: ResultFolder, mask_id: str, kind: str, open_image: OpenImag
     path = folder.path / (links.geojson if kind == "objects" else links.table)
     if path.is_file():
         return path.read_bytes()
+    # written as it would be to a file, and stopped when it gets too long
     sent = _Limited()
     text = io.TextIOWrapper(sent, "utf-8", newline="", write_through=True)
     if kind == "objects":

@@ -56,6 +56,7 @@ def _write_image(masks: SegmentedRegion, root: Any, shrink: float) -> None:
             _, height, width = level.shape
             for top in range(0, height, BLOCK_PX):
                 for left in range(0, width, BLOCK_PX):
+                    # each level is read from the image itself: repeated halving would blur it
                     block = source.read_grid(
                         (region.x0 + left * step, step),
                         (region.y0 + top * step, step),

@@ -30,6 +30,7 @@ def write_csv(masks: SegmentedRegion, out: Path) -> None:
         for layer in masks.layers:
             known = [name for name in names if name in layer.columns]
             for batch in layer.rows(known):
+                # a region may know less of itself than objects do: its cells stay empty, the columns stay the same
                 empty = [""] * len(batch["id"])
                 numbers = [batch[name].tolist() if name in batch else empty for name in names]
                 writer.writerows(

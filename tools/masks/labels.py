@@ -117,6 +117,7 @@ class LabelPyramid:
         try:
             group = zarr.open_group(str(path), mode="r")
             (described,) = group.attrs["ome"]["multiscales"]
+            # without a unit NGFF's numbers are full-resolution pixels
             unit_px = mpp if any("unit" in axis for axis in described["axes"]) else 1.0
             return cls([_level(group[each["path"]], each, unit_px or 1.0) for each in described["datasets"]])
         except (OSError, KeyError, ValueError) as error:
@@ -139,6 +140,7 @@ class LabelPyramid:
         """All of the mask in at most so many pixels: the finest level that is small enough, or of the coarsest every n-th."""
         fitting = [level for level in self.levels if math.prod(level.size) <= most_px]
         level = (fitting or self.levels[-1:])[0]
+        # one level in memory has no coarser ones: take the middle of every n by n pixels
         every = max(1, math.ceil(math.sqrt(math.prod(level.size) / most_px)))
         return level.raster(
             np.asarray(level.array[every // 2 :: every, every // 2 :: every]) > 0, every=every
@@ -153,6 +155,7 @@ class LabelPyramid:
     ) -> NDArray[np.int32]:
         """[height, width] of ``size``: the label under the middle of every pixel of a grid in full-resolution pixels."""
         fitting = [level for level in self.levels if level.step_x <= max(step_xy) * (1 + 1e-9)]
+        # the coarsest level that is not coarser than the grid: labels are never averaged, only picked
         level = (fitting or self.levels[:1])[-1]
         columns = _under(corner_xy[0] - level.x0, step_xy[0], size[0], level.step_x)
         rows = _under(corner_xy[1] - level.y0, step_xy[1], size[1], level.step_y)
@@ -198,6 +201,7 @@ def create_pyramid(
         mpp: units are µm where the scale is known, else full-resolution pixels without a unit.
         channels: 0 for [h, w] labels, else [channels, h, w].
     """
+    # as many levels as napari needs to show the coarsest one at once
     shapes = [(size[1], size[0])]
     while max(shapes[-1]) > SMALLEST_LEVEL_PX:
         shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))

@@ -100,6 +100,7 @@ class MaskLayer(ABC):
     @cached_property
     def survey(self) -> MaskSurvey:
         """Boundary and parts of the mask, in its finest pixels."""
+        # the 36 px of the definition are full-resolution ones; older slides have coarser labels
         least_px = MIN_INSTANCE_PX / (self.labels.finest.step_x * self.labels.finest.step_y)
         shape = self.labels.finest.array.shape
         return survey(self.labels.marked, shape, side=WINDOW_PX, min_px=least_px)
@@ -150,6 +151,7 @@ class MaskLayer(ABC):
             return object_table(labels, self.region, mpp=self.mpp)
         origin = self.record.provenance
         with self.open_image() as source:
+            # staining is measured as the model saw it, so that a slide and a picture of it agree
             step = origin.model_mpp / origin.mpp
             return object_table(labels, self.region, mpp=self.mpp, source=source, step=step)
 
@@ -164,6 +166,7 @@ class MaskLayer(ABC):
             window = (x0 - halo, y0 - halo, x1 + halo, y1 + halo)
             everything = window[0] <= region.x0 and window[1] <= region.y0
             everything = everything and window[2] > region.x1 and window[3] > region.y1
+            # every window holds the points that are asked about, so the nearest of two hits is the point itself
             near = np.concatenate(list(self.points(window)))
             if len(near) > 1:
                 distances[open_] = np.asarray(cKDTree(near).query(asked[open_], k=2)[0])[:, 1]
@@ -201,6 +204,7 @@ class PictureLayer(MaskLayer):
         )
 
     def rows(self, columns: Sequence[str], within: Window | None = None) -> Iterator[Rows]:
+        # outlines and geometry need no image; most questions end there
         table = self._geometry if set(columns) <= {*self._geometry, "geometry"} else self._table
         keep = slice(None) if within is None else _lie_in(_centres(table), within)
         chosen = {name: self._outlines if name == "geometry" else table[name] for name in columns}
@@ -290,6 +294,7 @@ class SlideLayer(MaskLayer):
         near = [name for name in columns if name.startswith("nearest_neighbour")]
         more = {"centroid_x", "centroid_y"} if near or within is not None else set()
         names = {"object_id" if name == "id" else name for name in {*columns, *more} - set(near)}
+        # the nearest neighbour may lie in another window of the run, so files do not hold it: it is looked up here
         for batch in self._batches(sorted(names), within):
             found = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in names}
             found["id"] = found.pop("object_id", np.zeros(0))
@@ -305,6 +310,7 @@ class SlideLayer(MaskLayer):
         if within is None:
             groups = list(range(self._file.metadata.num_row_groups))
         else:
+            # half a pixel: the file counts from pixel centres, windows count from pixel edges
             low, high = self._group_edges
             there = (high >= np.array(within[:2]) - 0.5) & (low < np.array(within[2:]) - 0.5)
             groups = np.flatnonzero(there.all(axis=1)).tolist()
@@ -321,7 +327,8 @@ class SlideLayer(MaskLayer):
         for group in range(footer.num_row_groups):
             for axis, column in enumerate(at):
                 known = footer.row_group(group).column(column).statistics
-                has = known is not None and known.has_min_max
+                # a file written by others may come without statistics: then every group is read
+            has = known is not None and known.has_min_max
                 edges[:, group, axis] = (known.min, known.max) if has else (-math.inf, math.inf)
         return edges[0], edges[1]
 
@@ -366,6 +373,7 @@ def _parsed(texts: list[str]) -> NDArray[Any]:
 
 
 def _centres(rows: Rows) -> Points:
+    # from pixel centres at whole numbers to pixel edges at whole numbers
     return np.column_stack([rows["centroid_x"], rows["centroid_y"]]).astype(np.float64) + 0.5
 
 

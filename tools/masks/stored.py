@@ -83,7 +83,7 @@ class SegmentedRegion:
         try:
             with self.open_image() as source:
                 return source.read_region(box, width=width, height=height)
-        except BadRequestError:
+        except BadRequestError:  # gone, moved or changed; anything else is a fault of ours and is raised
             if not self.tissue_is_stored:
                 raise
         grid = Raster.over(np.ones((height, width), bool), box)

@@ -83,7 +83,7 @@ def densest_exact(points: Points, radius: float) -> tuple[tuple[float, float], i
             continue
         offset = points[near] - points[at]
         length = np.hypot(offset[:, 0], offset[:, 1])
-        apart = length > 0
+        apart = length > 0  # objects at the very same place are in every circle through it
         towards = np.arctan2(offset[apart, 1], offset[apart, 0])
         half = np.arccos(np.minimum(length[apart] / (2 * radius), 1.0))
         overlapping, angle = _most_overlapped(towards - half, towards + half)
@@ -105,7 +105,7 @@ def _most_overlapped(starts: NDArray[np.float64], stops: NDArray[np.float64]) ->
     starts, stops = np.concatenate([starts, starts + turn]), np.concatenate([stops, stops + turn])
     angles = np.concatenate([starts, stops])
     opens = np.concatenate([np.ones(len(starts), np.int64), -np.ones(len(stops), np.int64)])
-    order = np.lexsort((-opens, angles))
+    order = np.lexsort((-opens, angles))  # arcs are closed: one that begins where another ends still meets it
     running = np.cumsum(opens[order])
     top = int(running.argmax())
     # the middle of the shared arc keeps every one of its objects clear of the rim
@@ -116,7 +116,7 @@ def _centred(
     points: Points, centre: tuple[float, float], radius: float, count: int
 ) -> tuple[tuple[float, float], int]:
     """The same content from a circle in the middle of it, if there is one."""
-    slack = radius * (1 + 1e-9)
+    slack = radius * (1 + 1e-9)  # the rim runs through an object, which rounding must not put outside
     inside = points[np.hypot(points[:, 0] - centre[0], points[:, 1] - centre[1]) <= slack]
     x, y = inside.mean(axis=0)
     again = int(np.count_nonzero(np.hypot(points[:, 0] - x, points[:, 1] - y) <= radius))

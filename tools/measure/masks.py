@@ -92,5 +92,6 @@ def _means(layer: MaskLayer, wanted: dict[str, tuple[str, str]]) -> Iterator[Val
         if layer.has_objects or not len(numbers):
             yield Value(metric, mean(numbers), unit, f"mean over the objects of: {RULES[column]}")
         else:
+            # the mean over all pixels of a region is that of its parts weighted by their pixels
             weighted = float(np.average(numbers, weights=layer.numbers("area_px")))
             yield Value(metric, weighted, unit, f"of all its pixels, part by part: {RULES[column]}")

@@ -38,6 +38,7 @@ def measure_folder(
     for name in dict.fromkeys(metrics or BY_DEFAULT):
         if metrics:
             require(name, masks)
+        # by default a metric that a mask cannot have is left out; one that was asked for is refused
         findings = list(METRICS[name].findings(masks))
         if metrics and masks.layers and not findings:
             raise InvalidArgumentError(

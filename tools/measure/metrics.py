@@ -48,129 +48,41 @@ class Metric:
                 yield from ((layer, value) for value in function(layer))
 
 
+# fmt: off
 METRICS: dict[str, Metric] = {
     "area": Metric("tissuetalk.tools.measure.masks:area", "µm²", "of all its pixels", by_default=True),
-    "area_fraction": Metric(
-        "tissuetalk.tools.measure.pairs:area_fraction", "of the region", "mask over region", (), True, True
-    ),
-    "count": Metric(
-        "tissuetalk.tools.measure.masks:count", "objects", "as separated by the model", ("objects",), True
-    ),
-    "density": Metric(
-        "tissuetalk.tools.measure.pairs:density",
-        "per mm²",
-        "objects per area of the region",
-        ("objects",),
-        True,
-        True,
-    ),
-    "size": Metric("tissuetalk.tools.measure.masks:size", "µm²", "area of each object", ("objects",), True),
-    "shape": Metric(
-        "tissuetalk.tools.measure.masks:shape",
-        "",
-        "circularity, solidity, eccentricity of the objects",
-        ("objects",),
-        True,
-    ),
-    "distance": Metric(
-        "tissuetalk.tools.measure.masks:distance",
-        "µm",
-        "from each object to the nearest other one",
-        ("objects",),
-    ),
-    "intensity": Metric(
-        "tissuetalk.tools.measure.masks:intensity",
-        "0..255 or OD",
-        "luminance, hematoxylin, eosin",
-        ("pixels",),
-    ),
-    "texture": Metric(
-        "tissuetalk.tools.measure.masks:texture",
-        "",
-        "entropy, contrast, homogeneity of the luminance",
-        ("pixels",),
-    ),
-    "irregularity": Metric(
-        "tissuetalk.tools.measure.masks:irregularity", "", "1 - 4π·area/perimeter²", by_default=True
-    ),
-    "instance_count": Metric(
-        "tissuetalk.tools.measure.masks:instance_count",
-        "parts",
-        "connected parts of the mask",
-        by_default=True,
-    ),
-    "instance_ratio": Metric(
-        "tissuetalk.tools.measure.masks:instance_ratio",
-        "of the region",
-        "mean area of a part",
-        by_default=True,
-    ),
-    "instance_dispersion": Metric(
-        "tissuetalk.tools.measure.masks:instance_dispersion",
-        "µm",
-        "largest gap of two parts",
-        by_default=True,
-    ),
-    "ratio": Metric(
-        "tissuetalk.tools.measure.pairs:ratio",
-        "",
-        "area and count of one mask over another's",
-        ("two masks",),
-        together=True,
-    ),
-    "tissue": Metric(
-        "tissuetalk.tools.measure.pairs:tissue",
-        "mm²",
-        "its area, masks per tissue",
-        ("scale", "pixels"),
-        together=True,
-    ),
-    "hotspot": Metric(
-        "tissuetalk.tools.measure.pictures:hotspots",
-        "objects",
-        "the densest 2 mm², drawn",
-        ("objects", "scale", "pixels"),
-        together=True,
-    ),
-    "density_in": Metric(
-        "tissuetalk.tools.measure.pairs:density_in",
-        "per mm²",
-        "objects of one mask in another: TILs in a tumour",
-        ("two masks", "objects", "scale"),
-        together=True,
-    ),
-    "distance_to": Metric(
-        "tissuetalk.tools.measure.pairs:distance_to",
-        "µm",
-        "objects of one mask to the border of another",
-        ("two masks", "objects"),
-        together=True,
-    ),
-    "tumour_stroma": Metric(
-        "tissuetalk.tools.measure.pairs:tumour_stroma", "", "areas of tumour and stroma", together=True
-    ),
-    "heatmap": Metric(
-        "tissuetalk.tools.measure.pictures:heat_maps",
-        "per mm²",
-        "density in squares, drawn",
-        ("scale", "pixels"),
-        together=True,
-    ),
-    "histogram": Metric(
-        "tissuetalk.tools.measure.pictures:histograms",
-        "µm²",
-        "of sizes and distances, drawn",
-        ("objects",),
-        together=True,
-    ),
+    "area_fraction": Metric("tissuetalk.tools.measure.pairs:area_fraction", "of the region", "mask over region", by_default=True, together=True),
+    "count": Metric("tissuetalk.tools.measure.masks:count", "objects", "as separated by the model", ("objects",), by_default=True),
+    "density": Metric("tissuetalk.tools.measure.pairs:density", "per mm²", "objects per area of the region", ("objects",), by_default=True, together=True),
+    "size": Metric("tissuetalk.tools.measure.masks:size", "µm²", "area of each object", ("objects",), by_default=True),
+    "shape": Metric("tissuetalk.tools.measure.masks:shape", "", "circularity, solidity, eccentricity of the objects", ("objects",), by_default=True),
+    "distance": Metric("tissuetalk.tools.measure.masks:distance", "µm", "from each object to the nearest other one", ("objects",)),
+    "intensity": Metric("tissuetalk.tools.measure.masks:intensity", "0..255 or OD", "luminance, hematoxylin, eosin", ("pixels",)),
+    "texture": Metric("tissuetalk.tools.measure.masks:texture", "", "entropy, contrast, homogeneity of the luminance", ("pixels",)),
+    "irregularity": Metric("tissuetalk.tools.measure.masks:irregularity", "", "1 - 4π·area/perimeter²", by_default=True),
+    "instance_count": Metric("tissuetalk.tools.measure.masks:instance_count", "parts", "connected parts of the mask", by_default=True),
+    "instance_ratio": Metric("tissuetalk.tools.measure.masks:instance_ratio", "of the region", "mean area of a part", by_default=True),
+    "instance_dispersion": Metric("tissuetalk.tools.measure.masks:instance_dispersion", "µm", "largest distance of two parts", by_default=True),
+    "ratio": Metric("tissuetalk.tools.measure.pairs:ratio", "", "area and count of one mask over another's", ("two masks",), together=True),
+    "tissue": Metric("tissuetalk.tools.measure.pairs:tissue", "mm²", "its area; masks and objects per tissue", ("scale", "pixels"), together=True),
+    "hotspot": Metric("tissuetalk.tools.measure.pictures:hotspots", "objects", "the densest 2 mm², drawn", ("objects", "scale", "pixels"), together=True),
+    "density_in": Metric("tissuetalk.tools.measure.pairs:density_in", "per mm²", "objects of one mask in another: TILs in a tumour", ("two masks", "objects", "scale"), together=True),
+    "distance_to": Metric("tissuetalk.tools.measure.pairs:distance_to", "µm", "objects of one mask to the border of another", ("two masks", "objects"), together=True),
+    "tumour_stroma": Metric("tissuetalk.tools.measure.pairs:tumour_stroma", "", "areas of tumour and stroma", together=True),
+    "heatmap": Metric("tissuetalk.tools.measure.pictures:heat_maps", "per mm²", "density in squares, drawn", ("scale", "pixels"), together=True),
+    "histogram": Metric("tissuetalk.tools.measure.pictures:histograms", "µm² and µm", "of sizes and distances, drawn", ("objects",), together=True),
 }
+# fmt: on
 """A new metric is a function and an entry here."""
 BY_DEFAULT = tuple(name for name, metric in METRICS.items() if metric.by_default)
 
 
 def described() -> str:
     """The table in one line."""
-    return "; ".join(f"{name} ({metric.rule})" for name, metric in METRICS.items())
+    return "; ".join(
+        f"{name} ({metric.rule}{', ' if metric.unit else ''}{metric.unit})"
+        for name, metric in METRICS.items()
+    )
 
 
 def require(name: str, masks: SegmentedRegion) -> None:

@@ -38,6 +38,7 @@ def area_fraction(masks: SegmentedRegion) -> Iterator[Finding]:
         rule = "mask pixels / region pixels, glass included"
         share = layer.record.area_px / layer.region_px
         yield layer, Value("area_fraction", share, "of the region", rule)
+        # of a picture this would open the image, which a default metric must not need
         if masks.tissue_is_stored:
             yield layer, _share_of_tissue(layer, masks)
 
@@ -111,6 +112,7 @@ def density_in(masks: SegmentedRegion) -> Iterator[Finding]:
 def distance_to(masks: SegmentedRegion) -> Iterator[Finding]:
     """From each object of one mask to the border of another, negative inside it."""
     unit, to_unit = ("px", 1.0) if masks.mpp is None else ("µm", masks.mpp)
+    # pairs with the same region follow each other, so that its distance field is made once
     pairs = sorted(_pairs(masks), key=lambda pair: pair[1].record.mask_id)
     held: tuple[str, Raster, NDArray[np.float32] | None] | None = None
     for objects, region in pairs:
@@ -146,6 +148,7 @@ def _signed_distance(region: MaskLayer) -> tuple[Raster, NDArray[np.float32] | N
     if not raster.values.any():
         return raster, None
     sampling = (raster.step_y, raster.step_x)
+    # SciPy measures between pixel middles; the border runs half a pixel before the nearest middle
     half = min(sampling) / 2
     outside = ndimage.distance_transform_edt(~raster.values, sampling=sampling).astype(np.float32)
     field = np.where(raster.values, np.float32(0), outside - half)

@@ -90,6 +90,7 @@ def heat_map(layer: MaskLayer, masks: SegmentedRegion) -> HeatMap:
         heights = np.minimum(cell_px, region.height - np.arange(rows) * cell_px)
         figures = np.minimum(held / (heights[:, None] * widths), 1.0)
         unit, of = "of the square", "mask area / area of squares"
+    # objects on bare glass are shown, too: nothing that was counted is hidden
     figures[(tissue_px == 0) & (held == 0)] = np.nan
     rule = f"{of} of {cell_um:g} µm; squares without tissue left out"
     return HeatMap(figures, cell_um, cell_px, unit, rule)
@@ -138,6 +139,7 @@ def _tinted(canvas: NDArray[Any], share: NDArray[np.float64]) -> NDArray[np.uint
     """[h, w, 3] pixels coloured by a share of 0..1: the higher, the less of the pixels is seen."""
     level = np.round(share * 255).astype(np.uint8)
     colour = cv2.cvtColor(cv2.applyColorMap(level, COLOURS), cv2.COLOR_BGR2RGB)
+    # the root lets middling squares be seen beside one very dense square
     cover = STRONGEST * np.sqrt(share)[..., None]
     return np.asarray(cover * colour + (1 - cover) * canvas, np.uint8)
 
@@ -163,6 +165,7 @@ def _draw_bars(shown: Sequence[tuple[str, NDArray[np.float64], str]], colour: st
         axes.set(xlabel=unit, ylabel="objects")
         axes.set_title(f"{title}, {numbers.size} objects", parse_math=False)
         if numbers.size:
+            # a few clumps would else squeeze everything into the first bar
             end = float(np.percentile(numbers, SHOWN_SHARE)) or 1.0
             cut = np.minimum(numbers, end)
             axes.hist(cut, bins=BARS, range=(0, end), color=colour, edgecolor="#464646")
