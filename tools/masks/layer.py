@@ -328,7 +328,7 @@ class SlideLayer(MaskLayer):
             for axis, column in enumerate(at):
                 known = footer.row_group(group).column(column).statistics
                 # a file written by others may come without statistics: then every group is read
-            has = known is not None and known.has_min_max
+                has = known is not None and known.has_min_max
                 edges[:, group, axis] = (known.min, known.max) if has else (-math.inf, math.inf)
         return edges[0], edges[1]
 
