@@ -83,18 +83,6 @@ def instance_at(instances: Instances, point_xy: tuple[float, float]) -> Mask:
     return instances == found if found else np.zeros(instances.shape, dtype=bool)
 
 
-def box_mask(shape: tuple[int, int], box_xyxy: tuple[float, float, float, float]) -> Mask:
-    """The pixels of a half-open box [x0, y0, x1, y1], clipped to the image."""
-    x0, y0, x1, y1 = (round(value) for value in box_xyxy)
-    if x0 >= x1 or y0 >= y1:
-        raise InvalidArgumentError(
-            f"the box {list(box_xyxy)} is empty; give [x0, y0, x1, y1] with x0 < x1 and y0 < y1."
-        )
-    mask = np.zeros(shape, dtype=bool)
-    mask[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
-    return mask
-
-
 def pfps_task(
     task: Task,
     units: Instances,

@@ -149,3 +149,12 @@ def test_regions_and_objects_are_cut_and_joined_the_same_way(
         areas = np.bincount(asked.pixels("parts")[0].ravel())[1:]
         assert rows["object_id"].to_pylist() == list(range(1, len(areas) + 1))
         assert np.array_equal(rows["area_px"].to_numpy(), areas)
+
+
+def test_the_default_model_gives_the_same_pixels_and_reliability(root: Path, tmp_path: Path) -> None:
+    """Measured: no pixel differs. An object larger than 128 model pixels could, where a window does not see it whole."""
+    settings = replace(DISK, tile_px=640, window_px=384)
+    asked = both(root, tmp_path, "tissue.png", settings, model="tissuetalk-mini", mpp=0.263)
+    asked.check()
+    (mask,) = asked.held.masks
+    assert mask.count and mask.reliability is not None

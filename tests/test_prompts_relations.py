@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError
-from tissuetalk.prompts.relations import Instances, box_mask, combine, combine_objects, instance_at, pfps_task
+from tissuetalk.prompts.relations import Instances, combine, combine_objects, instance_at, pfps_task
 
 IN_FIRST, IN_SECOND = (5.0, 5.0), (25.0, 5.0)
 
@@ -65,12 +65,6 @@ def test_a_point_picks_the_instance_it_lies_in(units: Instances) -> None:
     assert not instance_at(units, (15, 5)).any()
     with pytest.raises(PointOutsideImageError, match="40 x 10"):
         instance_at(units, (40, 5))
-
-
-def test_a_box_is_half_open_and_an_empty_one_is_refused() -> None:
-    assert box_mask((10, 40), (2, 3, 5, 7)).sum() == 12
-    with pytest.raises(InvalidArgumentError, match="empty"):
-        box_mask((10, 40), (5, 3, 5, 7))
 
 
 def test_a_point_task_needs_a_point_and_masks_must_match(units: Instances, nuclei: Instances) -> None:

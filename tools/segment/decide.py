@@ -10,6 +10,7 @@ twice. A larger one is cut along the cores into fragments, which are put togethe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -36,7 +37,7 @@ STRIP_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
-class Question:
+class ScaledPrompt:
     """One prompt to one model at one scale."""
 
     model: Segmenter
@@ -46,7 +47,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RegionEvidence:
     """What a piece of the region says about a prompt; pieces are added up.
 
     said: highest presence logit of any tile. strongest: the largest logits, falling. both, share, painted: sums over every
@@ -59,10 +60,10 @@ class Evidence:
     share: float = 0.0
     painted: float = 0.0
 
-    def __add__(self, other: Evidence) -> Evidence:
+    def __add__(self, other: RegionEvidence) -> RegionEvidence:
         said = [each for each in (self.said, other.said) if each is not None]
         strongest = np.sort(np.concatenate([self.strongest, other.strongest]))[::-1][: STRONGEST_SIDE**2]
-        return Evidence(
+        return RegionEvidence(
             max(said) if said else None,
             strongest,
             self.both + other.both,
@@ -75,7 +76,7 @@ class Evidence:
         """Overlap to expect if the model's own pixel probabilities were right, 2 sum(p m) / sum(p + m)."""
         return round(2 * self.both / max(1e-6, self.share + self.painted), 9)
 
-    def presence(self, question: Question) -> float:
+    def presence(self, question: ScaledPrompt) -> float:
         """0..1: what the model makes of the strongest pixels of all pieces, put together to one small picture.
 
         So a region that was worked on in a thousand windows is judged as if it had been seen at once.
@@ -88,7 +89,7 @@ class Evidence:
         return float(finished.presence)
 
 
-NOTHING = Evidence(None, np.zeros(0, np.float32))
+NOTHING = RegionEvidence(None, np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Decided:
     logits: NDArray[np.float32]
     covered: NDArray[np.bool_]
     said: float | None
-    boxes: list[tuple[slice, ...] | None]
+    boxes: Sequence[tuple[slice, ...] | None]
     sizes: NDArray[np.int64]
     first: NDArray[np.int64]
     on_tissue: NDArray[np.bool_]
@@ -124,7 +125,7 @@ class Decided:
         x, y = self.first.T
         return np.asarray((x >= core.x0) & (x < core.x1) & (y >= core.y0) & (y < core.y1), bool)
 
-    def evidence(self, core: Box) -> Evidence:
+    def evidence(self, core: Box) -> RegionEvidence:
         """Of a box in the view."""
         at = core.inside(self.view)
         logits, covered = self.logits[at], self.covered[at]
@@ -138,13 +139,13 @@ class Decided:
         logit = np.clip(logits[every][seen], -30, 30)
         share = 1 / (1 + np.exp(-logit.astype(np.float64)))
         mask = self.counted[self.labels[at][every][seen]]
-        return Evidence(
+        return RegionEvidence(
             self.said, np.sort(worked)[::-1], float(share[mask].sum()), float(share.sum()), float(mask.sum())
         )
 
 
 def decide(
-    question: Question,
+    question: ScaledPrompt,
     blended: tuple[Decoded, NDArray[np.bool_]] | None,
     view: Box,
     tissue: NDArray[np.bool_],
@@ -164,14 +165,16 @@ def decide(
     boxes = ndimage.find_objects(labels)
     sizes = np.bincount(labels.ravel(), minlength=len(boxes) + 1)
     on_tissue = np.zeros(len(boxes) + 1, bool)
-    on_tissue[np.unique(labels[np.broadcast_to(tissue, labels.shape)])] = True
+    on_tissue[labels[np.broadcast_to(tissue, labels.shape)]] = True
     first = _first_pixels(labels, len(boxes)) + np.array([view.x0, view.y0])
     speck = sizes < question.capability.least_px
     return Decided(view, labels, maps.logits, covered, maps.presence, boxes, sizes, first, on_tissue, speck)
 
 
 def tissue_in(tissue: Tissue, box: Box, step: float) -> NDArray[np.bool_]:
-    """[box.height, box.width] of working pixels: where there is tissue or it is near."""
+    """[box.height, box.width] of working pixels, or [1, 1] where all is: where there is tissue or it is near."""
+    if tissue.near.all():
+        return np.ones((1, 1), bool)
     x, y = (
         (start + np.arange(count, dtype=np.float64) + 0.5) * step
         for start, count in ((box.x0, box.width), (box.y0, box.height))
@@ -362,7 +365,7 @@ def cut(decided: Decided, window: Window, grid: Grid) -> Cut:
         large = large[:0]
     else:
         here = np.zeros(len(small), bool)
-        here[np.unique(decided.labels[core.inside(decided.view)])] = True
+        here[decided.labels[core.inside(decided.view)]] = True
         large = large[here[large]]
     large = large[in_reading_order(decided.first[large])]
     if seen is not None and len(whole) + len(large):

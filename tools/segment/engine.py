@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.segmenter import Capability, Prompt
-from tissuetalk.tools.segment.decide import Labels, Question, all_of, decide, tissue_in
+from tissuetalk.tools.segment.decide import Labels, ScaledPrompt, all_of, decide, tissue_in
 from tissuetalk.tools.segment.field import FieldOfView
 from tissuetalk.tools.segment.grid import DEFAULTS, MAX_MASK_PX, MAX_WORKING_PX, Block, Grid, SlideSettings
 from tissuetalk.tools.segment.plan import ScaleLayer, layers_of
@@ -118,7 +118,7 @@ def _finish(
 ) -> FoundMask:
     """The answer to one prompt of a layer. tissue: [grid.box.height, grid.box.width]."""
     grid, capability = layer.grid, layer.capabilities[index]
-    question = Question(field.model, layer.task.prompts[index], capability, layer.task.context)
+    question = ScaledPrompt(field.model, layer.task.prompts[index], capability, layer.task.context)
 
     def read(block: Block) -> HeldMaps:
         return maps[block.name]

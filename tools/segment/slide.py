@@ -24,7 +24,7 @@ from tissuetalk.tools.drawing.overlay import overlay_of
 from tissuetalk.tools.masks.tissue import RULE
 from tissuetalk.tools.segment import algebra, first_look, unfinished
 from tissuetalk.tools.segment.algebra import Renumbered
-from tissuetalk.tools.segment.decide import Question
+from tissuetalk.tools.segment.decide import ScaledPrompt
 from tissuetalk.tools.segment.engine import PRESENT
 from tissuetalk.tools.segment.field import FieldOfView, image_info
 from tissuetalk.tools.segment.first_look import FirstLook
@@ -206,7 +206,7 @@ class _Run:
         store = WindowStore(plan.folder(layer, "windows"), layer.grid, layer.windows, at)
         objects = self.asked[index].capability.objects
         stitched = stitch(store, objects=objects, control=control)
-        question = Question(
+        question = ScaledPrompt(
             self.field.model, layer.task.prompts[at], layer.capabilities[at], layer.task.context
         )
         presence = stitched.evidence.presence(question)

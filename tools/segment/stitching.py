@@ -17,8 +17,8 @@ from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box
 from tissuetalk.tools.segment.decide import (
     NOTHING,
-    Evidence,
     Labels,
+    RegionEvidence,
     frame_of,
     in_reading_order,
     strip_of,
@@ -90,7 +90,7 @@ class Stitched:
     first: dict[Address, NDArray[np.int64]]
     groups: list[Group]
     piece_of: dict[Piece, int]
-    evidence: Evidence
+    evidence: RegionEvidence
     specks: int
     area: int
     """Full-resolution pixels of all objects on tissue."""

@@ -22,10 +22,10 @@ from tissuetalk.tools.masks.tissue import Tissue
 from tissuetalk.tools.segment.decide import (
     NOTHING,
     Cut,
-    Evidence,
     Fragment,
     Labels,
-    Question,
+    RegionEvidence,
+    ScaledPrompt,
     cut,
     decide,
     frame_of,
@@ -71,14 +71,14 @@ class WindowSummary:
     first: NDArray[np.int64]
     fragments: list[Fragment]
     specks: int
-    evidence: Evidence
+    evidence: RegionEvidence
 
     @property
     def large(self) -> int:
         return len(self.fragments)
 
     @classmethod
-    def of(cls, found: Cut, evidence: Evidence) -> WindowSummary:
+    def of(cls, found: Cut, evidence: RegionEvidence) -> WindowSummary:
         return cls(found.small, found.areas, found.first, found.fragments, found.specks, evidence)
 
     def as_json(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class WindowSummary:
             np.array(stored["first"], np.int64).reshape(-1, 2),
             fragments,
             stored["specks"],
-            Evidence(**evidence),
+            RegionEvidence(**evidence),
         )
 
 
@@ -129,7 +129,7 @@ def write_window(spec: WindowSpec, model: Segmenter, source: ImageSource) -> str
 
     summaries = []
     for index, (prompt, capability) in enumerate(zip(spec.task.prompts, spec.capabilities, strict=True)):
-        question = Question(model, prompt, capability, spec.task.context)
+        question = ScaledPrompt(model, prompt, capability, spec.task.context)
         summaries.append(_one_prompt(spec, index, question, source, seen, tissue, read).as_json())
     write_whole(files.summary, json.dumps(summaries))
     give_back()
@@ -172,7 +172,7 @@ class WindowFiles:
 def _one_prompt(
     spec: WindowSpec,
     index: int,
-    question: Question,
+    question: ScaledPrompt,
     source: ImageSource,
     seen: Box,
     tissue: NDArray[np.bool_],
