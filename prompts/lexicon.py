@@ -15,7 +15,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from tissuetalk.prompts.taxonomy import is_label
-from tissuetalk.prompts.words import Token, Words, load_terms, phrase, tokens, word_set
+from tissuetalk.prompts.words import Token, Words, load_terms, normal, phrase, tokens, word_set
 
 ARTICLES = word_set("the a an that those these any")
 Node = dict[str, Any]
@@ -223,6 +223,11 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [text for inner in value.values() for text in _strings(inner)]
     return [str(text) for text in value]
+
+
+def is_english(word: str) -> bool:
+    """Whether a word is one of the lexicon, or one of its lists of right words."""
+    return word in _spelling_lists()[0] or normal(word) in _spelling_lists()[0]
 
 
 @lru_cache(maxsize=20_000)

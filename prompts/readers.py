@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
 from tissuetalk.prompts.glossary import plain_line
 from tissuetalk.prompts.kind import kind_of
+from tissuetalk.prompts.languages import language_of, read_foreign
 from tissuetalk.prompts.names import labels_in
 from tissuetalk.prompts.organs import region_of
 from tissuetalk.prompts.reading.report import read_report, targets_of
@@ -53,8 +54,11 @@ class RuleReader:
         if labels:
             return Request("request", tuple(labels), labels[0].organ)
         region = region_of(organ)
-        kind = kind_of(text)
-        if kind == "report":
+        language = language_of(text)
+        kind = "request" if language else kind_of(text)
+        if language:
+            request = read_foreign(text, language, region)
+        elif kind == "report":
             reading = read_report(text, region)
             request = Request("report", targets_of(reading), reading.organ)
         else:

@@ -16,9 +16,15 @@ import yaml
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]{1,2}(?![^\W\d_]))?|\d+(?:[.,]\d+)?")
+UNSEEN = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
+"""Marks of no width: part of a word, and of no meaning."""
+WORD = re.compile(
+    rf"[^\W\d_]+(?:[{UNSEEN}]+[^\W\d_]+)*(?:['\u2019][^\W\d_]{{1,2}}(?![^\W\d_]))?|\d+(?:[.,]\d+)?"
+)
 """Runs of letters (with a short apostrophe ending) or a number; every hyphen and slash separates."""
-_LIGATURES = str.maketrans({"æ": "ae", "œ": "oe", "ﬁ": "fi", "ﬂ": "fl", "\u2019": "'", "ß": "ss"})
+_LIGATURES = str.maketrans(
+    {"æ": "ae", "œ": "oe", "ﬁ": "fi", "ﬂ": "fl", "\u2019": "'", "ß": "ss"} | dict.fromkeys(UNSEEN, "")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ def _american() -> tuple[tuple[re.Pattern[str], str], ...]:
 @lru_cache(maxsize=20_000)
 def normal(word: str) -> str:
     """American, singular, lower-case form of one word."""
-    low = word.lower().translate(_LIGATURES)
+    low = word.lower().translate(_LIGATURES)  # marks of no width go, too
     low = low.removesuffix("'s")
     if not low.isalpha():
         return low

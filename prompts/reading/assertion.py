@@ -121,7 +121,7 @@ class SegmentReader:
             return False
         return any(
             0 < other.first - cue.last <= 2
-            and not {",", "\n", "."} & set(self.words.gap(cue.last, other.first))
+            and not {",", "\n", ".", ")"} & set(self.words.gap(cue.last, other.first))
             for other in self.mentions
         )
 

@@ -62,20 +62,28 @@ def survey(words: Words, organ: str | None, scope: Scope) -> list[Target]:
     """One target per kind of object of the organ, near-duplicates as alternatives, each with a plain line."""
     found = find_terms(words, "only_cells") or find_terms(words, "strong", "everything")
     first, last, _ = found[0]
-    evidence, start = words.quote(first, last), words[first].start
+    return survey_of(organ, scope, words.quote(first, last), words[first].start)
+
+
+def survey_of(organ: str | None, scope: Scope, evidence: str, start: int) -> list[Target]:
+    """The same for an open question whose words are known."""
     reason = "an open question is answered with every kind of object of the organ, most useful first"
-    targets = []
-    for label, others in _kinds(organ, scope):
-        card = card_for(Label.parse(label))
-        targets.append(
-            Target(
-                label, card.name, "present", evidence, start, organ, None, others, reason, plain_line(label)
-            )
+    targets = [
+        Target(
+            label,
+            card_for(Label.parse(label)).name,
+            evidence=evidence,
+            start=start,
+            organ=organ,
+            alternatives=others,
+            reason=reason,
+            plain=plain_line(label),
         )
-    if organ is None:
-        for name in _terms()["unknown"]["words"]:
-            line = "The dark round dots: every cell has one nucleus, which holds its genes."
-            targets.insert(0, Target(None, name, "present", evidence, start, None, None, (), reason, line))
+        for label, others in _kinds(organ, scope)
+    ]
+    for name in _terms()["unknown"]["words"] if organ is None else ():
+        line = "The dark round dots: every cell has one nucleus, which holds its genes."
+        targets.insert(0, Target(None, name, evidence=evidence, start=start, reason=reason, plain=line))
     return targets
 
 
