@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tissuetalk.models import registry
+from tissuetalk.models.control import Control
 from tissuetalk.prompts.target import Request, Target
 from tissuetalk.tools.segment import tiles, windows
 from tissuetalk.tools.segment.grid import SlideSettings
@@ -106,7 +107,7 @@ def _timed_run(
     result = segment(
         bench,
         _order(request, request["words"]),
-        progress=lambda done, what: said.setdefault(what.split(" ")[0], time.perf_counter() - started),
+        Control(lambda done, what: said.setdefault(what.split(" ")[0], time.perf_counter() - started)),
     )
     wall = time.perf_counter() - started
     over.set()

@@ -196,3 +196,13 @@ def test_a_region_too_large_to_hold_is_refused_before_any_work(source: ImageSour
     with pytest.raises(ImageTooLargeError, match="region"):
         look_for(model, source, whole(source), 50.0, [(DARK, at(0.05))])
     assert model.encoded == 0
+
+
+def test_specks_far_below_the_size_of_a_target_are_not_counted_and_said(tmp_path: Path) -> None:
+    picture = discs(200, 120, [(50, 60), (120, 60)], 9.5, (225, 170, 205))
+    picture[20:23, 20:23] = picture[60, 50]
+    with open_image(save(tmp_path / "specks.png", picture), name="specks.png") as source:
+        (found,) = look_for(
+            Local(), source, whole(source), 0.5, [(DARK, Capability("dark", 0.5, objects=False, least_px=40))]
+        )
+    assert found.specks == 1 and found.labels.max() == 2 and not found.mask[20:23, 20:23].any()
