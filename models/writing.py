@@ -1,34 +1,140 @@
-"""Writing a file so that readers, and a kill at any moment, find the whole of it or nothing."""
+"""Writing so that readers, and a kill at any moment, find the whole of it or nothing; and what is said when a disk refuses."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any, BinaryIO
+
+from tissuetalk.models.errors import ModelUnavailableError, WorkspaceFullError, WorkspaceUnwritableError
+
+_UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 
 
 @contextmanager
-def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A place beside ``path`` to write to; it takes the name of ``path`` when the block ends well, else it is removed.
+def whole_file(path: Path, *, durable: bool = False, scratch: Path | None = None) -> Iterator[Path]:
+    """A place for a file, or a whole folder, that takes the name of ``path`` when the block ends well, else is removed.
 
-    Several may write the same file at once: the last one stands. durable: survives a power cut, not only a kill.
+    Several may write the same file at once: the last one stands. A folder takes the place of none, or of an empty one.
+
+    durable: survives a power cut, not only a kill. scratch: folder to write in, on the same disk; by default beside
+    ``path``, where a kill leaves the unfinished file lying.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    # within one disk the rename is a single step
+    partial = (scratch or path.parent) / f".{path.name}.{uuid.uuid4().hex[:12]}.partial"
     try:
         yield partial
         if durable:
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
+            fsync_tree(partial)
+        if partial.is_dir() and path.is_dir():
+            path.rmdir()  # only POSIX would replace an empty folder
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+        if durable:
+            fsync_folder(path.parent)
+    finally:
+        remove(partial)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """All of ``content`` (text as UTF-8), or what was there before."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder; already gone is fine."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def flush(file: BinaryIO) -> None:
+    """Make what was written to an open file durable."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    if os.name == "nt":  # Windows cannot open folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(path: Path) -> None:
+    """Make a file, or every file under a folder and its name, durable."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            flush(file)
+    for parent, _, names in os.walk(path):
+        for name in names:
+            fsync_tree(Path(parent) / name)
+        fsync_folder(Path(parent))
+
+
+def tree_bytes(folder: Path) -> int:
+    """Total size of the files under ``folder``; what vanishes meanwhile does not count."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(parent) / name).stat().st_size
+    return total
+
+
+def is_disk_full(error: OSError) -> bool:
+    """No space or no quota left: the only disk failure that more space would cure."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Name what the operator must fix when the workspace in ``folder`` cannot be written.
+
+    Raises WorkspaceFullError for a full disk, WorkspaceUnwritableError for a refused write; anything else passes.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise full_disk(folder) from error
+        if error.errno in _UNWRITABLE:
+            raise WorkspaceUnwritableError(
+                f"cannot write in the workspace {folder} ({error.strerror}); make it writable "
+                "or choose another folder with --workspace"
+            ) from error
         raise
 
 
-def write_whole(path: Path, content: bytes | str, *, durable: bool = False) -> None:
-    """All of ``content`` (text as UTF-8), or what was there before."""
-    with whole_file(path, durable=durable) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+def full_disk(folder: Path) -> WorkspaceFullError:
+    return WorkspaceFullError(
+        f"the disk that holds the workspace {folder} is full; free some space, delete results "
+        "that are no longer needed, or choose another folder with --workspace"
+    )
+
+
+def library(name: str) -> Any:
+    """A module that only some formats need, loaded when one is read or written.
+
+    Raises ModelUnavailableError with the command that installs it.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        package = (error.name or name).partition(".")[0].replace("_", "-")
+        raise ModelUnavailableError(
+            f"this needs {package}, which is not installed; run: pip install 'tissuetalk[export]'"
+        ) from error

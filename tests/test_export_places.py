@@ -24,12 +24,12 @@ from tissuetalk.models.errors import (
     UnknownImageError,
     WorkspaceFullError,
 )
+from tissuetalk.models.writing import library
 from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.export import FORMATS, dicom, export, geojson
 from tissuetalk.tools.masks.stored import open_masks
 from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.session import Session
-from tissuetalk.tools.storage.libraries import library
 
 
 @pytest.mark.parametrize("format", FORMATS)

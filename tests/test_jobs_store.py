@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tissuetalk.models.errors import UnknownJobError
-from tissuetalk.tools.storage.workspace import JobStore, Workspace
+from tissuetalk.tools.storage.jobs import JobStore
+from tissuetalk.tools.storage.workspace import Workspace
 
 
 class Clock:

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tissuetalk.tools.storage.workspace import JobStore, Workspace
+from tissuetalk.tools.storage.jobs import JobStore
+from tissuetalk.tools.storage.workspace import Workspace
 
 WORKER = Path(__file__).with_name("workspace_worker.py")
 

@@ -24,7 +24,8 @@ from tissuetalk.models.errors import (
     WorkspaceFullError,
     WorkspaceUnwritableError,
 )
-from tissuetalk.tools.storage.workspace import Workspace, new_id
+from tissuetalk.tools.storage.database import new_id
+from tissuetalk.tools.storage.workspace import Workspace
 
 KB = 1000
 
@@ -120,7 +121,7 @@ def test_saving_copies_everything_and_never_overwrites(workspace: Workspace, tmp
         with pytest.raises(InvalidArgumentError):
             workspace.save(result_id, target)
     assert (tmp_path / "file").read_text() == "mine"
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_the_least_recently_used_make_room(workspace: Workspace) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tissuetalk.tools.storage.workspace import JobStore, Workspace
+from tissuetalk.tools.storage.jobs import JobStore
+from tissuetalk.tools.storage.workspace import Workspace
 
 FILES = ("a.bin", "b.bin")
 CONTENT = b"tissue" * 1000

@@ -24,7 +24,7 @@ from tissuetalk.tools.segment.field import image_info, region_of
 from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
 from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.session import Session
-from tissuetalk.tools.storage.workspace.jobs import JobRow, JobStore
+from tissuetalk.tools.storage.jobs import JobRow, JobStore
 
 LOOK_EVERY_S = 0.3
 OWNER = "segment"

@@ -89,8 +89,8 @@ def segment_to_folder(
     from tissuetalk.models.control import Control
     from tissuetalk.server.commands.cohort import blocks_by
     from tissuetalk.server.commands.printing import image_progress
+    from tissuetalk.tools.segment.unfinished import unfinished_workspace
     from tissuetalk.tools.session import Session
-    from tissuetalk.tools.storage.files import unfinished_workspace
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, ResourceError, UnknownImageError
-from tissuetalk.models.writing import write_whole
+from tissuetalk.models.writing import disk_errors, remove, write_whole
 from tissuetalk.tools.cohort.table import (
     CohortSlide,
     CohortTable,
@@ -40,7 +40,6 @@ from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage import addresses
-from tissuetalk.tools.storage.files import disk_errors, remove
 
 log = logging.getLogger(__name__)
 _LONGEST_NAME = 80
@@ -96,11 +95,8 @@ def run_slide(job: SlideJob, control: Control = Control(), **bench_options: Any)
         result = segment(bench, order, control)
         # the row is written last, so a result without one is done again and may be replaced
         with disk_errors(job.out):
-            partial = job.result.with_name(f".{job.name}.partial")
-            remove(partial)
-            bench.workspace.save(result.result_id, partial)
             remove(job.result)
-            partial.replace(job.result)
+            bench.workspace.save(result.result_id, job.result)
         with bench.open(str(path)) as source:
             tissue = tissue_mm2(job.result, result, source)
         row = row_of(job.name, job.slide, stamp, result, tissue, time.monotonic() - started)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.images import Box
+from tissuetalk.models.writing import library
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
-from tissuetalk.tools.storage.libraries import library
 
 MOST_ANNOTATIONS = 500_000
 """COCO is one JSON text that its readers hold in memory, several kilobytes an object once read."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from tissuetalk.models.writing import library
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
-from tissuetalk.tools.storage.libraries import library
 
 NOMINAL_MPP = 1.0
 """Stands in for an unknown scale, because the standard has no slide without one; the export says so."""

@@ -14,10 +14,10 @@ import shapely
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
+from tissuetalk.models.writing import library
 from tissuetalk.tools.export import dicom
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
-from tissuetalk.tools.storage.libraries import library
 
 MOST_COORDINATES = 2**27
 """Numbers in one group of annotations: 512 MiB, which is held about three times while it is written."""

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
+from tissuetalk.models.writing import library
 from tissuetalk.tools.export import dicom
 from tissuetalk.tools.masks.labels import LabelLevel
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
-from tissuetalk.tools.storage.libraries import library
 
 MOST_TILE_PX = 2**28
 """Pixels of all tiles that are not empty, times targets: highdicom holds them while it writes."""

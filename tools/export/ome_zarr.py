@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from tissuetalk.models.writing import library
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.labels import create_pyramid
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
-from tissuetalk.tools.storage.libraries import library
 
 LONGEST_IMAGE_PX = 8192
 """A region with longer sides goes with a smaller picture of itself; labels are always whole."""

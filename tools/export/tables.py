@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tissuetalk.models.masks.object_table import column_names
+from tissuetalk.models.writing import library
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
-from tissuetalk.tools.storage.libraries import library
 
 _WHOLE = ("id", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import UnknownMaskError
 from tissuetalk.models.images import Box
-from tissuetalk.tools.storage.libraries import library
+from tissuetalk.models.writing import library
 
 WINDOW_PX = 4096
 """Side of the pieces in which labels are read."""

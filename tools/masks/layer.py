@@ -25,7 +25,7 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.masks.characteristics import MIN_INSTANCE_PX, MaskSurvey, survey
 from tissuetalk.models.masks.object_table import column_names, object_table
 from tissuetalk.models.masks.outlines import polygons
-from tissuetalk.models.writing import write_whole
+from tissuetalk.models.writing import library, write_whole
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.masks.labels import (
     WINDOW_PX,
@@ -35,7 +35,6 @@ from tissuetalk.tools.masks.labels import (
     missing,
     write_levels,
 )
-from tissuetalk.tools.storage.libraries import library
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 ROWS_PER_BATCH = 20_000

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box
+from tissuetalk.models.writing import library
 from tissuetalk.tools.segment.decide import Labels
-from tissuetalk.tools.storage.libraries import library
 
 CHUNK_PX = 1024
 SMALLEST_LEVEL_PX = 256

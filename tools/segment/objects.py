@@ -22,11 +22,10 @@ from tissuetalk.models.masks.object_table import (
     staining,
 )
 from tissuetalk.models.masks.outlines import polygons
-from tissuetalk.models.writing import whole_file
+from tissuetalk.models.writing import library, whole_file
 from tissuetalk.tools.segment.decide import Labels
 from tissuetalk.tools.segment.grid import Grid
 from tissuetalk.tools.segment.labels import LabelImage
-from tissuetalk.tools.storage.libraries import library
 
 LARGE_PX = 4_000_000
 """An object whose bounding box has more pixels is measured on a picture shrunk to about this many."""

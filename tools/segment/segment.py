@@ -22,8 +22,8 @@ from tissuetalk.tools.segment.records import MaskOutcome, record_of, warnings_of
 from tissuetalk.tools.segment.request import SegmentRequest, check_inside
 from tissuetalk.tools.segment.slide import segment_slide
 from tissuetalk.tools.segment.targets import Wanted, refusal, sort_out
+from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.storage.workspace import new_id
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session

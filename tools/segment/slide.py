@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box
-from tissuetalk.models.writing import write_whole
+from tissuetalk.models.writing import disk_errors, library, remove, write_whole
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
@@ -38,10 +38,8 @@ from tissuetalk.tools.segment.schedule import LocalRunner, Runner, drive
 from tissuetalk.tools.segment.stitching import StitchedLabels, WindowStore, number, stitch
 from tissuetalk.tools.segment.targets import Wanted
 from tissuetalk.tools.segment.windows import give_back
-from tissuetalk.tools.storage.files import disk_errors, remove
-from tissuetalk.tools.storage.libraries import library
+from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.storage.workspace import new_id
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session

@@ -18,8 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tissuetalk.models.errors import BusyError
-from tissuetalk.models.writing import write_whole
-from tissuetalk.tools.storage.files import disk_errors, remove
+from tissuetalk.models.writing import disk_errors, remove, write_whole
 
 KEEP_S = 30 * 24 * 3600.0
 """Unfinished work nobody came back to for this long is removed."""
@@ -87,3 +86,22 @@ def _forget_old(parent: Path) -> None:
                 remove(lock.with_suffix(""))
                 held.release()
                 remove(lock)
+
+
+@contextmanager
+def unfinished_workspace(out: Path) -> Iterator[Path]:
+    """``OUT.unfinished``, where the command line works: on the same disk as the result it will become.
+
+    It stays only if there is slide work to go on with; the same command then finds finished blocks and stored features.
+    """
+    out = out.absolute()
+    folder = out.with_name(f"{out.name}.unfinished")
+    # a run keeps a folder of its own here as long as its blocks are worth something
+    runs = folder / "unfinished"
+    try:
+        yield folder
+    except BaseException:
+        if not (runs.is_dir() and any(entry.is_dir() for entry in runs.iterdir())):
+            remove(folder)
+        raise
+    remove(folder)

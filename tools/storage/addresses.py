@@ -21,8 +21,7 @@ from tissuetalk.models.errors import (
     UnknownImageError,
     UnreadableImageError,
 )
-from tissuetalk.models.writing import whole_file
-from tissuetalk.tools.storage.files import disk_errors, is_disk_full
+from tissuetalk.models.writing import disk_errors, is_disk_full, whole_file
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SEVERAL_FILES = (".mrxs", ".dcm")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
-from tissuetalk.tools.storage.files import disk_errors, is_disk_full, remove
+from tissuetalk.models.writing import disk_errors, is_disk_full, remove, whole_file
 
 MEMORY_BYTES: Final = 512 * 2**20
 SLIDE_MEMORY_BYTES: Final = 256 * 2**20
@@ -135,7 +134,7 @@ class _Sparing:
 class BlobCache:
     """One file per key, named by the key's SHA-256; several processes may use the same folder.
 
-    A file is magic, SHA-256 of the content, content. It is written beside and renamed, so a reader sees all of it
+    A file is magic, SHA-256 of the content, content. It is written whole, so a reader sees all of it
     or none; it is not flushed to the disk, since a damaged file is noticed and is only a miss. Its modification
     time is the last use.
     """
@@ -174,20 +173,15 @@ class BlobCache:
         if size > self.quota_bytes:
             return False
         self._make_room(size)
-        part = self._scratch / f"blob_{secrets.token_hex(8)}"
-        try:
-            with disk_errors(self._folder.parent):
-                try:
-                    with part.open("wb") as file:
-                        file.write(_MAGIC + hashlib.sha256(content).digest())
-                        file.write(content)
-                    part.replace(self._path(key))
-                except OSError as error:
-                    if is_disk_full(error):
-                        return False
-                    raise
-        finally:
-            remove(part)
+        with disk_errors(self._folder.parent):
+            try:
+                # in the owner's folder: what a kill leaves there goes at the next start
+                with whole_file(self._path(key), scratch=self._scratch) as part:
+                    part.write_bytes(b"".join((_MAGIC, hashlib.sha256(content).digest(), content)))
+            except OSError as error:
+                if is_disk_full(error):
+                    return False
+                raise
         return True
 
     def _make_room(self, size: int) -> None:

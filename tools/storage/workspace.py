@@ -1,38 +1,51 @@
-"""Finished results: committed in one step, read while pinned, listed, copied out, deleted, evicted.
+"""The workspace: everything that must still be there after a restart, in one folder.
 
-The least recently used result or upload goes first, never one that somebody is reading.
+workspace.sqlite   results, images, uploads, pins and jobs
+results/<id>/      finished results, each complete
+images/            uploads, named by the hash of their content
+cache/             features by key, may vanish at any time
+partial/           what is being written, one folder and one locked file per open workspace
+unfinished/        slide runs that can be taken up again, one folder and one lock each
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, Self
 
 from peewee import SQL, SqliteDatabase
 
 from tissuetalk.models.errors import (
     BusyError,
+    ImageTooLargeError,
     InvalidArgumentError,
     UnknownResultError,
     WorkspaceFullError,
 )
-from tissuetalk.tools.storage.files import (
+from tissuetalk.models.writing import (
     disk_errors,
+    flush,
     fsync_folder,
     fsync_tree,
     full_disk,
     is_disk_full,
     remove,
     tree_bytes,
+    whole_file,
 )
-from tissuetalk.tools.storage.workspace.database import (
+from tissuetalk.tools.storage.database import (
     Database,
+    ImageTable,
+    Owners,
     PinTable,
     ResultTable,
     UploadTable,
@@ -40,7 +53,14 @@ from tissuetalk.tools.storage.workspace.database import (
     new_id,
     shown,
 )
-from tissuetalk.tools.storage.workspace.owners import Owners
+from tissuetalk.tools.storage.features import BlobCache
+
+DEFAULT_QUOTA_BYTES = 10 * 2**30
+_CACHE_SHARE = 4
+"""One part in four of the quota is for the feature cache, the rest for results and uploads."""
+_SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}")
+_UPLOAD = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8}){1,2}")
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -69,8 +89,11 @@ class StoredFile:
     name: str
 
 
-class Room:
-    """The folder, its database and its owners, and what results and uploads may take together."""
+class Results:
+    """The folder with its database and owners, and the finished results in it: committed in one step, read while pinned.
+
+    quota_bytes: for results and uploads together. The least recently used goes first, never one that somebody reads.
+    """
 
     def __init__(self, folder: Path, quota_bytes: int, clock: Callable[[], float]) -> None:
         self.folder = folder.expanduser().absolute()
@@ -128,10 +151,6 @@ class Room:
         with suppress(FileNotFoundError):
             (self.folder / entry.kind / entry.name).rename(trash)
         return trash
-
-
-class Results(Room):
-    """The ``results/`` folder and its table."""
 
     @contextmanager
     def new_result(self, *, image_id: str, kind: str) -> Iterator[Draft]:
@@ -221,8 +240,6 @@ class Results(Room):
 
     def delete(self, result_id: str) -> None:
         """Remove a result for good. Raises UnknownResultError, or BusyError while somebody reads it."""
-        if not is_id("res", result_id):
-            raise _no_result(result_id)
         with disk_errors(self.folder), self.database.write() as db:
             if PinTable.select().where(PinTable.name == result_id).exists(db):
                 raise BusyError(
@@ -244,16 +261,16 @@ class Results(Room):
                 f"{shown(str(folder))} lies in the workspace itself; choose a folder outside"
             )
         with self.reading(result_id) as stored:
-            # beside the target, not in the workspace: only within one disk is the last rename a single step
-            part = target.parent / f".{target.name}.{secrets.token_hex(8)}.part"
             try:
-                _require_free(target)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(stored.folder, part)
-                fsync_tree(part)
-                if target.is_dir():
-                    target.rmdir()
-                part.rename(target)
+                if target.is_symlink() or (
+                    target.exists() and not (target.is_dir() and not any(target.iterdir()))
+                ):
+                    raise InvalidArgumentError(
+                        f"{shown(str(target))} already exists and is not an empty folder; choose a new folder, "
+                        "nothing is ever overwritten"
+                    )
+                with whole_file(target, durable=True) as partial:
+                    shutil.copytree(stored.folder, partial)
             except OSError as error:
                 if is_disk_full(error):
                     raise WorkspaceFullError(
@@ -262,12 +279,8 @@ class Results(Room):
                 raise InvalidArgumentError(
                     f"cannot save to {shown(str(folder))} ({error.strerror}); choose a new folder in a writable place"
                 ) from error
-            finally:
-                remove(part)
 
     def _use(self, result_id: str, *, pin: bool) -> tuple[StoredResult, int | None]:
-        if not is_id("res", result_id):
-            raise _no_result(result_id)
         with self.database.write() as db:
             row = ResultTable.select().where(ResultTable.result_id == result_id).bind(db).first()
             if row is None or not (self.folder / "results" / result_id).is_dir():
@@ -279,6 +292,142 @@ class Results(Room):
     def _stored(self, row: Any) -> StoredResult:
         folder = self.folder / "results" / row.result_id
         return StoredResult(row.result_id, folder, row.image_id, row.kind, row.created_at, row.size_bytes)
+
+
+class Workspace(Results):
+    """One folder, used by any number of threads and processes at once.
+
+    quota_bytes: what finished results, uploads and cached features may take; unfinished work comes on top.
+    clock: seconds since 1970, replaced in tests.
+
+    Raises WorkspaceUnwritableError when the folder cannot be written or holds a database that is not ours,
+    WorkspaceFullError when its disk is full. Close it, or use it in a ``with`` block.
+    """
+
+    def __init__(
+        self, folder: Path, *, quota_bytes: int = DEFAULT_QUOTA_BYTES, clock: Callable[[], float] = time.time
+    ) -> None:
+        cache_bytes = quota_bytes // _CACHE_SHARE
+        super().__init__(folder, quota_bytes - cache_bytes, clock)
+        self.uploads_folder = self.folder / "images"
+        self.cache = BlobCache(self.folder / "cache", self.owners.folder, cache_bytes)
+        with disk_errors(self.folder):
+            self._start()
+
+    def remember_image(self, image_id: str, path: Path) -> None:
+        """Note where an image lies, so that its id can be used instead of its path, also after a restart.
+
+        The same content opened elsewhere replaces the older place.
+        """
+        row = ImageTable.insert(image_id=image_id, path=str(path.absolute()), last_used=self.clock())
+        with self.database.write() as db:
+            row.on_conflict_replace().execute(db)
+
+    def image_path(self, image_id: str) -> Path | None:
+        """Where an image was last opened, or None; an upload becomes the most recently used."""
+        with self.database.write() as db:
+            row = ImageTable.select().where(ImageTable.image_id == image_id).bind(db).first()
+            path = None if row is None else Path(row.path)
+            if path is not None and path.parent == self.uploads_folder:
+                UploadTable.update(last_used=self.clock()).where(UploadTable.name == path.name).execute(db)
+        return path
+
+    def store_upload(self, stream: BinaryIO, suffix: str, max_bytes: int) -> Path:
+        """Keep an upload as ``<sha256><suffix>``; the same content twice is one file.
+
+        Raises ImageTooLargeError beyond ``max_bytes``, WorkspaceFullError; both leave nothing behind.
+        """
+        if not _SUFFIX.fullmatch(suffix):
+            raise InvalidArgumentError(
+                f"{shown(suffix)} is no file ending; use one such as .png or .ome.tiff"
+            )
+        # in this owner's folder: if the process dies here, the next start removes it
+        part = self.owners.folder / f"upload_{secrets.token_hex(8)}"
+        try:
+            with disk_errors(self.folder):
+                digest, size_bytes = hashlib.sha256(), 0
+                with part.open("wb") as file:
+                    while chunk := stream.read(_CHUNK_BYTES):
+                        size_bytes += len(chunk)
+                        if size_bytes > max_bytes:
+                            raise ImageTooLargeError(
+                                f"an upload may have {max_bytes / 1e6:.0f} MB; send a smaller image, "
+                                "or put the file into an allowed root and name its path"
+                            )
+                        digest.update(chunk)
+                        file.write(chunk)
+                    flush(file)
+                return self._publish(part, f"{digest.hexdigest()}{suffix.lower()}", size_bytes)
+        finally:
+            remove(part)
+
+    def _publish(self, part: Path, name: str, size_bytes: int) -> Path:
+        path = self.uploads_folder / name
+        with self.database.write() as db:
+            # the same picture sent twice is one file; a row whose file is gone is written anew
+            stored = UploadTable.update(last_used=self.clock()).where(UploadTable.name == name).execute(db)
+            if stored and path.is_file():
+                return path
+            UploadTable.delete().where(UploadTable.name == name).execute(db)
+            trash = self._make_room(db, size_bytes)
+            part.rename(path)
+            UploadTable.insert(name=name, size_bytes=size_bytes, last_used=self.clock()).execute(db)
+        fsync_folder(self.uploads_folder)
+        for old in trash:
+            remove(old)
+        return path
+
+    def discard_upload(self, path: Path) -> None:
+        """Remove an upload that turned out not to be an image. Anything else is left alone."""
+        if path.parent != self.uploads_folder or not _UPLOAD.fullmatch(path.name):
+            return
+        with disk_errors(self.folder), self.database.write() as db:
+            trash = self._take_away(db, StoredFile("images", path.name))
+        remove(trash)
+
+    def close(self) -> None:
+        """Give everything back; jobs that this workspace was running may be taken over. Safe to call twice."""
+        self.owners.leave()
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        """Check the database, become an owner and clean up after the dead; one process at a time."""
+        try:
+            with self.owners.registry():
+                # looked up before anything is written: results without a database mean that the database was lost
+                has_results = any(is_id("res", path.name) for path in (self.folder / "results").iterdir())
+                self.database.prepare(may_create=not has_results)
+                dead = self.owners.dead()
+                self.owners.enter()
+                with self.database.write() as db:
+                    PinTable.delete().where(PinTable.owner.in_(dead)).execute(db)
+                    trash = self._reconcile(db)
+                for token in dead:
+                    self.owners.bury(token)
+        except BaseException:
+            self.database.close()
+            raise
+        # outside the registry: other processes need not wait for large folders
+        for path in trash:
+            remove(path)
+
+    def _reconcile(self, db: SqliteDatabase) -> list[Path]:
+        """Take away rows without files and files without a row: what a kill left between the two.
+
+        Whoever adds or removes one holds the same write lock from the first of the two steps to the second, so
+        nothing that another process is about to finish is touched. Returns what to remove after the transaction.
+        """
+        rows = {entry for entry, _ in oldest_first(db)}
+        results, images = (self.folder / "results").iterdir(), self.uploads_folder.iterdir()
+        files = {StoredFile("results", path.name) for path in results if is_id("res", path.name)}
+        files |= {StoredFile("images", path.name) for path in images if _UPLOAD.fullmatch(path.name)}
+        return [self._take_away(db, entry) for entry in rows ^ files]
 
 
 def oldest_first(db: SqliteDatabase) -> list[tuple[StoredFile, int]]:
@@ -296,11 +445,3 @@ def _no_result(result_id: str) -> UnknownResultError:
         f"there is no result {shown(result_id)} (it may have been deleted, or removed to make room); "
         "list the results with library, or segment the image again"
     )
-
-
-def _require_free(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise InvalidArgumentError(
-            f"{shown(str(target))} already exists and is not an empty folder; choose a new folder, "
-            "nothing is ever overwritten"
-        )

@@ -17,8 +17,8 @@ from typing import Any, Literal, cast
 from peewee import SqliteDatabase, fn
 
 from tissuetalk.models.errors import UnknownJobError
-from tissuetalk.tools.storage.workspace.database import JobTable, is_id, new_id, shown
-from tissuetalk.tools.storage.workspace.workspace import Workspace
+from tissuetalk.tools.storage.database import JobTable, is_id, new_id, shown
+from tissuetalk.tools.storage.workspace import Workspace
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 CancelOutcome = Literal["cancelled", "requested", "already_ended"]
