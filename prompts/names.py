@@ -9,15 +9,19 @@ from functools import lru_cache
 from typing import Literal
 
 from tissuetalk.models.segmenter import Prompt
-from tissuetalk.prompts.lexicon import lexicon, read_words
+from tissuetalk.prompts.lexicon import is_english, lexicon, read_words
+from tissuetalk.prompts.organs import organ_of
+from tissuetalk.prompts.reading.mentions import find_mentions, spoken
 from tissuetalk.prompts.target import Span, Target
 from tissuetalk.prompts.taxonomy import LABELS, Label, labels_of, pathsegmentor_prompt
-from tissuetalk.prompts.words import load_terms, phrase
+from tissuetalk.prompts.words import Words, load_terms, phrase
 
 _ENDINGS = "oma|osis|itis|plasia|blast|cyte|phage|iasis|phil|thelial|thelium"
 _NOUNS = "body|inclusion|granule|crystal|globule|nest|infiltrate|rosette|deposit"
 _OBJECT = re.compile(rf"[a-z]{{3,}}(?:{_ENDINGS})")
 _NOUN = re.compile(_NOUNS)
+_NAMED_KIND = re.compile("cell|bacillus|bacterium|organism|corpuscle|sign|fiber")
+"""Nouns that name something only with a word in front that is no everyday English ("Paneth cells")."""
 Tissue = Literal["tumour", "stroma"]
 _TISSUES: Mapping[Tissue, re.Pattern[str]] = {
     "tumour": re.compile(r"tumou?r|carcinoma|cancer|neoplas|malignan", re.IGNORECASE),
@@ -29,16 +33,49 @@ _NO_OBJECT = frozenset({"diagnosis", "prognosis", "anastomosis"})
 def unread(text: str) -> tuple[Span, ...]:
     """Where such words stand, in order. A noun such as "bodies" is taken with the word before it."""
     words = read_words(text, loose=False)
-    known = {index for hit in lexicon().find(words) for index in range(hit.first, hit.last + 1)}
+    hits = [hit for hit in lexicon().find(words) if not hit.concept.broad]
+    known = {index for hit in hits for index in range(hit.first, hit.last + 1)}
     gaps = []
     for index, word in enumerate(words):
         if index in known or word.norm in _NO_OBJECT:
             continue
+        joined = index > 0 and words.gap(index - 1, index) == " "
         if _OBJECT.fullmatch(word.norm):
             gaps.append(Span(word.start, word.end))
-        elif _NOUN.fullmatch(word.norm) and index > 0 and text[words[index - 1].end : word.start] == " ":
+        elif joined and (_NOUN.fullmatch(word.norm) or _is_named_kind(words, index, known)):
             gaps.append(Span(words[index - 1].start, word.end))
     return tuple(gaps)
+
+
+def _is_named_kind(words: Words, index: int, known: set[int]) -> bool:
+    before = words[index - 1].norm
+    strange = index - 1 not in known and len(before) > 3 and before.isalpha() and not is_english(before)
+    return strange and bool(_NAMED_KIND.fullmatch(words[index].norm))
+
+
+def target_named(words: str, organ: str | None) -> Target | None:
+    """What the words of a target mean through the lexicon ("IDC", "TILs"), when they are one name and nothing else."""
+    if concept_of(words) is not None:
+        return None
+    tokens_of = read_words(words, loose=True)
+    mentions = find_mentions(tokens_of)
+    if len(mentions) != 1:
+        return None
+    only = mentions[0]
+    rest = {token.norm for i, token in enumerate(tokens_of) if not only.first <= i <= only.last}
+    if rest - _whole_names().filler or only.concept.own_words:
+        return None
+    region = organ or only.concept.organ or organ_of(tokens_of)
+    place = lexicon().place(only.concept, region)
+    if place.label is None and spoken(only, tokens_of) == words:
+        return None
+    return Target(
+        place.label,
+        spoken(only, tokens_of),
+        organ=region,
+        alternatives=place.alternatives,
+        reason=place.reason,
+    )
 
 
 def speaks_of(tissue: Tissue, text: str) -> bool:

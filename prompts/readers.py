@@ -6,6 +6,7 @@ Nothing heavy is imported for ``rules``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,7 +17,8 @@ from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.prompts.glossary import plain_line
 from tissuetalk.prompts.kind import kind_of
 from tissuetalk.prompts.languages import language_of, read_foreign
-from tissuetalk.prompts.names import labels_in
+from tissuetalk.prompts.lexicon import is_english
+from tissuetalk.prompts.names import labels_in, unread
 from tissuetalk.prompts.organs import region_of
 from tissuetalk.prompts.reading.report import read_report, targets_of
 from tissuetalk.prompts.request.parse import read_request
@@ -26,7 +28,17 @@ if TYPE_CHECKING:
     from tissuetalk.prompts.llm.reader import LanguageModelReader
 
 
+WORRIED = re.compile(
+    r"\b(?:danger\w*|serious|harmful|is (?:it|this|that) (?:bad|cancer)|worr(?:y|ied)|benign or malignant|malignant or benign|"
+    r"cancerous|should i be)\b.*\?",
+    re.IGNORECASE | re.DOTALL,
+)
+NO_JUDGEMENT = (
+    "what is shown are structures that can be looked for; nothing here says whether something is benign, malignant or "
+    "dangerous: a pathologist has to judge that"
+)
 LONGEST_TEXT = 1_000_000
+LONGEST_UNREAD, MOST_UNREAD = 100_000, 12
 LONGEST_LABELS = 4_000
 """Characters a list of labels or of sentences made from them may have."""
 ADVICE = (
@@ -60,15 +72,31 @@ class RuleReader:
             request = read_foreign(text, language, region)
         elif kind == "report":
             reading = read_report(text, region)
-            request = Request("report", targets_of(reading), reading.organ)
+            request = Request("report", targets_of(reading), reading.organ, notes=not_understood(text))
         else:
             request = read_request(text, region, kind == "exploratory")
         if not request.targets:
-            raise NoTargetInWordsError(ADVICE)
+            raise NoTargetInWordsError(" ".join([ADVICE, *request.notes]))
         if request.kind == "exploratory":
             plain = tuple(replace(t, plain=t.plain or _plain(t.label, t.words)) for t in request.targets)
             request = replace(request, targets=plain)
+        if request.kind != "report" and WORRIED.search(text):
+            request = replace(request, notes=(*request.notes, NO_JUDGEMENT))
         return request
+
+
+def not_understood(text: str) -> tuple[str, ...]:
+    """One line that names the structures of a report that nobody here knows; silence would hide them."""
+    said = (text[span.start : span.end] for span in unread(text[:LONGEST_UNREAD]))
+    names = dict.fromkeys(name.lower() for name in said if not all(map(is_everyday, name.lower().split())))
+    if not names:
+        return ()
+    shown = ", ".join(list(names)[:MOST_UNREAD]) + (" and others" if len(names) > MOST_UNREAD else "")
+    return (f"named in the report and not known here, so not looked for: {shown}",)
+
+
+def is_everyday(word: str) -> bool:
+    return is_english(word) or word.endswith("thelial")
 
 
 def _plain(label: str | None, words: str) -> str:

@@ -43,7 +43,7 @@ _CORNERS = re.compile(
 _TWO_CORNERS = re.compile(rf"corner\b[^\d(\[]{{0,8}}{_PAIR}[^\d]{{0,24}}?corner\b[^\d(\[]{{0,8}}{_PAIR}")
 _DASHED = re.compile(rf"{_PAIR}\s?(?:-|\u2013|\u2192|->)\s?{_PAIR}")
 _CENTRED = re.compile(
-    rf"\bcent(?:re|er)(?:ed)?\b[^\d(\[]{{0,20}}{_PAIR}[^\d]{{0,30}}?{_N}{_PX}\s?(?:wide|w\b|x|by|\u00d7)[^\d]{{0,12}}{_N}"
+    rf"\bcent(?:red?|er(?:ed)?)\b[^\d(\[]{{0,20}}{_PAIR}[^\d]{{0,30}}?{_N}{_PX}\s?(?:wide|w\b|x|by|\u00d7)[^\d]{{0,12}}{_N}"
 )
 _SIZED_FIRST = re.compile(
     rf"{_N}{_PX}\s?(?:wide\s?|w\s?|in width\s?)?(?:x|by|\u00d7|\*|and|,)\s?{_N}{_PX}[^\d]{{0,60}}?(?:\bat\b|from|corner|origin|start(?:ing|s)?|top[- ]left|upper[- ]left|placed)[^\d(\[]{{0,30}}{_PAIR}"

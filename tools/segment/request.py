@@ -14,6 +14,8 @@ from pydantic import TypeAdapter
 
 from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError, UnknownLabelError
 from tissuetalk.prompts.measures import place_measures_in
+from tissuetalk.prompts.names import target_named
+from tissuetalk.prompts.organs import region_of
 from tissuetalk.prompts.target import Reader, Relation, Request, Target
 from tissuetalk.prompts.taxonomy import Label
 from tissuetalk.tools.answers.results import TargetArgument
@@ -123,11 +125,15 @@ def _target(argument: TargetArgument, organ: str | None) -> Target:
     label = None if argument.label is None else str(Label.parse(argument.label))
     words = (argument.words or (label or "").rsplit("-", 1)[-1]).strip()
     relation = argument.relation
+    evidence = argument.words or argument.label or words
+    region = argument.organ or organ
+    if label is None and (meant := target_named(words, region_of(region))) is not None:
+        label, words, region = meant.label, meant.words, meant.organ or region
     return Target(
         label=label,
         words=words,
-        evidence=argument.words or argument.label or words,
-        organ=argument.organ or organ,
+        evidence=evidence,
+        organ=region,
         relation=None if relation is None else Relation(relation.op, relation.reference),
         reason="named by the caller",
     )
