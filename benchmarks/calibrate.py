@@ -27,7 +27,7 @@ from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example
 from tissuetalk.models.datasets.wordings import rephrasings
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.metrics.scores import dice
-from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
+from tissuetalk.models.segmentation.pathsegmentor.card import OFFERED_TARGETS
 from tissuetalk.models.segmenter import RGB, Context, Segmenter
 from tissuetalk.models.training.ablation import ask
 from tissuetalk.tools.answers import reliability

@@ -21,8 +21,8 @@ from tissuetalk.models.datasets.sources import SOURCES, load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
 from tissuetalk.models.metrics.scores import MaskScores, dice, mask_scores, object_scores
 from tissuetalk.models.metrics.statistics import bootstrap
+from tissuetalk.models.segmentation.pathsegmentor.card import OBJECT_TARGETS, OFFERED_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
-from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, OFFERED_TARGETS
 from tissuetalk.models.training.ablation import Viewer, ask
 
 EVALUATION_ONLY = {"glas": ("gland", 0.62), "kumar-multiorgan": ("nuclei", 0.25)}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from benchmarks.held_out import EVALUATION_ONLY, TargetScore
 from tissuetalk.models.datasets.example import FOREGROUND, Example
+from tissuetalk.models.segmentation.pathsegmentor.card import OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
-from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.training.ablation import Viewer, ask
 from tissuetalk.models.writing import write_whole
 

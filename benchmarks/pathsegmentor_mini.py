@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.training.ablation import ask
 from tissuetalk.prompts.names import prompt_of
@@ -53,7 +53,7 @@ def answer(model: MiniSegmenter, features: object, prompts: list[Prompt]) -> Non
 
 def main() -> None:
     torch.set_num_threads(2)
-    model, image = load_mini(), picture(1024)
+    model, image = MiniSegmenter(), picture(1024)
     context = model.prepare(image)
     one, ten = [ask("nuclei")], [prompt_of(None, words, words) for words in (*WORDS, *WORDS[:3])]
     features = model.encode(image, context)

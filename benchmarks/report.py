@@ -14,25 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
+from scipy.optimize import minimize
 
 from benchmarks.held_out import EVALUATION_ONLY, LEAST_KNOWN, held_out, spread, summary, validate
 from benchmarks.model_card import draw_failures
 from tissuetalk.models.datasets.augment import blank_pictures
 from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example
 from tissuetalk.models.metrics.scores import dice
-from tissuetalk.models.segmentation.pathsegmentor.presence import (
+from tissuetalk.models.segmentation.pathsegmentor.card import OFFERED_TARGETS
+from tissuetalk.models.segmentation.pathsegmentor.mini import Calibration, Calibrations, load_mini, save_mini
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import (
     ANY,
-    Calibration,
-    Calibrations,
     Evidence,
-    calibrate,
+    MiniSegmenter,
     evidence_of,
     probability,
+    tidy,
 )
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
-from tissuetalk.models.segmentation.pathsegmentor.splitting import tidy
-from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
-from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini, save_mini
 from tissuetalk.models.segmenter import Context
 from tissuetalk.models.training.ablation import Viewer, ask
 from tissuetalk.models.writing import write_whole
@@ -49,6 +47,10 @@ GRID = np.arange(-1.5, 1.51, 0.25)
 NOT_HE = frozenset({"dsb2018-histology"})
 """Mostly purple-stained fields, by their own notes no measure of an H&E model: they have no say."""
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+
+RESTRAINT = 1e-3
+"""Penalty on steep curves of presence."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,21 @@ def sightings(model: MiniSegmenter, examples: list[Example]) -> list[Sighting]:
             painted = bool(tidy(decoded.logits > 0, target).any())
             seen.append(Sighting(target, present, evidence_of(decoded), painted))
     return seen
+
+
+def calibrate(evidence: Sequence[Evidence], there: Sequence[bool]) -> Calibration:
+    """The curve through the pairs, present and absent weighing the same; more evidence never speaks against."""
+    seen: NDArray[np.float64] = np.array(evidence, np.float64)
+    present = np.array(there)
+    share = np.where(present, 0.5 / max(1, present.sum()), 0.5 / max(1, (~present).sum()))
+
+    def cost(curve: NDArray[np.float64]) -> float:
+        margin = (seen @ curve[:2] + curve[2]) * np.where(present, 1, -1)
+        return float((share * np.logaddexp(0, -margin)).sum() + RESTRAINT * (curve[:2] ** 2).sum())
+
+    # Bounds keep the curve honest: more evidence never speaks against the target.
+    fitted = minimize(cost, np.zeros(3), bounds=[(0, None), (0, None), (None, None)])
+    return Calibration(*(round(float(value), 4) for value in fitted.x))
 
 
 def _calibrations(model: MiniSegmenter, seen: list[Sighting]) -> dict[str, Calibration]:

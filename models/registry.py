@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation import classical_nuclei, clipseg, litemedsam, medsam, sam2, sam3
-from tissuetalk.models.segmentation.entry import Entry
 from tissuetalk.models.segmentation.pathsegmentor.card import BASE, MINI
 from tissuetalk.models.segmentation.pfps import card as pfps
+from tissuetalk.models.segmentation.pretrained import Entry
 from tissuetalk.models.segmenter import Capability, ModelCard, Prompt, Repertoire, Segmenter
 
 MODELS: dict[str, Entry] = {

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.images import pixels
+from tissuetalk.models.images import source
 
-RGB = pixels.RGB
+RGB = source.RGB
 """[H, W, 3] pixels, 0..255: what every model is shown."""
 BoxXYXY = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the image, half-open."""

@@ -13,7 +13,7 @@ from tissuetalk.models import registry
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.registry import MODELS
 from tissuetalk.models.segmentation import medsam, sam3
-from tissuetalk.models.segmentation.entry import HubWeights
+from tissuetalk.models.segmentation.pretrained import HubWeights
 from tissuetalk.models.segmenter import Prompt
 
 HUB = {name: entry for name, entry in MODELS.items() if isinstance(entry.weights, HubWeights)}

@@ -20,7 +20,7 @@ from tissuetalk.models.datasets.manifest import microns_per_pixel, read_manifest
 from tissuetalk.models.datasets.sources import SOURCES, load
 from tissuetalk.models.datasets.wordings import LEVELS, targets, wordings
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.segmentation.pathsegmentor.targets import TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.card import TARGET_MPP
 
 SAMPLES = Path(__file__).parent.parent / "models" / "datasets" / "samples"
 

@@ -20,14 +20,15 @@ from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, ClipTo
 from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import (
     BaseSegmenter,
     examine,
+    label_sentence,
     load,
     load_published,
     save_base,
     tower_of,
+    word_pieces,
 )
 from tissuetalk.models.segmentation.pathsegmentor.card import BASE, BASE_WEIGHTS
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
-from tissuetalk.models.segmentation.pathsegmentor.text_encoder import label_sentence, word_pieces
 from tissuetalk.models.segmentation.pretrained import token_table
 from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.models.training.base import (

@@ -15,14 +15,19 @@ from benchmarks.held_out import score, spread
 from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmentation.pathsegmentor.card import MINI, MINI_WEIGHTS
-from tissuetalk.models.segmentation.pathsegmentor.inference import fold_norms
-from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, load_mini
-from tissuetalk.models.segmentation.pathsegmentor.targets import OFFERED_TARGETS
-from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MINILM, MiniLMSentences
-from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
-from tissuetalk.models.segmentation.pathsegmentor.weights import save_mini
+from tissuetalk.models.segmentation.pathsegmentor.card import MINI, MINI_WEIGHTS, OFFERED_TARGETS
+from tissuetalk.models.segmentation.pathsegmentor.mini import (
+    MiniConfig,
+    MiniPathSegmentor,
+    load_mini,
+    save_mini,
+)
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import (
+    MINILM,
+    MiniLMSentences,
+    MiniSegmenter,
+    fold_norms,
+)
 from tissuetalk.models.segmenter import Context
 from tissuetalk.models.training.ablation import ask
 from tissuetalk.prompts.names import prompt_of
@@ -33,7 +38,7 @@ NOWHERE = Context({})
 
 @pytest.fixture(scope="module")
 def model() -> MiniSegmenter:
-    return load_mini()
+    return MiniSegmenter()
 
 
 def _held_out(dataset: str) -> list[Example]:
@@ -42,7 +47,7 @@ def _held_out(dataset: str) -> list[Example]:
 
 def test_the_shipped_weights_are_small_and_fit_the_network() -> None:
     assert MINI.why_not() is None
-    network = load_weights(MINI_WEIGHTS)
+    network = load_mini(MINI_WEIGHTS)
     assert sum(parameter.numel() for parameter in network.parameters()) <= 10_000_000
     assert len(MINI.card.targets) == len(MINI.card.mpp) > 0
     assert MINI.card.metrics
@@ -127,7 +132,7 @@ def test_saved_weights_come_back(tmp_path: Path) -> None:
         MiniConfig((8, 8, 8, 8, 8), (0, 0, 0, 0, 0), (8, 8, 8, 8, 8), hidden=8, queries=2)
     ).eval()
     save_mini(network, tmp_path / "w.safetensors", note={"recipe": "none"})
-    again = load_weights(tmp_path / "w.safetensors")
+    again = load_mini(tmp_path / "w.safetensors")
     tile, text = torch.randint(0, 256, (1, 3, 64, 64)), torch.randn(2, 384)
     with torch.inference_mode():
         assert torch.allclose(network(tile, text).mask, again(tile, text).mask, atol=0.05)
@@ -152,11 +157,11 @@ def test_wrong_weight_files_are_refused_with_a_clear_message(tmp_path: Path, dam
         header = {"format": "tissuetalk-pathsegmentor-mini-1", "config": '{"hidden": 16}'}
         save_file({"a": torch.ones(1)}, path, metadata=header)
     with pytest.raises(ModelUnavailableError, match=r"w\.safetensors"):
-        load_weights(path)
+        load_mini(path)
 
 
 def test_folding_the_norms_changes_no_answer() -> None:
-    network = load_weights(MINI_WEIGHTS)
+    network = load_mini(MINI_WEIGHTS)
     tiles = torch.from_numpy(photographs.immunohistochemistry()[:256, :256].transpose(2, 0, 1).copy())[None]
     text = torch.randn(1, 2, 384, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tissuetalk.models.segmentation.pathsegmentor.splitting import RULES, split_objects, tidy
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import RULES, split_objects, tidy
 
 
 def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tissuetalk.models.datasets.wordings import names, targets
-from tissuetalk.models.segmentation.pathsegmentor.targets import (
+from tissuetalk.models.segmentation.pathsegmentor.card import (
     CONCEPTS,
     LABELS,
     OFFERED_TARGETS,

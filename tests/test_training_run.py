@@ -16,8 +16,7 @@ import yaml
 
 from tissuetalk.models.datasets.example import UNKNOWN, Example, Labelled
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
-from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini
+from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor, load_mini
 from tissuetalk.models.training.mini import objective
 from tissuetalk.models.training.recipes import MiniRecipe
 from tissuetalk.models.training.sampler import Sampler

@@ -59,9 +59,9 @@ class OwnEncoder:
     """The shipped segmenter's image encoder: its summary vector, and what it and its decoder see as 14 x 14 tokens."""
 
     def __init__(self) -> None:
-        from tissuetalk.models.segmentation.pathsegmentor.segmenter import load_mini
+        from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 
-        segmenter = load_mini()
+        segmenter = MiniSegmenter()
         self.name = OWN
         self.weights_sha256 = segmenter.weights_sha256
         self._inference = segmenter.inference

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skimage import data as photographs
 
 from tissuetalk.models.datasets.example import Example, Pixels
-from tissuetalk.models.segmentation.pathsegmentor.targets import TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.card import TARGET_MPP
 
 _STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
 """Optical density of haematoxylin, eosin and a residual in R, G, B (Ruifrok and Johnston 2001)."""

@@ -36,7 +36,7 @@ from tissuetalk.models.datasets.example import (
 )
 from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.segmentation.pathsegmentor.targets import TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.card import TARGET_MPP
 
 EBHI_MPP: Final = 1.2
 """Assumed: crypts are about 60 px wide, which is 70 µm."""

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ImageTooLargeError, UnreadableImageError
 from tissuetalk.models.images.box import Box
-from tissuetalk.models.images.files import CheckedFile, open_regular
-from tissuetalk.models.images.headers import DECODER_ERRORS, Limits, mpp_from_dpi
-from tissuetalk.models.images.pixels import RGB, full_scale, orient, to_rgb
-from tissuetalk.models.images.source import ImageSource, Level, PixelReader
+from tissuetalk.models.images.files import DECODER_ERRORS, CheckedFile, Limits, mpp_from_dpi, open_regular
+from tissuetalk.models.images.source import RGB, ImageSource, Level, PixelReader, full_scale, orient, to_rgb
 
 FORMATS = "PNG, JPEG, WebP, BMP, TIFF, OME-TIFF, SVS, NDPI, MRXS, SCN and DICOM slides"
 _HEAD_BYTES = 132  # DICOM says so only after a preamble of 128 bytes

@@ -18,10 +18,8 @@ from tissuetalk.models.errors import (
     UnreadableImageError,
 )
 from tissuetalk.models.images.box import Box
-from tissuetalk.models.images.files import CheckedFile
-from tissuetalk.models.images.headers import Limits, plausible_mpp
-from tissuetalk.models.images.pixels import RGB, to_rgb
-from tissuetalk.models.images.source import Level
+from tissuetalk.models.images.files import CheckedFile, Limits, plausible_mpp
+from tissuetalk.models.images.source import RGB, Level, to_rgb
 
 if TYPE_CHECKING:
     from openslide import OpenSlide

@@ -20,16 +20,15 @@ from tifffile import TiffFile, TiffPage
 
 from tissuetalk.models.errors import ImageTooLargeError, TissuetalkError, UnreadableImageError
 from tissuetalk.models.images.box import Box
-from tissuetalk.models.images.files import CheckedFile
-from tissuetalk.models.images.headers import (
+from tissuetalk.models.images.files import (
     DECODER_ERRORS,
+    CheckedFile,
     Limits,
     mpp_from_imagej,
     mpp_from_ome,
     mpp_from_tiff,
 )
-from tissuetalk.models.images.pixels import RGB, Alpha, full_scale, to_rgb
-from tissuetalk.models.images.source import Level, OrientedReader, PixelReader
+from tissuetalk.models.images.source import RGB, Alpha, Level, OrientedReader, PixelReader, full_scale, to_rgb
 
 _CACHE_BYTES = 64 * 2**20
 _JPEG_COMPRESSIONS = frozenset({6, 7, 34892, 33007})  # old, new, alternative and DNG's lossy JPEG

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.segmentation.entry import Entry
+from tissuetalk.models.segmentation.pretrained import Entry
 from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
 
 CARD: Final = ModelCard(

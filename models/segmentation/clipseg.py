@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from tissuetalk.models.segmentation.entry import AnyWords, Entry, HubWeights
 from tissuetalk.models.segmentation.open_vocabulary import MPP, PublishedOpenVocabulary
-from tissuetalk.models.segmentation.pretrained import normalised, resized, to_size, without_gradients
+from tissuetalk.models.segmentation.pretrained import (
+    AnyWords,
+    Entry,
+    HubWeights,
+    normalised,
+    resized,
+    to_size,
+    without_gradients,
+)
 from tissuetalk.models.segmenter import RGB, Context, Decoded, ModelCard, Prompt
 
 if TYPE_CHECKING:

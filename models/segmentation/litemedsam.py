@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.segmentation.entry import Entry, PackageWeights
 from tissuetalk.models.segmentation.pretrained import (
+    Entry,
+    PackageWeights,
     fill,
     min_max,
     read_tensors,

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.segmentation.entry import Entry, HubWeights
-from tissuetalk.models.segmentation.pretrained import min_max
+from tissuetalk.models.segmentation.pretrained import Entry, HubWeights, min_max
 from tissuetalk.models.segmentation.sam_family import PublishedSam, any_place
 from tissuetalk.models.segmenter import ModelCard
 

@@ -10,8 +10,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from tissuetalk.models.segmentation.entry import HubWeights
-from tissuetalk.models.segmentation.pretrained import device, from_hub, tokenizer_from, weights_hash
+from tissuetalk.models.segmentation.pretrained import (
+    HubWeights,
+    device,
+    from_hub,
+    tokenizer_from,
+    weights_hash,
+)
 from tissuetalk.models.segmenter import (
     RGB,
     Capability,

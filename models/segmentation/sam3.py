@@ -10,9 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tissuetalk.models.segmentation.entry import AnyWords, Entry, HubWeights
 from tissuetalk.models.segmentation.open_vocabulary import MPP, PublishedOpenVocabulary
-from tissuetalk.models.segmentation.pretrained import normalised, resized, to_size, without_gradients
+from tissuetalk.models.segmentation.pretrained import (
+    AnyWords,
+    Entry,
+    HubWeights,
+    normalised,
+    resized,
+    to_size,
+    without_gradients,
+)
 from tissuetalk.models.segmenter import RGB, Context, Decoded, ModelCard, Prompt
 
 CARD: Final = ModelCard(

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.segmentation.entry import AnyWords, HubWeights
 from tissuetalk.models.segmentation.pretrained import (
+    AnyWords,
+    HubWeights,
     device,
     from_hub,
     resized,

@@ -23,8 +23,8 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.robustness import SentenceScore, robustness
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, table
+from tissuetalk.models.segmentation.pathsegmentor.card import CONCEPTS, OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, MiniTile
-from tissuetalk.models.segmentation.pathsegmentor.targets import CONCEPTS, OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmenter import Context, Decoded, Finished, Prompt
 from tissuetalk.models.training.losses import GroupGradient
 from tissuetalk.models.training.mini import train_mini

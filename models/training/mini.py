@@ -17,10 +17,14 @@ from tissuetalk.models.datasets.augment import counterexamples
 from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
-from tissuetalk.models.segmentation.pathsegmentor.lite_encoder import imagenet_weights
-from tissuetalk.models.segmentation.pathsegmentor.mini import Features, MiniConfig, MiniPathSegmentor
-from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
-from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini, save_mini
+from tissuetalk.models.segmentation.pathsegmentor.mini import (
+    MiniConfig,
+    MiniPathSegmentor,
+    imagenet_weights,
+    load_mini,
+    save_mini,
+)
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniLMSentences
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.loop import TrainingRun, draw_curves, prepare_torch
 from tissuetalk.models.training.losses import consistency, group_weights, masked_bce, masked_dice
@@ -118,7 +122,7 @@ def objective(model: MiniPathSegmentor, batch: Batch, recipe: MiniRecipe) -> tup
         features = model.encode_image(batch.tiles)
         answer = model.decode(features, batch.text)
         # The image head reads the features but must not shape them.
-        scale, tissue = model.describe_image(Features(features.pixels, features.pooled.detach()))
+        scale, tissue = model.describe_image(features.pooled.detach())
     mask, distance, presence = answer.mask.float(), answer.distance.float(), answer.presence.float()
     segment = masked_bce(mask, batch.mask, batch.mask_known) + masked_dice(mask, batch.mask, batch.mask_known)
     gone = batch.presence_known * (1 - batch.presence)
@@ -171,7 +175,7 @@ def fit_image_head(model: MiniPathSegmentor, sampler: Sampler, *, batches: int) 
     model.image_head.train()
     for _ in range(IMAGE_STEPS):
         rows = torch.randint(len(pooled), (128,))
-        guess, logit = model.describe_image(Features(torch.empty(0), pooled[rows][:, None]))
+        guess, logit = model.describe_image(pooled[rows][:, None])
         error = functional.smooth_l1_loss(guess, scale[rows], reduction="none") * scale_known[rows]
         loss = error.mean() + functional.binary_cross_entropy_with_logits(logit, tissue[rows])
         optimiser.zero_grad()

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tissuetalk.models.datasets.sources import SOURCES
 from tissuetalk.models.recipe import Recipe, RecipePath
-from tissuetalk.models.segmentation.pathsegmentor.targets import TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.card import TARGET_MPP
 from tissuetalk.models.training.losses import GroupGradient
 
 if TYPE_CHECKING:

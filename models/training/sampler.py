@@ -13,7 +13,7 @@ from torch import Tensor
 from tissuetalk.models.datasets.augment import Strength, affine, colours, warp
 from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, UNKNOWN, Example, Labelled, Pixels
 from tissuetalk.models.datasets.wordings import LEVELS
-from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.card import OBJECT_TARGETS, TARGET_MPP
 from tissuetalk.models.training.recipes import MiniRecipe
 
 STRIDE = 2

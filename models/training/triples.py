@@ -20,7 +20,7 @@ from tissuetalk.models.metrics.annotations import (
     indexed_classes,
     read_annotations,
 )
-from tissuetalk.models.segmentation.pathsegmentor.text_encoder import Tokens, label_sentence
+from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import Tokens, label_sentence
 from tissuetalk.models.training.recipes import BaseRecipe
 
 PADDING = 128

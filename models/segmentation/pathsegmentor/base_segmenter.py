@@ -35,11 +35,53 @@ from tissuetalk.models.segmentation.pathsegmentor.card import (
     has_objects,
     read_config,
 )
-from tissuetalk.models.segmentation.pathsegmentor.inference import TileFeatures, padded, unpacked
-from tissuetalk.models.segmentation.pathsegmentor.text_encoder import Tokens, byte_pairs, word_pieces
-from tissuetalk.models.segmentation.pretrained import device, read_tensors, weights_hash
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import TileFeatures, padded, unpacked
+from tissuetalk.models.segmentation.pretrained import (
+    device,
+    read_tensors,
+    token_table,
+    tokenizer_from,
+    weights_hash,
+)
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
 from tissuetalk.models.writing import whole_file, write_whole
+
+Tokens = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+"""Sentences to ([B, L] ids, [B, L] True where padded)."""
+
+
+def word_pieces(vocabulary: Path, context: int) -> Tokens:
+    """BERT's tokens in lower case, with [CLS] and [SEP]. Raises ModelUnavailableError without a usable vocabulary."""
+    from tokenizers import BertWordPieceTokenizer
+
+    words = vocabulary.read_text(encoding="utf-8").splitlines() if vocabulary.is_file() else []
+    if missing := {"[CLS]", "[SEP]", "[UNK]", "[PAD]"} - set(words):
+        raise ModelUnavailableError(
+            f"{vocabulary} is not a BERT vocabulary (it lacks {', '.join(sorted(missing))}); put the text tower's "
+            "vocab.txt beside the weights."
+        )
+    tokenizer = BertWordPieceTokenizer({word: number for number, word in enumerate(words)}, lowercase=True)
+    tokenizer.enable_truncation(context)
+    return lambda sentences: token_table([tokenizer.encode(sentence).ids for sentence in sentences])
+
+
+def byte_pairs(folder: Path, context: int) -> Tokens:
+    """CLIP's tokens. Raises ModelUnavailableError when the folder holds no tokenizer."""
+    tokenizer = tokenizer_from(folder, "pathsegmentor")
+
+    def tokens(sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return token_table(tokenizer(list(sentences), truncation=True, max_length=context)["input_ids"])
+
+    return tokens
+
+
+def label_sentence(label: str, organ: str = "") -> str:
+    """PathSegmentor's prompt for a canonical label; any other name goes into the same sentence without a structure."""
+    region, *rest = label.split("-", 2)
+    if len(rest) == 2:
+        return f"{rest[0]}-level {rest[1]} in {region} pathology"
+    return f"{label} in {organ or 'unspecified'} pathology"
+
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"backbone\.patch_embed\.proj\.", "image_encoder.body.embeddings.patch_embeddings.projection."),

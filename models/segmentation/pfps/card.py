@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmentation.entry import Entry, Weights
+from tissuetalk.models.segmentation.pretrained import Entry, Weights
 from tissuetalk.models.segmenter import Capability, ModelCard, Prompt
 
 NAME: Final = "pfps"

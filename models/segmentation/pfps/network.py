@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tissuetalk.models.segmentation.entry import HubWeights
 from tissuetalk.models.segmentation.pfps.efficient_sam import (
     INVALID,
     POINT,
@@ -26,7 +25,7 @@ from tissuetalk.models.segmentation.pfps.efficient_sam import (
     SamPlaceEncoder,
     SamSizes,
 )
-from tissuetalk.models.segmentation.pretrained import from_hub, token_table, tokenizer_from
+from tissuetalk.models.segmentation.pretrained import HubWeights, from_hub, token_table, tokenizer_from
 
 Strategy = Literal["one-set", "two-set", "text"]
 HeadKind = Literal["hats", "replace_upscale"]
