@@ -95,7 +95,7 @@ BAD = [
     segment("blank words", targets=..., words=" \n\t "),
     segment("words that name nothing", "no_target_in_words", targets=..., words="hello there"),
     segment("more than 1 MB of words", targets=..., words=LARGE),
-    segment("just under 1 MB of nothing", targets=..., words="zzz " * 249_000),
+    segment("just under 1 MB of nothing", "no_target_in_words", targets=..., words="zzz " * 249_000),
     segment("a long text about nothing", "no_target_in_words", targets=..., words="zzz " * 40_000),
     segment(
         "an instruction instead of a finding",
