@@ -20,7 +20,7 @@ from tissuetalk.prompts.languages import language_of, read_foreign
 from tissuetalk.prompts.lexicon import is_english
 from tissuetalk.prompts.names import labels_in, unread
 from tissuetalk.prompts.organs import region_of
-from tissuetalk.prompts.reading.report import read_report, targets_of
+from tissuetalk.prompts.reading.report import read_lines, read_report, targets_of
 from tissuetalk.prompts.request.parse import read_request
 from tissuetalk.prompts.target import Reader, ReaderName, Request
 
@@ -72,7 +72,13 @@ class RuleReader:
             request = read_foreign(text, language, region)
         elif kind == "report":
             reading = read_report(text, region)
-            request = Request("report", targets_of(reading), reading.organ, notes=not_understood(text))
+            request = Request(
+                "report",
+                targets_of(reading),
+                reading.organ,
+                notes=not_understood(text),
+                read_as=read_lines(reading),
+            )
         else:
             request = read_request(text, region, kind == "exploratory")
         if not request.targets:

@@ -58,12 +58,27 @@ class Target:
 
 
 @dataclass(frozen=True)
+class ReadLine:
+    """How one sentence of a report was read, so that somebody can object.
+
+    span: character offsets of the sentence. target: label of the target it went into, or its words.
+    """
+
+    sentence: str
+    span: tuple[int, int]
+    finding: str
+    assertion: Assertion
+    target: str
+
+
+@dataclass(frozen=True)
 class Request:
     """Everything a text asks for.
 
     kind: what sort of text it is. unknown: objects the text names that nobody could place (they become
     ``unsupported``, never silence). notes: choices worth telling the reader, such as a dropped invention.
     place_measures: what the words also ask of a slide or of how masks lie to each other (names of metrics).
+    read_as: of a report, every sentence with a finding and its reading.
     points, boxes: pixels as the user gave them, boxes as [x0, y0, x1, y1].
     """
 
@@ -75,6 +90,7 @@ class Request:
     measures: tuple[Measure, ...] = ()
     notes: tuple[str, ...] = field(default=())
     place_measures: tuple[str, ...] = ()
+    read_as: tuple[ReadLine, ...] = ()
 
 
 class Reader(Protocol):

@@ -68,7 +68,11 @@ TOOLS: dict[str, Tool] = {
         "Segment what the words name",
         arguments.SegmentCall,
         SegmentAnswer,
-        lambda service, given, ctx: service.call_or_job("segment", given, ctx),
+        lambda service, given, ctx: (
+            service.call(lambda session: session.read(**given), ctx)
+            if given.pop("dry_run", False)
+            else service.call_or_job("segment", given, ctx)
+        ),
     ),
     "measure": Tool(
         "Measure a result",

@@ -20,7 +20,7 @@ from tissuetalk.prompts.reading.assertion import (
 from tissuetalk.prompts.reading.filters import called_normal, is_small_print, keep
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
 from tissuetalk.prompts.reading.segments import Segment, has_phrase, opens_specimen, order_spans, segments
-from tissuetalk.prompts.target import Assertion, Target
+from tissuetalk.prompts.target import Assertion, ReadLine, Target
 from tissuetalk.prompts.words import Words, word_set
 
 WITHDRAWN = ("unclear whether", "uncertain whether", "unclear if", "withdrawn", "not confirmed")
@@ -285,6 +285,9 @@ IDENTIFIER = re.compile(
 )
 NORMAL_REGIONS = ("lung", "prostate", "breast")
 LONGEST_EVIDENCE = 160
+SENTENCE_ENDS = (". ", ".\n", "\n", ";")
+MOST_LINES = 200
+"""Findings of one report that are listed with their sentences."""
 
 
 def targets_of(reading: Reading) -> tuple[Target, ...]:
@@ -305,6 +308,33 @@ def targets_of(reading: Reading) -> tuple[Target, ...]:
             chosen[key] = (finding, place)
     ordered = sorted(chosen.values(), key=lambda pair: pair[0].start)
     return tuple(_target(finding, place, reading) for finding, place in ordered)
+
+
+def read_lines(reading: Reading) -> tuple[ReadLine, ...]:
+    """Every finding with its sentence, in the order of the text; a sentence that could identify anybody is cut down."""
+    text, lines = reading.words.text, []
+    tumor_present = any(f.concept_id == "tumor" and f.assertion == "present" for f in reading.findings)
+    for finding in reading.findings[:MOST_LINES]:
+        name_start, name_end = _name_span(finding)
+        low = max(text.rfind(mark, 0, name_start) for mark in SENTENCE_ENDS) + 1
+        high = (
+            min(
+                (at for mark in SENTENCE_ENDS if (at := text.find(mark, name_end)) >= 0),
+                default=len(text) - 1,
+            )
+            + 1
+        )
+        low += len(text[low:high]) - len(text[low:high].lstrip())
+        sentence, start = quote(reading.words, low, high, name_start, name_end)
+        words = spoken(finding.mention, finding.words)
+        place = placed(
+            lexicon().concepts[finding.concept_id], finding.region, finding.assertion, tumor_present
+        )
+        span = (start, start + len(sentence))
+        lines.append(
+            ReadLine(" ".join(sentence.split()), span, words, finding.assertion, place.label or words)
+        )
+    return tuple(lines)
 
 
 def placed(concept: Concept, region: str | None, assertion: Assertion, tumor_present: bool) -> Placement:

@@ -40,6 +40,7 @@ def segment(
     ] = None,
     engine: Annotated[EngineName, typer.Option(help="What does the work on slides.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; else one here.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only read the words; nothing is segmented.")] = False,
     json_: JSON = False,
 ) -> None:
     """Outline what the words name; writes result.json, masks, instances, overlay.png and objects.geojson to --out.
@@ -48,7 +49,7 @@ def segment(
     """
     from tissuetalk.tools.segment.request import SegmentArguments, target_from_text
 
-    if out is None:
+    if out is None and not dry_run:
         raise InvalidArgumentError("pass --out DIR: a new folder for the result.")
     if cohort:
         image, words = "", [*([image] if image else []), *(words or ())]  # all that is said is words
@@ -65,12 +66,30 @@ def segment(
         mpp=mpp,
         model=model,
     )
+    if dry_run:
+        _say_reading(asked, reader, json_)
+        return
+    assert out is not None, "asked for above"
     if cohort:
         from tissuetalk.server.commands.cohort import segment_cohort
 
         raise typer.Exit(segment_cohort(cohort, asked, out, reader, engine, ray_address, json=json_))
     found = segment_to_folder(asked, Path(out), reader, engine, ray_address, quiet=json_)
     _say(found, Path(out), json_)
+
+
+def _say_reading(asked: SegmentArguments, reader: str, as_json: bool) -> None:
+    """What the words mean; nothing is segmented or kept."""
+    import tempfile
+
+    from tissuetalk.tools.session import Session
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Session(Path(asked.image).parent, Path(scratch), reader=reader) as session,
+    ):
+        answer = session.read_request(session.understand(asked))
+    print(answer.to_json() if as_json else answer.text)
 
 
 def segment_to_folder(

@@ -23,7 +23,7 @@ Region = Annotated[
 ]
 XY = Annotated[list[float], Field(min_length=2, max_length=2)]
 XYXY = Annotated[list[float], Field(min_length=4, max_length=4)]
-DEFAULTS = {"grid": False}
+DEFAULTS = {"grid": False, "dry_run": False}
 """Of arguments that may be left out; None for all others."""
 
 
@@ -60,6 +60,10 @@ class SegmentOptions(TypedDict, total=False):
 
 class SegmentCall(_ImageAndWords, SegmentOptions, total=False):
     """All of ``segment``'s arguments, image and words first."""
+
+    dry_run: Annotated[
+        bool, Field(description="Only read the words: what would be looked for, and how it was read")
+    ]
 
 
 class MeasureCall(TypedDict, total=False):

@@ -66,6 +66,10 @@ class TargetArgument(Closed):
     label: str | None = Field(default=None, max_length=LONGEST_NAME)
     words: str | None = Field(default=None, max_length=LONGEST_NAME)
     organ: str | None = Field(default=None, max_length=LONGEST_NAME)
+    assertion: Literal["present", "absent", "uncertain", "historical"] = Field(
+        default="present",
+        description="When you have read a report yourself: absent and historical are not looked for",
+    )
     relation: RelationInfo | None = None
 
 
@@ -150,6 +154,16 @@ class Warned(Closed):
     message: str
 
 
+class ReadAs(Closed):
+    """How one sentence of a report was read; object with targets=[{label or words, assertion}] where it is wrong."""
+
+    sentence: str
+    span: tuple[int, int] = Field(description="Character offsets of the sentence in the words")
+    finding: str
+    assertion: Literal["present", "absent", "uncertain", "historical"]
+    mask_id: str | None
+
+
 class SegmentAnswer(Closed):
     """Answer of ``segment``. While a job is running ``result_id`` is null and there are no masks yet."""
 
@@ -162,6 +176,9 @@ class SegmentAnswer(Closed):
     measures: list[str] = Field(description="What the words also asked to measure: pass these to measure")
     notes: list[str]
     job_id: str | None
+    read_as: list[ReadAs] = Field(
+        default_factory=list, description="Of a report: every sentence with a finding"
+    )
 
 
 class SegmentResult(SegmentAnswer):

@@ -18,7 +18,7 @@ from tissuetalk.prompts.names import target_named
 from tissuetalk.prompts.organs import region_of
 from tissuetalk.prompts.target import Reader, Relation, Request, Target
 from tissuetalk.prompts.taxonomy import Label
-from tissuetalk.tools.answers.results import TargetArgument
+from tissuetalk.tools.answers.results import Mask, ReadAs, TargetArgument
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session
@@ -111,6 +111,21 @@ def read_request(
     )
 
 
+def read_as(request: Request, masks: Sequence[Mask] = ()) -> list[ReadAs]:
+    """Every sentence with a finding, its reading, and the mask that shows it."""
+    shown = {name: mask.mask_id for mask in masks for name in (mask.free_form, mask.label) if name}
+    return [
+        ReadAs(
+            sentence=line.sentence,
+            span=line.span,
+            finding=line.finding,
+            assertion=line.assertion,
+            mask_id=shown.get(line.target) if line.assertion in ("present", "uncertain") else None,
+        )
+        for line in request.read_as
+    ]
+
+
 def target_from_text(text: str) -> TargetArgument:
     """A target as typed: a canonical label where the text is one, plain words otherwise."""
     try:
@@ -133,6 +148,7 @@ def _target(argument: TargetArgument, organ: str | None) -> Target:
         label=label,
         words=words,
         evidence=evidence,
+        assertion=argument.assertion,
         organ=region,
         relation=None if relation is None else Relation(relation.op, relation.reference),
         reason="named by the caller",

@@ -19,7 +19,7 @@ from tissuetalk.tools.segment.field import FieldOfView, image_info, region_of, s
 from tissuetalk.tools.segment.grid import DEFAULTS, SlideSettings
 from tissuetalk.tools.segment.labels import HeldLabels
 from tissuetalk.tools.segment.records import MaskOutcome, record_of, warnings_of
-from tissuetalk.tools.segment.request import SegmentRequest, check_inside
+from tissuetalk.tools.segment.request import SegmentRequest, check_inside, read_as
 from tissuetalk.tools.segment.slide import segment_slide
 from tissuetalk.tools.segment.targets import Wanted, refusal, sort_out
 from tissuetalk.tools.storage.database import new_id
@@ -161,6 +161,7 @@ def _write(
         measures=[*request.measures, *request.place_measures],
         notes=list(request.notes),
         job_id=None,
+        read_as=read_as(request, masks),
     )
     folder.write_result(result)
     return result

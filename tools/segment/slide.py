@@ -33,7 +33,7 @@ from tissuetalk.tools.segment.labels import LabelImage, paint
 from tissuetalk.tools.segment.objects import Measuring, read_rows, row_alone, write_tables
 from tissuetalk.tools.segment.plan import Plan, ScaleLayer
 from tissuetalk.tools.segment.records import RULES_VERSION, MaskOutcome, record_of, warnings_of
-from tissuetalk.tools.segment.request import SegmentRequest
+from tissuetalk.tools.segment.request import SegmentRequest, read_as
 from tissuetalk.tools.segment.schedule import LocalRunner, Runner, drive
 from tissuetalk.tools.segment.stitching import StitchedLabels, WindowStore, number, stitch
 from tissuetalk.tools.segment.targets import Wanted
@@ -176,6 +176,7 @@ class _Run:
             measures=[*self.request.measures, *self.request.place_measures],
             notes=[*self.request.notes, *caveats],
             job_id=None,
+            read_as=read_as(self.request, masks),
         )
 
     def _drive(self, plan: Plan, runner: Runner, control: Control) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tissuetalk.tools.explain.storage import StoredExplanation
     from tissuetalk.tools.session.session import Session
 
+MOST_READ = 40
+"""Sentences of a report listed in the text of an answer; all of them are in its fields."""
 MOST_LINKS = 12
 
 
@@ -166,6 +168,10 @@ def segment_text(result: SegmentResult) -> str:
     for item in result.not_segmented:
         nearest = f" Known: {', '.join(item.nearest)}." if item.nearest else ""
         lines.append(f"not segmented ({item.code}): {item.free_form or item.label} — {item.reason}.{nearest}")
+    lines += [
+        f"read as: “{line.sentence}” → {line.finding}: {line.assertion}"
+        for line in result.read_as[:MOST_READ]
+    ]
     lines += [f"warning {warning.code}: {warning.message}" for warning in result.warnings]
     lines += [f"note: {note}" for note in result.notes]
     if result.measures:

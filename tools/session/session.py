@@ -27,7 +27,14 @@ from tissuetalk.prompts.readers import make_reader
 from tissuetalk.prompts.target import Reader
 from tissuetalk.tools.answers.arguments import SegmentOptions
 from tissuetalk.tools.answers.explained import ExplainResult
-from tissuetalk.tools.answers.results import Answer, LibraryResult, MeasureResult, TargetArgument, ViewResult
+from tissuetalk.tools.answers.results import (
+    Answer,
+    LibraryResult,
+    MeasureResult,
+    SegmentAnswer,
+    TargetArgument,
+    ViewResult,
+)
 from tissuetalk.tools.segment import grid
 from tissuetalk.tools.session import library, results
 from tissuetalk.tools.session.results import Segmentation
@@ -170,6 +177,48 @@ class Session:
         from tissuetalk.tools.segment.request import understand
 
         return understand(self, arguments)
+
+    def read(
+        self, image: str | Path, words: str | None = None, **options: Unpack[SegmentOptions]
+    ) -> Answer[SegmentAnswer]:
+        """What ``segment`` would look for, and how the words were read; nothing is segmented."""
+        from tissuetalk.tools.segment.request import SegmentArguments
+
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        given["targets"] = [TargetArgument.model_validate(each) for each in given.get("targets", ())]
+        return self.read_request(self.understand(SegmentArguments(str(image), words, **given)))
+
+    def read_request(self, asked: SegmentRequest) -> Answer[SegmentAnswer]:
+        """The answer of a dry run."""
+        from tissuetalk.tools.segment.field import image_info, region_of
+        from tissuetalk.tools.segment.request import name_of, read_as
+
+        with self.open(asked.image) as source:
+            info = image_info(source, region_of(source, asked.region), None)
+        request = asked.request
+        wanted = [target for target in request.targets if target.assertion in ("present", "uncertain")]
+        left = [target for target in request.targets if target not in wanted]
+        notes = [
+            f"would look for {name_of(target)} ({target.label or 'in words'}): {target.assertion}"
+            for target in wanted
+        ]
+        notes += [f"would not look for {name_of(target)}: {target.assertion}" for target in left]
+        answer = SegmentAnswer(
+            result_id=None,
+            image=info,
+            masks=[],
+            not_segmented=[],
+            warnings=[],
+            overlay=None,
+            measures=[*request.measures, *request.place_measures],
+            notes=[*notes, *request.notes],
+            job_id=None,
+            read_as=read_as(request),
+        )
+        lines = [f"read as: “{line.sentence}” → {line.finding}: {line.assertion}" for line in answer.read_as]
+        return Answer(
+            answer, "\n".join(["dry run: nothing was segmented", *answer.notes, *lines[: results.MOST_READ]])
+        )
 
     def segment_request(self, request: SegmentRequest, control: Control = Control()) -> Segmentation:
         """What was understood, or is stored with a result as its request."""
