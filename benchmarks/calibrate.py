@@ -30,13 +30,13 @@ from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmentation.pathsegmentor.card import OFFERED_TARGETS
 from tissuetalk.models.segmenter import RGB, Context, Segmenter
 from tissuetalk.models.training.ablation import ask
-from tissuetalk.tools.answers import reliability
-from tissuetalk.tools.answers.reliability import Signal
+from tissuetalk.tools.answers import results
+from tissuetalk.tools.answers.results import Signal
 from tissuetalk.tools.explain import perturbations, windows
 from tissuetalk.tools.explain.stability import StabilityCheck
 from tissuetalk.tools.segment.field import FieldOfView, Scale
 
-OUT = Path(reliability.__file__).with_name("reliability.json")
+OUT = Path(results.__file__).with_name("reliability.json")
 MOST_OF_A_SET = 24
 SIDE_PX = 640
 """Side of the part that is compared, in pixels at the model's scale."""

@@ -24,8 +24,7 @@ from tissuetalk.server.protocol import CodesFirst, as_result, readable_errors
 from tissuetalk.server.resources import add_resources
 from tissuetalk.server.service import Service, Settings
 from tissuetalk.tools.answers import arguments
-from tissuetalk.tools.answers.explained import ExplainResult
-from tissuetalk.tools.answers.jobs import JobStatus
+from tissuetalk.tools.answers.explained import ExplainResult, JobStatus
 from tissuetalk.tools.answers.results import (
     Answer,
     LibraryResult,

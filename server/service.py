@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mcp.server.mcpserver import Context
 
 if TYPE_CHECKING:
-    from tissuetalk.tools.answers.jobs import JobStatus
+    from tissuetalk.tools.answers.explained import JobStatus
     from tissuetalk.tools.answers.results import Answer
     from tissuetalk.tools.jobs import Jobs, Task
     from tissuetalk.tools.segment.grid import SlideSettings

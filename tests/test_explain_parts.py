@@ -12,7 +12,7 @@ from tissuetalk.prompts.glossary import card_for, card_for_concept
 from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.question import kinds_of
 from tissuetalk.prompts.taxonomy import LABELS
-from tissuetalk.tools.answers import reliability
+from tissuetalk.tools.answers import results
 from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.drawing import sheet
 from tissuetalk.tools.explain import counterfactual, perturbations, windows
@@ -91,7 +91,7 @@ def test_a_mild_change_keeps_everything_in_its_place(
 
 
 def test_the_named_weights_have_curves_that_never_fall() -> None:
-    for model in reliability.calibration()["models"].values():
+    for model in results.calibration()["models"].values():
         for signal in calibrate.SIGNALS:
             xs, ys = zip(*model[signal]["curve"], strict=True)
             assert list(xs) == sorted(xs) and list(ys) == sorted(ys)
@@ -101,14 +101,14 @@ def test_the_named_weights_have_curves_that_never_fall() -> None:
 
 
 def test_weights_nobody_calibrated_have_no_reliability() -> None:
-    assert reliability.reliability_of("0" * 64, "explain", 0.9) is None
-    assert reliability.low_agreement("gland", None) == []
+    assert results.reliability_of("0" * 64, "explain", 0.9) is None
+    assert results.low_agreement("gland", None) == []
 
 
 def test_a_mask_that_is_likely_wrong_is_warned_about() -> None:
-    (warning,) = reliability.low_agreement("gland", 0.4)
+    (warning,) = results.low_agreement("gland", 0.4)
     assert warning.code == "low_agreement" and "0.40" in warning.message
-    assert reliability.low_agreement("gland", 0.9) == []
+    assert results.low_agreement("gland", 0.9) == []
 
 
 def test_a_curve_is_the_mean_of_its_bins_made_monotone() -> None:

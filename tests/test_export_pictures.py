@@ -35,7 +35,7 @@ from pydicom.uid import MicroscopyBulkSimpleAnnotationsStorage, SegmentationStor
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
 from tissuetalk.tools.export import export
 from tissuetalk.tools.export.coco import run_lengths
-from tissuetalk.tools.masks.labels import create_pyramid, write_levels
+from tissuetalk.tools.masks.rasters import create_pyramid, write_levels
 
 MASKS = {NUCLEI: touching() > 0, STROMA: ragged(), MITOSES: np.zeros((HEIGHT, WIDTH), bool)}
 

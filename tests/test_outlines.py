@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tissuetalk.models.masks.outlines import polygons
 from tissuetalk.tools.export import geojson
 from tissuetalk.tools.export.links import write_all_outlines, write_outlines
-from tissuetalk.tools.masks.stored import layers_of
+from tissuetalk.tools.masks.layer import layers_of
 
 EMPTY = np.zeros((40, 60), np.int32)
 

@@ -22,7 +22,7 @@ from tissuetalk.prompts.measures import place_measures_in
 from tissuetalk.tools.answers.results import MeasureResult, NotSegmented
 from tissuetalk.tools.export import FORMATS, export
 from tissuetalk.tools.masks import layer as mask_layer
-from tissuetalk.tools.masks.labels import Raster
+from tissuetalk.tools.masks.rasters import Raster
 from tissuetalk.tools.masks.stored import open_masks
 from tissuetalk.tools.measure import hotspot, measure
 from tissuetalk.tools.measure.metrics import METRICS

@@ -30,8 +30,8 @@ from tissuetalk.models.errors import (
     WorkspaceUnwritableError,
 )
 from tissuetalk.prompts.target import Relation, Target
-from tissuetalk.tools.answers.jobs import Preliminary
-from tissuetalk.tools.masks import tissue
+from tissuetalk.tools.answers.explained import Preliminary
+from tissuetalk.tools.masks import rasters
 from tissuetalk.tools.segment import tiles as tile_files
 
 CENTRES = [(x, y) for x in range(40, 700, 60) for y in range(40, 500, 60)]
@@ -277,7 +277,7 @@ def pyramid(path: Path, **options: Any) -> Path:
 def test_a_damaged_place_ends_in_a_named_error_and_the_rest_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tissue, "VIEW_PX", 256)  # of a real slide, too, tissue is found on a smaller level
+    monkeypatch.setattr(rasters, "VIEW_PX", 256)  # of a real slide, too, tissue is found on a smaller level
     path = pyramid(tmp_path / "images" / "slide.tif")
     with tifffile.TiffFile(path) as tiff:
         at, count = tiff.pages[0].dataoffsets[12], tiff.pages[0].databytecounts[12]

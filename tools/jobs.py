@@ -16,8 +16,7 @@ from pydantic import BaseModel
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import BusyError, CancelledError, TissuetalkError
-from tissuetalk.tools.answers.explained import NOTICE, ExplainResult
-from tissuetalk.tools.answers.jobs import JobError, JobStatus, Preliminary
+from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, JobError, JobStatus, Preliminary
 from tissuetalk.tools.answers.results import Answer, SegmentAnswer
 from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.segment.field import image_info, region_of

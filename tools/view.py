@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools.answers.results import Answer, ViewResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.drawing.overlay import layers_in
 from tissuetalk.tools.segment.field import Scale, image_info, region_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -34,7 +33,7 @@ def view_source(
         masks = [mask for mask in folder.chosen(list(mask_ids or ())) if mask.found or mask_ids]
     width, height = drawing.picture_size(box)
     pixels = source.read_region(box, width=width, height=height)
-    layers = layers_in(folder, masks, box) if folder is not None else []
+    layers = drawing.layers_in(folder, masks, box) if folder is not None else []
     picture = drawing.draw(pixels, box, layers=layers, mpp=None if scale is None else scale.mpp, grid=grid)
     shrink = box.width / width
     result = ViewResult(

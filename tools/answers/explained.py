@@ -1,4 +1,4 @@
-"""What ``explain`` gives back: closed shapes, in the units and coordinates of ``results``."""
+"""What ``explain`` and ``job`` give back, and what can be said of a slide before it is finished: closed shapes as in ``results``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tissuetalk.tools.answers.results import Assertion, BoxXYXY, Closed, Provenance
+from tissuetalk.tools.answers.results import Assertion, BoxXYXY, Closed, Provenance, SegmentResult
 
 NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
 """Stated in every explanation."""
@@ -192,3 +192,46 @@ class ExplainResult(Closed):
     picture: str | None = Field(default=None, description="The attached picture in full size")
     notice: str
     job_id: str | None = None
+
+
+class EarlyFinding(Closed):
+    """One target, as far as it is known.
+
+    estimates come from the first look, ``so_far`` from finished parts of the slide.
+    """
+
+    name: str
+    presence: float = Field(ge=0, le=1)
+    estimated_tissue_share: float | None = Field(description="Part of the tissue it covers, from a sample")
+    estimated_per_mm2: float | None = Field(description="Objects per mm² of tissue, from a sample")
+    count_so_far: int | None
+    area_px_so_far: int
+    statement: str
+
+
+class Preliminary(Closed):
+    """An overview while the work goes on; never a result."""
+
+    tissue_area_mm2: float | None
+    done_share: float = Field(ge=0, le=1)
+    findings: list[EarlyFinding]
+    caveat: str
+
+
+class JobError(Closed):
+    code: str
+    message: str
+
+
+class JobStatus(Closed):
+    """Answer of ``job``."""
+
+    job_id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    progress: float = Field(ge=0, le=1)
+    eta_s: float | None
+    result: SegmentResult | ExplainResult | None
+    preliminary: Preliminary | None = Field(
+        default=None, description="What is known of a slide while the work goes on; never a result"
+    )
+    error: JobError | None

@@ -35,7 +35,7 @@ from tissuetalk.tools.cohort.table import (
     row_of,
     write_tables,
 )
-from tissuetalk.tools.masks.tissue import tissue_mm2
+from tissuetalk.tools.masks.stored import tissue_mm2
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.session import Session

@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from tissuetalk.models.images import Box
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.tools.answers.results import Mask
+from tissuetalk.tools.masks.layer import layers_of
+from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,6 +83,26 @@ def draw(
     if mpp is not None:
         scale_bar(picture, mpp * box.width / width)
     return _with_legend(picture, layers) if layers else picture
+
+
+def overlay_of(
+    folder: ResultFolder, source: ImageSource, region: Box, masks: Sequence[Mask], mpp: float | None
+) -> Image.Image:
+    """The segmented region with the outlines of the masks that were found. mpp: None draws no scale bar."""
+    width, height = picture_size(region)
+    pixels = source.read_region(region, width=width, height=height)
+    found = [mask for mask in masks if mask.found]
+    return draw(pixels, region, layers=layers_in(folder, found, region), mpp=mpp)
+
+
+def layers_in(folder: ResultFolder, masks: Sequence[Mask], box: Box) -> list[DrawnMask]:
+    """Masks as they lie in the viewed box, at the size of its picture."""
+    drawn = []
+    for layer in layers_of(folder, masks):
+        caption = layer.name if layer.record.count is None else f"{layer.name} ({layer.record.count})"
+        labels = layer.labels.sample(box, *picture_size(box))
+        drawn.append(DrawnMask(labels, layer.record.colour, caption))
+    return drawn
 
 
 def outline(labels: NDArray[np.int32], width: int, height: int, thickness: int) -> NDArray[np.bool_]:

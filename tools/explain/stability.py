@@ -23,8 +23,7 @@ from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmenter import Capability, Context, Prompt, Segmenter
 from tissuetalk.prompts.names import prompt_of
 from tissuetalk.tools.answers.explained import PictureChange, Stability, UnsurePlace, Wording
-from tissuetalk.tools.answers.reliability import level_of, reliability_of
-from tissuetalk.tools.answers.results import Mask
+from tissuetalk.tools.answers.results import Mask, level_of, reliability_of
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.perturbations import KINDS, TOGETHER, Perturbation, PerturbedSegmenter
 from tissuetalk.tools.segment import engine

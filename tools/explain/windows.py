@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
 from tissuetalk.tools.answers.results import Mask
-from tissuetalk.tools.masks.layer import MaskLayer
-from tissuetalk.tools.masks.stored import layers_of
+from tissuetalk.tools.masks.layer import MaskLayer, layers_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 Weight = NDArray[np.float32]

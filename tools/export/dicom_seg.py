@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError
 from tissuetalk.models.writing import library
 from tissuetalk.tools.export import dicom
-from tissuetalk.tools.masks.labels import LabelLevel
 from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.rasters import LabelLevel
 from tissuetalk.tools.masks.stored import SegmentedRegion
 
 MOST_TILE_PX = 2**28

@@ -9,8 +9,8 @@ from typing import Any
 
 from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.tools.export import geojson, tables
-from tissuetalk.tools.masks.layer import OpenImage, as_lines
-from tissuetalk.tools.masks.stored import layers_of, open_masks
+from tissuetalk.tools.masks.layer import OpenImage, as_lines, layers_of
+from tissuetalk.tools.masks.stored import open_masks
 from tissuetalk.tools.storage.result_folder import MOST_OBJECTS, ResultFolder
 
 MOST_RESOURCE_BYTES = 64_000_000

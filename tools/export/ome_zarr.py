@@ -10,8 +10,8 @@ import numpy as np
 
 from tissuetalk.models.writing import library
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.masks.labels import create_pyramid
 from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.rasters import create_pyramid
 from tissuetalk.tools.masks.stored import SegmentedRegion
 
 LONGEST_IMAGE_PX = 8192

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ def write_csv(masks: SegmentedRegion, out: Path) -> None:
                 # a region may know less of itself than objects do: its cells stay empty, the columns stay the same
                 empty = [""] * len(batch["id"])
                 numbers = [batch[name].tolist() if name in batch else empty for name in names]
-                writer.writerows(
-                    [layer.record.mask_id, layer.name, *row] for row in zip(*numbers, strict=True)
-                )
+                # strict would refuse the two that repeat without end
+                mask = repeat(layer.record.mask_id), repeat(layer.name)
+                writer.writerows(zip(*mask, *numbers, strict=False))
 
 
 def write_parquet(masks: SegmentedRegion, out: Path) -> None:

@@ -11,10 +11,10 @@ import io
 import math
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import shapely
@@ -27,7 +27,7 @@ from tissuetalk.models.masks.object_table import column_names, object_table
 from tissuetalk.models.masks.outlines import polygons
 from tissuetalk.models.writing import library, write_whole
 from tissuetalk.tools.answers.results import Mask
-from tissuetalk.tools.masks.labels import (
+from tissuetalk.tools.masks.rasters import (
     WINDOW_PX,
     LabelPyramid,
     Points,
@@ -295,7 +295,7 @@ class SlideLayer(MaskLayer):
         names = {"object_id" if name == "id" else name for name in {*columns, *more} - set(near)}
         # the nearest neighbour may lie in another window of the run, so files do not hold it: it is looked up here
         for batch in self._batches(sorted(names), within):
-            found = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in names}
+            found = {name: _as_numpy(batch.column(name)) for name in names}
             found["id"] = found.pop("object_id", np.zeros(0))
             if near:
                 nearest = self.nearest_px(_centres(found))
@@ -333,15 +333,17 @@ class SlideLayer(MaskLayer):
 
     def _whole(self, columns: Sequence[str]) -> Rows:
         """The one row of a region without an object file."""
-        shapes = np.concatenate([parts for _, parts in self._parts()])
         whole: Rows = {
             "id": np.array([1]),
             "area_px": np.array([self.record.area_px]),
             "area_um2": np.array([self.record.area_um2]),
-            "geometry": np.array([shapely.to_wkb(shapely.multipolygons(shapely.get_parts(shapes)))], object),
         }
-        if not set(columns) <= set(whole):
-            whole = self._as_one(with_pixels=True) | {"geometry": whole["geometry"]}
+        if not set(columns) <= {*whole, "geometry"}:
+            whole = self._as_one(with_pixels=True)
+        if "geometry" in columns:  # a large region is long in tracing
+            shapes = np.concatenate([parts for _, parts in self._parts()])
+            joined = shapely.multipolygons(shapely.get_parts(shapes))
+            whole["geometry"] = np.array([shapely.to_wkb(joined)], object)
         return {name: whole[name] for name in columns}
 
     def outlines(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
@@ -352,6 +354,23 @@ class SlideLayer(MaskLayer):
             yield batch["id"].astype(np.int64), rounded(shapely.from_wkb(batch["geometry"]))
 
 
+def is_on_disk(folder: ResultFolder) -> bool:
+    """Whether masks are label pyramids and object files; the pictures of such a result are thumbnails."""
+    return (folder.path / "slide" / "slide.json").is_file()
+
+
+def layers_of(
+    folder: ResultFolder, records: Iterable[Mask], open_image: OpenImage | None = None
+) -> list[MaskLayer]:
+    """Masks of a folder, in memory or on disk as they were written. open_image: not needed for labels and outlines."""
+    form = SlideLayer if is_on_disk(folder) else PictureLayer
+    return [form(folder, record, open_image or _no_image) for record in records]
+
+
+def _no_image() -> NoReturn:
+    raise AssertionError("labels and outlines are read without the image")
+
+
 def rounded(shapes: NDArray[Any]) -> NDArray[Any]:
     """Geometries with ``DECIMALS`` decimals; labels coarser than the image have corners between its pixels."""
     return np.asarray(shapely.transform(shapes, lambda corners: np.round(corners, DECIMALS)))
@@ -360,6 +379,14 @@ def rounded(shapes: NDArray[Any]) -> NDArray[Any]:
 def as_lines(rows: Rows) -> Iterator[tuple[Any, ...]]:
     """Row after row as Python has numbers, which are written so that they read back as they were."""
     return zip(*(column.tolist() for column in rows.values()), strict=True)
+
+
+def _as_numpy(column: Any) -> NDArray[Any]:
+    """[N] of an Arrow array; its own ``to_numpy`` imports all of pandas, which takes a second."""
+    types = library("pyarrow.types")
+    if (types.is_integer(column.type) or types.is_floating(column.type)) and not column.null_count:
+        return np.from_dlpack(column)
+    return np.array(column.to_pylist(), bool if types.is_boolean(column.type) else object)
 
 
 def _parsed(texts: list[str]) -> NDArray[Any]:

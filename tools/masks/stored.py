@@ -3,46 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import BadRequestError, InvalidArgumentError, UnknownResultError
-from tissuetalk.models.images import Box
+from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.tools.answers.explained import NOTICE
-from tissuetalk.tools.answers.results import Mask
-from tissuetalk.tools.masks.labels import Raster
-from tissuetalk.tools.masks.layer import MaskLayer, OpenImage, PictureLayer, SlideLayer
-from tissuetalk.tools.masks.tissue import RULE, Tissue
+from tissuetalk.tools.answers.results import SegmentResult
+from tissuetalk.tools.masks.layer import OpenImage, is_on_disk, layers_of
+from tissuetalk.tools.masks.rasters import RULE, Raster, Tissue
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 
 def open_masks(folder: ResultFolder, open_image: OpenImage, mask_ids: Sequence[str] = ()) -> SegmentedRegion:
     """The named masks of a finished result, all by default. Raises UnknownMaskError."""
     return SegmentedRegion(folder, open_image, mask_ids)
-
-
-def layers_of(
-    folder: ResultFolder, records: Iterable[Mask], open_image: OpenImage | None = None
-) -> list[MaskLayer]:
-    """Masks of a folder, in memory or on disk as they were written. open_image: not needed for labels and outlines."""
-    form = SlideLayer if _on_disk(folder) else PictureLayer
-    return [form(folder, record, open_image or _no_image) for record in records]
-
-
-def _on_disk(folder: ResultFolder) -> bool:
-    """Whether masks are label pyramids and object files; the pictures of such a result are thumbnails."""
-    return (folder.path / "slide" / "slide.json").is_file()
-
-
-def _no_image() -> NoReturn:
-    raise AssertionError("labels and outlines are read without the image")
 
 
 class SegmentedRegion:
@@ -54,7 +36,7 @@ class SegmentedRegion:
         self.region = Box.from_sequence(self.result.image.region)
         self.mpp = self.result.image.known_mpp
         self.layers = layers_of(folder, folder.chosen(list(mask_ids)), open_image)
-        self.tissue_is_stored = _on_disk(folder)
+        self.tissue_is_stored = is_on_disk(folder)
 
     @cached_property
     def tissue(self) -> Raster:
@@ -134,3 +116,18 @@ def _damaged(folder: ResultFolder) -> UnknownResultError:
     return UnknownResultError(
         f"the slide result in {folder.path.name} is incomplete or damaged; segment the slide again."
     )
+
+
+def tissue_mm2(folder: Path, result: SegmentResult, source: ImageSource) -> float | None:
+    """Of the segmented region: what a slide's run has written down, else counted; None where the scale is not known."""
+    image = result.image
+    mpp = image.known_mpp
+    if mpp is None:
+        return None
+    about = folder / "slide" / "slide.json"
+    if about.is_file():
+        written = json.loads(about.read_text("utf-8"))["tissue_area_mm2"]
+        return None if written is None else float(written)
+    region = Box.from_sequence(image.region)
+    share = float(Tissue.of(source).picture(region).mean())
+    return share * region.width * region.height * mpp**2 / 1e6

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from tissuetalk.tools.masks.labels import Points, Raster
 from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.rasters import Points, Raster
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.measure.values import Value
 

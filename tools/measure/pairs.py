@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.prompts.names import Tissue, speaks_of
-from tissuetalk.tools.masks.labels import Points, Raster
 from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.rasters import Points, Raster
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.measure.values import Finding, Value, statistics
 
@@ -85,10 +85,7 @@ def area_on_tissue_px(layer: MaskLayer, tissue: Raster) -> float:
     """Full-resolution pixels that are both mask and tissue; a mask pixel is on tissue when its middle is."""
     total = 0.0
     for piece in layer.labels.rasters():
-        x, y = piece.middles
-        column = np.clip((x - tissue.x0) // tissue.step_x, 0, tissue.values.shape[1] - 1).astype(np.int64)
-        row = np.clip((y - tissue.y0) // tissue.step_y, 0, tissue.values.shape[0] - 1).astype(np.int64)
-        total += float(np.count_nonzero(piece.values & tissue.values[np.ix_(row, column)])) * piece.pixel_px
+        total += float(np.count_nonzero(piece.values & tissue.nearest(*piece.middles))) * piece.pixel_px
     return total
 
 

@@ -19,8 +19,8 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.masks.labels import Raster
 from tissuetalk.tools.masks.layer import MaskLayer
+from tissuetalk.tools.masks.rasters import Raster
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.measure import hotspot
 from tissuetalk.tools.measure.values import GAP_RULE, Finding, Value, areas, gaps

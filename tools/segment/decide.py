@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import Capability, Context, Decoded, Prompt, Segmenter
-from tissuetalk.tools.masks.tissue import Tissue
+from tissuetalk.tools.masks.rasters import Tissue
 from tissuetalk.tools.segment.grid import Grid, Window
 
 Labels = NDArray[np.int32]

@@ -12,7 +12,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB, Context, Segmenter
 from tissuetalk.tools.answers.results import ImageInfo, MppSource
-from tissuetalk.tools.masks.tissue import Tissue, sample
+from tissuetalk.tools.masks.rasters import Tissue, sample
 from tissuetalk.tools.storage.features import FeatureCache
 
 FINEST_MPP, COARSEST_MPP = 0.02, 50.0

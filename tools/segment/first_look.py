@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import UnreadableImageError
 from tissuetalk.models.writing import write_whole
-from tissuetalk.tools.answers.jobs import EarlyFinding, Preliminary
+from tissuetalk.tools.answers.explained import EarlyFinding, Preliminary
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.masks.tissue import SAMPLE_PX, SAMPLES, sample, tissue_mask
+from tissuetalk.tools.masks.rasters import SAMPLE_PX, SAMPLES, sample, tissue_mask
 from tissuetalk.tools.segment.decide import ScaledPrompt
 from tissuetalk.tools.segment.grid import Window
 from tissuetalk.tools.segment.labels import SHOWN_SHARE

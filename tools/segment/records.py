@@ -13,10 +13,17 @@ from numpy.typing import NDArray
 from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.answers.reliability import low_agreement, reliability_of
-from tissuetalk.tools.answers.results import Mask, MaskResources, Provenance, RelationInfo, Warned
+from tissuetalk.tools.answers.results import (
+    Mask,
+    MaskResources,
+    Provenance,
+    RelationInfo,
+    Warned,
+    low_agreement,
+    reliability_of,
+)
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.masks.tissue import tissue_mask
+from tissuetalk.tools.masks.rasters import tissue_mask
 from tissuetalk.tools.segment.field import SMALL_PX, FieldOfView
 from tissuetalk.tools.segment.labels import LabelImage
 from tissuetalk.tools.segment.targets import Wanted

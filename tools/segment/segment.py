@@ -12,7 +12,6 @@ from tissuetalk.models.segmenter import PromptableSegmenter, is_pointed
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.drawing.overlay import overlay_of
 from tissuetalk.tools.segment import algebra, engine, pointing
 from tissuetalk.tools.segment.engine import FoundMask
 from tissuetalk.tools.segment.field import FieldOfView, image_info, region_of, scale_of
@@ -149,7 +148,7 @@ def _write(
         record_of(outcome, each, number, field, request)
         for number, (each, outcome) in enumerate(zip(found.asked, outcomes, strict=True))
     ]
-    overlay = overlay_of(folder, source, region, masks, scale.known_mpp)
+    overlay = drawing.overlay_of(folder, source, region, masks, scale.known_mpp)
     (folder.path / "overlay.png").write_bytes(drawing.as_png(overlay))
     result = SegmentResult(
         result_id=result_id,

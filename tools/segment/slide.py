@@ -20,8 +20,7 @@ from tissuetalk.models.writing import disk_errors, library, remove, write_whole
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.drawing.overlay import overlay_of
-from tissuetalk.tools.masks.tissue import RULE
+from tissuetalk.tools.masks.rasters import RULE
 from tissuetalk.tools.segment import algebra, first_look, unfinished
 from tissuetalk.tools.segment.algebra import Renumbered
 from tissuetalk.tools.segment.decide import ScaledPrompt
@@ -163,7 +162,7 @@ class _Run:
         ]
         caveats = _caveats(plan, shrunk)
         write_whole(self.slide / "slide.json", json.dumps(_about(plan, masks, caveats, tissue), indent=1))
-        overlay = overlay_of(self.files, field.source, field.region, masks, field.scale.known_mpp)
+        overlay = drawing.overlay_of(self.files, field.source, field.region, masks, field.scale.known_mpp)
         (self.files.path / "overlay.png").write_bytes(drawing.as_png(overlay))
         field.source.verify_unchanged()
         return SegmentResult(

@@ -18,7 +18,7 @@ from tissuetalk.models import registry
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import Capability, Segmenter
 from tissuetalk.models.writing import whole_file, write_whole
-from tissuetalk.tools.masks.tissue import Tissue
+from tissuetalk.tools.masks.rasters import Tissue
 from tissuetalk.tools.segment.decide import (
     NOTHING,
     Cut,

@@ -97,7 +97,7 @@ class SegmentedMask:
         return self._labels() if self.record.resources.instances is not None else None
 
     def _labels(self) -> NDArray[np.int32]:
-        from tissuetalk.tools.masks.stored import layers_of
+        from tissuetalk.tools.masks.layer import layers_of
 
         with self.segmentation.session.reading(self.segmentation.place) as stored:
             (layer,) = layers_of(stored.folder, [self.record])
