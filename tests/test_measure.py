@@ -188,7 +188,9 @@ def test_every_metric_and_format_of_the_tables_exists_and_is_documented() -> Non
     )
     for name, metric in METRICS.items():
         module, _, function = metric.function.partition(":")
-        assert callable(getattr(import_module(module), function)) and metric.rule
+        assert (
+            callable(getattr(import_module(f"tissuetalk.tools.measure.{module}"), function)) and metric.rule
+        )
         assert f"`{name}`" in docs
     for name, entry in FORMATS.items():
         assert callable(entry.write) and f"`{name}`" in docs

@@ -110,7 +110,6 @@ class LibraryCall(TypedDict, total=False):
     action: Required[LibraryAction]
     result_id: Annotated[str | None, Field(description="Which result to save or delete")]
     format: Annotated[
-        str | None,
-        Field(description="For save: folder (default, everything) or another format, see above"),
+        str | None, Field(description="For save: folder (default, everything) or another format, see above")
     ]
     folder: Annotated[str | None, Field(description="For save: a new folder inside an allowed folder")]

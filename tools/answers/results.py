@@ -309,8 +309,8 @@ def reliability_of(weights_sha256: str, signal: Signal, value: float) -> float |
     import numpy as np  # not when the shapes are imported: a server lists them before anybody calls
 
     curve = model[signal]["curve"]
-    found = np.interp(value, [point[0] for point in curve], [point[1] for point in curve])
-    return round(float(found), 3)
+    signals, dice = zip(*curve, strict=True)
+    return round(float(np.interp(value, signals, dice)), 3)
 
 
 def level_of(reliability: float) -> Literal["high", "medium", "low"]:

@@ -41,11 +41,15 @@ PALETTE = (
 
 @dataclass(frozen=True)
 class DrawnMask:
-    """One mask as drawn: [H, W] labels at any scale covering the viewed region, a colour and a legend line."""
+    """One mask as drawn: [H, W] labels at any scale covering the viewed region, a colour and a legend line.
+
+    number: the one it has in the text, written on it by ``sheet.marked``.
+    """
 
     labels: NDArray[np.int32]
     colour: str
     caption: str
+    number: int | None = None
 
 
 def colour_of(number: int) -> str:
@@ -71,17 +75,11 @@ def draw(
 
     pixels: [h, w, 3], the region ``box`` at the picture's own size. mpp: µm per full-resolution pixel, or None for no bar.
     """
-    canvas = pixels.copy()
-    height, width = canvas.shape[:2]
-    thickness = 2 if max(width, height) > 600 else 1
-    for layer in layers:
-        edge = outline(layer.labels, width, height, thickness)
-        canvas[edge] = np.array(rgb(layer.colour), np.uint8)
-    picture = Image.fromarray(canvas)
+    picture = outlined(pixels, layers, thick_from_px=600)
     if grid:
         _grid(picture, box)
     if mpp is not None:
-        scale_bar(picture, mpp * box.width / width)
+        scale_bar(picture, mpp * box.width / picture.width)
     return _with_legend(picture, layers) if layers else picture
 
 
@@ -105,13 +103,19 @@ def layers_in(folder: ResultFolder, masks: Sequence[Mask], box: Box) -> list[Dra
     return drawn
 
 
-def outline(labels: NDArray[np.int32], width: int, height: int, thickness: int) -> NDArray[np.bool_]:
-    """Pixels where the label changes, at the picture's size; touching objects keep a line between them."""
-    shown = cv2.resize(labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+def outlined(pixels: NDArray[np.uint8], layers: Sequence[DrawnMask], *, thick_from_px: int) -> Image.Image:
+    """The pixels, [h, w, 3], with lines where labels change; touching objects keep a line between them."""
+    canvas = pixels.copy()
+    height, width = canvas.shape[:2]
+    thickness = 2 if max(width, height) > thick_from_px else 1
     kernel = np.ones((thickness + 1, thickness + 1), np.uint8)
-    # where the highest and lowest label around a pixel differ, two things meet
-    edge = (cv2.dilate(shown, kernel) != cv2.erode(shown, kernel)) & (cv2.dilate(shown, kernel) > 0)
-    return np.asarray(edge, bool)
+    for layer in layers:
+        labels = layer.labels.astype(np.float32)
+        shown = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        # where the highest and lowest label around a pixel differ, two things meet
+        highest = cv2.dilate(shown, kernel)
+        canvas[(highest != cv2.erode(shown, kernel)) & (highest > 0)] = rgb(layer.colour)
+    return Image.fromarray(canvas)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
@@ -147,9 +151,8 @@ def _grid(picture: Image.Image, box: Box) -> None:
     """Lines labelled in full-resolution pixels of the source, so that a point can be named."""
     step = round_length(max(box.width, box.height) / 5)
     brush = ImageDraw.Draw(picture)
-    for axis, (start, stop, size) in enumerate(
-        [(box.x0, box.x1, picture.width), (box.y0, box.y1, picture.height)]
-    ):
+    axes = (box.x0, box.x1, picture.width), (box.y0, box.y1, picture.height)
+    for axis, (start, stop, size) in enumerate(axes):
         for value in np.arange(np.ceil(start / step) * step, stop, step):
             at = (value - start) / (stop - start) * size
             line = (at, 0, at, picture.height) if axis == 0 else (0, at, picture.width, at)
@@ -174,14 +177,11 @@ def _with_legend(picture: Image.Image, layers: Sequence[DrawnMask]) -> Image.Ima
 
 def stacked(rows: Sequence[Sequence[Image.Image]], gap_px: int = 0) -> Image.Image:
     """Pictures side by side in rows, on white."""
-    sizes = [
-        (sum(each.width for each in row) + gap_px * (len(row) - 1), max(each.height for each in row))
-        for row in rows
-    ]
-    height = sum(high for _, high in sizes) + gap_px * (len(rows) - 1)
-    whole = Image.new("RGB", (max(wide for wide, _ in sizes), height), (255, 255, 255))
-    top = 0
-    for row, (_, high) in zip(rows, sizes, strict=True):
+    widths = [sum(each.width for each in row) + gap_px * (len(row) - 1) for row in rows]
+    heights = [max(each.height for each in row) for row in rows]
+    size = max(widths), sum(heights) + gap_px * (len(rows) - 1)
+    whole, top = Image.new("RGB", size, (255, 255, 255)), 0
+    for row, high in zip(rows, heights, strict=True):
         left = 0
         for each in row:
             whole.paste(each, (left, top))
@@ -209,9 +209,8 @@ def plotted(width: int, height: int, draw: Callable[[Figure], None]) -> Image.Im
 
 
 def as_png(picture: Image.Image) -> bytes:
-    return _encoded(
-        picture, "PNG", {"compress_level": 1}
-    )  # level 6 takes four times as long for a fifth less
+    # level 6 takes four times as long for a fifth less
+    return _encoded(picture, "PNG", {"compress_level": 1})
 
 
 def as_jpeg_within(picture: Image.Image, budget_bytes: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -13,22 +13,13 @@ from PIL import Image, ImageDraw
 
 from tissuetalk.models.images import Box
 from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.drawing.drawing import DrawnMask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WHITE, INK, GREY, LINE = (255, 255, 255), (20, 20, 20), (105, 105, 105), (205, 205, 205)
 GAP_PX, TITLE_PX, NOTE_PX = 10, 24, 19
-
-
-@dataclass(frozen=True)
-class Marked:
-    """One set of outlines: [h, w] labels over the viewed box, a colour, the number it has in the text, a legend line."""
-
-    labels: NDArray[np.int32]
-    colour: str
-    number: int | None
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -51,17 +42,11 @@ class Bar:
     colour: str = "#4f6db0"
 
 
-def marked(pixels: NDArray[np.uint8], masks: Sequence[Marked], um_per_px: float | None) -> Image.Image:
+def marked(pixels: NDArray[np.uint8], masks: Sequence[DrawnMask], um_per_px: float | None) -> Image.Image:
     """The pixels with outlines and, at the largest object of each set, its number. um_per_px: of these pixels."""
-    canvas = pixels.copy()
-    height, width = canvas.shape[:2]
-    thickness = 2 if max(width, height) > 500 else 1
+    picture = drawing.outlined(pixels, masks, thick_from_px=500)
     for each in masks:
-        edge = drawing.outline(each.labels, width, height, thickness)
-        canvas[edge] = np.array(drawing.rgb(each.colour), np.uint8)
-    picture = Image.fromarray(canvas)
-    for each in masks:
-        if each.number is not None and (at := _core(each.labels, width, height)) is not None:
+        if each.number is not None and (at := _core(each.labels, *picture.size)) is not None:
             tag(picture, at, str(each.number), each.colour)
     if um_per_px is not None:
         drawing.scale_bar(picture, um_per_px)
@@ -125,16 +110,17 @@ def signed(
 ) -> NDArray[np.uint8]:
     """The pixels in grey under a scale from blue (-limit) over nothing (0) to red (+limit)."""
     height, width = pixels.shape[:2]
-    size = (width, height)
-    shown = cv2.resize(value.astype(np.float32), size, interpolation=cv2.INTER_NEAREST_EXACT)[..., None]
-    share = np.clip(shown / max(limit, 1e-9), -1, 1)
+
+    def enlarged(values: NDArray[Any]) -> NDArray[np.float32]:
+        sized = cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        return np.asarray(sized)[..., None]
+
+    share = np.clip(enlarged(value) / max(limit, 1e-9), -1, 1)
     grey = _faded(pixels)
     colour = np.where(share > 0, np.array([200.0, 20.0, 30.0]), np.array([30.0, 70.0, 200.0]))
     strength = np.abs(share) * 0.65
     if known is not None:
-        strength *= cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_NEAREST_EXACT)[
-            ..., None
-        ]
+        strength *= enlarged(known)
     return np.asarray(grey * (1 - strength) + colour * strength, np.uint8)
 
 

@@ -130,7 +130,7 @@ def tissue_panel(view: View, bag: PatchBag, shares: ObjectMap) -> sheet.Panel:
                 bag, index, share.name, (place.height, place.width)
             )
         caption = f"{share.rank}  {share.name}"
-        marks.append(sheet.Marked(labels, drawing.colour_of(number), share.rank, caption))
+        marks.append(drawing.DrawnMask(labels, drawing.colour_of(number), caption, share.rank))
     picture = sheet.marked(view.pixels, marks, view.um_per_px)
     keys = tuple((mark.colour, mark.caption) for mark in marks)
     return sheet.Panel(picture, "The tissue and its objects, by rank", keys=keys)

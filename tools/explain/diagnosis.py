@@ -33,7 +33,8 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.tools.answers.explained import ClassifierEvidence, ObjectEvidence
 from tissuetalk.tools.answers.results import Mask
-from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, marked, row
+from tissuetalk.tools.drawing.drawing import DrawnMask
+from tissuetalk.tools.drawing.sheet import Bar, Panel, bars, marked, row
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.activation_pictures import (
     evidence_picture,
@@ -272,11 +273,11 @@ def _importance_picture(
     shown = patches_painted(view, patch_map(loaded.model, found.prediction.vectors, found.label).values)
     height, width = view.pixels.shape[:2]
     outlines = [
-        Marked(
+        DrawnMask(
             windows.layer_of(folder, mask).labels.sample(view.box, width, height),
             mask.colour,
-            number,
             f"{number}  {mask.name}",
+            number,
         )
         for number, mask in enumerate([mask for mask in result.masks if mask.found], start=1)
     ]

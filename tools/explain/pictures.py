@@ -12,7 +12,8 @@ from PIL import Image
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.tools.answers.explained import Meaning, Observation
 from tissuetalk.tools.answers.results import Mask, SegmentResult
-from tissuetalk.tools.drawing.sheet import Bar, Marked, Panel, bars, fitted, framed, heated, marked, row
+from tissuetalk.tools.drawing.drawing import DrawnMask
+from tissuetalk.tools.drawing.sheet import Bar, Panel, bars, fitted, framed, heated, marked, row
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.counterfactual import Views
 from tissuetalk.tools.explain.observations import Observed, summary
@@ -45,15 +46,16 @@ class Board:
     def _um(self, box: Box, width: int) -> float | None:
         return None if self.mpp is None else self.mpp * box.width / width
 
-    def _drawn(self, mask: Mask, box: Box, pixels: NDArray[np.uint8], *, numbered: bool = False) -> Marked:
+    def _drawn(self, mask: Mask, box: Box, pixels: NDArray[np.uint8], *, numbered: bool = False) -> DrawnMask:
         """The mask over the view of a box."""
         labels = windows.layer_of(self.folder, mask).labels.sample(box, pixels.shape[1], pixels.shape[0])
-        return Marked(labels, mask.colour, self.numbers[mask.mask_id] if numbered else None, _caption(mask))
+        number = self.numbers[mask.mask_id] if numbered else None
+        return DrawnMask(labels, mask.colour, _caption(mask), number)
 
     def findings(self, about: Sequence[Mask], seen: Sequence[Observed], *, small: bool) -> Image.Image:
         """The region with every mask numbered as in the text, and beside it what the words do not mention."""
         besides = [
-            Marked(each.labels, each.answer.colour or "", each.answer.number, _besides(each.answer))
+            DrawnMask(each.labels, each.answer.colour or "", _besides(each.answer), each.answer.number)
             for each in seen
             if each.labels is not None
         ]
@@ -66,7 +68,7 @@ class Board:
             panels.append(self._marked("Also seen, not mentioned in the words", besides, pixels))
         return row(panels)
 
-    def _marked(self, title: str, masks: Sequence[Marked], pixels: NDArray[np.uint8]) -> Panel:
+    def _marked(self, title: str, masks: Sequence[DrawnMask], pixels: NDArray[np.uint8]) -> Panel:
         picture = marked(pixels, masks, self._um(self.region, pixels.shape[1]))
         keys = tuple((each.colour, f"{each.number}  {each.caption}") for each in masks)
         return Panel(picture, title, keys=keys, notes=() if masks else ("nothing was found",))
@@ -141,7 +143,7 @@ class Board:
         panels = []
         before = marked(
             np.asarray(fitted(Image.fromarray(views.before), side, side)),
-            [Marked(views.painted.astype(np.int32), mask.colour, number, "")],
+            [DrawnMask(views.painted.astype(np.int32), mask.colour, "", number)],
             None,
         )
         scores = {str(each.change): each.scores for each in views.answers}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import shapely
@@ -37,7 +36,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
         raise ImageTooLargeError(
             f"{number} objects are too many for COCO, whose readers hold all of them; export parquet or geojson."
         )
-    names = list(dict.fromkeys(layer.name for layer in masks.layers))
+    names, size = list(dict.fromkeys(layer.name for layer in masks.layers)), [image.height, image.width]
     head = {
         "info": {"description": "Masks from words", **masks.about()},
         "licenses": [],
@@ -49,40 +48,37 @@ def write(masks: SegmentedRegion, out: Path) -> None:
         annotation_id = 0
         for layer in masks.layers:
             category = {"image_id": 1, "category_id": names.index(layer.name) + 1}
-            for annotation in _annotations(layer, image.height, image.width, coder):
+            for number, runs, box in _objects(layer, image.height, image.width):
                 annotation_id += 1
+                packed = coder.frPyObjects({"size": size, "counts": runs}, *size)["counts"].decode("ascii")
+                annotation = {
+                    "id": annotation_id,
+                    **category,
+                    "segmentation": {"size": size, "counts": packed},
+                    "area": sum(runs[1::2]),
+                    "bbox": [box.x0, box.y0, box.width, box.height],
+                    "iscrowd": 0,
+                    "mask_id": layer.record.mask_id,
+                    "object": number,
+                }
                 file.write("\n" if annotation_id == 1 else ",\n")
-                file.write(json.dumps({"id": annotation_id, **category, **annotation}))
+                file.write(json.dumps(annotation))
         file.write("\n]}")
 
 
-def _annotations(layer: MaskLayer, height: int, width: int, coder: Any) -> Iterator[dict[str, Any]]:
+def _objects(layer: MaskLayer, height: int, width: int) -> Iterator[tuple[int, list[int], Box]]:
+    """Number, run lengths and bounding box of each object; of a region all of it as number 1."""
     if layer.has_objects:
         for numbers, shapes in layer.outlines():
             for number, shape in zip(numbers.tolist(), shapes, strict=True):
                 x0, y0, pixels = _drawn(shape, height, width)
                 box = Box.around(pixels, x0, y0)
                 if box is not None:
-                    runs = run_lengths(pixels, x0, y0, height, width)
-                    yield _annotation(layer, number, runs, height, width, coder, box)
+                    yield number, run_lengths(pixels, x0, y0, height, width), box
     elif layer.record.found:
         runs, box = _region_runs(layer, height, width)
         if box is not None:
-            yield _annotation(layer, 1, runs, height, width, coder, box)
-
-
-def _annotation(
-    layer: MaskLayer, number: int, runs: list[int], height: int, width: int, coder: Any, box: Box
-) -> dict[str, Any]:
-    packed = coder.frPyObjects({"size": [height, width], "counts": runs}, height, width)
-    return {
-        "segmentation": {"size": [height, width], "counts": packed["counts"].decode("ascii")},
-        "area": sum(runs[1::2]),
-        "bbox": [box.x0, box.y0, box.width, box.height],
-        "iscrowd": 0,
-        "mask_id": layer.record.mask_id,
-        "object": number,
-    }
+            yield 1, runs, box
 
 
 def _drawn(shape: shapely.Geometry, height: int, width: int) -> tuple[int, int, NDArray[np.bool_]]:

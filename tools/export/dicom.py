@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,24 +37,18 @@ def slide_of(masks: SegmentedRegion) -> Any:
 
 def own_header(path: Path, width: int, height: int) -> Any | None:
     """The header of the full-resolution level of a DICOM slide; its levels are files of one folder."""
-    pydicom = library("pydicom")
-    if not library("pydicom.misc").is_dicom(path):
+    is_dicom = library("pydicom.misc").is_dicom
+    read = partial(library("pydicom").dcmread, stop_before_pixels=True)
+    if not is_dicom(path):
         return None
-    opened = pydicom.dcmread(path, stop_before_pixels=True)
-    for header in _series(pydicom, path, opened):
+    series = read(path).get("SeriesInstanceUID")
+    others = (file for file in sorted(path.parent.glob("*.dcm")) if file != path and is_dicom(file))
+    for header in map(read, (path, *others)):
         size = (header.get("TotalPixelMatrixColumns"), header.get("TotalPixelMatrixRows"))
-        if header.SOPClassUID == _SLIDE and size == (width, height):
+        same_series = header.get("SeriesInstanceUID") == series
+        if same_series and header.SOPClassUID == _SLIDE and size == (width, height):
             return header
     return None
-
-
-def _series(pydicom: Any, path: Path, opened: Any) -> Iterator[Any]:
-    yield opened
-    for beside in sorted(path.parent.glob("*.dcm")):
-        if beside != path and library("pydicom.misc").is_dicom(beside):
-            header = pydicom.dcmread(beside, stop_before_pixels=True)
-            if header.get("SeriesInstanceUID") == opened.get("SeriesInstanceUID"):
-                yield header
 
 
 def _described(masks: SegmentedRegion, sha256: str) -> Any:
@@ -68,9 +62,8 @@ def _described(masks: SegmentedRegion, sha256: str) -> Any:
     header.FrameOfReferenceUID = _uid(sha256, "FrameOfReference")
     header.PositionReferenceIndicator = "UNKNOWN"
     header.Modality = "SM"
-    for empty in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"):
-        setattr(header, empty, "")
-    for empty in ("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"):
+    patient, study = "PatientID PatientName PatientBirthDate PatientSex", "StudyID StudyDate StudyTime"
+    for empty in f"{patient} {study} AccessionNumber ReferringPhysicianName".split():
         setattr(header, empty, "")
     header.PatientIdentityRemoved = "YES"
     header.DeidentificationMethod = "made from pixels alone; no identifier was read"

@@ -46,7 +46,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
             source_images=[dicom.slide_of(masks)],
             annotation_coordinate_type=hd.ann.AnnotationCoordinateTypeValues.SCOORD,
             annotation_groups=[
-                _group(number, layer, masks.about()) for number, (layer, _) in enumerate(found, start=1)
+                _group(at, layer, masks.about()) for at, (layer, _) in enumerate(found, start=1)
             ],
             content_label="TISSUETALK",
             **dicom.maker(masks),
@@ -102,13 +102,9 @@ def _group(number: int, layer: MaskLayer, told: dict[str, Any]) -> Any:
     hd, codes = library("highdicom"), library("pydicom.sr.codedict").codes
     concept = library("highdicom.sr.coding").CodedConcept
     category, kind = dicom.property_codes(layer)
-    measured = [
-        (concept("object", "99TISSUETALK", "Object number"), codes.UCUM.NoUnits),
-        (
-            codes.SCT.Area,
-            concept("{pixels}", "UCUM", "pixels") if layer.mpp is None else codes.UCUM.SquareMicrometer,
-        ),
-    ]
+    unit = concept("{pixels}", "UCUM", "pixels") if layer.mpp is None else codes.UCUM.SquareMicrometer
+    number_of = concept("object", "99TISSUETALK", "Object number")
+    measured, one = [(number_of, codes.UCUM.NoUnits), (codes.SCT.Area, unit)], np.ones(1, np.float32)
     return hd.ann.AnnotationGroup(
         number=number,
         uid=hd.UID(),
@@ -117,10 +113,7 @@ def _group(number: int, layer: MaskLayer, told: dict[str, Any]) -> Any:
         annotated_property_type=kind,
         graphic_type=hd.ann.GraphicTypeValues.POLYGON,
         graphic_data=[_SQUARE],
-        measurements=[
-            hd.ann.Measurements(name=name, values=np.ones(1, np.float32), unit=unit)
-            for name, unit in measured
-        ],
+        measurements=[hd.ann.Measurements(name=name, values=one, unit=unit) for name, unit in measured],
         description=json.dumps({**told, "verdict": layer.record.verdict}),
         **dicom.description(layer, hd.ann.AnnotationGroupGenerationTypeValues),
     )
@@ -132,7 +125,6 @@ def _fill(group: Any, data: Polygons, per_px: float) -> None:
     group.NumberOfAnnotations = len(data.starts)
     group.PointCoordinatesData = data.points.read()
     group.LongPrimitivePointIndexList = data.starts.tobytes()
-    for measurement, values in zip(
-        group.MeasurementsSequence, (data.numbers, data.areas * np.float32(per_px)), strict=True
-    ):
+    columns = data.numbers, data.areas * np.float32(per_px)
+    for measurement, values in zip(group.MeasurementsSequence, columns, strict=True):
         measurement.MeasurementValuesSequence[0].FloatingPointValues = values.astype(np.float32).tobytes()

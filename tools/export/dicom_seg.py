@@ -73,10 +73,8 @@ def _tiles(layers: list[MaskLayer], grid: LabelLevel) -> Tiles:
     corners = {(0, 0), ((width - 1) // side * side, (height - 1) // side * side)}
     for top in range(0, height, side * BLOCK_TILES):
         for left in range(0, width, side * BLOCK_TILES):
-            size = (
-                min(side * BLOCK_TILES, -(-(width - left) // side) * side),
-                min(side * BLOCK_TILES, -(-(height - top) // side) * side),
-            )
+            wide, high = (-(-rest // side) * side for rest in (width - left, height - top))
+            size = min(side * BLOCK_TILES, wide), min(side * BLOCK_TILES, high)
             at = (grid.x0 + left * grid.step_x, grid.y0 + top * grid.step_y)
             steps = (grid.step_x, grid.step_y)
             block = np.stack([layer.labels.resampled(at, steps, size) > 0 for layer in layers], axis=-1)

@@ -5,16 +5,14 @@ Cheap to import, because help texts and completions are made from the table; a w
 
 from __future__ import annotations
 
-import errno
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tissuetalk.models.errors import InvalidArgumentError, WorkspaceFullError
+from tissuetalk.models.writing import is_disk_full, whole_file
 
 if TYPE_CHECKING:
     from tissuetalk.tools.masks.layer import OpenImage
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """One way to write a result. writer: module:function. file_name: what ``save`` calls it inside a folder."""
+    """One way to write a result. writer: module:function of this folder. file_name: what ``save`` calls it inside a folder."""
 
     summary: str
     file_name: str
@@ -33,32 +31,20 @@ class Format:
     @property
     def write(self) -> Callable[[SegmentedRegion, Path], None]:
         module, _, function = self.writer.partition(":")
-        found: Callable[[SegmentedRegion, Path], None] = getattr(import_module(module), function)
-        return found
+        found = import_module(f"{__package__}.{module}")
+        return cast("Callable[[SegmentedRegion, Path], None]", getattr(found, function))
 
 
-FORMATS: dict[str, Format] = {
-    "geojson": Format(
-        "outlines as QuPath reads them; .gz packs them",
-        "objects.geojson",
-        "tissuetalk.tools.export.geojson:write",
-    ),
-    "csv": Format("one row of numbers per object", "objects.csv", "tissuetalk.tools.export.tables:write_csv"),
+FORMATS = {
+    "geojson": Format("outlines as QuPath reads them; .gz packs them", "objects.geojson", "geojson:write"),
+    "csv": Format("one row of numbers per object", "objects.csv", "tables:write_csv"),
     "parquet": Format(
-        "the same rows with outlines and provenance",
-        "objects.parquet",
-        "tissuetalk.tools.export.tables:write_parquet",
+        "the same rows with outlines and provenance", "objects.parquet", "tables:write_parquet"
     ),
-    "ome-zarr": Format(
-        "label pyramids in micrometres", "result.ome.zarr", "tissuetalk.tools.export.ome_zarr:write"
-    ),
-    "dicom-seg": Format(
-        "one binary segment per target", "segmentation.dcm", "tissuetalk.tools.export.dicom_seg:write"
-    ),
-    "dicom-ann": Format(
-        "one polygon per object", "annotations.dcm", "tissuetalk.tools.export.dicom_ann:write"
-    ),
-    "coco": Format("one run-length mask per object", "coco.json", "tissuetalk.tools.export.coco:write"),
+    "ome-zarr": Format("label pyramids in micrometres", "result.ome.zarr", "ome_zarr:write"),
+    "dicom-seg": Format("one binary segment per target", "segmentation.dcm", "dicom_seg:write"),
+    "dicom-ann": Format("one polygon per object", "annotations.dcm", "dicom_ann:write"),
+    "coco": Format("one run-length mask per object", "coco.json", "coco:write"),
 }
 """A new format is a file and an entry here."""
 
@@ -74,32 +60,18 @@ def export(folder: ResultFolder, format: str, out: Path, open_image: OpenImage) 
         raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {', '.join(FORMATS)}.")
     from tissuetalk.tools.masks.stored import open_masks
 
-    with _placed(out) as part:
-        FORMATS[format].write(open_masks(folder, open_image), part)
-    return out
-
-
-@contextmanager
-def _placed(out: Path) -> Iterator[Path]:
-    """A path of the same name beside ``out`` to write to; it takes its place when the block ends well."""
     try:
         if out.exists() or out.is_symlink():
             raise InvalidArgumentError(f"{out} exists; choose a new name.")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        workplace = tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-")
+        with whole_file(out) as part:
+            FORMATS[format].write(open_masks(folder, open_image), part)
     except OSError as error:
-        raise _refused(out, error) from error
-    with workplace as name:
-        part = Path(name) / out.name
-        try:
-            yield part
-            part.rename(out)
-        except OSError as error:
-            raise _refused(out, error) from error
-
-
-def _refused(out: Path, error: OSError) -> InvalidArgumentError | WorkspaceFullError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return WorkspaceFullError(f"the disk of {out.parent} is full; make room or choose another disk.")
-    reason = error.strerror or str(error)
-    return InvalidArgumentError(f"cannot write {out} ({reason}); choose a name in a folder you may write to.")
+        if is_disk_full(error):
+            raise WorkspaceFullError(
+                f"the disk of {out.parent} is full; make room or choose another disk."
+            ) from error
+        reason = error.strerror or str(error)
+        raise InvalidArgumentError(
+            f"cannot write {out} ({reason}); choose a name in a folder you may write to."
+        ) from error
+    return out

@@ -21,7 +21,8 @@ MANY = 200
 def write(masks: SegmentedRegion, out: Path) -> None:
     """Plain, or packed when the name ends in ``.gz``. What holds for all of it stands beside the features."""
     with out.open("wb") as file:
-        if out.suffix != ".gz":
+        # while it is written the file's name goes on behind its own ending
+        if ".gz" not in out.suffixes[-3:]:
             write_features(masks, lambda text: file.write(text.encode()))
             return
         with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:

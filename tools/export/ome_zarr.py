@@ -44,9 +44,8 @@ def write(masks: SegmentedRegion, out: Path) -> None:
 
 def _write_image(masks: SegmentedRegion, root: Any, shrink: float) -> None:
     """The region's pixels, [3, H, W] a level, read block by block."""
-    region = masks.region
+    region, corner = masks.region, (masks.region.x0, masks.region.y0)
     size = math.ceil(region.width / shrink - 1e-9), math.ceil(region.height / shrink - 1e-9)
-    corner = (region.x0, region.y0)
     levels = create_pyramid(
         root, size, corner_xy=corner, step=shrink, mpp=masks.mpp, dtype="uint8", channels=3
     )

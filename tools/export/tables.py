@@ -13,6 +13,7 @@ from tissuetalk.models.writing import library
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 
+_PROVENANCE = ("prompt", "words", "model", "weights_sha256", "mpp_source", "version")
 _WHOLE = ("id", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
 
 
@@ -59,13 +60,12 @@ def write_parquet(masks: SegmentedRegion, out: Path) -> None:
 
 def _schema(arrow: Any, masks: SegmentedRegion) -> Any:
     words = ["result_id", "image_id", "mask_id", "name", "label", "target", "object_type"]
-    provenance = ["prompt", "words", "model", "weights_sha256", "mpp_source", "version"]
     fields = [(word, arrow.string()) for word in words]
     fields += [("geometry", arrow.binary())]
     for name in columns(masks):
         kind = arrow.int64() if name in _WHOLE else arrow.float64()
         fields.append((name, arrow.bool_() if name == "touches_border" else kind))
-    fields += [(word, arrow.string()) for word in provenance]
+    fields += [(word, arrow.string()) for word in _PROVENANCE]
     fields += [("mpp", arrow.float64()), ("model_mpp", arrow.float64())]
     if any("block" in layer.columns for layer in masks.layers):
         fields.append(("block", arrow.string()))
@@ -77,8 +77,8 @@ def _schema(arrow: Any, masks: SegmentedRegion) -> Any:
 
 def _constants(masks: SegmentedRegion, layer: MaskLayer) -> dict[str, Any]:
     """What every row of one mask has in common."""
-    record, origin = layer.record, layer.record.provenance
-    return {
+    record = layer.record
+    return record.provenance.model_dump(include={*_PROVENANCE, "model_mpp"}) | {
         "result_id": masks.result.result_id,
         "image_id": masks.result.image.image_id,
         "mask_id": record.mask_id,
@@ -86,12 +86,5 @@ def _constants(masks: SegmentedRegion, layer: MaskLayer) -> dict[str, Any]:
         "label": record.label,
         "target": record.target,
         "object_type": "object" if layer.has_objects else "region",
-        "prompt": origin.prompt,
-        "words": origin.words,
-        "model": origin.model,
-        "weights_sha256": origin.weights_sha256,
-        "mpp_source": origin.mpp_source,
-        "version": origin.version,
         "mpp": masks.mpp,
-        "model_mpp": origin.model_mpp,
     }

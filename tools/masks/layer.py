@@ -71,7 +71,6 @@ class MaskLayer(ABC):
 
     @property
     def region_px(self) -> int:
-        """Pixels of the segmented region."""
         return self.region.width * self.region.height
 
     @property
@@ -111,9 +110,8 @@ class MaskLayer(ABC):
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """[N]: one column of all objects."""
-        return np.concatenate(
-            [np.zeros(0), *(batch[column].astype(np.float64) for batch in self.rows([column]))]
-        )
+        batches = (batch[column].astype(np.float64) for batch in self.rows([column]))
+        return np.concatenate([np.zeros(0), *batches])
 
     def outlines(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """(numbers, shapely geometries) in batches, in full-resolution pixels; of a region its connected parts."""
@@ -142,17 +140,20 @@ class MaskLayer(ABC):
             )
         return self.labels.sample(self.region, self.region.width, self.region.height)
 
+    @property
+    def _numbered(self) -> NDArray[np.int32]:
+        labels = self.in_full()
+        return labels if self.has_objects else (labels > 0).astype(np.int32)
+
     def _as_one(self, *, with_pixels: bool) -> Rows:
         """The object table of labels that fit in memory; a region counts as one object with number 1."""
-        labels = self.in_full()
-        labels = labels if self.has_objects else (labels > 0).astype(np.int32)
         if not with_pixels:
-            return object_table(labels, self.region, mpp=self.mpp)
+            return object_table(self._numbered, self.region, mpp=self.mpp)
         origin = self.record.provenance
         with self.open_image() as source:
             # staining is measured as the model saw it, so that a slide and a picture of it agree
             step = origin.model_mpp / origin.mpp
-            return object_table(labels, self.region, mpp=self.mpp, source=source, step=step)
+            return object_table(self._numbered, self.region, mpp=self.mpp, source=source, step=step)
 
     def nearest_px(self, asked: Points) -> NDArray[np.float64]:
         """[N]: distance from each of the centroids ``asked`` to the nearest other one, NaN where there is none; exact."""
@@ -196,11 +197,7 @@ class PictureLayer(MaskLayer):
         return [*column_names(self.mpp), "geometry"]
 
     def count(self) -> int:
-        return (
-            int(np.count_nonzero(np.bincount(self.labels.finest.array.ravel())[1:]))
-            if self.has_objects
-            else 0
-        )
+        return int(np.count_nonzero(np.bincount(self._numbered.ravel())[1:])) if self.has_objects else 0
 
     def rows(self, columns: Sequence[str], within: Window | None = None) -> Iterator[Rows]:
         # outlines and geometry need no image; most questions end there
@@ -224,10 +221,7 @@ class PictureLayer(MaskLayer):
 
     @cached_property
     def _outlines(self) -> NDArray[Any]:
-        labels = (
-            self.labels.finest.array if self.has_objects else (self.labels.finest.array > 0).astype(np.int32)
-        )
-        shapes = [shape for _, shape in polygons(labels, (self.region.x0, self.region.y0))]
+        shapes = [shape for _, shape in polygons(self._numbered, (self.region.x0, self.region.y0))]
         return np.asarray(shapely.to_wkb(np.array(shapes, object)), object)
 
     @cached_property

@@ -172,9 +172,8 @@ class LabelPyramid:
         level = (fitting or self.levels[-1:])[0]
         # one level in memory has no coarser ones: take the middle of every n by n pixels
         every = max(1, math.ceil(math.sqrt(math.prod(level.size) / most_px)))
-        return level.raster(
-            np.asarray(level.array[every // 2 :: every, every // 2 :: every]) > 0, every=every
-        )
+        picked = np.asarray(level.array[every // 2 :: every, every // 2 :: every])
+        return level.raster(picked > 0, every=every)
 
     def sample(self, box: Box, width: int, height: int) -> NDArray[np.int32]:
         """[height, width] labels of a full-resolution box at the size of a picture; 0 outside the region."""
@@ -371,10 +370,9 @@ def _places(tissue: Tissue, side: float) -> list[tuple[float, float]]:
         return []
     chosen = np.argwhere(share >= min(0.6, float(share.max())))
     full_height, full_width = height * tissue.step_y, width * tissue.step_x
-    return [
-        (
-            min(max((column + 0.5) * full_width / columns - side / 2, 0), max(full_width - side, 0)),
-            min(max((row + 0.5) * full_height / rows - side / 2, 0), max(full_height - side, 0)),
-        )
-        for row, column in chosen.tolist()
-    ]
+    x = (chosen[:, 1] + 0.5) * full_width / columns - side / 2
+    y = (chosen[:, 0] + 0.5) * full_height / rows - side / 2
+    x = np.minimum(np.maximum(x, 0), max(full_width - side, 0))
+    return list(
+        zip(x.tolist(), np.minimum(np.maximum(y, 0), max(full_height - side, 0)).tolist(), strict=True)
+    )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from tissuetalk.tools.masks.layer import MaskLayer
-from tissuetalk.tools.masks.rasters import Points, Raster
+from tissuetalk.tools.masks.rasters import Points
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.measure.values import Value
 
@@ -44,11 +44,8 @@ class Hotspot:
 
     @property
     def how(self) -> str:
-        found = (
-            "the circle with most centroids of all circles"
-            if self.exact
-            else f"centres on a lattice of {LATTICE_UM:g} µm, centroids first gathered in squares of that size"
-        )
+        found = f"centres on a lattice of {LATTICE_UM:g} µm, centroids first gathered in squares of that size"
+        found = "the circle with most centroids of all circles" if self.exact else found
         return f"circle of {AREA_MM2:g} mm² (radius {RADIUS_UM:.1f} µm) anywhere in the region; {found}"
 
 
@@ -61,7 +58,15 @@ def hotspot(layer: MaskLayer, mpp: float) -> Hotspot | None:
     if number <= MOST_EXACT:
         centre, count = densest_exact(np.concatenate(list(layer.points())), radius_px)
         return Hotspot(*centre, radius_px, count, exact=True)
-    x, y = _densest_on_lattice(layer, mpp, radius_px)
+    step = LATTICE_UM / mpp
+    reach = int(radius_px / step)
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = (np.hypot(dx, dy) * step <= radius_px).astype(np.float32)
+    counts = binned(layer, step).astype(np.float32)
+    held = cv2.filter2D(counts, cv2.CV_32F, disc, borderType=cv2.BORDER_CONSTANT)
+    row, column = np.unravel_index(int(np.round(held).argmax()), held.shape)
+    x = layer.region.x0 + (float(column) + 0.5) * step
+    y = layer.region.y0 + (float(row) + 0.5) * step
     around = (x - radius_px, y - radius_px, x + radius_px + 1, y + radius_px + 1)
     count = sum(
         int(np.count_nonzero(np.hypot(batch[:, 0] - x, batch[:, 1] - y) <= radius_px))
@@ -123,17 +128,6 @@ def _centred(
     return ((float(x), float(y)), again) if again >= count else (centre, max(count, len(inside)))
 
 
-def _densest_on_lattice(layer: MaskLayer, mpp: float, radius_px: float) -> tuple[float, float]:
-    step = LATTICE_UM / mpp
-    counts = binned(layer, step)
-    reach = int(radius_px / step)
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    disc = (np.hypot(x, y) * step <= radius_px).astype(np.float32)
-    held = cv2.filter2D(counts.astype(np.float32), cv2.CV_32F, disc, borderType=cv2.BORDER_CONSTANT)
-    row, column = np.unravel_index(int(np.round(held).argmax()), held.shape)
-    return layer.region.x0 + (float(column) + 0.5) * step, layer.region.y0 + (float(row) + 0.5) * step
-
-
 def binned(layer: MaskLayer, step_px: float) -> NDArray[np.int64]:
     """[rows, columns] objects in squares of ``step_px`` full-resolution pixels over the region."""
     region = layer.region
@@ -146,29 +140,21 @@ def binned(layer: MaskLayer, step_px: float) -> NDArray[np.int64]:
     return counts.reshape(rows, columns)
 
 
-def _tissue_mm2(spot: Hotspot, tissue: Raster, mpp: float) -> float:
-    """Inside the circle."""
-    x, y = tissue.middles
-    inside = (x[None, :] - spot.x) ** 2 + (y[:, None] - spot.y) ** 2 <= spot.radius_px**2
-    return float(np.count_nonzero(inside & tissue.values)) * tissue.pixel_px * mpp**2 / 1e6
-
-
 def values(spot: Hotspot | None, masks: SegmentedRegion) -> Iterator[Value]:
     """Count, position and tissue of the hotspot of one mask's objects."""
     mpp, total = masks.needs_scale("hotspot"), masks.tissue_mm2("hotspot")
     if spot is None:
         yield Value("hotspot.count", 0, "objects", "nothing was found anywhere, so no area is the densest")
         return
-    small = (
-        f"; all tissue here is {total:.3g} mm², so this is no count per {AREA_MM2:g} mm² of tissue"
-        if total < AREA_MM2
-        else ""
-    )
+    small = f"; all tissue here is {total:.3g} mm², so this is no count per {AREA_MM2:g} mm² of tissue"
+    small = small if total < AREA_MM2 else ""
     rule = f"centroids in: {spot.how}{small}"
     yield Value("hotspot.count", spot.count, f"objects in {AREA_MM2:g} mm²", rule)
     density = None if small else spot.count / AREA_MM2
     yield Value("hotspot.density", density, "per mm²", f"that count / {AREA_MM2:g} mm²{small}")
-    covered = _tissue_mm2(spot, masks.tissue, mpp)
+    x, y = masks.tissue.middles
+    inside = (x[None, :] - spot.x) ** 2 + (y[:, None] - spot.y) ** 2 <= spot.radius_px**2
+    covered = np.count_nonzero(inside & masks.tissue.values) * masks.tissue.pixel_px * mpp**2 / 1e6
     yield Value("hotspot.tissue_area", covered, "mm²", f"tissue inside that circle: {masks.tissue_rule}")
     for axis, at in (("x", spot.x), ("y", spot.y)):
         yield Value(f"hotspot.{axis}", at, "px", f"{axis} of its centre, full-resolution pixels")

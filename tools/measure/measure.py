@@ -53,13 +53,12 @@ def measure_folder(
                 # two metrics can give the same number, such as density.tissue
                 key = layer.record.mask_id, finding.metric, finding.name
                 found.setdefault(key, measured(layer, finding))
+    with_objects = [layer.record for layer in masks.layers if layer.has_objects]
     return MeasureResult(
         result_id=masks.result.result_id,
         image=masks.result.image,
         measurements=list(found.values()),
-        tables={
-            each.record.mask_id: each.record.resources.table for each in masks.layers if each.has_objects
-        },
+        tables={each.mask_id: each.resources.table for each in with_objects},
         pictures=drawn,
         warnings=[warning for warning in masks.result.warnings if warning.code != "language"],
     )

@@ -24,7 +24,8 @@ class Metric:
     """One entry. rule: in short; every number carries its own in full.
 
     Args:
-        function: module:function, of one mask, or of all where ``together``; yields values and pictures.
+        function: module:function of this folder; in ``values`` of one mask, elsewhere of all together. It yields values
+            and pictures.
         unit: where the scale is known.
         needs: what there must be; without it the metric is refused.
     """
@@ -33,14 +34,12 @@ class Metric:
     unit: str
     rule: str
     needs: tuple[Need, ...] = ()
-    by_default: bool = False
-    together: bool = False
 
     def findings(self, masks: SegmentedRegion) -> Iterator[Finding]:
         """Of every mask that can have it."""
         module, _, name = self.function.partition(":")
-        function = getattr(import_module(module), name)
-        if self.together:
+        function = getattr(import_module(f"{__package__}.{module}"), name)
+        if module != "values":
             yield from function(masks) if masks.layers else ()
             return
         for layer in masks.layers:
@@ -48,41 +47,47 @@ class Metric:
                 yield from ((layer, value) for value in function(layer))
 
 
-# fmt: off
-METRICS: dict[str, Metric] = {
-    "area": Metric("tissuetalk.tools.measure.masks:area", "µm²", "of all its pixels", by_default=True),
-    "area_fraction": Metric("tissuetalk.tools.measure.pairs:area_fraction", "of the region", "mask over region", by_default=True, together=True),
-    "count": Metric("tissuetalk.tools.measure.masks:count", "objects", "as separated by the model", ("objects",), by_default=True),
-    "density": Metric("tissuetalk.tools.measure.pairs:density", "per mm²", "objects per area of the region", ("objects",), by_default=True, together=True),
-    "size": Metric("tissuetalk.tools.measure.masks:size", "µm²", "area of each object", ("objects",), by_default=True),
-    "shape": Metric("tissuetalk.tools.measure.masks:shape", "", "circularity, solidity, eccentricity of the objects", ("objects",), by_default=True),
-    "distance": Metric("tissuetalk.tools.measure.masks:distance", "µm", "from each object to the nearest other one", ("objects",)),
-    "intensity": Metric("tissuetalk.tools.measure.masks:intensity", "0..255 or OD", "luminance, hematoxylin, eosin", ("pixels",)),
-    "texture": Metric("tissuetalk.tools.measure.masks:texture", "", "entropy, contrast, homogeneity of the luminance", ("pixels",)),
-    "irregularity": Metric("tissuetalk.tools.measure.masks:irregularity", "", "1 - 4π·area/perimeter²", by_default=True),
-    "instance_count": Metric("tissuetalk.tools.measure.masks:instance_count", "parts", "connected parts of the mask", by_default=True),
-    "instance_ratio": Metric("tissuetalk.tools.measure.masks:instance_ratio", "of the region", "mean area of a part", by_default=True),
-    "instance_dispersion": Metric("tissuetalk.tools.measure.masks:instance_dispersion", "µm", "largest distance of two parts", by_default=True),
-    "ratio": Metric("tissuetalk.tools.measure.pairs:ratio", "", "area and count of one mask over another's", ("two masks",), together=True),
-    "tissue": Metric("tissuetalk.tools.measure.pairs:tissue", "mm²", "its area; masks and objects per tissue", ("scale", "pixels"), together=True),
-    "hotspot": Metric("tissuetalk.tools.measure.pictures:hotspots", "objects", "the densest 2 mm², drawn", ("objects", "scale", "pixels"), together=True),
-    "density_in": Metric("tissuetalk.tools.measure.pairs:density_in", "per mm²", "objects of one mask in another: TILs in a tumour", ("two masks", "objects", "scale"), together=True),
-    "distance_to": Metric("tissuetalk.tools.measure.pairs:distance_to", "µm", "objects of one mask to the border of another", ("two masks", "objects"), together=True),
-    "tumour_stroma": Metric("tissuetalk.tools.measure.pairs:tumour_stroma", "", "areas of tumour and stroma", together=True),
-    "heatmap": Metric("tissuetalk.tools.measure.pictures:heat_maps", "per mm²", "density in squares, drawn", ("scale", "pixels"), together=True),
-    "histogram": Metric("tissuetalk.tools.measure.pictures:histograms", "µm² and µm", "of sizes and distances, drawn", ("objects",), together=True),
+METRICS = {
+    "area": Metric("values:area", "µm²", "of all its pixels"),
+    "area_fraction": Metric("pairs:area_fraction", "of the region", "mask over region"),
+    "count": Metric("values:count", "objects", "as separated by the model", ("objects",)),
+    "density": Metric("pairs:density", "per mm²", "objects per area of the region", ("objects",)),
+    "size": Metric("values:size", "µm²", "area of each object", ("objects",)),
+    "shape": Metric("values:shape", "", "circularity, solidity, eccentricity of the objects", ("objects",)),
+    "distance": Metric("values:distance", "µm", "from each object to the nearest other one", ("objects",)),
+    "intensity": Metric("values:intensity", "0..255 or OD", "luminance, hematoxylin, eosin", ("pixels",)),
+    "texture": Metric("values:texture", "", "entropy, contrast, homogeneity of the luminance", ("pixels",)),
+    "irregularity": Metric("values:irregularity", "", "1 - 4π·area/perimeter²"),
+    "instance_count": Metric("values:instance_count", "parts", "connected parts of the mask"),
+    "instance_ratio": Metric("values:instance_ratio", "of the region", "mean area of a part"),
+    "instance_dispersion": Metric("values:instance_dispersion", "µm", "largest distance of two parts"),
+    "ratio": Metric("pairs:ratio", "", "area and count of one mask over another's", ("two masks",)),
+    "tissue": Metric("pairs:tissue", "mm²", "its area; masks and objects per tissue", ("scale", "pixels")),
+    "hotspot": Metric(
+        "pictures:hotspots", "objects", "the densest 2 mm², drawn", ("objects", "scale", "pixels")
+    ),
+    "density_in": Metric(
+        "pairs:density_in",
+        "per mm²",
+        "objects of one mask in another: TILs in a tumour",
+        ("two masks", "objects", "scale"),
+    ),
+    "distance_to": Metric(
+        "pairs:distance_to", "µm", "objects of one mask to the border of another", ("two masks", "objects")
+    ),
+    "tumour_stroma": Metric("pairs:tumour_stroma", "", "areas of tumour and stroma"),
+    "heatmap": Metric("pictures:heat_maps", "per mm²", "density in squares, drawn", ("scale", "pixels")),
+    "histogram": Metric("pictures:histograms", "µm² and µm", "of sizes and distances, drawn", ("objects",)),
 }
-# fmt: on
 """A new metric is a function and an entry here."""
-BY_DEFAULT = tuple(name for name, metric in METRICS.items() if metric.by_default)
+BY_DEFAULT = ("area", "area_fraction", "count", "density", "size", "shape", "irregularity", "instance_count")
+BY_DEFAULT += ("instance_ratio", "instance_dispersion")
 
 
 def described() -> str:
     """The table in one line."""
-    return "; ".join(
-        f"{name} ({metric.rule}{', ' if metric.unit else ''}{metric.unit})"
-        for name, metric in METRICS.items()
-    )
+    told = {name: ", ".join(filter(None, (metric.rule, metric.unit))) for name, metric in METRICS.items()}
+    return "; ".join(f"{name} ({about})" for name, about in told.items())
 
 
 def require(name: str, masks: SegmentedRegion) -> None:
@@ -97,9 +102,7 @@ def require(name: str, masks: SegmentedRegion) -> None:
             f"{name} needs two masks{kind}; this result has: {have or 'none'}. Segment both targets in one call."
         )
     if "objects" in needs and masks.layers and not with_objects:
-        regions = [
-            each for each, metric in METRICS.items() if metric.by_default and "objects" not in metric.needs
-        ]
+        regions = [each for each in BY_DEFAULT if "objects" not in METRICS[each].needs]
         raise InvalidArgumentError(
             f"{name} needs separate objects, and this result has only regions: {have}. Ask for {', '.join(regions)}, "
             "or segment nuclei, cells or glands."

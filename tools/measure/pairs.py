@@ -114,10 +114,8 @@ def distance_to(masks: SegmentedRegion) -> Iterator[Finding]:
     held: tuple[str, Raster, NDArray[np.float32] | None] | None = None
     for objects, region in pairs:
         if held is None or held[0] != region.record.mask_id:
-            held = (
-                region.record.mask_id,
-                *_signed_distance(region),
-            )  # one at a time: each is a large picture
+            # one at a time: each is a large picture
+            held = region.record.mask_id, *_signed_distance(region)
         _, raster, field = held
         found = [] if field is None else [_looked_up(batch, raster, field) for batch in objects.points()]
         distances = np.concatenate(found or [np.zeros(0)]) * to_unit
@@ -167,9 +165,8 @@ def tumour_stroma(masks: SegmentedRegion) -> Iterator[Finding]:
     Raises InvalidArgumentError when one of the two was not segmented, with the reason where there is one.
     """
     tumour, stroma = _region_named(masks, "tumour"), _region_named(masks, "stroma")
-    tumour_px, stroma_px = (
-        sum(piece.area_px for piece in layer.labels.rasters()) for layer in (tumour, stroma)
-    )
+    areas = [sum(piece.area_px for piece in layer.labels.rasters()) for layer in (tumour, stroma)]
+    tumour_px, stroma_px = areas
     name, both = f"{tumour.name} : {stroma.name}", tumour_px + stroma_px
     rule = "area of stroma / (area of tumour + area of stroma), over all that was segmented"
     share = stroma_px / both if both else None

@@ -102,11 +102,9 @@ def _area_per_cell(raster: Raster, region: Box, cell_px: float) -> NDArray[np.fl
     x, y = raster.middles
     column = np.clip((x - region.x0) // cell_px, 0, columns - 1).astype(np.int64)
     row = np.clip((y - region.y0) // cell_px, 0, rows - 1).astype(np.int64)
-    across = np.stack(
-        [np.bincount(column, weights=line, minlength=columns) for line in raster.values.astype(np.float64)]
-    )
+    lines = raster.values.astype(np.float64)
     area = np.zeros((rows, columns))
-    np.add.at(area, row, across)
+    np.add.at(area, row, [np.bincount(column, weights=line, minlength=columns) for line in lines])
     return area * raster.pixel_px
 
 
@@ -186,12 +184,8 @@ def hotspots(masks: SegmentedRegion) -> Iterator[Finding]:
 def _drawn_hotspot(layer: MaskLayer, masks: SegmentedRegion, spot: hotspot.Hotspot) -> Image.Image:
     """The slide with the circle and every object as a dot; beside it the circle enlarged."""
     width, height = drawing.picture_size(masks.region, 640)
-    near = Box(
-        math.floor(spot.x - spot.radius_px),
-        math.floor(spot.y - spot.radius_px),
-        math.ceil(spot.x + spot.radius_px),
-        math.ceil(spot.y + spot.radius_px),
-    )
+    first = (math.floor(at - spot.radius_px) for at in (spot.x, spot.y))
+    near = Box(*first, *(math.ceil(at + spot.radius_px) for at in (spot.x, spot.y)))
     side = max(360, min(640, height))
     dot_px = sum(spot.count < few for few in (600, 6_000))
     views = [
