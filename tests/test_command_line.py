@@ -275,11 +275,11 @@ def test_every_command_takes_json(run: Callable[..., Ran]) -> None:
 
 def test_choices_are_those_of_the_tables(run: Callable[..., Ran], tmp_path: Path) -> None:
     from tissuetalk.models.registry import MODELS
-    from tissuetalk.server.commands import options
+    from tissuetalk.server.commands import terminal
     from tissuetalk.tools.export import FORMATS
     from tissuetalk.tools.measure.metrics import METRICS
 
-    models = options.choices(options._models)
+    models = terminal.choices(terminal._models)
     assert models("") == list(MODELS) and models("classical") == ["classical-nuclei"]
     measure, export = (
         " ".join(run(name, "--help").out.replace("│", " ").split()) for name in ("measure", "export")

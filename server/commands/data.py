@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.server.commands.options import JSON, print_json
+from tissuetalk.server.commands.terminal import JSON, image_progress, show
 
 group = typer.Typer(
     name="data", no_args_is_help=True, help="Annotated images of yours as manifests for evaluate and train."
@@ -20,12 +20,15 @@ def sources(json_: JSON = False) -> None:
     """The 17 PathSeg sources and the files expected of each."""
     from tissuetalk.models.datasets.pathseg.source import sources as known
 
-    if json_:
-        keys = ("name", "magnification", "split", "layout")
-        print_json([{key: getattr(source, key) for key in keys} for source in known().values()])
-        return
-    for source in known().values():
-        print(f"{source.name} ({source.magnification:g}x, {source.split} split): {source.layout}")
+    keys = ("name", "magnification", "split", "layout")
+    show(
+        json_,
+        [{key: getattr(source, key) for key in keys} for source in known().values()],
+        *(
+            f"{each.name} ({each.magnification:g}x, {each.split} split): {each.layout}"
+            for each in known().values()
+        ),
+    )
 
 
 @group.command()
@@ -41,19 +44,17 @@ def prepare(
 
     from tissuetalk.models.control import Control
     from tissuetalk.models.datasets.pathseg.prepare import prepare as run
-    from tissuetalk.server.commands.printing import image_progress
 
     if (out / "manifest.csv").exists():
         raise InvalidArgumentError(f"{out} holds a manifest already; choose a new folder.")
     with image_progress(json_) as progress:
         done = run(source, folder, out, limit=limit, control=Control(progress))
-    if json_:
-        print_json(asdict(done) | {"manifest": out / "manifest.csv"})
-    else:
-        print(
-            f"{done.images} images, {done.patches} patches, {done.masks} masks ({done.test_masks} for testing), "
-            f"{len(done.labels)} labels: {out / 'manifest.csv'}"
-        )
+    show(
+        json_,
+        asdict(done) | {"manifest": out / "manifest.csv"},
+        f"{done.images} images, {done.patches} patches, {done.masks} masks ({done.test_masks} for testing), "
+        f"{len(done.labels)} labels: {out / 'manifest.csv'}",
+    )
 
 
 @group.command()
@@ -70,7 +71,4 @@ def subset(
     from tissuetalk.models.datasets.manifest import draw_subset
 
     count = draw_subset(manifest, out, fraction=fraction, seed=seed, by=by, split=split)
-    if json_:
-        print_json({"images": count, "manifest": out})
-    else:
-        print(f"{count} images: {out}")
+    show(json_, {"images": count, "manifest": out}, f"{count} images: {out}")

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.server.commands.options import JSON, Model, Models, print_json
+from tissuetalk.server.commands.terminal import JSON, Model, Models, image_progress, show
 
 
 class _WithDefault(TyperGroup):
@@ -49,7 +49,6 @@ def evaluate(
 ) -> None:
     """Score a model on annotated images."""
     from tissuetalk.models.control import Control
-    from tissuetalk.server.commands.printing import image_progress
     from tissuetalk.tools.evaluate.probes import evaluate_manifest
 
     with image_progress(json_) as progress:
@@ -63,10 +62,7 @@ def evaluate(
             pictures=pictures,
             control=Control(progress),
         )
-    if json_:
-        print(summary.model_dump_json(indent=1))
-    else:
-        print((out / "summary.json").read_text("utf-8"))
+    show(json_, summary.model_dump_json(indent=1), (out / "summary.json").read_text("utf-8"))
 
 
 @group.command()
@@ -124,8 +120,5 @@ def sets(
         out,
         lambda manifest, folder, name: evaluate_manifest(manifest, folder, model=name, words=words),
     )
-    if json_:
-        rows = [asdict(cell) | {"dice": cell.dice.model_dump() if cell.dice else None} for cell in cells]
-        print_json(rows)
-    else:
-        print((out / "zero_shot.md").read_text("utf-8"))
+    rows = [asdict(cell) | {"dice": cell.dice.model_dump() if cell.dice else None} for cell in cells]
+    show(json_, rows, (out / "zero_shot.md").read_text("utf-8"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tissuetalk.server.commands.options import JSON, Reader, default_workspace, print_json
+from tissuetalk.server.commands.terminal import JSON, Reader, show, table
 
 
 def serve(
@@ -20,11 +21,14 @@ def serve(
     reader: Reader = "rules",
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
+    import platformdirs
+
     from tissuetalk.server.service import Settings
 
-    settings = Settings(
-        roots=tuple(root) if root else None, workspace=workspace or default_workspace(), reader=reader
-    )
+    if workspace is None:
+        named = os.environ.get("TISSUETALK_WORKSPACE")
+        workspace = Path(named) if named else platformdirs.user_data_path("tissuetalk") / "workspace"
+    settings = Settings(roots=tuple(root) if root else None, workspace=workspace, reader=reader)
     if http is None:
         from tissuetalk.server.app import serve_stdio
 
@@ -37,27 +41,28 @@ def serve(
 
 def models(json_: JSON = False) -> None:
     """Which models are here, what each may be used for, and why others cannot be used."""
-    from tissuetalk.server.commands.printing import models_table
     from tissuetalk.tools.doctor import model_list
 
     listed = model_list()
-    if json_:
-        print_json(listed)
-    else:
-        models_table(listed)
+    rows = [
+        (
+            f"{model['name']} (default)" if model["default"] else model["name"],
+            ", ".join(model["targets"]),
+            model["licence"],
+            model["missing"] or "yes",
+        )
+        for model in listed
+    ]
+    show(json_, listed, table(("model", "targets", "licence", "usable here"), rows))
 
 
 def doctor(json_: JSON = False) -> None:
     """What works on this machine, what is missing, and what to do about it."""
-    from tissuetalk.server.commands.printing import doctor_table
     from tissuetalk.tools.doctor import examine
 
-    parts = examine()
-    if json_:
-        print_json([part.model_dump() for part in parts])
-    else:
-        doctor_table(parts)
-    if any(part.state == "broken" for part in parts):
+    parts = [part.model_dump() for part in examine()]
+    show(json_, parts, table(("part", "state", "what"), [tuple(part.values()) for part in parts]))
+    if any(part["state"] == "broken" for part in parts):
         raise typer.Exit(3)
 
 
@@ -72,14 +77,10 @@ def translate(
     from tissuetalk.prompts.translate import translate_items
 
     count = translate_items(in_, out, make_reader(reader))
-    if json_:
-        print_json({"items": count, "out": out})
+    show(json_, {"items": count, "out": out})
 
 
 def version(json_: JSON = False) -> None:
     """The installed version."""
     number = installed("tissuetalk")
-    if json_:
-        print_json({"version": number})
-    else:
-        print(number)
+    show(json_, {"version": number}, number)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tissuetalk.server.commands.options import JSON, Classifier, Format, Metrics, ResultDir, print_json
+from tissuetalk.server.commands.terminal import JSON, Classifier, Format, Metrics, ResultDir, show, table
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.answers.results import MeasureResult
 
 
 def measure(
@@ -17,15 +22,32 @@ def measure(
     json_: JSON = False,
 ) -> None:
     """Numbers for a result, each with its unit and rule."""
-    from tissuetalk.server.commands.printing import measure_table
     from tissuetalk.tools.session import Session
 
     with Session() as session:
         answer = session.measure(result_dir, metric)
-    if json_ or format == "json":
-        print(answer.to_json())
+    if format == "csv" and not json_:
+        columns = ("mask_id", "name", "metric", "value", "unit", "rule")
+        writer = csv.writer(sys.stdout)
+        writer.writerow(columns)
+        writer.writerows([getattr(row, column) for column in columns] for row in answer.result.measurements)
     else:
-        measure_table(answer.result, as_csv=format == "csv")
+        show(json_ or format == "json", answer.to_json(), *_measured(answer.result))
+
+
+def _measured(result: MeasureResult) -> list[Any]:
+    rows = [
+        (row.name, row.metric, "n/a" if row.value is None else f"{row.value:.4g}", row.unit, row.rule)
+        for row in result.measurements
+    ]
+    return [
+        table(("mask", "metric", "value", "unit", "rule"), rows),
+        *(
+            f"drawn in the result's folder: {path} ({title.split()[0]})"
+            for title, path in result.pictures.items()
+        ),
+        *(f"warning {warning.code}: {warning.message}" for warning in result.warnings),
+    ]
 
 
 def explain(
@@ -38,15 +60,14 @@ def explain(
     json_: JSON = False,
 ) -> None:
     """Evidence for a result: which words led to which mask, how sure it is, what it means, what a classifier used."""
-    from tissuetalk.server.commands.printing import explain_text
+    from rich.text import Text
+
     from tissuetalk.tools.session import Session
 
     with Session() as session:
         answer = session.explain(result_dir, " ".join(question or ()) or None, classifier, picture=picture)
-    if json_:
-        print(answer.to_json())
-    else:
-        explain_text(answer)
+    drawn = [answer.result.picture] if answer.result.picture is not None else []
+    show(json_, answer.to_json(), Text(answer.text), *drawn)
 
 
 def export(
@@ -60,7 +81,4 @@ def export(
 
     with Session() as session:
         written = session.export(result_dir, format, out)
-    if json_:
-        print_json({"format": format, "out": written})
-    else:
-        print(written)
+    show(json_, {"format": format, "out": written}, written)

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.server.commands.options import JSON, EngineName, Model, Reader, numbers
+from tissuetalk.server.commands.terminal import (
+    JSON,
+    EngineName,
+    Model,
+    Reader,
+    image_progress,
+    numbers,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
+    from tissuetalk.tools.cohort.table import CohortSlide, CohortTable
     from tissuetalk.tools.segment.request import SegmentArguments
+    from tissuetalk.tools.segment.schedule import MakeRunner
     from tissuetalk.tools.session import Segmentation
 
 DEMO_WORDS = (
@@ -67,59 +82,146 @@ def segment(
         model=model,
     )
     if dry_run:
-        _say_reading(asked, reader, json_)
+        from tissuetalk.tools.session import Session
+
+        with Session(Path(asked.image).parent, reader=reader) as session:
+            reading = session.read_request(session.understand(asked))
+        show(json_, reading.to_json(), reading.text)
         return
     assert out is not None, "asked for above"
+    if engine == "local" and ray_address is not None:
+        raise InvalidArgumentError("--ray-address needs --engine ray.")
     if cohort:
-        from tissuetalk.server.commands.cohort import segment_cohort
-
-        raise typer.Exit(segment_cohort(cohort, asked, out, reader, engine, ray_address, json=json_))
-    found = segment_to_folder(asked, Path(out), reader, engine, ray_address, quiet=json_)
-    _say(found, Path(out), json_)
-
-
-def _say_reading(asked: SegmentArguments, reader: str, as_json: bool) -> None:
-    """What the words mean; nothing is segmented or kept."""
-    import tempfile
-
-    from tissuetalk.tools.session import Session
-
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Session(Path(asked.image).parent, Path(scratch), reader=reader) as session,
-    ):
-        answer = session.read_request(session.understand(asked))
-    print(answer.to_json() if as_json else answer.text)
+        made = _cohort(cohort, asked, out, reader, engine, ray_address, quiet=json_)
+        written = f"written to {out}: cohort.csv, cohort.json, slides/"
+        show(json_, made.model_dump_json(indent=1), _cohort_table(made.slides), written)
+        _say_what_is_left(made)
+        raise typer.Exit(made.exit_status)
+    with _blocks_by(engine, ray_address) as runner:
+        found = _to_folder(asked, Path(out), reader, runner, quiet=json_)
+    show(json_, found.to_json(), *_found(found, Path(out)))
 
 
-def segment_to_folder(
-    asked: SegmentArguments,
-    out: Path,
-    reader: str,
-    engine: EngineName = "local",
-    ray_address: str | None = None,
-    *,
-    quiet: bool,
+@contextmanager
+def _blocks_by(engine: EngineName, ray_address: str | None) -> Iterator[MakeRunner | None]:
+    """Who does the blocks of one slide; None for threads here. Ray is started only if there is a slide to work on."""
+    if engine == "local":
+        yield None
+        return
+    from tissuetalk.tools.segment.ray_runner import Cluster
+
+    with ExitStack() as stack:
+        yield lambda *slide: stack.enter_context(Cluster(ray_address)).runner(*slide)
+
+
+def _to_folder(
+    asked: SegmentArguments, out: Path, reader: str, runner: MakeRunner | None = None, *, quiet: bool
 ) -> Segmentation:
     """A session with a workspace of its own for the run, the result copied out.
 
-    A slide's unfinished work stays in ``OUT.unfinished``; the same command goes on there. engine: who does its blocks.
+    A slide's unfinished work stays in ``OUT.unfinished``; the same command goes on there.
     """
     from tissuetalk.models.control import Control
-    from tissuetalk.server.commands.cohort import blocks_by
-    from tissuetalk.server.commands.printing import image_progress
     from tissuetalk.tools.segment.unfinished import unfinished_workspace
     from tissuetalk.tools.session import Session
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")
     with (
-        blocks_by(engine, ray_address) as runner,
         unfinished_workspace(out) as scratch,
         Session(Path(asked.image).parent, scratch, reader=reader, runner=runner) as session,
         image_progress(quiet) as progress,
     ):
         return session.segment_request(session.understand(asked), Control(progress)).save(out)
+
+
+def _found(found: Segmentation, out: Path) -> list[Any]:
+    """What was found and what was not, and where it lies, for the terminal."""
+    rows, number = [], 0
+    for mask in found.result.masks:
+        number += mask.found
+        shown = str(number) if mask.found else "-"
+        rows.append((shown, mask.label or mask.free_form, mask.evidence, mask.verdict))
+    for item in found.result.not_segmented:
+        why = f"not segmented ({item.code}): {item.reason}"
+        rows.append(("", item.label or item.free_form, item.evidence, why))
+    return [
+        table(("#", "target", "words", "verdict"), rows),
+        *(f"warning {warning.code}: {warning.message}" for warning in found.result.warnings),
+        f"written to {out}: result.json, masks, instances, objects.geojson, overlay.png",
+    ]
+
+
+def _cohort(
+    patterns: Sequence[str],
+    asked: SegmentArguments,
+    out: str,
+    reader: str,
+    engine: EngineName,
+    ray_address: str | None,
+    *,
+    quiet: bool,
+) -> CohortTable:
+    """Segment every slide the patterns name. ``asked`` names no image.
+
+    Raises InvalidArgumentError for what cannot be asked of many slides, and everything ``run_cohort`` raises.
+    """
+    import platformdirs
+
+    from tissuetalk.models.control import Control
+    from tissuetalk.prompts.readers import make_reader
+    from tissuetalk.tools.cohort.cohort import here, run_cohort
+    from tissuetalk.tools.cohort.ray import over_ray
+    from tissuetalk.tools.segment.request import SegmentRequest, read_request
+    from tissuetalk.tools.storage.addresses import expand, is_address, local_path
+
+    if asked.points or asked.boxes or asked.region:
+        raise InvalidArgumentError(
+            "--point, --box and --region belong to one image; leave them out of a cohort."
+        )
+    request = read_request(
+        make_reader(reader), words=asked.words, targets=asked.targets, points=(), boxes=(), organ=asked.organ
+    )
+    slides, folder = expand(patterns), local_path(out)
+    if folder is None:  # results go to an address: they are worked on in the cache
+        name = sha256(out.encode()).hexdigest()[:16]
+        folder = platformdirs.user_cache_path("tissuetalk") / "cohorts" / name
+    with image_progress(quiet) as progress:
+        return run_cohort(
+            slides,
+            SegmentRequest("", request, mpp=asked.mpp, model=asked.model),
+            folder,
+            address=out.rstrip("/") if is_address(out) and not out.startswith("file://") else None,
+            work=here if engine == "local" else over_ray(ray_address),
+            control=Control(progress),
+        )
+
+
+def _cohort_table(slides: Sequence[CohortSlide]) -> Any:
+    """A line per slide and target."""
+    rows = []
+    for slide in slides:
+        state = slide.error.code if slide.error else slide.state
+        tissue = "" if slide.tissue_mm2 is None else f"{slide.tissue_mm2:.3g} mm²"
+        for mask in slide.masks:
+            area = f"{mask.area_px} px" if mask.area_mm2 is None else f"{mask.area_mm2:.3g} mm²"
+            density = "" if mask.density_per_mm2 is None else f"{mask.density_per_mm2:.4g}"
+            count = "" if mask.count is None else str(mask.count)
+            rows.append((slide.name, state, mask.name, count, area, density, tissue))
+        if not slide.masks:
+            rows.append((slide.name, state, "; ".join(slide.not_segmented), "", "", "", tissue))
+    return table(("slide", "state", "target", "count", "area", "per mm² tissue", "tissue"), rows)
+
+
+def _say_what_is_left(cohort: CohortTable) -> None:
+    """One clear line on stderr when not all slides are done."""
+    if left := sum(count for state, count in cohort.states.items() if state != "done"):
+        failed = ", ".join(f"{code} {count}" for code, count in cohort.errors.items()) or "stopped"
+        print(
+            f"tissuetalk: {left} of {len(cohort.slides)} slides are not done ({failed}); "
+            "see cohort.csv, mend them and run the same command again.",
+            file=sys.stderr,
+        )
 
 
 def demo(
@@ -137,17 +239,6 @@ def demo(
     with resources.as_file(resources.files("tissuetalk.models").joinpath("samples", "colon.jpg")) as image:
         if not json_:
             print(f"image: {image}\nwords: {DEMO_WORDS}\n")
-        found = segment_to_folder(SegmentArguments(str(image), DEMO_WORDS), out, "rules", quiet=json_)
+        found = _to_folder(SegmentArguments(str(image), DEMO_WORDS), out, "rules", quiet=json_)
     marker.touch()
-    _say(found, out, json_)
-    if not json_:
-        print((out / "overlay.png").resolve())
-
-
-def _say(found: Segmentation, out: Path, as_json: bool) -> None:
-    from tissuetalk.server.commands.printing import segment_table
-
-    if as_json:
-        print(found.to_json())
-    else:
-        segment_table(found.result, out)
+    show(json_, found.to_json(), *_found(found, out), (out / "overlay.png").resolve())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.server.commands.options import JSON, numbers, print_json
+from tissuetalk.server.commands.terminal import JSON, numbers, show
 
 if TYPE_CHECKING:
     from tissuetalk.models.training.losses import GroupGradient
@@ -29,10 +29,7 @@ def train(
     from tissuetalk.tools.train.recipes import run_recipe
 
     written = run_recipe(recipe, out)
-    if json_:
-        print_json({"out": written})
-    else:
-        print(written)
+    show(json_, {"out": written}, written)
 
 
 @group.command()
@@ -45,14 +42,11 @@ def weights(
 
     from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import examine
 
-    report = examine(file)
-    if json_:
-        print_json(asdict(report))
-        return
-    for part, names in asdict(report).items():
-        print(f"{part}: {len(names)}")
-        if part != "loaded":
-            print("".join(f"  {name}\n" for name in names), end="")
+    report = asdict(examine(file))
+    lines = []
+    for part, names in report.items():
+        lines += [f"{part}: {len(names)}", *(f"  {name}" for name in names if part != "loaded")]
+    show(json_, report, *lines)
 
 
 @group.command()
@@ -84,7 +78,4 @@ def ablate(
         images=images,
         each_level=wordings,
     )
-    if json_:
-        print_json([asdict(cell) for cell in cells])
-    else:
-        print((out / "ablation.md").read_text("utf-8"))
+    show(json_, [asdict(cell) for cell in cells], (out / "ablation.md").read_text("utf-8"))

@@ -1,12 +1,13 @@
-"""What several commands share: options with their choices, numbers with commas, and JSON on stdout."""
+"""What several commands share: options with their choices, numbers with commas, and what is printed."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,14 +16,13 @@ from tissuetalk.prompts.target import ReaderName
 from tissuetalk.tools.export import FORMATS
 from tissuetalk.tools.measure.metrics import METRICS
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 def choices(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """Shell completion from a table that is imported only when somebody presses the key."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in names() if name.startswith(incomplete)]
-
-    return complete
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
 def _models() -> Iterable[str]:
@@ -63,14 +63,6 @@ Format = Annotated[
 ResultDir = Annotated[Path, typer.Argument(help="Folder written by segment.")]
 
 
-def default_workspace() -> Path:
-    """TISSUETALK_WORKSPACE, or the user's data folder."""
-    import platformdirs
-
-    named = os.environ.get("TISSUETALK_WORKSPACE")
-    return Path(named) if named else Path(platformdirs.user_data_dir("tissuetalk")) / "workspace"
-
-
 def numbers(text: str, option: str, count: int | None = None) -> list[float]:
     """Comma-separated numbers of an option. Raises InvalidArgumentError unless there are ``count``."""
     try:
@@ -83,5 +75,49 @@ def numbers(text: str, option: str, count: int | None = None) -> list[float]:
     return values
 
 
-def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1, default=str))
+def show(as_json: bool, structured: Any, *shown: Any) -> None:
+    """Print the structured result alone, or what a person reads: text as it is, anything else laid out for the terminal.
+
+    structured: JSON already where it is text.
+    """
+    if as_json:
+        print(structured if isinstance(structured, str) else json.dumps(structured, indent=1, default=str))
+        return
+    for each in shown:
+        if isinstance(each, str | Path):  # never wrapped: paths are copied from here
+            print(each)
+        else:
+            from rich.console import Console
+
+            Console(highlight=False, soft_wrap=False).print(each)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Cells are plain text: brackets in a report are not styles."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    laid_out = Table(
+        *(Column(name, overflow="fold") for name in columns), box=None, pad_edge=False, header_style="bold"
+    )
+    for row in rows:
+        laid_out.add_row(*map(Text, row))
+    return laid_out
+
+
+@contextmanager
+def image_progress(quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    """A progress bar on stderr, so that stdout stays the result's."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        transient=True,
+        disable=quiet or not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task("segmenting", total=1.0)
+        yield lambda done, what: bar.update(task, completed=done, description=what)
