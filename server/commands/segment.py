@@ -26,7 +26,8 @@ from tissuetalk.server.commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    from tissuetalk.tools.cohort.table import CohortSlide, CohortTable
+    from tissuetalk.tools.answers.results import Answer, SegmentAnswer
+    from tissuetalk.tools.cohort.table import CohortTable
     from tissuetalk.tools.segment.request import SegmentArguments
     from tissuetalk.tools.segment.schedule import MakeRunner
     from tissuetalk.tools.session import Segmentation
@@ -82,10 +83,7 @@ def segment(
         model=model,
     )
     if dry_run:
-        from tissuetalk.tools.session import Session
-
-        with Session(Path(asked.image).parent, reader=reader) as session:
-            reading = session.read_request(session.understand(asked))
+        reading = _reading(asked, reader)
         show(json_, reading.to_json(), reading.text)
         return
     assert out is not None, "asked for above"
@@ -93,13 +91,19 @@ def segment(
         raise InvalidArgumentError("--ray-address needs --engine ray.")
     if cohort:
         made = _cohort(cohort, asked, out, reader, engine, ray_address, quiet=json_)
-        written = f"written to {out}: cohort.csv, cohort.json, slides/"
-        show(json_, made.model_dump_json(indent=1), _cohort_table(made.slides), written)
-        _say_what_is_left(made)
+        _say_cohort(made, out, json_)
         raise typer.Exit(made.exit_status)
     with _blocks_by(engine, ray_address) as runner:
         found = _to_folder(asked, Path(out), reader, runner, quiet=json_)
     show(json_, found.to_json(), *_found(found, Path(out)))
+
+
+def _reading(asked: SegmentArguments, reader: str) -> Answer[SegmentAnswer]:
+    """What the words mean; nothing is segmented or kept."""
+    from tissuetalk.tools.session import Session
+
+    with Session(Path(asked.image).parent, reader=reader) as session:
+        return session.read_request(session.understand(asked))
 
 
 @contextmanager
@@ -197,10 +201,10 @@ def _cohort(
         )
 
 
-def _cohort_table(slides: Sequence[CohortSlide]) -> Any:
-    """A line per slide and target."""
+def _say_cohort(cohort: CohortTable, out: str, as_json: bool) -> None:
+    """A line per slide and target, where everything lies, and one clear line on stderr when not all slides are done."""
     rows = []
-    for slide in slides:
+    for slide in cohort.slides:
         state = slide.error.code if slide.error else slide.state
         tissue = "" if slide.tissue_mm2 is None else f"{slide.tissue_mm2:.3g} mm²"
         for mask in slide.masks:
@@ -210,11 +214,9 @@ def _cohort_table(slides: Sequence[CohortSlide]) -> Any:
             rows.append((slide.name, state, mask.name, count, area, density, tissue))
         if not slide.masks:
             rows.append((slide.name, state, "; ".join(slide.not_segmented), "", "", "", tissue))
-    return table(("slide", "state", "target", "count", "area", "per mm² tissue", "tissue"), rows)
-
-
-def _say_what_is_left(cohort: CohortTable) -> None:
-    """One clear line on stderr when not all slides are done."""
+    columns = ("slide", "state", "target", "count", "area", "per mm² tissue", "tissue")
+    written = f"written to {out}: cohort.csv, cohort.json, slides/"
+    show(as_json, cohort.model_dump_json(indent=1), table(columns, rows), written)
     if left := sum(count for state, count in cohort.states.items() if state != "done"):
         failed = ", ".join(f"{code} {count}" for code, count in cohort.errors.items()) or "stopped"
         print(
