@@ -39,7 +39,7 @@ ORDER = {
         ("explain",),
         ("evaluate",),
         ("train",),
-        ("view", "jobs", "session", "doctor"),
+        ("jobs", "session", "doctor"),
         ("cohort",),  # a session for each slide
     ),
 }

@@ -19,9 +19,8 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel
 
-from tissuetalk.server import guidance
+from tissuetalk.server import resources
 from tissuetalk.server.protocol import CodesFirst, as_result, readable_errors
-from tissuetalk.server.resources import add_resources
 from tissuetalk.server.service import Service, Settings
 from tissuetalk.tools.answers import arguments
 from tissuetalk.tools.answers.explained import ExplainResult, JobStatus
@@ -123,7 +122,7 @@ def build_server(service: Service) -> MCPServer:
     server: MCPServer = MCPServer(
         "tissuetalk",
         title="tissuetalk: segment, measure and explain H&E images from words",
-        instructions=guidance.instructions(),
+        instructions=resources.text("server_instructions.txt"),
         version=version("tissuetalk"),
         lifespan=service.lifespan,
         middleware=[CodesFirst(known.get)],
@@ -133,7 +132,7 @@ def build_server(service: Service) -> MCPServer:
         server.tool(
             name=name,
             title=tool.title,
-            description=guidance.tool_description(name),
+            description=resources.tool_description(name),
             annotations=ToolAnnotations(
                 read_only_hint=tool.reads,
                 destructive_hint=tool.destroys,
@@ -141,9 +140,9 @@ def build_server(service: Service) -> MCPServer:
                 open_world_hint=False,
             ),
         )(_function(name, tool, service))
-    add_resources(server, service)
-    guidance.add_prompts(server)
-    guidance.add_completions(server)
+    resources.add_resources(server, service)
+    resources.add_prompts(server)
+    resources.add_completions(server)
     return server
 
 

@@ -14,7 +14,7 @@ from drawn import HAEMATOXYLIN, discs, rectangles, save, stored
 
 from tissuetalk.models.errors import InvalidArgumentError, UnknownMaskError
 from tissuetalk.models.images import open_image
-from tissuetalk.server.guidance import tool_description
+from tissuetalk.server.resources import tool_description
 from tissuetalk.tools.export import FORMATS
 from tissuetalk.tools.export.links import resource
 from tissuetalk.tools.measure import measure

@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal
 
 from tissuetalk.models.registry import DEFAULT_MODEL, MODELS
@@ -49,11 +48,18 @@ def model_list() -> list[dict[str, Any]]:
 
 def examine() -> list[Checked]:
     """Libraries, accelerator, models, the language engine's endpoint, and a folder to write to."""
+    url = os.environ.get("TISSUETALK_LLM_URL")
     return [
         *(_library(name, module) for name, module in PARTS.items()),
         _accelerator(),
-        *_models(),
-        _words(),
+        *(_model(name) for name in MODELS),
+        Checked(part="language model", state="works", what=f"set to {url}; not contacted")
+        if url
+        else Checked(
+            part="language model",
+            state="missing",
+            what="not set (TISSUETALK_LLM_URL); words are read by rules",
+        ),
         _disk(),
     ]
 
@@ -76,31 +82,16 @@ def _accelerator() -> Checked:
     return Checked(part="GPU", state="missing", what=f"none; models run on {os.cpu_count()} CPU cores")
 
 
-def _models() -> list[Checked]:
-    findings = []
-    for name, entry in MODELS.items():
-        missing = entry.why_not()
-        state: Literal["works", "missing", "broken"] = "works" if missing is None else "missing"
-        if missing is not None and name == DEFAULT_MODEL:
-            state = "broken"
-        findings.append(Checked(part=f"model {name}", state=state, what=missing or entry.card.summary))
-    return findings
-
-
-def _words() -> Checked:
-    url = os.environ.get("TISSUETALK_LLM_URL")
-    if url:
-        return Checked(part="language model", state="works", what=f"set to {url}; not contacted")
-    return Checked(
-        part="language model", state="missing", what="not set (TISSUETALK_LLM_URL); words are read by rules"
-    )
+def _model(name: str) -> Checked:
+    if (missing := MODELS[name].why_not()) is None:
+        return Checked(part=f"model {name}", state="works", what=MODELS[name].card.summary)
+    return Checked(part=f"model {name}", state="broken" if name == DEFAULT_MODEL else "missing", what=missing)
 
 
 def _disk() -> Checked:
+    part = "temporary files"
     try:
         tempfile.TemporaryFile().close()
     except OSError as error:
-        return Checked(
-            part="temporary files", state="broken", what=f"{error}; set TMPDIR to a writable folder"
-        )
-    return Checked(part="temporary files", state="works", what=str(Path(tempfile.gettempdir())))
+        return Checked(part=part, state="broken", what=f"{error}; set TMPDIR to a writable folder")
+    return Checked(part=part, state="works", what=tempfile.gettempdir())

@@ -17,12 +17,12 @@ from pydantic import BaseModel
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import BusyError, CancelledError, TissuetalkError
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, JobError, JobStatus, Preliminary
-from tissuetalk.tools.answers.results import Answer, SegmentAnswer
+from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.explain.request import ExplainRequest
-from tissuetalk.tools.segment.field import image_info, region_of
 from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
 from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.session import Session
+from tissuetalk.tools.session.results import without_masks
 from tissuetalk.tools.storage.jobs import JobRow, JobStore
 
 LOOK_EVERY_S = 0.3
@@ -71,8 +71,7 @@ class SegmentJob:
 
     @classmethod
     def read(cls, session: Session, **arguments: Any) -> SegmentJob:
-        given = {name: value for name, value in arguments.items() if value is not None}
-        return cls(session.understand(SegmentArguments(**given)))
+        return cls(session.understand(SegmentArguments.of(**arguments)))
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> SegmentJob:
@@ -89,19 +88,8 @@ class SegmentJob:
 
     def pending(self, session: Session, job_id: str) -> BaseModel:
         """The answer while nothing is known: no masks yet."""
-        with session.open(self.request.image) as source:
-            info = image_info(source, region_of(source, self.request.region), None)
-        return SegmentAnswer(
-            result_id=None,
-            image=info,
-            masks=[],
-            not_segmented=[],
-            warnings=[],
-            overlay=None,
-            measures=[],
-            notes=["still running; nothing is known yet"],
-            job_id=job_id,
-        )
+        notes = ["still running; nothing is known yet"]
+        return without_masks(session, self.request, notes=notes, job_id=job_id)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -40,6 +41,13 @@ class SegmentArguments:
     organ: str | None = None
     mpp: float | None = None
     model: str | None = None
+
+    @classmethod
+    def of(cls, image: str | Path, words: str | None = None, **options: Any) -> SegmentArguments:
+        """Of a call: what is None was left out, targets may be dicts."""
+        given = {name: value for name, value in options.items() if value is not None}
+        given["targets"] = [TargetArgument.model_validate(each) for each in given.get("targets", ())]
+        return cls(str(image), words, **given)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource
@@ -25,7 +25,7 @@ def library(
     session: Session, action: str, result_id: str | None, format: str | None, folder: str | None
 ) -> Answer[LibraryResult]:
     """Raises InvalidArgumentError for what is missing or unknown, and the errors of the action."""
-    actions: dict[str, Callable[[], LibraryResult]] = {
+    actions: dict[str, Callable[[], dict[str, Any]]] = {
         "images": lambda: _images(session),
         "results": lambda: _results(session),
         "save": lambda: _save(session, _needed(result_id), format, folder),
@@ -33,7 +33,8 @@ def library(
     }
     if action not in actions:
         raise InvalidArgumentError(f"unknown action {action[:60]!r}; choose from: {', '.join(actions)}.")
-    result = actions[action]()
+    found = {"images": [], "results": [], "saved": [], **actions[action]()}
+    result = LibraryResult.model_validate({"action": action, **found})
     lines = [f"{image.path} ({image.size_bytes:,} bytes)" for image in result.images]
     lines += [
         f"{item.result_id} of {item.image_id}, {item.created_at}: {', '.join(item.masks)}"
@@ -42,15 +43,15 @@ def library(
     return Answer(result, "\n".join([result.message, *lines[:MOST_LISTED], *result.saved]))
 
 
-def _images(session: Session) -> LibraryResult:
+def _images(session: Session) -> dict[str, Any]:
     found = [
         ListedImage(path=item["path"], size_bytes=item["bytes"])
         for item in session.roots.list_images(MOST_LISTED)
     ]
-    return _listing("images", f"{len(found)} image(s) in the allowed folders.", images=found)
+    return {"message": f"{len(found)} image(s) in the allowed folders.", "images": found}
 
 
-def _results(session: Session) -> LibraryResult:
+def _results(session: Session) -> dict[str, Any]:
     found = [
         ListedResult(
             result_id=stored.result_id,
@@ -61,10 +62,10 @@ def _results(session: Session) -> LibraryResult:
         )
         for stored in session.workspace.results(MOST_LISTED)
     ]
-    return _listing("results", f"{len(found)} result(s) in the workspace, newest first.", results=found)
+    return {"message": f"{len(found)} result(s) in the workspace, newest first.", "results": found}
 
 
-def _save(session: Session, result_id: str, format: str | None, folder: str | None) -> LibraryResult:
+def _save(session: Session, result_id: str, format: str | None, folder: str | None) -> dict[str, Any]:
     from tissuetalk.tools.export import FORMATS, export
     from tissuetalk.tools.export.links import write_outlines
 
@@ -82,7 +83,7 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
             write_outlines(stored.folder)
             session.workspace.save(result_id, target)
     saved = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
-    return _listing("save", f"saved {len(saved)} file(s) to {folder}.", saved=saved)
+    return {"message": f"saved {len(saved)} file(s) to {folder}.", "saved": saved}
 
 
 def _new_folder(session: Session, name: str) -> Path:
@@ -100,28 +101,15 @@ def _new_folder(session: Session, name: str) -> Path:
     return asked
 
 
-def _delete(session: Session, result_id: str) -> LibraryResult:
+def _delete(session: Session, result_id: str) -> dict[str, Any]:
     session.workspace.delete(result_id)
-    return _listing("delete", f"{result_id} is gone for good.")
+    return {"message": f"{result_id} is gone for good."}
 
 
 def _needed(result_id: str | None) -> str:
     if result_id is None:
         raise InvalidArgumentError("pass result_id; library(action='results') lists them.")
     return result_id
-
-
-def _listing(
-    action: str,
-    message: str,
-    *,
-    images: Sequence[ListedImage] = (),
-    results: Sequence[ListedResult] = (),
-    saved: Sequence[str] = (),
-) -> LibraryResult:
-    return LibraryResult.model_validate(
-        {"action": action, "images": images, "results": results, "saved": saved, "message": message}
-    )
 
 
 def file_of(

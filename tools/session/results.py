@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from tissuetalk.models.errors import WorkspaceUnwritableError
+from tissuetalk.models.images import ImageSource
 from tissuetalk.tools.answers.explained import ExplainResult
-from tissuetalk.tools.answers.results import Answer, Mask, SegmentResult
+from tissuetalk.tools.answers.results import Answer, Mask, SegmentAnswer, SegmentResult, ViewResult
 from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.segment.field import Scale, image_info, region_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from tissuetalk.tools.explain.explain import Explained
     from tissuetalk.tools.explain.storage import StoredExplanation
+    from tissuetalk.tools.segment.request import SegmentRequest
     from tissuetalk.tools.session.session import Session
 
 MOST_READ = 40
@@ -115,8 +118,6 @@ class SegmentedMask:
     @property
     def overlay(self) -> Image.Image:
         """The segmented region with the outlines of this mask alone, at most 1024 px."""
-        from tissuetalk.tools.view import view_source
-
         region = self.segmentation.result.image.region
         with (
             self.segmentation.session.reading(self.segmentation.place) as stored,
@@ -168,15 +169,26 @@ def segment_text(result: SegmentResult) -> str:
     for item in result.not_segmented:
         nearest = f" Known: {', '.join(item.nearest)}." if item.nearest else ""
         lines.append(f"not segmented ({item.code}): {item.free_form or item.label} — {item.reason}.{nearest}")
-    lines += [
-        f"read as: “{line.sentence}” → {line.finding}: {line.assertion}"
-        for line in result.read_as[:MOST_READ]
-    ]
+    lines += read_lines(result)
     lines += [f"warning {warning.code}: {warning.message}" for warning in result.warnings]
     lines += [f"note: {note}" for note in result.notes]
     if result.measures:
         lines.append(f"The words also ask for {json.dumps(result.measures)}: call measure with result_id.")
     return "\n".join(lines)
+
+
+def read_lines(answer: SegmentAnswer) -> list[str]:
+    """How the sentences of a report were read, the first of them."""
+    read = answer.read_as[:MOST_READ]
+    return [f"read as: “{line.sentence}” → {line.finding}: {line.assertion}" for line in read]
+
+
+def without_masks(session: Session, asked: SegmentRequest, **known: Any) -> SegmentAnswer:
+    """The answer while nothing is known but the image and what the words said."""
+    with session.open(asked.image) as source:
+        info = image_info(source, region_of(source, asked.region), None)
+    nothing = {"result_id": None, "masks": [], "not_segmented": [], "warnings": [], "overlay": None}
+    return SegmentAnswer.model_validate({**nothing, "image": info, "measures": [], "job_id": None, **known})
 
 
 def explanation(stored: StoredExplanation, address: Callable[[str], str]) -> Answer[ExplainResult]:
@@ -236,3 +248,46 @@ def _picture(path: Path) -> Image.Image:
     with Image.open(path) as picture:
         picture.load()
         return picture
+
+
+def view_source(
+    source: ImageSource,
+    *,
+    region: Sequence[float] | None = None,
+    grid: bool = False,
+    folder: ResultFolder | None = None,
+    mask_ids: Sequence[str] | None = None,
+) -> Answer[ViewResult]:
+    """A picture of at most 1024 px. Masks come from ``folder``, all that were found unless ``mask_ids`` chooses.
+
+    Raises InvalidArgumentError for a region outside the image and UnknownMaskError.
+    """
+    box = region_of(source, region)
+    scale = None if source.mpp is None else Scale(source.mpp, "file")
+    masks = []
+    if folder is not None:
+        stored = folder.result().image
+        if stored.mpp is not None and stored.mpp_source in ("file", "given"):
+            scale = Scale(stored.mpp, stored.mpp_source)
+        masks = [mask for mask in folder.chosen(list(mask_ids or ())) if mask.found or mask_ids]
+    width, height = drawing.picture_size(box)
+    pixels = source.read_region(box, width=width, height=height)
+    layers = drawing.layers_in(folder, masks, box) if folder is not None else []
+    picture = drawing.draw(pixels, box, layers=layers, mpp=None if scale is None else scale.mpp, grid=grid)
+    shrink = box.width / width
+    result = ViewResult(
+        image=image_info(source, box, scale),
+        mask_ids=[mask.mask_id for mask in masks],
+        picture_width=picture.width,
+        picture_height=picture.height,
+        px_per_picture_px=shrink,
+        um_per_picture_px=None if scale is None else shrink * scale.mpp,
+    )
+    shown = "".join(f"\n{number}. {mask.name}" for number, mask in enumerate(masks, start=1))
+    text = (
+        f"{result.image.image_id}: region {box.as_list()} of {source.width} x {source.height} px; one picture pixel is "
+        f"{shrink:.3g} image pixels"
+        + (f", {result.um_per_picture_px:.3g} µm." if scale else "; the scale is unknown.")
+    )
+    budget = drawing.picture_budget(text + shown, len(result.model_dump_json()))
+    return Answer(result, text + shown, drawing.as_jpeg_within(picture, budget))

@@ -32,12 +32,11 @@ from tissuetalk.tools.answers.results import (
     LibraryResult,
     MeasureResult,
     SegmentAnswer,
-    TargetArgument,
     ViewResult,
 )
 from tissuetalk.tools.segment import grid
 from tissuetalk.tools.session import library, results
-from tissuetalk.tools.session.results import Segmentation
+from tissuetalk.tools.session.results import Segmentation, view_source
 from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.roots import Roots
@@ -168,9 +167,7 @@ class Session:
         """Outline what the words name. Options: targets, points, boxes, region, organ, mpp, model, as in the contract."""
         from tissuetalk.tools.segment.request import SegmentArguments
 
-        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        given["targets"] = [TargetArgument.model_validate(each) for each in given.get("targets", ())]
-        return self.segment_request(self.understand(SegmentArguments(str(image), words, **given)), control)
+        return self.segment_request(self.understand(SegmentArguments.of(image, words, **options)), control)
 
     def understand(self, arguments: SegmentArguments) -> SegmentRequest:
         """Words to targets; nothing is looked for yet. Raises what is wrong with the arguments or the words."""
@@ -184,17 +181,12 @@ class Session:
         """What ``segment`` would look for, and how the words were read; nothing is segmented."""
         from tissuetalk.tools.segment.request import SegmentArguments
 
-        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        given["targets"] = [TargetArgument.model_validate(each) for each in given.get("targets", ())]
-        return self.read_request(self.understand(SegmentArguments(str(image), words, **given)))
+        return self.read_request(self.understand(SegmentArguments.of(image, words, **options)))
 
     def read_request(self, asked: SegmentRequest) -> Answer[SegmentAnswer]:
         """The answer of a dry run."""
-        from tissuetalk.tools.segment.field import image_info, region_of
         from tissuetalk.tools.segment.request import name_of, read_as
 
-        with self.open(asked.image) as source:
-            info = image_info(source, region_of(source, asked.region), None)
         request = asked.request
         wanted = [target for target in request.targets if target.assertion in ("present", "uncertain")]
         left = [target for target in request.targets if target not in wanted]
@@ -203,22 +195,15 @@ class Session:
             for target in wanted
         ]
         notes += [f"would not look for {name_of(target)}: {target.assertion}" for target in left]
-        answer = SegmentAnswer(
-            result_id=None,
-            image=info,
-            masks=[],
-            not_segmented=[],
-            warnings=[],
-            overlay=None,
+        answer = results.without_masks(
+            self,
+            asked,
             measures=[*request.measures, *request.place_measures],
             notes=[*notes, *request.notes],
-            job_id=None,
             read_as=read_as(request),
         )
-        lines = [f"read as: “{line.sentence}” → {line.finding}: {line.assertion}" for line in answer.read_as]
-        return Answer(
-            answer, "\n".join(["dry run: nothing was segmented", *answer.notes, *lines[: results.MOST_READ]])
-        )
+        text = ["dry run: nothing was segmented", *answer.notes, *results.read_lines(answer)]
+        return Answer(answer, "\n".join(text))
 
     def segment_request(self, request: SegmentRequest, control: Control = Control()) -> Segmentation:
         """What was understood, or is stored with a result as its request."""
@@ -315,8 +300,6 @@ class Session:
         grid: bool = False,
     ) -> Answer[ViewResult]:
         """A picture of an image, or of a result with its masks; grid names its pixels."""
-        from tissuetalk.tools.view import view_source
-
         if (image is None) == (result_id is None):
             raise InvalidArgumentError(
                 "pass either image or result_id: an image to look at, or a result to see its masks."
