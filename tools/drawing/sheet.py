@@ -113,7 +113,7 @@ def signed(
 
     def enlarged(values: NDArray[Any]) -> NDArray[np.float32]:
         sized = cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        return np.asarray(sized)[..., None]
+        return np.asarray(sized, np.float32)[..., None]
 
     share = np.clip(enlarged(value) / max(limit, 1e-9), -1, 1)
     grey = _faded(pixels)

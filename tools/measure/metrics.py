@@ -80,8 +80,8 @@ METRICS = {
     "histogram": Metric("pictures:histograms", "µm² and µm", "of sizes and distances, drawn", ("objects",)),
 }
 """A new metric is a function and an entry here."""
-BY_DEFAULT = ("area", "area_fraction", "count", "density", "size", "shape", "irregularity", "instance_count")
-BY_DEFAULT += ("instance_ratio", "instance_dispersion")
+BY_DEFAULT: tuple[str, ...] = ("area", "area_fraction", "count", "density", "size", "shape")
+BY_DEFAULT += ("irregularity", "instance_count", "instance_ratio", "instance_dispersion")
 
 
 def described() -> str:
