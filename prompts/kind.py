@@ -31,7 +31,7 @@ ORDERING = re.compile(rf"(?:^|[.!?,;:\n]\s*)(?:please |just |only |then )?(?:{IM
 """A sentence or a part of one that begins with a verb of asking."""
 WISH = re.compile(
     rf"(?:^|[.!?:;,\u2013\n-]\s{{0,3}})(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please|pls|plz|i need|i want|i'd like|we need|"
-    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|should be (?:missed|overlooked)|important that|must not|mustn't|may be (?:forgotten|missed)|you (?:can|may|should|must)|stay away|hide|spare me|no thanks|isn't needed|what i (?:want|need)|i don't want|i do not want|to segment|not needed|not required)\b|\?(?=\s|$)",
+    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|should not be|must not be|why not|should be (?:missed|overlooked)|important that|must not|mustn't|may be (?:forgotten|missed)|you (?:can|may|should|must)|stay away|hide|spare me|no thanks|isn't needed|what i (?:want|need)|i don't want|i do not want|to segment|not needed|not required)\b|\?(?=\s|$)",
     re.IGNORECASE,
 )
 SPECIMEN = re.compile(

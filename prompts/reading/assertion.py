@@ -79,9 +79,9 @@ class SegmentReader:
                     best = (*rank, Verdict(says, cue))
         if best is None:
             return Verdict("uncertain") if self._question_mark(mention) else Verdict("present")
-        said, cue = best[2].assertion, best[2].cue
-        if said == "uncertain" and (self._denied_doubt(cue) or self._settled(cue, reached)):
-            return Verdict("absent", cue)
+        said, by = best[2].assertion, best[2].cue
+        if said == "uncertain" and (self._denied_doubt(by) or self._settled(by, reached)):
+            return Verdict("absent", by)
         if said == "historical" and "pre_family" not in reached and self._is_current(mention):
             return Verdict("present")
         return best[2]

@@ -81,7 +81,7 @@ def _elsewhere(words: Words, mention: Mention, said: Assertion, part: Segment, l
     if has_phrase(words, low, part.last, "margin"):
         first, last = words.item(mention.first, mention.last)
         near = words.norms(max(low, first, mention.first - 8), min(part.last, last, mention.last + 8) + 1)
-        if said != "present" or {"margin", "inked"} & set(near):
+        if {"margin", "inked"} & set(near) or (said != "present" and (first, last) == (low, part.last)):
             return said != "present" or not _has_own_statement(words, mention, part)
     return said == "absent" and has_phrase(words, low, part.last, "node")
 

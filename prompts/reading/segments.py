@@ -70,7 +70,8 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
     if ":" in gap and not gap.startswith("::"):
         return "." if "\n" in gap[gap.index(":") :] and _is_heading_line(words.text, after.start) else ":"
     if ";" in gap or "!" in gap or gap.startswith("?"):
-        return "."
+        answered = after.norm in ("no", "yes", "none", "absent", "present") and _closes(words, index)
+        return ":" if gap == "? " and answered else "."
     if "=" in gap:
         return ""
     if BULLET.search(gap):
@@ -79,7 +80,7 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
         titled = _is_title_line(words.text, before.start) or _is_title_line(words.text, after.start)
         return "." if gap.count(".") or titled or _is_heading_line(words.text, after.start) else ""
     if "." in gap or ("[" in gap or "]" in gap):
-        if before.norm == "no" and index > 1 and ":" in words.gap(index - 2, index - 1):
+        if before.norm in ("no", "yes") and index > 1 and {":", "?"} & set(words.gap(index - 2, index - 1)):
             return "."  # the "no" of a field does not go on with the next sentence
         return "." if "." not in gap or _ends(before, after, words.text) else ""
     return ""
@@ -243,8 +244,8 @@ def _tree() -> Node:
     kinds: dict[tuple[str, ...], set[str]] = {}
     for kind in CUE_KINDS:
         for text in rows[kind]:
-            for words in spelt_out(str(text)):
-                kinds.setdefault(phrase(words), set()).add(kind)
+            for said in spelt_out(str(text)):
+                kinds.setdefault(phrase(said), set()).add(kind)
     tree: Node = {}
     for words, found in kinds.items():
         grow(tree, words, frozenset(found))
@@ -278,6 +279,8 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
             and YEAR.fullmatch(" ".join(words.norms(index + 1, index + 2)))
         ):
             found = index + 1, frozenset({"post_historical"})
+        if found is None and words[index].norm == "free" and index > first and _closes(words, index):
+            found = index, frozenset({"post_absent"})
         if found is None:
             index += 1
             continue

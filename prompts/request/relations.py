@@ -49,6 +49,10 @@ def _subtraction(
     for number, part in enumerate(parts):
         if part.role != "unwanted" or part.cue is None or part.cue[0] > part.mention.last or not wanted:
             continue
+        if wanted[0].mention.first > part.mention.last and "." in words.gap(
+            part.mention.last, wanted[0].mention.first
+        ):
+            continue  # "Exclude the necrosis. Segment the tumour." names two wishes
         said = tuple(part.exclusion.split())
         spatial = said in term_phrases("always_space")
         able = said in term_phrases("subtracting") or spatial

@@ -118,6 +118,8 @@ def _only_asked(words: Words, mention: Mention) -> bool:
     low = max(text.rfind(mark, 0, start) for mark in ".!?\n") + 1
     end = re.compile(r"[.!?\n]|$").search(text, start)
     sentence = text[low : end.end() if end else len(text)].strip()
+    if re.match(r"why (?:not|don't)\b", sentence, re.IGNORECASE):
+        return True
     if not sentence.endswith("?") or ORDERING.search(sentence):
         return False
     return bool(NEGATED_QUESTION.match(sentence) or TAG.search(sentence))
@@ -143,6 +145,11 @@ def _cue_before(
             return None
         if previous is not None and previous.first > last:
             held = parts[-1]
+            aside = {"not", "no"} & set(words.norms(first, last + 1)) and "," in words.gap(
+                max(first - 1, 0), max(first, 1)
+            )
+            if aside and "," in words.gap(previous.last, mention.first):
+                return None  # "glands, not stroma, and vessels"
             listed = set(words.norms(previous.last + 1, mention.first)) <= word_set("or and nor the any")
             return held.cue if held.role == "unwanted" and listed and held.cue is not None else None
         return None if _is_spatial(words, first, last, previous) else (first, last)
