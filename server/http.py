@@ -109,18 +109,17 @@ class _Guard:
 
 async def _upload(request: Request, service: Service) -> Response:
     """The body is one image; the answer is its image:// URI. Nothing is kept unless it can be opened as an image."""
+    too_large = ImageTooLargeError(
+        f"uploads end at {MAX_UPLOAD_BYTES // 2**20} MiB; put the file in an allowed folder."
+    )
     try:
         if int(request.headers.get("content-length") or 0) > MAX_UPLOAD_BYTES:
-            raise ImageTooLargeError(
-                f"uploads end at {MAX_UPLOAD_BYTES // 2**20} MiB; put the file in an allowed folder."
-            )
+            raise too_large
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_UPLOAD_BYTES:
-                raise ImageTooLargeError(
-                    f"uploads end at {MAX_UPLOAD_BYTES // 2**20} MiB; put the file in an allowed folder."
-                )
+                raise too_large
         stored = await asyncio.to_thread(lambda: service.jobs().session.upload(bytes(body)))
     except TissuetalkError as error:
         return JSONResponse({"error": error.code, "message": str(error)}, STATUS.get(error.code, 400))

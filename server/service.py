@@ -138,26 +138,19 @@ async def _watch(task: Task[Any], ctx: Context | None, patience_s: float | None)
     """True when the work is done, False when patience ran out; reports progress on anything over a second."""
     started = time.monotonic()
     future = asyncio.wrap_future(task.future)
-    future.add_done_callback(_retrieve)
+    # the original future carries the answer; marking the wrapper's error as seen keeps the loop quiet
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
     reported = -1.0
     while not future.done():
         waited = time.monotonic() - started
         if patience_s is not None and waited >= patience_s:
             return False
-        await asyncio.wait(
-            {future},
-            timeout=REPORT_EVERY_S if patience_s is None else min(REPORT_EVERY_S, patience_s - waited + 0.01),
-        )
+        left = REPORT_EVERY_S if patience_s is None else patience_s - waited + 0.01
+        await asyncio.wait({future}, timeout=min(REPORT_EVERY_S, left))
         if ctx is not None and waited >= REPORT_AFTER_S and task.done_share > reported:
             reported = task.done_share
             await ctx.report_progress(reported, 1.0, task.doing)
     return True
-
-
-def _retrieve(future: asyncio.Future[Any]) -> None:
-    """The original future carries the answer; marking the wrapper's error as seen keeps the loop quiet."""
-    if not future.cancelled():
-        future.exception()
 
 
 def has_unfinished_jobs(workspace: Path) -> bool:

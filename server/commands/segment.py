@@ -145,10 +145,10 @@ def _found(found: Segmentation, out: Path) -> list[Any]:
     for mask in found.result.masks:
         number += mask.found
         shown = str(number) if mask.found else "-"
-        rows.append((shown, mask.label or mask.free_form, mask.evidence, mask.verdict))
+        rows.append((shown, mask.label or mask.free_form or "", mask.evidence, mask.verdict))
     for item in found.result.not_segmented:
         why = f"not segmented ({item.code}): {item.reason}"
-        rows.append(("", item.label or item.free_form, item.evidence, why))
+        rows.append(("", item.label or item.free_form or "", item.evidence, why))
     return [
         table(("#", "target", "words", "verdict"), rows),
         *(f"warning {warning.code}: {warning.message}" for warning in found.result.warnings),

@@ -187,7 +187,13 @@ def without_masks(session: Session, asked: SegmentRequest, **known: Any) -> Segm
     """The answer while nothing is known but the image and what the words said."""
     with session.open(asked.image) as source:
         info = image_info(source, region_of(source, asked.region), None)
-    nothing = {"result_id": None, "masks": [], "not_segmented": [], "warnings": [], "overlay": None}
+    nothing: dict[str, Any] = {
+        "result_id": None,
+        "masks": [],
+        "not_segmented": [],
+        "warnings": [],
+        "overlay": None,
+    }
     return SegmentAnswer.model_validate({**nothing, "image": info, "measures": [], "job_id": None, **known})
 
 
