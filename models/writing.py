@@ -6,13 +6,16 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tissuetalk.models.errors import ModelUnavailableError, WorkspaceFullError, WorkspaceUnwritableError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 
@@ -46,6 +49,18 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """All of ``content`` (text as UTF-8), or what was there before."""
     with whole_file(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """A safetensors file that everybody may read; metadata goes into its header."""
+    from safetensors.torch import save_file
+
+    with whole_file(path) as partial:
+        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, partial, metadata=dict(metadata) if metadata else None)
+        partial.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def remove(path: Path) -> None:

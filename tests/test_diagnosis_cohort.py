@@ -15,8 +15,7 @@ from tissuetalk.models.classifiers.objects import importance_objects
 from tissuetalk.models.classifiers.recipe import CohortRecipe, read_slides
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import open_image
-from tissuetalk.tools.train.diagnosis import prompt_of_label
-from tissuetalk.tools.train.recipes import run_recipe
+from tissuetalk.tools.train.recipes import prompt_of_label, run_recipe
 
 RECIPES = Path(__file__).parents[1] / "models" / "classifiers" / "recipes"
 DARK, PALE = (120, 60, 140), (230, 180, 210)

@@ -18,11 +18,10 @@ from tissuetalk.models.metrics.levels import members, published
 from tissuetalk.models.metrics.oracles import boxes_as_mask
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.server.commands.command_line import app
-from tissuetalk.tools.evaluate.compare import compare
+from tissuetalk.tools.evaluate.compare import compare, zero_shot
 from tissuetalk.tools.evaluate.evaluate import ModelUnderTest, evaluate
 from tissuetalk.tools.evaluate.probes import BoxProbe, evaluate_manifest, load_box_model
 from tissuetalk.tools.evaluate.scores import Summary
-from tissuetalk.tools.evaluate.zero_shot import zero_shot
 
 HEADER = "file,mask,mask_kind,mask_class,group,organ,mpp_um,source\n"
 

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from tissuetalk.models.masks.characteristics import Mask
-from tissuetalk.models.metrics import trends
 from tissuetalk.models.metrics.levels import Sample, by_level
 from tissuetalk.models.metrics.oracles import ask_oracle, boxes_as_mask, instance_boxes
+from tissuetalk.models.metrics.report import BIN_WIDTH, PUBLISHED, binned, fit
 from tissuetalk.models.metrics.robustness import SentenceScore, agreement, robustness
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.statistics import against_second_best, bootstrap, paired_t_test
@@ -160,34 +160,35 @@ def test_more_prompts_buy_more_dice() -> None:
 
 def test_published_trends_give_the_published_extremes() -> None:
     irregular = np.array([0.025])
-    assert trends.PUBLISHED["shape"]["PathSegmentor"](irregular)[0] == pytest.approx(0.805, abs=0.01)
-    assert trends.PUBLISHED["shape"]["MedSAM"](irregular)[0] < 0.3
+    assert PUBLISHED["shape"]["PathSegmentor"](irregular)[0] == pytest.approx(0.805, abs=0.01)
+    assert PUBLISHED["shape"]["MedSAM"](irregular)[0] < 0.3
     small = np.array([0.01])
-    assert trends.PUBLISHED["size"]["MedSAM"](small)[0] < trends.PUBLISHED["size"]["PathSegmentor"](small)[0]
+    assert PUBLISHED["size"]["MedSAM"](small)[0] < PUBLISHED["size"]["PathSegmentor"](small)[0]
     crowded = np.array([100.0])
-    assert trends.PUBLISHED["density"]["MedSAM"](crowded)[0] == pytest.approx(0.1246, abs=1e-3)
+    assert PUBLISHED["density"]["MedSAM"](crowded)[0] == pytest.approx(0.1246, abs=1e-3)
 
 
 def test_samples_that_share_a_value_are_averaged_before_binning() -> None:
-    bins = trends.binned([1, 1, 1, 1, 4], [0.2, 0.4, 0.6, 0.8, 1.0], width=2.0)
+    bins = binned([1, 1, 1, 1, 4], [0.2, 0.4, 0.6, 0.8, 1.0], width=2.0)
     assert [(b.low, b.high, b.n) for b in bins] == [(0.0, 2.0, 4), (4.0, 6.0, 1)]
     assert [b.dice for b in bins] == pytest.approx([0.5, 1.0])
 
 
 def test_trends_recover_planted_curves() -> None:
     x = np.random.default_rng(5).uniform(0, 1, size=3000)
-    line = trends.fit_line(trends.binned(x, 0.2 * x + 0.7, trends.BIN_WIDTH["shape"]))
+    line = fit(binned(x, 0.2 * x + 0.7, BIN_WIDTH["shape"]), "shape")
+    assert line is not None
     assert line.at(np.array([0.0, 1.0])) == pytest.approx([0.7, 0.9], abs=1e-3)
-    curve = trends.fit_saturation(trends.binned(x, 0.9 - 0.4 * np.exp(-6 * x), trends.BIN_WIDTH["size"]))
+    curve = fit(binned(x, 0.9 - 0.4 * np.exp(-6 * x), BIN_WIDTH["size"]), "size")
+    assert curve is not None
     assert curve.at(np.array([0.0, 0.1, 1.0])) == pytest.approx(
         [0.5, 0.9 - 0.4 * np.exp(-0.6), 0.9 - 0.4 * np.exp(-6)], abs=0.02
     )
 
 
 def test_bins_of_a_single_value_need_no_density() -> None:
-    assert trends.binned([3, 3], [0.4, 0.6], width=2.0)[0].dice == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="two bins"):
-        trends.fit_line(trends.binned([3, 3], [0.4, 0.6], width=2.0))
+    assert binned([3, 3], [0.4, 0.6], width=2.0)[0].dice == pytest.approx(0.5)
+    assert fit(binned([3, 3], [0.4, 0.6], width=2.0), "density") is None
 
 
 def test_robustness_separates_levels_from_spread() -> None:

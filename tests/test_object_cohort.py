@@ -21,8 +21,7 @@ from tissuetalk.models.classifiers.recipe import CohortRecipe
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, ModelCard, Prompt
-from tissuetalk.tools.train.diagnosis import prompt_of_label
-from tissuetalk.tools.train.recipes import TRAINERS, run_recipe
+from tissuetalk.tools.train.recipes import TRAINERS, prompt_of_label, run_recipe
 
 GLAND, TUMOUR = "colon-tissue-gland", "breast-tissue-tumor"
 
@@ -172,7 +171,7 @@ def test_the_tcga_recipe_asks_for_the_21_objects_of_the_paper_and_runs_by_its_pr
     path = Path(cohort.__file__).parent / "recipes" / "tcga_brca_objects.yaml"
     recipe = CohortRecipe.read(path)
     assert list(recipe.objects) == [row.label for row in data_objects("breast")]
-    assert TRAINERS[recipe.preset].train == "tools.train.diagnosis:train"
+    assert TRAINERS[recipe.preset].train == "tools.train.recipes:train_classifier"
 
 
 def test_the_command_that_trains_takes_the_recipe(

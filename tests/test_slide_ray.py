@@ -25,8 +25,7 @@ from tissuetalk.models.errors import (
     UnreadableImageError,
 )
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.cohort.cohort import run_cohort
-from tissuetalk.tools.cohort.ray import work_on
+from tissuetalk.tools.cohort.cohort import run_cohort, work_on
 from tissuetalk.tools.segment import ray_runner
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.ray_runner import Cluster

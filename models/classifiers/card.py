@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from tissuetalk.models.classifiers.patches import PATCH_PX, PATCH_UM
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, OutsideRootsError
-from tissuetalk.models.writing import whole_file, write_whole
+from tissuetalk.models.writing import write_tensors, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,15 +79,10 @@ _CARD = TypeAdapter(ClassifierCard)
 
 def save_classifier(path: Path, card: ClassifierCard, tensors: Mapping[str, Tensor]) -> ClassifierCard:
     """Write ``path`` (.safetensors) and the card beside it (.json); returns the card with the weights' hash."""
-    from safetensors.torch import save_file
-
     from tissuetalk.models.segmentation.pretrained import weights_hash
 
     path = path.with_suffix(".safetensors")
-    with whole_file(path) as partial:
-        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        save_file(whole, partial, metadata={"format": FORMAT})
-        partial.chmod(0o644)  # safetensors writes for the owner alone
+    write_tensors(path, tensors, {"format": FORMAT})
     told = {"format": FORMAT, **asdict(card), "weights_sha256": weights_hash(path)}
     write_whole(path.with_suffix(".json"), json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     return read_card(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tissuetalk.models.classifiers.bags import SegmentedBag
@@ -33,7 +33,7 @@ from tissuetalk.models.classifiers.training import Trained, TrainSettings, proba
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource, open_image
 from tissuetalk.models.segmenter import Prompt, Segmenter
-from tissuetalk.models.writing import whole_file, write_whole
+from tissuetalk.models.writing import write_tensors, write_whole
 
 TISSUE_RULES = {"clam": TissueRules(), "tcga": TCGA}
 Report = Callable[[str], None]
@@ -252,8 +252,7 @@ def stored_tensors(path: Path, make: Callable[[], dict[str, Tensor] | None]) -> 
         return load_file(path)
     tensors = make()
     if tensors is not None:
-        with whole_file(path) as partial:
-            save_file(tensors, partial)
+        write_tensors(path, tensors)
     return tensors
 
 

@@ -58,11 +58,8 @@ class Member:
 def published(table: str) -> dict[str, dict[str, float]]:
     """Method to Dice, by name in lower case. table: ``by_source``, ``by_category`` or ``external_consep`` (arXiv 2506.20988)."""
     text = resources.files("tissuetalk.models.metrics").joinpath("published", f"{table}.csv")
-    rows = list(csv.reader(text.read_text(encoding="utf-8").splitlines()))
-    return {
-        row[0].lower(): {method: float(value) for method, value in zip(rows[0][1:], row[1:], strict=True)}
-        for row in rows[1:]
-    }
+    (_, *methods), *rows = csv.reader(text.read_text(encoding="utf-8").splitlines())
+    return {name.lower(): dict(zip(methods, map(float, values), strict=True)) for name, *values in rows}
 
 
 def members(rows: Sequence[Mapping[str, Any]]) -> list[Member]:
@@ -72,34 +69,30 @@ def members(rows: Sequence[Mapping[str, Any]]) -> list[Member]:
     """
     shown = [row for row in rows if row["dice"] is not None and row["target_present"]]
     samples = [Sample(row["source"], row["label"], float(row["dice"]), row["group"]) for row in shown]
+    tables = {"source": "by_source", "category": "by_category"}
+    # the published object figures of CoNSeP are of a model that never saw it
+    if {sample.source.lower() for sample in samples} == {CONSEP}:
+        tables["object"] = "external_consep"
     found = []
     for level in LEVELS:
         able = samples if level == "source" else [sample for sample in samples if sample.label]
-        # the published object figures of CoNSeP are of a model that never saw it
-        external = {sample.source.lower() for sample in samples} == {CONSEP}
+        known = published(tables[level]) if level in tables else {}
         for name, dice in by_level(able, level).items():
-            found.append(Member(level, name, dice, _published(level, name, external=external)))
+            of_name = known.get(name.lower(), {})
+            figures = {method: of_name[method] for method in PUBLISHED_METHODS if method in of_name}
+            found.append(Member(level, name, dice, figures))
     return found
-
-
-def _published(level: Level, name: str, *, external: bool) -> dict[str, float]:
-    table = {"source": "by_source", "category": "by_category"}.get(level)
-    if level == "object" and external:
-        table = "external_consep"
-    known = published(table).get(name.lower(), {}) if table else {}
-    return {method: known[method] for method in PUBLISHED_METHODS if method in known}
 
 
 def levels_csv(found: Sequence[Member]) -> str:
     """The members as a table, published figures last."""
-    return csv_text(
-        (
-            {"level": one.level, "name": one.name, "n": one.dice.n, "dice": one.dice.mean}
-            | {"low": one.dice.low, "high": one.dice.high, **one.published}
-            for one in found
-        ),
-        ["level", "name", "n", "dice", "low", "high", *PUBLISHED_METHODS],
-    )
+    columns = ["level", "name", "n", "dice", "low", "high", *PUBLISHED_METHODS]
+    rows = [
+        {"level": one.level, "name": one.name, "dice": one.dice.mean, **one.published}
+        | {"n": one.dice.n, "low": one.dice.low, "high": one.dice.high}
+        for one in found
+    ]
+    return csv_text(rows, columns)
 
 
 def levels_markdown(found: Sequence[Member]) -> str:

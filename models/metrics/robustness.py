@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final, Literal
 
 import numpy as np
@@ -78,9 +79,8 @@ def agreement(masks: Sequence[Mask]) -> Agreement:
     if k < 2:
         raise ValueError("agreement needs at least two masks")
     table = np.eye(k)
-    for i in range(k):
-        for j in range(i + 1, k):
-            table[i, j] = table[j, i] = dice(masks[i], masks[j])
+    for i, j in combinations(range(k), 2):
+        table[i, j] = table[j, i] = dice(masks[i], masks[j])
     # above the diagonal: every pair once
     pairs = table[np.triu_indices(k, 1)]
     share = np.asarray(np.stack(masks).mean(axis=0), dtype=np.float32)

@@ -84,14 +84,8 @@ def curves_svg(
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")
     axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
     for number, one in enumerate(series):
-        axes.plot(
-            one.x,
-            one.y,
-            linestyle="-" if one.line else "none",
-            marker="o" if one.dots else "none",
-            color=COLOURS[number % len(COLOURS)],
-            label=one.name,
-        )
+        style, colour = ("o" if one.dots else "") + ("-" if one.line else ""), COLOURS[number % len(COLOURS)]
+        axes.plot(one.x, one.y, style, color=colour, label=one.name)
     axes.set_ylim(0, top_y)
     axes.grid(color="#e5e5e5")
     axes.set_title(title, parse_math=False)
@@ -104,8 +98,7 @@ def _svg(figure: Figure) -> str:
     from matplotlib import rc_context
 
     text = io.StringIO()
-    with rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "tissuetalk"}
-    ):  # text stays text; ids are not random
+    # text stays text; ids are not random
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tissuetalk"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()

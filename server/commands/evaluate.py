@@ -110,8 +110,8 @@ def sets(
     from dataclasses import asdict
 
     from tissuetalk.models.registry import DEFAULT_MODEL
+    from tissuetalk.tools.evaluate.compare import zero_shot as run
     from tissuetalk.tools.evaluate.probes import evaluate_manifest
-    from tissuetalk.tools.evaluate.zero_shot import zero_shot as run
 
     cells = run(
         manifests,

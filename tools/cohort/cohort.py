@@ -12,7 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,6 +36,7 @@ from tissuetalk.tools.cohort.table import (
     write_tables,
 )
 from tissuetalk.tools.masks.stored import tissue_mm2
+from tissuetalk.tools.segment.ray_runner import Cluster
 from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.session import Session
@@ -141,6 +142,45 @@ def _watched(control: Control, name: str, interrupted: Event) -> Control:
 def outcome_of(future: Future[CohortSlide]) -> CohortSlide | BaseException:
     """The row, or whatever ended the work."""
     return future.exception() or future.result()
+
+
+def over_ray(address: str | None = None) -> Work:
+    """A cohort on a Ray cluster, which is connected to when there is a slide to do."""
+
+    def work(jobs: Sequence[SlideJob], control: Control) -> Iterator[Outcome]:
+        if jobs:
+            with Cluster(address) as cluster:
+                yield from work_on(cluster)(jobs, control)
+
+    return work
+
+
+def work_on(cluster: Cluster) -> Work:
+    """A slide per worker while there are enough slides, the rest block by block on all workers."""
+
+    def work(jobs: Sequence[SlideJob], control: Control) -> Iterator[Outcome]:
+        # the last, incomplete round would leave workers idle
+        whole = len(jobs) - len(jobs) % cluster.workers
+        done = 0
+        for outcome in _slides(cluster, jobs[:whole], control):
+            done += 1
+            control.report(done / len(jobs), f"{done} of {len(jobs)} slides")
+            yield outcome
+        yield from here(jobs[whole:], control.part(done / len(jobs), 1.0), runner=cluster.runner)
+
+    return work
+
+
+def _slides(cluster: Cluster, jobs: Sequence[SlideJob], control: Control) -> Iterator[Outcome]:
+    """Whole slides, as many at once as there are workers, in the order they end."""
+    waiting, running = list(reversed(jobs)), dict[Future[CohortSlide], SlideJob]()
+    while running or (waiting and not control.stop()):
+        # never more than can run: a slide that only waits would have to be done when told to stop
+        while waiting and len(running) < cluster.workers and not control.stop():
+            job = waiting.pop()
+            running[cluster.models.submit(run_slide, job)] = job
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), outcome_of(future)
 
 
 def run_cohort(

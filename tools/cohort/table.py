@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -16,9 +16,6 @@ from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.results import Closed, Mask, MppSource, SegmentResult
 
 SlideState = Literal["done", "failed", "pending"]
-
-CRASH = "error"
-"""Code of a failure that is nobody's on purpose; the log has the traceback."""
 
 
 class CohortMask(Closed):
@@ -36,6 +33,8 @@ class CohortMask(Closed):
 
 
 class CohortFailure(Closed):
+    """code: of the contract, or ``error`` for a failure that is nobody's on purpose; the log has its traceback."""
+
     code: str
     message: str
 
@@ -86,7 +85,7 @@ class CohortTable(Closed):
     @property
     def exit_status(self) -> int:
         """0 all slides done, 2 some slides cannot be used, 3 something the operator must fix, or do again."""
-        if any(_is_operators(code) for code in self.errors):
+        if not self.errors.keys() <= {kind.code for kind in _below(BadRequestError)}:
             return 3
         return 0 if set(self.states) <= {"done"} else 2
 
@@ -95,17 +94,13 @@ def row_of(
     name: str, slide: str, stamp: str, result: SegmentResult, tissue_mm2: float | None, seconds: float
 ) -> CohortSlide:
     """A finished slide. tissue_mm2: None where the scale is unknown."""
-    image = result.image
+    image = result.image.model_dump(include={"image_id", "width", "height", "mpp", "mpp_source"})
     return CohortSlide(
+        **image,
         name=name,
         slide=slide,
         state="done",
         stamp=stamp,
-        image_id=image.image_id,
-        width=image.width,
-        height=image.height,
-        mpp=image.mpp,
-        mpp_source=image.mpp_source,
         tissue_mm2=tissue_mm2,
         seconds=round(seconds, 3),
         masks=[_mask_row(mask, tissue_mm2) for mask in result.masks],
@@ -117,12 +112,12 @@ def row_of(
 
 def failed_row(name: str, slide: str, error: BaseException) -> CohortSlide:
     """A slide that could not be done, with the code an assistant can act on."""
-    known = isinstance(error, TissuetalkError)
-    message = str(error) if known else f"{type(error).__name__}: the work crashed; see the log."
-    code = error.code if isinstance(error, TissuetalkError) else CRASH
-    return CohortSlide(
-        name=name, slide=slide, state="failed", error=CohortFailure(code=code, message=message)
-    )
+    if isinstance(error, TissuetalkError):
+        failure = CohortFailure(code=error.code, message=str(error))
+    else:
+        message = f"{type(error).__name__}: the work crashed; see the log."
+        failure = CohortFailure(code="error", message=message)
+    return CohortSlide(name=name, slide=slide, state="failed", error=failure)
 
 
 def _mask_row(mask: Mask, tissue_mm2: float | None) -> CohortMask:
@@ -130,12 +125,8 @@ def _mask_row(mask: Mask, tissue_mm2: float | None) -> CohortMask:
     # no tissue is no density, not an infinite one
     per_tissue = tissue_mm2 or None
     return CohortMask(
+        **mask.model_dump(include={"label", "found", "presence", "count", "area_px"}),
         name=mask.free_form or mask.target,
-        label=mask.label,
-        found=mask.found,
-        presence=mask.presence,
-        count=mask.count,
-        area_px=mask.area_px,
         area_mm2=area_mm2,
         density_per_mm2=None if mask.count is None or per_tissue is None else mask.count / per_tissue,
         tissue_fraction=None if area_mm2 is None or per_tissue is None else area_mm2 / per_tissue,
@@ -190,7 +181,7 @@ def write_tables(cohort: CohortTable, out: Path) -> None:
     write_whole(out / "cohort.csv", text.getvalue())
 
 
-COLUMNS = [
+COLUMNS: Final = [
     "slide",
     "state",
     "target",
@@ -227,19 +218,12 @@ def _lines(slide: CohortSlide) -> Iterator[dict[str, Any]]:
         "error_code": slide.error.code if slide.error else None,
         "error_message": slide.error.message if slide.error else None,
         "path": slide.slide,
-        **slide.model_dump(
-            include={"tissue_mm2", "width", "height", "mpp", "mpp_source", "seconds", "result"}
-        ),
     }
+    shared |= slide.model_dump(include=set(COLUMNS) - shared.keys())
     for mask in slide.masks:
         yield shared | mask.model_dump(exclude={"name"}) | {"target": mask.name}
     if not slide.masks:
         yield shared
-
-
-def _is_operators(code: str) -> bool:
-    """Whether it is not the slide's own fault: the operator has to do something, or to try again."""
-    return code not in {kind.code for kind in _below(BadRequestError)}
 
 
 def _below(kind: type[TissuetalkError]) -> Iterator[type[TissuetalkError]]:

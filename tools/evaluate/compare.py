@@ -1,7 +1,7 @@
 """Several models scored on the same images: who is best, and is that more than chance? (A23)
 
 On an external set, specialised models make one competitor: for each object type the best of those whose class may stand
-in for it (A24).
+in for it (A24). On several sets, each model is asked one sentence and nothing is fine-tuned (E10).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.statistics import Comparison, Interval, against_second_best, bootstrap
 from tissuetalk.models.metrics.tables import csv_text, intervals_svg, table, with_limits
 from tissuetalk.models.writing import write_whole
+from tissuetalk.tools.evaluate.scores import Mean, Summary
 
 ScoreRow = Mapping[str, str]
 Pair = tuple[str, str, str]
@@ -80,7 +81,7 @@ def compare(
     names = list(scores)
     left_out = {name: len(rows) - len(shared) for name, rows in scores.items()}
     written = {
-        "csv": _as_csv(found, names),
+        "csv": _as_csv(found),
         "json": json.dumps([asdict(one) for one in found], indent=2) + "\n",
         "md": _as_markdown(found, names, left_out),
         "svg": intervals_svg("Dice on the same images", dict(found[0].means)),
@@ -100,43 +101,37 @@ def _groups(
             members.setdefault(name_of(scores[first][pair]), []).append(pair)
         members.pop("", None)
         if group == "overall" or len(members) > 1:
-            found += [_compared(first, group, name, members[name], scores) for name in sorted(members)]
+            for name, pairs in sorted(members.items()):
+                dice = {
+                    model: [float(rows[pair]["dice"]) for pair in pairs] for model, rows in scores.items()
+                }
+                means = {model: bootstrap(values) for model, values in dice.items()}
+                test = against_second_best(first, dice) if len(pairs) > 1 else None
+                found.append(Compared(group, name, len(pairs), means, test))
     return found
 
 
-def _compared(
-    first: str, group: str, name: str, pairs: Sequence[Pair], scores: Mapping[str, Mapping[Pair, ScoreRow]]
-) -> Compared:
-    dice = {model: [float(rows[pair]["dice"]) for pair in pairs] for model, rows in scores.items()}
-    means = {model: bootstrap(values) for model, values in dice.items()}
-    test = against_second_best(first, dice) if len(pairs) > 1 else None
-    return Compared(group, name, len(pairs), means, test)
-
-
-def _as_csv(found: Sequence[Compared], names: Sequence[str]) -> str:
+def _as_csv(found: Sequence[Compared]) -> str:
     rows = []
     for one in found:
         row: dict[str, object] = {"group": one.group, "name": one.name, "n": one.n}
-        for name in names:
-            mean = one.means[name]
+        for name, mean in one.means.items():
             row |= {f"{name}_dice": mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
         test = one.test
-        row |= {
-            "rival": test and test.rival,
-            "mean_gain": test and test.mean_gain,
-            "p_value": test and _p(test.p_value),
-            "mark": test and test.mark,
-        }
-        rows.append(row)
+        row |= {"rival": test and test.rival, "mean_gain": test and test.mean_gain}
+        rows.append(row | {"p_value": test and _p(test.p_value), "mark": test and test.mark})
     return csv_text(rows)
 
 
 def _as_markdown(found: Sequence[Compared], names: Sequence[str], left_out: Mapping[str, int]) -> str:
     lines = []
     for one in found:
-        means = [with_limits(one.means[name]) for name in names]
-        verdict = "too few samples" if one.test is None else _verdict(one.test)
-        lines.append([one.group, one.name, str(one.n), *means, verdict])
+        test, verdict = one.test, "too few samples"
+        if test is not None and test.p_value is None:
+            verdict = f"{test.rival} is {-test.mean_gain:.3f} better"
+        elif test is not None:
+            verdict = f"{test.mean_gain:+.3f} over {test.rival}, p = {_p(test.p_value)} {test.mark}".rstrip()
+        lines.append([one.group, one.name, str(one.n), *map(with_limits, one.means.values()), verdict])
     skipped = ", ".join(f"{name} {count}" for name, count in left_out.items() if count)
     return "\n\n".join(
         [
@@ -151,12 +146,6 @@ def _as_markdown(found: Sequence[Compared], names: Sequence[str], left_out: Mapp
             "![comparison.svg](comparison.svg)\n",
         ]
     )
-
-
-def _verdict(test: Comparison) -> str:
-    if test.p_value is None:
-        return f"{test.rival} is {-test.mean_gain:.3f} better"
-    return f"{test.mean_gain:+.3f} over {test.rival}, p = {_p(test.p_value)} {test.mark}".rstrip()
 
 
 def _p(value: float | None) -> str | None:
@@ -229,3 +218,91 @@ def best_stand_in(
     """The specialised model that does best for a CoNSeP type, with its score; None when none was run."""
     able = [(pair, scores[pair]) for pair in CONSEP_STAND_INS.get(object_type, ()) if pair in scores]
     return max(able, key=lambda item: item[1]) if able else None
+
+
+PUBLISHED_SETS: Final = ("Histology", "CPM15", "CPM17", "Kumar-same", "Kumar-diff", "CryoNuSeg")
+PUBLISHED: Final = {
+    "SAM2 (visual)": (46.91, 43.10, 42.29, 36.29, 40.77, 35.78),
+    "SAM3 (text)": (52.46, 56.07, 57.87, 34.53, 53.22, 64.10),
+    "SAMPO (visual)": (70.16, 79.28, 81.14, 78.45, 83.19, 77.94),
+    "group-aware (text)": (74.61, 79.56, 86.10, 80.50, 84.78, 77.58),
+}
+"""Dice in percent over all nuclei, trained on a tenth of PanNuke (arXiv 2603.06384)."""
+
+Evaluate = Callable[[Path, Path, str], Summary]
+"""Manifest, folder for its scores, model: the summary."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one set; dice is None where nothing could be scored."""
+
+    model: str
+    dataset: str
+    dice: Mean | None
+    n_errors: int
+
+
+def zero_shot(
+    manifests: Sequence[Path], models: Sequence[str], words: str, out: Path, evaluate: Evaluate
+) -> list[Cell]:
+    """Score every model on every manifest with the same words; a cell that is there already is not scored again.
+
+    Writes ``zero_shot.csv`` and ``zero_shot.md``, and each cell's own evaluation to ``out/MODEL/SET``.
+    """
+    names = [_name(manifest) for manifest in manifests]
+    if len(set(names)) < len(names):
+        raise InvalidArgumentError(f"two sets have one name ({', '.join(names)}); rename a folder.")
+    cells = []
+    for model in models:
+        for manifest, name in zip(manifests, names, strict=True):
+            folder = out / model / name
+            # scoring a cell takes minutes to hours; asked with other words it is scored again
+            summary = _stored(folder, words) or evaluate(manifest, folder, model)
+            dice = summary.overall.metrics.get("dice") if summary.overall else None
+            cells.append(Cell(model, name, dice, sum(summary.errors.values())))
+    write_whole(out / "zero_shot.csv", csv_text(map(_csv_row, cells)))
+    write_whole(out / "zero_shot.md", _sets_markdown(cells, models, names, words))
+    return cells
+
+
+def _csv_row(cell: Cell) -> dict[str, object]:
+    dice = cell.dice
+    row = {"model": cell.model, "set": cell.dataset, "n": dice.n if dice else 0, "dice": dice and dice.mean}
+    return row | {"low": dice and dice.low, "high": dice and dice.high, "errors": cell.n_errors}
+
+
+def _name(manifest: Path) -> str:
+    folder = manifest if manifest.is_dir() else manifest.parent
+    return folder.resolve().name if manifest.is_dir() or manifest.stem == "manifest" else manifest.stem
+
+
+def _stored(folder: Path, words: str) -> Summary | None:
+    path = folder / "summary.json"
+    if not path.is_file():
+        return None
+    summary = Summary.model_validate_json(path.read_text(encoding="utf-8"))
+    return summary if summary.words == words else None
+
+
+def _sets_markdown(cells: Sequence[Cell], models: Sequence[str], names: Sequence[str], words: str) -> str:
+    by_place = {(cell.model, cell.dataset): cell for cell in cells}
+    lines = [[model, *(_shown(by_place[model, name]) for name in names)] for model in models]
+    published = [[method, *(f"{value:.2f}" for value in row)] for method, row in PUBLISHED.items()]
+    return "\n\n".join(
+        [
+            "# Several data sets, one sentence",
+            f"Mean Dice in percent [95 %] for {words!r}, nothing fine-tuned.",
+            table(["model", *names], lines),
+            "Published for all nuclei (arXiv 2603.06384), on its own sets:",
+            table(["method", *PUBLISHED_SETS], published) + "\n",
+        ]
+    )
+
+
+def _shown(cell: Cell) -> str:
+    if cell.dice is None:
+        return f"not scored ({cell.n_errors} errors)"
+    if cell.dice.low is None or cell.dice.high is None:
+        return f"{100 * cell.dice.mean:.2f}"
+    return f"{100 * cell.dice.mean:.2f} [{100 * cell.dice.low:.1f}, {100 * cell.dice.high:.1f}]"

@@ -17,7 +17,7 @@ from scipy import stats
 from tissuetalk.models import registry
 from tissuetalk.models.control import Control
 from tissuetalk.models.datasets.manifest import Record, read_rgb
-from tissuetalk.models.datasets.wordings import BankSentence, unseen_sentences
+from tissuetalk.models.datasets.wordings import unseen_sentences
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.masks.characteristics import Mask
@@ -27,7 +27,7 @@ from tissuetalk.models.metrics.robustness import Robustness, SentenceScore, agre
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.statistics import bootstrap
 from tissuetalk.models.metrics.tables import csv_text, intervals_svg, table, with_limits
-from tissuetalk.models.segmenter import Capability, Prompt, is_pointed
+from tissuetalk.models.segmenter import is_pointed
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.drawing.drawing import DrawnMask, as_png, draw, picture_size
 from tissuetalk.tools.evaluate.evaluate import ModelUnderTest, Probe, evaluate
@@ -37,6 +37,8 @@ from tissuetalk.tools.segment.field import FieldOfView, scale_of
 
 BOX_ORACLES: Final[tuple[Oracle, ...]] = ("union box", "instance box")
 TEXT: Final = "this model, text"
+EFFICIENCY: Final = ("group", "method", "n", "prompts_per_mask", "dice", "low", "high")
+"""Columns of ``efficiency.csv``; the first five are shown."""
 ANNOTATED_COLOUR: Final = "#00e5ff"
 PREDICTED_COLOUR: Final = "#ffd400"
 
@@ -69,7 +71,13 @@ class WordingProbe:
             return
         wanted = looked.asked[0]
         sentences = unseen_sentences(wanted.capability.target, self.each_level)
-        masks = self._masks(record, wanted.prompt, wanted.capability, sentences)
+        # verbatim: the model would otherwise put its own trained sentence in their place
+        prompts = [replace(wanted.prompt, text=sentence.text, verbatim=True) for sentence in sentences]
+        with open_image(record.image, name=record.image.name) as source:
+            scale = scale_of(source, record.mpp, self.model.segmenter)
+            field = FieldOfView(source, self.model.segmenter, source.box, scale, self.model.features)
+            found = find_masks(field, [(prompt, wanted.capability) for prompt in prompts])
+        masks = [each.mask for each in found]
         item = f"{row.file} {row.mask_class}"
         self.said += [
             SentenceScore(item, sentence.text, sentence.level, dice(mask, target.mask))
@@ -81,17 +89,6 @@ class WordingProbe:
             Agreed(row.file, row.mask_class, compared.mean, compared.lowest, disputed, row.dice or 0.0)
         )
 
-    def _masks(
-        self, record: Record, said: Prompt, capability: Capability, sentences: Sequence[BankSentence]
-    ) -> list[Mask]:
-        # verbatim: the model would otherwise put its own trained sentence in their place
-        prompts = [replace(said, text=sentence.text, verbatim=True) for sentence in sentences]
-        with open_image(record.image, name=record.image.name) as source:
-            scale = scale_of(source, record.mpp, self.model.segmenter)
-            field = FieldOfView(source, self.model.segmenter, source.box, scale, self.model.features)
-            found = find_masks(field, [(prompt, capability) for prompt in prompts])
-        return [each.mask for each in found]
-
     def write(self, out: Path) -> str:
         """``wordings.csv``, ``agreement.csv``, ``robustness.json`` and ``robustness.svg``."""
         if not self.said:
@@ -99,27 +96,23 @@ class WordingProbe:
         result = robustness(self.said)
         write_whole(out / "wordings.csv", csv_text(map(asdict, self.said)))
         write_whole(out / "agreement.csv", csv_text(map(asdict, self.agreed)))
-        predicts = self._agreement_predicts_dice()
+        alike, scores = [one.mean for one in self.agreed], [one.dice for one in self.agreed]
+        predicts = None
+        # a rank correlation (Spearman's) needs both to vary
+        if len(set(alike)) > 1 and len(set(scores)) > 1:
+            predicts = float(stats.spearmanr(alike, scores).statistic)
         summary = asdict(result) | {
-            "mean_agreement": float(np.mean([one.mean for one in self.agreed])),
+            "mean_agreement": float(np.mean(alike)),
             "agreement_predicts_dice": predicts,
         }
         write_whole(out / "robustness.json", json.dumps(summary, indent=2) + "\n")
         levels = {f"{name} quality": value for name, value in result.by_quality.items()}
         write_whole(out / "robustness.svg", intervals_svg("Dice per quality of wording", levels))
-        return self._section(result, predicts)
+        return self._section(result, float(np.mean(alike)), predicts)
 
-    def _agreement_predicts_dice(self) -> float | None:
-        """Spearman's rank correlation over images, None where either does not vary."""
-        alike, scores = [one.mean for one in self.agreed], [one.dice for one in self.agreed]
-        if len(set(alike)) < 2 or len(set(scores)) < 2:
-            return None
-        return float(stats.spearmanr(alike, scores).statistic)
-
-    def _section(self, result: Robustness, predicts: float | None) -> str:
+    def _section(self, result: Robustness, alike: float, predicts: float | None) -> str:
         header = [f"{name} quality" for name in result.by_quality]
         rows = [[with_limits(value) for value in result.by_quality.values()]]
-        alike = np.mean([one.mean for one in self.agreed])
         gap = "" if result.low_minus_high is None else f"Low minus high: {result.low_minus_high:+.4f}. "
         ranks = "" if predicts is None else f" Its rank correlation with Dice is {predicts:.2f}."
         return "\n\n".join(
@@ -186,9 +179,8 @@ class BoxProbe:
 
     def write(self, out: Path) -> str:
         """``boxes.csv``, ``efficiency.csv`` and ``efficiency.svg``."""
-        write_whole(
-            out / "boxes.csv", csv_text(map(asdict, self.rows), [field.name for field in fields(Prompted)])
-        )
+        columns = [field.name for field in fields(Prompted)]
+        write_whole(out / "boxes.csv", csv_text(map(asdict, self.rows), columns))
         if not self.rows:
             return "## Boxes instead of words\n\nNo image shows its target.\n"
         lines: list[dict[str, object]] = []
@@ -201,42 +193,20 @@ class BoxProbe:
                 continue
             score = bootstrap([row.dice for row in here])
             prompts = float(np.mean([row.prompts for row in here]))
-            lines.append(_line(group, method, prompts, score.mean, n=score.n, low=score.low, high=score.high))
+            figures = (group, method, score.n, prompts, score.mean, score.low, score.high)
+            lines.append(dict(zip(EFFICIENCY, figures, strict=True)))
             if group == "all":
                 overall[method] = score
-        lines += [
-            _line("PathSeg, published", each.method, each.prompts_per_mask, each.dice)
-            for each in PUBLISHED_EFFICIENCY
-        ]
+        for known in PUBLISHED_EFFICIENCY:
+            lines.append({"group": "PathSeg, published", "n": ""} | asdict(known))
         write_whole(out / "efficiency.csv", csv_text(lines))
         write_whole(out / "efficiency.svg", intervals_svg("Dice by kind of prompt", overall))
         shown = [
-            [f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in list(line.values())[:5]]
+            [f"{line[key]:.3g}" if isinstance(line[key], float) else str(line[key]) for key in EFFICIENCY[:5]]
             for line in lines
         ]
         text = table(["group", "prompt", "n", "prompts per mask", "Dice"], shown)
         return f"## Boxes instead of words\n\n{text}\n\n![efficiency.svg](efficiency.svg)\n"
-
-
-def _line(
-    group: str,
-    method: str,
-    prompts: float,
-    dice: float,
-    *,
-    n: int | str = "",
-    low: float | None = None,
-    high: float | None = None,
-) -> dict[str, object]:
-    return {
-        "group": group,
-        "method": method,
-        "n": n,
-        "prompts_per_mask": prompts,
-        "dice": dice,
-        "low": low,
-        "high": high,
-    }
 
 
 @dataclass(frozen=True)

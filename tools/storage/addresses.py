@@ -39,17 +39,13 @@ def expand(patterns: Sequence[str]) -> list[str]:
     """
     found: set[str] = set()
     for pattern in patterns:
-        named = _expanded_address(pattern) if is_address(pattern) else _expanded_path(pattern)
+        named = _expanded(pattern)
         if not named:
             raise UnknownImageError(f"nothing is called {pattern!r}; check the path or the pattern.")
         found.update(named)
-    return _one_per_series(sorted(found))
-
-
-def _one_per_series(slides: list[str]) -> list[str]:
-    """A DICOM slide has a file per level: of those in one folder that OpenSlide takes for the same slide, the largest."""
+    # a DICOM slide has a file per level: of those in one folder that OpenSlide takes for the same slide, the largest
     chosen: dict[tuple[str, str], str] = {}
-    for slide in slides:
+    for slide in sorted(found):
         path = local_path(slide)
         series = slide if path is None or path.suffix.lower() != ".dcm" else _series(path)
         key = ("" if path is None else str(path.parent), series)
@@ -70,20 +66,17 @@ def _series(path: Path) -> str:
         return path.name
 
 
-def _expanded_path(pattern: str) -> list[str]:
-    if Path(pattern).is_file():
-        return [str(Path(pattern).absolute())]
-    with _named(pattern):
-        system, path = _system(str(Path(pattern).absolute()))
-        return [str(match) for match in system.glob(path) if system.isfile(match)]
-
-
-def _expanded_address(pattern: str) -> list[str]:
+def _expanded(pattern: str) -> list[str]:
     """``zip://*.svs::s3://…/a.zip`` keeps the part behind ``::``, which says where the archive lies."""
+    # a file may have a name that reads as a pattern
+    if not is_address(pattern) and Path(pattern).is_file():
+        return [str(Path(pattern).absolute())]
+    if not is_address(pattern):
+        with _store(str(Path(pattern).absolute())) as (system, path):
+            return [str(match) for match in system.glob(path) if system.isfile(match)]
     head, *behind = pattern.split("::", 1)
     protocol = head.split("://", 1)[0]
-    with _named(pattern):
-        system, path = _system(pattern)
+    with _store(pattern) as (system, path):
         matches = system.glob(path) if any(sign in path for sign in "*?[") else [path]
         return ["::".join([f"{protocol}://{match}", *behind]) for match in matches if system.isfile(match)]
 
@@ -107,8 +100,7 @@ def stamp(address: str) -> str:
         except OSError as error:
             raise UnknownImageError(f"{address} is gone; put it back, or leave it out.") from error
         return f"{status.st_size} {status.st_mtime_ns}"
-    with _named(address):
-        system, inner = _system(address)
+    with _store(address) as (system, inner):
         return str(system.ukey(inner))
 
 
@@ -129,17 +121,19 @@ def fetch(address: str, folder: Path) -> Path:
     if not copy.is_file():
         with disk_errors(folder):
             copy.parent.mkdir(parents=True, exist_ok=True)
-        with _named(address), whole_file(copy) as partial:
-            system, inner = _system(address)
-            with system.open(inner, "rb") as far, partial.open("wb") as near:
-                shutil.copyfileobj(far, near, 2**20)
+        with (
+            _store(address) as (system, inner),
+            whole_file(copy) as partial,
+            system.open(inner, "rb") as far,
+            partial.open("wb") as near,
+        ):
+            shutil.copyfileobj(far, near, 2**20)
     return copy
 
 
 def put(local: Path, address: str) -> None:
     """Copy a file, or a folder with all below it, to an address. What was there is replaced."""
-    with _named(address):
-        system, inner = _system(address)
+    with _store(address) as (system, inner):
         for path in sorted(local.rglob("*")) if local.is_dir() else [local]:
             if path.is_file():
                 target = f"{inner}/{path.relative_to(local).as_posix()}" if local.is_dir() else inner
@@ -149,27 +143,21 @@ def put(local: Path, address: str) -> None:
 
 def content(address: str) -> bytes | None:
     """A small file, or None when there is none."""
-    with _named(address):
-        system, inner = _system(address)
+    with _store(address) as (system, inner):
         if not system.isfile(inner):
             return None
         found: bytes = system.cat_file(inner)
         return found
 
 
-def _system(address: str) -> tuple[Any, str]:
-    """fsspec's file system and the path in it."""
-    from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # it has no types
-
-    system, path = url_to_fs(address)
-    return system, str(path)
-
-
 @contextmanager
-def _named(address: str) -> Iterator[None]:
-    """Whatever a store refuses, with what to do about it."""
+def _store(address: str) -> Iterator[tuple[Any, str]]:
+    """fsspec's file system and the path in it; whatever the store refuses is said with what to do about it."""
     try:
-        yield
+        from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # it has no types
+
+        system, path = url_to_fs(address)
+        yield system, str(path)
     except FileNotFoundError as error:
         raise UnknownImageError(f"there is nothing at {address}; check the address.") from error
     except ImportError as error:

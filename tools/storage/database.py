@@ -30,7 +30,7 @@ from peewee import (
 # playhouse ships with peewee, but only peewee itself has type stubs
 from playhouse.pool import PooledSqliteDatabase  # type: ignore[import-untyped]
 
-from tissuetalk.models.errors import BusyError, TissuetalkError, WorkspaceUnwritableError
+from tissuetalk.models.errors import BusyError, WorkspaceUnwritableError
 from tissuetalk.models.writing import full_disk, remove
 
 SCHEMA_VERSION = 1
@@ -40,6 +40,7 @@ _APPLICATION_ID = 0x7C155E7A
 _BUSY_TIMEOUT_MS = 30_000
 _REGISTRY_WAIT_S = 60.0
 _MAX_CONNECTIONS = 64
+_UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR)
 _ID = re.compile(r"(res|job|msk)_[0-9a-f]{32}")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 
@@ -227,25 +228,19 @@ class Database:
         try:
             yield
         except DatabaseError as error:
-            raise self._explain(error) from error
-
-    def _explain(self, error: DatabaseError) -> TissuetalkError:
-        # peewee keeps sqlite3's error in orig; the low byte is the primary code, the rest says where it happened
-        code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            return full_disk(self.path.parent)
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return BusyError(f"{self.path} is in use by other processes; try again in a moment")
-        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            return self._refused("is damaged or not a database; restore it from a copy or move it away")
-        if code in (
-            sqlite3.SQLITE_READONLY,
-            sqlite3.SQLITE_CANTOPEN,
-            sqlite3.SQLITE_PERM,
-            sqlite3.SQLITE_IOERR,
-        ):
-            return self._refused(f"cannot be written ({error}); make its folder writable")
-        raise error
+            # peewee keeps sqlite3's error in orig; the low byte is the primary code, the rest says where it happened
+            code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise full_disk(self.path.parent) from error
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise BusyError(f"{self.path} is in use by other processes; try again in a moment") from error
+            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                why = "is damaged or not a database; restore it from a copy or move it away"
+                raise self._refused(why) from error
+            if code in _UNWRITABLE:
+                why = f"cannot be written ({error}); make its folder writable"
+                raise self._refused(why) from error
+            raise
 
     def _refused(self, why: str) -> WorkspaceUnwritableError:
         return WorkspaceUnwritableError(f"{self.path} {why}, or choose another folder with --workspace")

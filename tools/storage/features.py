@@ -14,7 +14,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -26,7 +25,7 @@ SLIDE_SHARE: Final = 0.8
 """Of the store, for one slide: what comes after that would only push out what came before."""
 
 _MAGIC = b"TTCACHE1"
-_DIGEST_BYTES = 32
+_HEADER_BYTES = len(_MAGIC) + 32
 _NAME = re.compile(r"[0-9a-f]{64}")
 _KEEP_WHEN_FULL = 0.9
 """Eviction frees a little more than it must, so that not every put of a full cache has to evict."""
@@ -41,12 +40,6 @@ class Packable(Protocol):
     def unpack(self, stored: bytes) -> Any: ...
 
 
-@dataclass(frozen=True)
-class _Entry:
-    features: Any
-    size_bytes: int
-
-
 class FeatureCache:
     """Shared by all requests of a process; safe under any number of threads."""
 
@@ -56,7 +49,8 @@ class FeatureCache:
         self._store = store
         self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        # features and their bytes in memory, the least recently used first
+        self._entries: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self._total_bytes = 0
 
     def get(self, key: str, model: object, encode: Callable[[], Any]) -> Any:
@@ -68,7 +62,7 @@ class FeatureCache:
         with self._lock:
             if (entry := self._entries.get(key)) is not None:
                 self._entries.move_to_end(key)
-                return entry.features
+                return entry[0]
         if not isinstance(model, Packable):
             return encode()
         packed = None if self._store is None else self._store.get(key)
@@ -103,13 +97,13 @@ class FeatureCache:
         if size_bytes > self._memory_bytes:
             return
         with self._lock:
-            replaced = self._entries.pop(key, None)
-            self._entries[key] = _Entry(features, size_bytes)
-            self._total_bytes += size_bytes - (replaced.size_bytes if replaced else 0)
+            _, replaced_bytes = self._entries.pop(key, (None, 0))
+            self._entries[key] = (features, size_bytes)
+            self._total_bytes += size_bytes - replaced_bytes
             # the newest entry alone always fits, see above
             while self._total_bytes > self._memory_bytes:
-                _, oldest = self._entries.popitem(last=False)
-                self._total_bytes -= oldest.size_bytes
+                _, (_, oldest_bytes) = self._entries.popitem(last=False)
+                self._total_bytes -= oldest_bytes
 
 
 class _Sparing:
@@ -154,10 +148,9 @@ class BlobCache:
             stored = path.read_bytes()
         except FileNotFoundError:
             return None
-        header = len(_MAGIC) + _DIGEST_BYTES
-        content = stored[header:]
+        content = stored[_HEADER_BYTES:]
         # never trusted unread: the cache is not flushed, so a power cut may leave half a file
-        if stored[:header] != _MAGIC + hashlib.sha256(content).digest():
+        if stored[:_HEADER_BYTES] != _MAGIC + hashlib.sha256(content).digest():
             remove(path)
             return None
         with suppress(OSError):  # evicted meanwhile, or the disk became read-only: the bytes are still good
@@ -169,7 +162,7 @@ class BlobCache:
 
         Raises WorkspaceUnwritableError when the workspace cannot be written any more.
         """
-        size = len(_MAGIC) + _DIGEST_BYTES + len(content)
+        size = _HEADER_BYTES + len(content)
         if size > self.quota_bytes:
             return False
         self._make_room(size)

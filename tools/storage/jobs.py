@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 from peewee import SqliteDatabase, fn
 
 from tissuetalk.models.errors import UnknownJobError
-from tissuetalk.tools.storage.database import JobTable, is_id, new_id, shown
+from tissuetalk.tools.storage.database import JobTable, new_id, shown
 from tissuetalk.tools.storage.workspace import Workspace
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -72,7 +72,9 @@ class JobStore:
         self._guard = threading.Lock()
         self._held: dict[str, int] = {}
         self._written_at: dict[str, float] = {}
-        self._forget_old()
+        with self._database.write() as db:
+            long_ago = self._clock() - _KEEP_ENDED_S
+            JobTable.delete().where(JobTable.state.in_(_ENDED), JobTable.updated_at < long_ago).execute(db)
 
     def create(self, kind: str, request: Mapping[str, Any], owner: str) -> str:
         """Queue work. request: JSON values, enough to do it again after a restart. owner: who may see it."""
@@ -157,10 +159,10 @@ class JobStore:
                 return True
             # noted before it is written: two threads that report at once make one write
             self._written_at[job_id] = now
-        fraction = min(max(fraction, 0.0), 1.0)
-        return self._report(
-            job_id, progress=_larger(fraction), eta_s=eta_s, message=message, lease_until=now + self._lease_s
-        )
+        # the larger of what is stored and this: a late or repeated report never moves progress back
+        reached = fn.MAX(JobTable.progress, min(max(fraction, 0.0), 1.0))
+        lease_until = now + self._lease_s
+        return self._report(job_id, progress=reached, eta_s=eta_s, message=message, lease_until=lease_until)
 
     def finish(self, job_id: str, result: Any) -> bool:
         """The work is done. result: JSON values. A request to cancel that came too late is overtaken."""
@@ -228,21 +230,9 @@ class JobStore:
             return True
         return not self._owners.is_alive(cast(str, record.worker))
 
-    def _forget_old(self) -> None:
-        long_ago = self._clock() - _KEEP_ENDED_S
-        with self._database.write() as db:
-            JobTable.delete().where(JobTable.state.in_(_ENDED), JobTable.updated_at < long_ago).execute(db)
-
-
-def _larger(fraction: float) -> Any:
-    """The larger of what is stored and ``fraction``: a late or repeated report never moves progress back."""
-    return fn.MAX(JobTable.progress, fraction)
-
 
 def _record(db: SqliteDatabase, job_id: str) -> Any:
-    found = (
-        JobTable.select().where(JobTable.job_id == job_id).bind(db).first() if is_id("job", job_id) else None
-    )
+    found = JobTable.select().where(JobTable.job_id == job_id).bind(db).first()
     if found is None:
         raise UnknownJobError(
             f"there is no job {shown(job_id)}; use the job_id that came with the answer that started the work, "

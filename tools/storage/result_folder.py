@@ -118,18 +118,15 @@ class ResultFolder:
         return self._read("instances", mask_id).astype(np.int32)
 
     def _read(self, kind: str, mask_id: str) -> NDArray[np.uint16]:
-        pixels = cv2.imread(str(self.path / kind / f"{self._checked(mask_id)}.png"), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise UnknownMaskError(f"the file of mask {mask_id!r} is missing; segment again.")
-        return pixels.astype(np.uint16)
-
-    def _checked(self, mask_id: str) -> str:
-        """An id is never a path."""
+        # an id is never a path
         if _MASK_ID.fullmatch(mask_id) is None:
             raise UnknownMaskError(
                 f"{mask_id[:60]!r} is not a mask id; ids look like msk_… and come from segment."
             )
-        return mask_id
+        pixels = cv2.imread(str(self.path / kind / f"{mask_id}.png"), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            raise UnknownMaskError(f"the file of mask {mask_id!r} is missing; segment again.")
+        return pixels.astype(np.uint16)
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.recipe import read_values
+from tissuetalk.models.segmenter import Prompt
+from tissuetalk.prompts.names import prompt_of
+from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
+
+if TYPE_CHECKING:
+    from tissuetalk.models.classifiers.card import ClassifierCard
+    from tissuetalk.models.classifiers.recipe import CohortRecipe
 
 RUNS: Final = Path("runs")
 
@@ -25,8 +32,10 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
     "base": Trainer("models.training.recipes:BaseRecipe", "models.training.base:train_base"),
     "pfps": Trainer("tools.train.pfps:PfpsRecipe", "tools.train.pfps:train"),
     "vlsm": Trainer("tools.train.vlsm:VlsmRecipe", "tools.train.vlsm:train"),
-    "diagnosis": Trainer("models.classifiers.recipe:CohortRecipe", "tools.train.diagnosis:train"),
-    "diagnosis-objects": Trainer("models.classifiers.recipe:CohortRecipe", "tools.train.diagnosis:train"),
+    "diagnosis": Trainer("models.classifiers.recipe:CohortRecipe", "tools.train.recipes:train_classifier"),
+    "diagnosis-objects": Trainer(
+        "models.classifiers.recipe:CohortRecipe", "tools.train.recipes:train_classifier"
+    ),
 }
 """By preset. A new trainer is a line here."""
 
@@ -49,3 +58,16 @@ def run_recipe(path: Path, out: Path | None = None) -> Path:
 def _named(place: str) -> Any:
     module, name = place.split(":")
     return getattr(import_module(f"tissuetalk.{module}"), name)
+
+
+def prompt_of_label(label: str) -> Prompt:
+    """A canonical label as ``segment`` asks for it. Raises UnknownLabelError."""
+    parsed = Label.parse(label)
+    return prompt_of(str(parsed), parsed.object_type, pathsegmentor_prompt(parsed))
+
+
+def train_classifier(recipe: CohortRecipe, out: Path) -> ClassifierCard:
+    """Slide classifiers: what their evidence is read from is asked for in the taxonomy's sentences."""
+    from tissuetalk.models.classifiers.cohort_training import train_cohort
+
+    return train_cohort(recipe, out, prompt_of=prompt_of_label)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, Self, cast
 import numpy as np
 import torch
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, ValidationInfo, model_validator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tissuetalk.models import registry
 from tissuetalk.models.datasets.manifest import read_manifest, read_rgb
@@ -36,7 +36,7 @@ from tissuetalk.models.segmentation.vlsm.networks import (
     train_step,
 )
 from tissuetalk.models.segmenter import RGB, Segmenter
-from tissuetalk.models.writing import write_whole
+from tissuetalk.models.writing import write_tensors, write_whole
 from tissuetalk.prompts.attributes import (
     ATTRIBUTES,
     PROMPT_IDS,
@@ -172,14 +172,9 @@ def train(recipe: VlsmRecipe, out: Path) -> Path:
     """Run a recipe and return ``out``: ``scores.csv``, and where asked ``wrong_attributes.csv``, ``log.csv`` and weights."""
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
-    trained = recipe.network in NAMES
-    ask = _fine_tuned(recipe, out) if trained else _through_registry(registry.load(recipe.network))
-    score(recipe, ask, out)
-    return out
-
-
-def _fine_tuned(recipe: VlsmRecipe, out: Path) -> Ask:
-    """Asks one of our networks directly, after training it where the recipe says so."""
+    if recipe.network not in NAMES:
+        score(recipe, _through_registry(registry.load(recipe.network)), out)
+        return out
     model = build(
         cast(Any, recipe.network),
         weights=recipe.weights,
@@ -189,7 +184,8 @@ def _fine_tuned(recipe: VlsmRecipe, out: Path) -> Ask:
     )
     if recipe.epochs:
         fine_tune(recipe, model, out)
-    return lambda item, text: model.segment(item.image(), text)
+    score(recipe, lambda item, text: model.segment(item.image(), text), out)
+    return out
 
 
 def fine_tune(recipe: VlsmRecipe, model: Vlsm, out: Path) -> None:
@@ -203,17 +199,11 @@ def fine_tune(recipe: VlsmRecipe, model: Vlsm, out: Path) -> None:
     random = np.random.default_rng(recipe.seed)
     best, since, log = -1.0, 0, list[dict[str, object]]()
     for epoch in range(1, recipe.epochs + 1):
-        losses = [
-            train_step(
-                model,
-                optimiser,
-                settings,
-                [item.image() for item in batch],
-                [prompt_text(item, recipe.prompt, random) for item in batch],
-                [item.mask for item in batch],
-            )
-            for batch in _batches(learning, settings.batch, random)
-        ]
+        losses = []
+        for batch in _batches(learning, settings.batch, random):
+            images, masks = [item.image() for item in batch], [item.mask for item in batch]
+            texts = [prompt_text(item, recipe.prompt, random) for item in batch]
+            losses.append(train_step(model, optimiser, settings, images, texts, masks))
         answers = [
             (model.segment(one.image(), prompt_text(one, recipe.prompt)), one.mask) for one in checking
         ]
@@ -226,8 +216,7 @@ def fine_tune(recipe: VlsmRecipe, model: Vlsm, out: Path) -> None:
         since += 1
         if reached > best:
             best, since = reached, 0
-            weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-            save_file(weights, out / WEIGHTS)
+            write_tensors(out / WEIGHTS, model.state_dict())
         # since counts epochs without a new best
         if since > settings.patience:
             break
@@ -308,12 +297,7 @@ def _wrong_rows(source: DataSet, items: Sequence[Item], ask: Ask, seed: int) -> 
         ]
         if pairs:
             before, after = np.mean(pairs, axis=0).tolist()
-            row = {
-                "set": source.name,
-                "attribute": attribute,
-                "swap": swap,
-                "dice": before,
-                "dice_wrong": after,
-            }
-            rows.append(row | {"change_percent": relative_change(before, after), "n": len(pairs)})
+            row = {"set": source.name, "attribute": attribute, "swap": swap, "dice": before}
+            row |= {"dice_wrong": after, "change_percent": relative_change(before, after), "n": len(pairs)}
+            rows.append(row)
     return rows

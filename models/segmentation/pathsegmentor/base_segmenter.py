@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tissuetalk.models.errors import ModelUnavailableError
@@ -44,7 +43,7 @@ from tissuetalk.models.segmentation.pretrained import (
     weights_hash,
 )
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
-from tissuetalk.models.writing import whole_file, write_whole
+from tissuetalk.models.writing import write_tensors, write_whole
 
 Tokens = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 """Sentences to ([B, L] ids, [B, L] True where padded)."""
@@ -202,9 +201,7 @@ def save_base(
     """Write ``model.safetensors``, ``config.json`` and ``vocab.txt``; returns the weight file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.safetensors"
-    with whole_file(path) as partial:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
-        partial.chmod(0o644)  # safetensors makes files that only their owner reads
+    write_tensors(path, model.state_dict())
     told = {"model": asdict(config), "labels": sorted(labels), "mpp": READ_AT_MPP}
     write_whole(folder / "config.json", json.dumps(told, indent=1) + "\n")
     if vocabulary.resolve() != (folder / "vocab.txt").resolve():

@@ -20,7 +20,6 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,7 +31,7 @@ from tissuetalk.models.segmentation.pretrained import (
     PackageWeights,
     read_tensors,
 )
-from tissuetalk.models.writing import whole_file
+from tissuetalk.models.writing import write_tensors
 
 
 @dataclass(frozen=True)
@@ -390,16 +389,14 @@ FORMAT = "tissuetalk-pathsegmentor-mini-1"
 def save_mini(model: MiniPathSegmentor, path: Path, *, note: Mapping[str, str] | None = None) -> None:
     """Write the weights in half precision; the header holds the sizes and ``note``."""
     tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
+        name: value.half() if value.is_floating_point() else value
         for name, value in model.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
     curves = {target: asdict(curve) for target, curve in model.presence_calibration.items()}
     header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), **(note or {})}
     header |= {"presence": json.dumps(curves), "cuts": json.dumps(model.cuts)}
-    with whole_file(path) as partial:
-        save_file(tensors, partial, metadata=header)
-        partial.chmod(0o644)  # safetensors makes files that only their owner reads
+    write_tensors(path, tensors, header)
 
 
 def load_mini(path: Path) -> MiniPathSegmentor:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tissuetalk.models.errors import ModelUnavailableError
@@ -33,7 +33,7 @@ from tissuetalk.models.segmentation.pfps.network import (
 from tissuetalk.models.segmentation.pfps.training import pixels_of
 from tissuetalk.models.segmentation.pretrained import device, fill, read_tensors, to_size, weights_hash
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
-from tissuetalk.models.writing import whole_file, write_whole
+from tissuetalk.models.writing import write_tensors, write_whole
 
 SETTINGS, TRAINED = "pfps.json", "pfps.safetensors"
 _FROZEN = "request.language_model."
@@ -65,10 +65,8 @@ def build_pfps(
 
 def save_pfps(model: Pfps, folder: Path, *, language_model: str | None, lora: bool = True) -> None:
     """Everything but the published language model, which is named instead."""
-    kept = {key: value.contiguous() for key, value in model.state_dict().items() if _stored(key)}
-    with whole_file(folder / TRAINED) as partial:
-        save_file(kept, partial)
-        partial.chmod(0o644)  # safetensors makes files that only their owner reads
+    kept = {key: value for key, value in model.state_dict().items() if _stored(key)}
+    write_tensors(folder / TRAINED, kept)
     settings = {"sizes": asdict(model.sizes), "language_model": language_model, "lora": lora}
     write_whole(folder / SETTINGS, json.dumps(settings, indent=1))
 
