@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_a_cohort_on_ray_has_the_table_of_one_machine(cluster: Cluster, tmp_path
     slides = [str(disc_image(tmp_path / "in" / f"case{count}.png", count)) for count in (4, 5, 6)]
     order = SegmentRequest("", NUCLEI, mpp=0.5, model="classical-nuclei")
     here = run_cohort(slides, order, tmp_path / "here")
-    there = run_cohort(slides, order, tmp_path / "there", work=work_on(cluster))
+    there = run_cohort(slides, order, tmp_path / "there", work=partial(work_on, cluster))
     assert [slide.masks for slide in there.slides] == [slide.masks for slide in here.slides]
     assert there.exit_status == 0 and there.targets == here.targets
 

@@ -78,8 +78,8 @@ def members(rows: Sequence[Mapping[str, Any]]) -> list[Member]:
         able = samples if level == "source" else [sample for sample in samples if sample.label]
         known = published(tables[level]) if level in tables else {}
         for name, dice in by_level(able, level).items():
-            of_name = known.get(name.lower(), {})
-            figures = {method: of_name[method] for method in PUBLISHED_METHODS if method in of_name}
+            of_name = known.get(name.lower(), {}).items()
+            figures = {method: value for method, value in of_name if method in PUBLISHED_METHODS}
             found.append(Member(level, name, dice, figures))
     return found
 

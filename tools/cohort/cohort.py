@@ -25,7 +25,13 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from tissuetalk.models.control import Control
-from tissuetalk.models.errors import BusyError, InvalidArgumentError, ResourceError, UnknownImageError
+from tissuetalk.models.errors import (
+    BusyError,
+    InvalidArgumentError,
+    ResourceError,
+    TissuetalkError,
+    UnknownImageError,
+)
 from tissuetalk.models.writing import disk_errors, remove, write_whole
 from tissuetalk.tools.cohort.table import (
     CohortSlide,
@@ -103,17 +109,13 @@ def run_slide(job: SlideJob, control: Control = Control(), **bench_options: Any)
         row = row_of(job.name, job.slide, stamp, result, tissue, time.monotonic() - started)
     if job.address is not None:
         addresses.put(job.result, f"{job.address}/slides/{job.name}")
-    _finish(job, row)
-    remove(copies)
-    return row
-
-
-def _finish(job: SlideJob, row: CohortSlide) -> None:
     with disk_errors(job.out):
         write_whole(job.row, row.model_dump_json(indent=1))
     if job.address is not None:
         addresses.put(job.row, f"{job.address}/slides/{job.name}.json")
     remove(job.workspace)
+    remove(copies)
+    return row
 
 
 def here(jobs: Sequence[SlideJob], control: Control, **bench_options: Any) -> Iterator[Outcome]:
@@ -150,25 +152,21 @@ def over_ray(address: str | None = None) -> Work:
     def work(jobs: Sequence[SlideJob], control: Control) -> Iterator[Outcome]:
         if jobs:
             with Cluster(address) as cluster:
-                yield from work_on(cluster)(jobs, control)
+                yield from work_on(cluster, jobs, control)
 
     return work
 
 
-def work_on(cluster: Cluster) -> Work:
+def work_on(cluster: Cluster, jobs: Sequence[SlideJob], control: Control) -> Iterator[Outcome]:
     """A slide per worker while there are enough slides, the rest block by block on all workers."""
-
-    def work(jobs: Sequence[SlideJob], control: Control) -> Iterator[Outcome]:
-        # the last, incomplete round would leave workers idle
-        whole = len(jobs) - len(jobs) % cluster.workers
-        done = 0
-        for outcome in _slides(cluster, jobs[:whole], control):
-            done += 1
-            control.report(done / len(jobs), f"{done} of {len(jobs)} slides")
-            yield outcome
-        yield from here(jobs[whole:], control.part(done / len(jobs), 1.0), runner=cluster.runner)
-
-    return work
+    # the last, incomplete round would leave workers idle
+    whole = len(jobs) - len(jobs) % cluster.workers
+    done = 0
+    for outcome in _slides(cluster, jobs[:whole], control):
+        done += 1
+        control.report(done / len(jobs), f"{done} of {len(jobs)} slides")
+        yield outcome
+    yield from here(jobs[whole:], control.part(done / len(jobs), 1.0), runner=cluster.runner)
 
 
 def _slides(cluster: Cluster, jobs: Sequence[SlideJob], control: Control) -> Iterator[Outcome]:
@@ -194,8 +192,8 @@ def run_cohort(
 ) -> CohortTable:
     """Every slide that is not finished yet; the table is on disk whenever this returns or raises.
 
-    slides: paths and addresses. order: names no image. out: a new folder, or one of an earlier run of the same request. address: where results
-    are copied to when they are finished, read when ``out`` does not know them.
+    slides: paths and addresses. order: names no image. out: a new folder, or one of an earlier run of the
+    same request. address: where results are copied to when they are finished, read when ``out`` does not know them.
 
     Raises InvalidArgumentError for a folder in other use, BusyError while another run writes to it, and
     WorkspaceFullError or WorkspaceUnwritableError when it cannot be written.
@@ -207,8 +205,15 @@ def run_cohort(
         stopping = Event()
         try:
             _write(rows, order, out, address)
-            for job, outcome in work(jobs, Control(control.progress, stopping.is_set)):
-                rows[job.slide] = _settled(job, outcome)
+            for job, outcome in work(
+                jobs, Control(control.progress, lambda: control.stop() or stopping.is_set())
+            ):
+                if isinstance(outcome, CohortSlide):
+                    rows[job.slide] = outcome
+                else:
+                    rows[job.slide] = failed_row(job.name, job.slide, outcome)
+                    if not isinstance(outcome, TissuetalkError):
+                        log.error("%s crashed", job.slide, exc_info=outcome)
                 # a full disk or missing weights would fail every other slide, too
                 if isinstance(outcome, ResourceError):
                     stopping.set()
@@ -220,21 +225,11 @@ def run_cohort(
         return _cohort(rows, order)
 
 
-def _settled(job: SlideJob, outcome: CohortSlide | BaseException) -> CohortSlide:
-    if isinstance(outcome, CohortSlide):
-        return outcome
-    row = failed_row(job.name, job.slide, outcome)
-    if row.error is not None and row.error.code == "error":
-        log.error("%s crashed", job.slide, exc_info=outcome)
-    return row
-
-
 def _known_rows(
     slides: Sequence[str], order: SegmentRequest, out: Path, address: str | None
 ) -> dict[str, CohortSlide]:
     """A row per slide: the finished one of an earlier run where the slide is still the same, else a pending one."""
-    earlier = _earlier(order, out, address)
-    named = {row.slide: row.name for row in earlier}
+    named = {row.slide: row.name for row in _earlier(order, out, address)}
     taken = set(named.values())
     rows = {}
     for slide in slides:

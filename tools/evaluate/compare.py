@@ -253,7 +253,7 @@ def zero_shot(
     names = [_name(manifest) for manifest in manifests]
     if len(set(names)) < len(names):
         raise InvalidArgumentError(f"two sets have one name ({', '.join(names)}); rename a folder.")
-    cells = []
+    cells, rows = [], list[dict[str, object]]()
     for model in models:
         for manifest, name in zip(manifests, names, strict=True):
             folder = out / model / name
@@ -261,15 +261,12 @@ def zero_shot(
             summary = _stored(folder, words) or evaluate(manifest, folder, model)
             dice = summary.overall.metrics.get("dice") if summary.overall else None
             cells.append(Cell(model, name, dice, sum(summary.errors.values())))
-    write_whole(out / "zero_shot.csv", csv_text(map(_csv_row, cells)))
+            row = {"model": model, "set": name, "n": dice.n if dice else 0, "dice": dice and dice.mean}
+            row |= {"low": dice and dice.low, "high": dice and dice.high, "errors": cells[-1].n_errors}
+            rows.append(row)
+    write_whole(out / "zero_shot.csv", csv_text(rows))
     write_whole(out / "zero_shot.md", _sets_markdown(cells, models, names, words))
     return cells
-
-
-def _csv_row(cell: Cell) -> dict[str, object]:
-    dice = cell.dice
-    row = {"model": cell.model, "set": cell.dataset, "n": dice.n if dice else 0, "dice": dice and dice.mean}
-    return row | {"low": dice and dice.low, "high": dice and dice.high, "errors": cell.n_errors}
 
 
 def _name(manifest: Path) -> str:

@@ -27,12 +27,7 @@ from tissuetalk.models.errors import (
     WorkspaceUnwritableError,
 )
 from tissuetalk.models.images import open_image
-from tissuetalk.models.masks.characteristics import (
-    Labels,
-    Mask,
-    components,
-    survey_of,
-)
+from tissuetalk.models.masks.characteristics import Labels, Mask, components, survey_of
 from tissuetalk.models.metrics.annotations import SCORED_KINDS, Annotation, read_annotations
 from tissuetalk.models.metrics.levels import levels_csv, members
 from tissuetalk.models.metrics.oracles import boxes_as_mask, instance_boxes
@@ -159,20 +154,16 @@ def evaluate(
     )
     with _writing_to(out):
         write_whole(out / "summary.json", summary.model_dump_json(indent=2) + "\n")
-        _write_report(out, rows, model.name, probes)
+        cells = [asdict(row) for row in rows]
+        drawn = plots(cells)
+        texts = {"levels.csv": levels_csv(members(cells)), "trends.csv": trends_csv(cells)}
+        for name, text in {**texts, **drawn}.items():
+            if text:
+                write_whole(out / name, text)
+        parts = [report(cells, model=model.name, pictures=drawn), *(probe.write(out) for probe in probes)]
+        write_whole(out / "report.md", "\n".join(part for part in parts if part))
     control.report(1.0, "done")
     return summary
-
-
-def _write_report(out: Path, rows: Sequence[Row], model: str, probes: Sequence[Probe]) -> None:
-    cells = [asdict(row) for row in rows]
-    drawn = plots(cells)
-    texts = {"levels.csv": levels_csv(members(cells)), "trends.csv": trends_csv(cells)}
-    for name, text in {**texts, **drawn}.items():
-        if text:
-            write_whole(out / name, text)
-    parts = [report(cells, model=model, pictures=drawn), *(probe.write(out) for probe in probes)]
-    write_whole(out / "report.md", "\n".join(part for part in parts if part))
 
 
 @contextmanager
@@ -194,17 +185,12 @@ def default_words(name: str, organ: str) -> str:
 
 
 def _rows(
-    record: Record,
-    folder: Path,
-    words: str | None,
-    model: ModelUnderTest,
-    probes: Sequence[Probe],
+    record: Record, folder: Path, words: str | None, model: ModelUnderTest, probes: Sequence[Probe]
 ) -> Iterator[Row]:
     inside = record.image.is_relative_to(folder)
     file = str(record.image.relative_to(folder) if inside else record.image)
-    row = Row(
-        file, record.mask_class, record.group, words or "", source=record.source or folder.resolve().name
-    )
+    source = record.source or folder.resolve().name
+    row = Row(file, record.mask_class, record.group, words or "", source=source)
     try:
         targets = _asked_for(read_annotations(record), words, record)
     except TissuetalkError as error:
@@ -273,12 +259,5 @@ def _scored(row: Row, target: Annotation, mask: Mask, instances: Labels | None, 
         return row
     # a model without objects is scored on the components of its mask, and the row says so
     objects = object_scores(components(mask) if instances is None else instances, target.instances)
-    return replace(
-        row,
-        pq=objects.pq,
-        aji=objects.aji,
-        f1=objects.f1,
-        n_true=objects.n_true,
-        n_predicted=objects.n_predicted,
-        objects_from="components" if instances is None else "model",
-    )
+    reached = {name: getattr(objects, name) for name in ("pq", "aji", "f1", "n_true", "n_predicted")}
+    return replace(row, **reached, objects_from="components" if instances is None else "model")

@@ -101,14 +101,12 @@ class WordingProbe:
         # a rank correlation (Spearman's) needs both to vary
         if len(set(alike)) > 1 and len(set(scores)) > 1:
             predicts = float(stats.spearmanr(alike, scores).statistic)
-        summary = asdict(result) | {
-            "mean_agreement": float(np.mean(alike)),
-            "agreement_predicts_dice": predicts,
-        }
+        mean = float(np.mean(alike))
+        summary = asdict(result) | {"mean_agreement": mean, "agreement_predicts_dice": predicts}
         write_whole(out / "robustness.json", json.dumps(summary, indent=2) + "\n")
         levels = {f"{name} quality": value for name, value in result.by_quality.items()}
         write_whole(out / "robustness.svg", intervals_svg("Dice per quality of wording", levels))
-        return self._section(result, float(np.mean(alike)), predicts)
+        return self._section(result, mean, predicts)
 
     def _section(self, result: Robustness, alike: float, predicts: float | None) -> str:
         header = [f"{name} quality" for name in result.by_quality]
@@ -240,27 +238,24 @@ class PictureProbe:
                 del self.extremes[self.most]
 
     def write(self, out: Path) -> str:
-        """``pictures/*.png``, worst first."""
+        """``pictures/*.png``, worst first: each image with both outlines and a legend."""
         lines = []
         for number, one in enumerate(self.extremes, start=1):
             name = f"{number:02d}-{re.sub(r'[^A-Za-z0-9]+', '-', f'{one.record.image.stem} {one.row.mask_class}')}.png"
-            write_whole(out / "pictures" / name, as_png(drawn(one)))
+            pixels = read_rgb(one.record.image)
+            box = Box.whole(pixels.shape[1], pixels.shape[0])
+            small = np.asarray(Image.fromarray(pixels).resize(picture_size(box)), np.uint8)
+            told, found = f"annotated: {one.row.mask_class}", f"found, Dice {one.dice:.3f}"
+            layers = [
+                DrawnMask(one.truth.astype(np.int32), ANNOTATED_COLOUR, told),
+                DrawnMask(one.predicted.astype(np.int32), PREDICTED_COLOUR, found),
+            ]
+            picture = draw(small, box, layers=layers, mpp=one.record.mpp)
+            write_whole(out / "pictures" / name, as_png(picture))
             lines.append(
                 [f"![{number}](pictures/{name})", one.row.file, one.row.mask_class, f"{one.dice:.3f}"]
             )
         return "## Worst and best\n\n" + table(["picture", "file", "target", "Dice"], lines) + "\n"
-
-
-def drawn(one: ScoredPicture) -> Image.Image:
-    """The image with both outlines and a legend."""
-    pixels = read_rgb(one.record.image)
-    box = Box.whole(pixels.shape[1], pixels.shape[0])
-    picture = Image.fromarray(pixels).resize(picture_size(box))
-    layers = [
-        DrawnMask(one.truth.astype(np.int32), ANNOTATED_COLOUR, f"annotated: {one.row.mask_class}"),
-        DrawnMask(one.predicted.astype(np.int32), PREDICTED_COLOUR, f"found, Dice {one.dice:.3f}"),
-    ]
-    return draw(np.asarray(picture, np.uint8), box, layers=layers, mpp=one.record.mpp)
 
 
 def evaluate_manifest(

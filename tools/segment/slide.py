@@ -39,6 +39,7 @@ from tissuetalk.tools.segment.targets import Wanted
 from tissuetalk.tools.segment.windows import give_back
 from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder
+from tissuetalk.tools.storage.workspace import Draft
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session
@@ -84,9 +85,7 @@ def segment_slide(
         for name in (first_look.JSON_NAME, first_look.PICTURE_NAME):
             remove(folder / name)
         remove(folder / "slide" / "work")
-        bench.workspace.adopt_result(
-            folder, result_id=result_id, image_id=field.source.image_id, kind="segment"
-        )
+        bench.workspace.adopt_result(Draft(result_id, folder, field.source.image_id, "segment"))
         return result
 
 

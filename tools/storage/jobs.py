@@ -80,21 +80,11 @@ class JobStore:
         """Queue work. request: JSON values, enough to do it again after a restart. owner: who may see it."""
         job_id = new_id("job")
         now = self._clock()
+        row = JobTable.insert(
+            job_id=job_id, kind=kind, request=dict(request), owner=owner, created_at=now, updated_at=now
+        )
         with self._database.write() as db:
-            JobTable.insert(
-                job_id=job_id,
-                kind=kind,
-                request=dict(request),
-                owner=owner,
-                state="queued",
-                progress=0.0,
-                message="",
-                cancel_requested=False,
-                attempts=0,
-                lease_until=0.0,
-                created_at=now,
-                updated_at=now,
-            ).execute(db)
+            row.execute(db)
         return job_id
 
     def get(self, job_id: str) -> JobRow:

@@ -77,7 +77,16 @@ class Roots:
         Raises OutsideRootsError (alike for what exists and what does not), UnknownImageError with similar names,
         InvalidArgumentError for what cannot be a path, ImageChangedError when the image of a URI is another now.
         """
-        _require_path_like(image)
+        if not image.strip() or len(image) > _LONGEST_NAME:
+            raise InvalidArgumentError(
+                "the image must be a path inside a root or an image:// URI; list the images"
+            )
+        if not image.isprintable():
+            raise InvalidArgumentError("the image's path holds control characters; give a plain path")
+        try:
+            os.fsencode(image)
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError("the image's path is not valid text; give a plain path") from error
         if match := _IMAGE_URI.fullmatch(image):
             return self._open_by_id(match.group(1))
         if _SCHEME.match(image):
@@ -186,19 +195,6 @@ def _real_root(path: Path, *, explicit: bool) -> Path:
             f"{str(real)!r} would open a whole home folder or disk to reading; name a folder of images with --root"
         )
     return real
-
-
-def _require_path_like(image: str) -> None:
-    if not image.strip() or len(image) > _LONGEST_NAME:
-        raise InvalidArgumentError(
-            "the image must be a path inside a root or an image:// URI; list the images"
-        )
-    if not image.isprintable():
-        raise InvalidArgumentError("the image's path holds control characters; give a plain path")
-    try:
-        os.fsencode(image)
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError("the image's path is not valid text; give a plain path") from error
 
 
 def _walk(root: Path, real: Path) -> int:

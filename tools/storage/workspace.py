@@ -16,13 +16,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Literal
 
-from peewee import SQL, SqliteDatabase
+from peewee import SQL, SqliteDatabase, Value
 
 from tissuetalk.models.errors import (
     BusyError,
@@ -169,19 +169,16 @@ class Results:
                 if is_disk_full(error):
                     raise full_disk(self.folder) from error
                 raise
-            self._commit(draft)
+            self.adopt_result(draft)
         finally:
             remove(draft.folder)
 
-    def adopt_result(self, folder: Path, *, result_id: str, image_id: str, kind: str) -> None:
+    def adopt_result(self, draft: Draft) -> None:
         """A folder in the workspace that holds a whole result becomes one, in one step; on failure it stays.
 
+        Files first and flushed, then the name, then the row: readers go by rows, so they see all or nothing.
         Raises WorkspaceFullError when the disk is full or the quota too small.
         """
-        self._commit(Draft(result_id, folder, image_id, kind), give_back=True)
-
-    def _commit(self, draft: Draft, *, give_back: bool = False) -> None:
-        """Files first and flushed, then the name, then the row: readers go by rows, so they see all or nothing."""
         target = self.folder / "results" / draft.result_id
         with disk_errors(self.folder):
             # a row in the database may survive a power cut that the files behind it did not; so files go first
@@ -201,9 +198,8 @@ class Results:
                         size_bytes=size_bytes,
                     ).execute(db)
             except BaseException:  # whatever it was, the row is not there, so the files must not be either
-                if give_back and target.exists():
+                if target.exists():
                     target.rename(draft.folder)
-                remove(target)
                 raise
             fsync_folder(target.parent)
         for path in trash:
@@ -294,7 +290,7 @@ class Results:
         return StoredResult(row.result_id, folder, row.image_id, row.kind, row.created_at, row.size_bytes)
 
 
-class Workspace(Results):
+class Workspace(Results, AbstractContextManager["Workspace"]):
     """One folder, used by any number of threads and processes at once.
 
     quota_bytes: what finished results, uploads and cached features may take; unfinished work comes on top.
@@ -390,9 +386,6 @@ class Workspace(Results):
         self.owners.leave()
         self.database.close()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
@@ -432,11 +425,14 @@ class Workspace(Results):
 
 def oldest_first(db: SqliteDatabase) -> list[tuple[StoredFile, int]]:
     """Every result and upload, the least recently used first, with its size in bytes."""
-    results = ResultTable.select(ResultTable.last_used, ResultTable.result_id, ResultTable.size_bytes)
-    uploads = UploadTable.select(UploadTable.last_used, UploadTable.name, UploadTable.size_bytes)
-    found = [(used, StoredFile("results", name), size) for used, name, size in results.tuples().execute(db)]
-    found += [(used, StoredFile("images", name), size) for used, name, size in uploads.tuples().execute(db)]
-    return [(entry, size) for _, entry, size in sorted(found, key=lambda row: row[0])]
+    results = ResultTable.select(
+        ResultTable.last_used, Value("results"), ResultTable.result_id, ResultTable.size_bytes
+    )
+    uploads = UploadTable.select(
+        UploadTable.last_used, Value("images"), UploadTable.name, UploadTable.size_bytes
+    )
+    rows = sorted([*results.tuples().execute(db), *uploads.tuples().execute(db)])
+    return [(StoredFile(kind, name), size) for _, kind, name, size in rows]
 
 
 def _no_result(result_id: str) -> UnknownResultError:
