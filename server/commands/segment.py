@@ -174,8 +174,7 @@ def _cohort(
 
     from tissuetalk.models.control import Control
     from tissuetalk.prompts.readers import make_reader
-    from tissuetalk.tools.cohort.cohort import here, run_cohort
-    from tissuetalk.tools.cohort.cohort import over_ray
+    from tissuetalk.tools.cohort.cohort import here, over_ray, run_cohort
     from tissuetalk.tools.segment.request import SegmentRequest, read_request
     from tissuetalk.tools.storage.addresses import expand, is_address, local_path
 
