@@ -79,7 +79,7 @@ def members(rows: Sequence[Mapping[str, Any]]) -> list[Member]:
         known = published(tables[level]) if level in tables else {}
         for name, dice in by_level(able, level).items():
             of_name = known.get(name.lower(), {}).items()
-            figures = {method: value for method, value in of_name if method in PUBLISHED_METHODS}
+            figures = dict(pair for pair in of_name if pair[0] in PUBLISHED_METHODS)
             found.append(Member(level, name, dice, figures))
     return found
 
