@@ -11,7 +11,7 @@ from PIL import Image
 
 from tissuetalk.models.images import Box
 from tissuetalk.tools.answers.results import MaskResources, Warned
-from tissuetalk.tools.segment.labels import HeldLabels
+from tissuetalk.tools.segment.algebra import HeldLabels
 from tissuetalk.tools.segment.records import MaskOutcome, mask_warnings, picture_warnings
 
 SKIN = Path(__file__).parent / "data" / "images" / "skin_crop_256x160.png"

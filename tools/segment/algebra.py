@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,50 @@ from numpy.typing import NDArray
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.target import Relation, RelationOp, Request, Target
 from tissuetalk.tools.segment.decide import Labels
-from tissuetalk.tools.segment.labels import LabelImage
-from tissuetalk.tools.segment.targets import chosen_by_places, reference_of
+from tissuetalk.tools.segment.request import chosen_by_places, reference_of
+
+
+class LabelImage(Protocol):
+    """Numbers 1..count of objects, or of the parts of a region, over ``region`` in full-resolution pixels."""
+
+    @property
+    def region(self) -> Box: ...
+
+    @property
+    def objects(self) -> bool:
+        """Whether the numbers are objects; else they are the parts of one region."""
+        ...
+
+    @property
+    def count(self) -> int: ...
+
+    def read(self, box: Box) -> Labels:
+        """[box.height, box.width] of a box in the region, 0 background."""
+        ...
+
+    def parts(self) -> Iterable[Box]:
+        """Boxes to read it in, from top left on, that do not overlap and cover all of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeldLabels:
+    """In memory: [region.height, region.width]."""
+
+    labels: Labels
+    region: Box
+    objects: bool
+
+    @cached_property
+    def count(self) -> int:
+        return int(self.labels.max(initial=0))
+
+    def read(self, box: Box) -> Labels:
+        return self.labels[box.inside(self.region)]
+
+    def parts(self) -> list[Box]:
+        return [self.region]
+
 
 BoxXYXY = tuple[float, float, float, float]
 SLACK_UM = 3.0

@@ -17,13 +17,11 @@ from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.explained import EarlyFinding, Preliminary
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.rasters import SAMPLE_PX, SAMPLES, sample, tissue_mask
-from tissuetalk.tools.segment.decide import ScaledPrompt
+from tissuetalk.tools.segment.engine import Plan, ScaleLayer
 from tissuetalk.tools.segment.grid import Window
-from tissuetalk.tools.segment.labels import SHOWN_SHARE
-from tissuetalk.tools.segment.plan import Plan, ScaleLayer
-from tissuetalk.tools.segment.request import name_of
+from tissuetalk.tools.segment.objects import SHOWN_SHARE
+from tissuetalk.tools.segment.request import Wanted, name_of
 from tissuetalk.tools.segment.stitching import WindowStore
-from tissuetalk.tools.segment.targets import Wanted
 
 AGAIN_AFTER_S, SELDOM = 5.0, 50
 COARSEST = 8.0
@@ -102,12 +100,7 @@ class FirstLook:
             self._counts[index] += summary.small + summary.large
             self._areas_px[index] += float(summary.areas.sum())
             old = self._estimates[index]
-            question = ScaledPrompt(
-                self._plan.field.model,
-                layer.task.prompts[position],
-                layer.capabilities[position],
-                layer.task.context,
-            )
+            question = layer.question(self._plan.field.model, position)
             presence = max(old.presence, summary.evidence.presence(question))
             self._estimates[index] = _Estimate(presence, old.share, old.per_mm2)
             self._paint(layer, window, position, index)

@@ -1,4 +1,4 @@
-"""What a call of segment asks for: as it was passed, as it was understood, and as one Request of the words' readers.
+"""What is asked of which image: the call as it was understood, the field of view, the targets a model can be asked for.
 
 Only what was understood is kept: a report may hold a patient's name, so its text is never written down.
 """
@@ -6,26 +6,45 @@ Only what was understood is kept: a report may hold a patient's name, so its tex
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError, UnknownLabelError
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.segmenter import RGB, Capability, Context, Prompt, Segmenter
+from tissuetalk.prompts import organs
 from tissuetalk.prompts.measures import place_measures_in
-from tissuetalk.prompts.names import target_named
-from tissuetalk.prompts.organs import region_of
+from tissuetalk.prompts.names import prompt_for, target_named
 from tissuetalk.prompts.target import Reader, Relation, Request, Target
 from tissuetalk.prompts.taxonomy import Label
-from tissuetalk.tools.answers.results import Mask, ReadAs, TargetArgument
+from tissuetalk.tools.answers.results import (
+    ImageInfo,
+    Mask,
+    MppSource,
+    NotSegmented,
+    ReadAs,
+    TargetArgument,
+)
+from tissuetalk.tools.masks.rasters import Tissue, sample
+from tissuetalk.tools.storage.features import FeatureCache
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session
 
 MOST_TARGETS = 40
 MOST_POINTS = 100
+RULED_OUT = {
+    "absent": "the words rule it out, so it was not looked for",
+    "historical": "the words speak of an earlier specimen or history, so it was not looked for",
+}
+FINEST_MPP, COARSEST_MPP = 0.02, 50.0
+SMALL_PX = 1024
+"""Longest side up to which models judge an image from all of it; of a larger one a shrunk view would lose what they know."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +91,10 @@ class SegmentRequest:
 _STORED = TypeAdapter(SegmentRequest)
 
 
-def understand(bench: Session, asked: SegmentArguments) -> SegmentRequest:
+def understand(session: Session, asked: SegmentArguments) -> SegmentRequest:
     """Words to targets. Raises InvalidArgumentError, UnknownLabelError, NoTargetInWordsError and the reader's errors."""
     request = read_request(
-        bench.reader,
+        session.reader,
         words=asked.words,
         targets=asked.targets,
         points=asked.points,
@@ -101,9 +120,8 @@ def read_request(
     if targets:
         if len(targets) > MOST_TARGETS:
             raise InvalidArgumentError(f"{len(targets)} targets; pass at most {MOST_TARGETS} in one call.")
-        request = Request(
-            kind="request", organ=organ, targets=tuple(_target(argument, organ) for argument in targets)
-        )
+        wanted = tuple(_target(argument, organ) for argument in targets)
+        request = Request(kind="request", organ=organ, targets=wanted)
     elif words and words.strip():
         request = reader.translate(words, organ=organ)
         if request.kind != "report":
@@ -150,7 +168,7 @@ def _target(argument: TargetArgument, organ: str | None) -> Target:
     relation = argument.relation
     evidence = argument.words or argument.label or words
     region = argument.organ or organ
-    if label is None and (meant := target_named(words, region_of(region))) is not None:
+    if label is None and (meant := target_named(words, organs.region_of(region))) is not None:
         label, words, region = meant.label, meant.words, meant.organ or region
     return Target(
         label=label,
@@ -180,13 +198,8 @@ def check_inside(request: Request, width: int, height: int) -> None:
                 f"point ({x:g}, {y:g}) is not in the image of {width} x {height} px; use view(grid=true) to find it."
             )
     for box in request.boxes:
-        if (
-            not all(map(math.isfinite, box))
-            or box[0] >= width
-            or box[1] >= height
-            or box[2] <= 0
-            or box[3] <= 0
-        ):
+        x0, y0, x1, y1 = box
+        if not all(map(math.isfinite, box)) or x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
             raise PointOutsideImageError(
                 f"box {[round(value) for value in box if math.isfinite(value)]} is not in the image of "
                 f"{width} x {height} px; use view(grid=true) to find it."
@@ -196,3 +209,189 @@ def check_inside(request: Request, width: int, height: int) -> None:
 def name_of(target: Target) -> str:
     """What a reader calls the target."""
     return target.words or target.label or "object"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """µm per full-resolution pixel and where the figure comes from."""
+
+    mpp: float
+    source: MppSource
+
+    @property
+    def known(self) -> bool:
+        return self.source in ("file", "given")
+
+    @property
+    def known_mpp(self) -> float | None:
+        """µm per full-resolution pixel; None when it was only assumed."""
+        return self.mpp if self.known else None
+
+
+@dataclass(frozen=True)
+class FieldOfView:
+    """A region of an open image through one model. It is open only as long as its source is.
+
+    region: full-resolution pixels. scale: of the source. features: of tiles seen before, or None to keep none.
+    """
+
+    source: ImageSource
+    model: Segmenter
+    region: Box
+    scale: Scale
+    features: FeatureCache | None = None
+
+    @cached_property
+    def tissue(self) -> Tissue:
+        """Of the whole image, by the one rule."""
+        return Tissue.of(self.source)
+
+    def changed(self, **changes: Any) -> FieldOfView:
+        """The same image looked at in another way; what is known of its tissue stays known."""
+        other = replace(self, **changes)
+        other.__dict__["tissue"] = self.tissue
+        return other
+
+    def context(self, step: float) -> Context:
+        """The model's statistics of the whole image, for work at ``step`` full-resolution pixels per pixel.
+
+        Decided by the image alone: any region of it, in memory or on disk, gets the same.
+        """
+        return self.model.prepare(_known(self.source, lambda: self.tissue, step))
+
+
+def _known(source: ImageSource, tissue: Callable[[], Tissue], step: float) -> RGB:
+    """What a model judges an image from: all of a small one, a sample of the tissue of a large one."""
+    small = max(source.width, source.height) <= SMALL_PX
+    return source.overview() if small else sample(source, tissue(), step)
+
+
+def scale_of(source: ImageSource, given: float | None, model: Segmenter | None) -> Scale:
+    """Given by the caller, else from the file, else assumed by the model; unknown where nobody is asked for an assumption."""
+    if given is not None:
+        if not (math.isfinite(given) and FINEST_MPP <= given <= COARSEST_MPP):
+            raise InvalidArgumentError(
+                f"mpp is {given}; pass µm per pixel between {FINEST_MPP} and {COARSEST_MPP:g}."
+            )
+        return Scale(given, "given")
+    if source.mpp is not None:
+        return Scale(source.mpp, "file")
+    if model is None:
+        return Scale(math.nan, "unknown")
+    return Scale(model.assume_mpp(_known(source, lambda: Tissue.of(source), 1.0)), "assumed")
+
+
+def region_of(source: ImageSource, region: Sequence[float] | None) -> Box:
+    """The part of the image to work on; all of it by default. Raises InvalidArgumentError."""
+    if region is None:
+        return source.box
+    asked = Box.from_sequence(region)
+    found = asked.intersection(source.box)
+    if found is None:
+        raise InvalidArgumentError(
+            f"region {asked.as_list()} is outside the image of {source.width} x {source.height} px."
+        )
+    return found
+
+
+def image_info(source: ImageSource, region: Box, scale: Scale | None) -> ImageInfo:
+    scale = scale or scale_of(source, None, None)
+    return ImageInfo(
+        image_id=source.image_id,
+        width=source.width,
+        height=source.height,
+        mpp=None if scale.source == "unknown" else scale.mpp,
+        mpp_source=scale.source,
+        region=region.as_list(),
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A target a model can be asked for."""
+
+    target: Target
+    prompt: Prompt
+    capability: Capability
+
+
+def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:
+    """What to look for, and what not with the reason."""
+    refused: list[NotSegmented] = []
+    wanted: list[Target] = []
+    for target in request.targets:
+        if (reason := RULED_OUT.get(target.assertion)) is not None:
+            refused.append(refusal(target, target.assertion, reason))
+        elif target.ambiguous:
+            refused.append(refusal(target, "ambiguous", target.ambiguous, target.alternatives))
+        else:
+            wanted.append(target)
+    asked: list[Wanted] = []
+    name, candidates = model.card.name, with_references(wanted)
+    prompts = [prompt_for(target) for target in candidates]
+    able = [model.capability(prompt) for prompt in prompts]
+    places = [(x, y, x + 1, y + 1) for x, y in request.points] + list(request.boxes)
+    outside = bool(places) and all(
+        x0 >= region.x1 or y0 >= region.y1 or x1 <= region.x0 or y1 <= region.y0 for x0, y0, x1, y1 in places
+    )
+    for target, prompt, capability in zip(candidates, prompts, able, strict=True):
+        at = reference_of(target, candidates)
+        if capability is None:
+            reason = f"{name} was never trained for this"
+            refused.append(refusal(target, "unsupported", reason, model.nearest(prompt)))
+        elif at is not None and able[at] is None:
+            reason = f"it needs {name_of(candidates[at])!r}, which {name} does not know"
+            refused.append(refusal(target, "unsupported", reason, model.nearest(prompt)))
+        elif outside:
+            reason = "every point and box lies outside the segmented region"
+            refused.append(refusal(target, "out_of_view", reason))
+        else:
+            asked.append(Wanted(target, prompt, capability))
+    return asked, refused
+
+
+def refusal(target: Target, code: str, reason: str, nearest: Sequence[str] = ()) -> NotSegmented:
+    free_form = None if target.label else target.words
+    said = {"label": target.label, "free_form": free_form, "evidence": target.evidence}
+    return NotSegmented.model_validate(said | {"code": code, "reason": reason, "nearest": list(nearest)})
+
+
+def with_references(targets: Sequence[Target]) -> list[Target]:
+    """The targets to look for, with every relation's reference among them exactly once."""
+    wanted = list(targets)
+    for target in targets:
+        if target.relation is None or target.relation.op == "selected":
+            continue
+        if reference_of(target, wanted) is None:
+            words = target.relation.reference
+            label = words if words.count("-") >= 2 else None
+            reference = replace(target, label=label, words=words.rsplit("-", 1)[-1], relation=None)
+            wanted.append(replace(reference, reason="named as the reference"))
+    return wanted
+
+
+def reference_of(target: Target, among: Sequence[Target]) -> int | None:
+    """Index of the target that ``target.relation`` refers to, by label or by words."""
+    if target.relation is None:
+        return None
+    named = target.relation.reference.casefold()
+    for index, other in enumerate(among):
+        names = ((other.label or "").casefold(), other.words.casefold(), other.evidence.casefold())
+        if other is not target and named in names:
+            return index
+    return None
+
+
+def chosen_by_places(targets: Sequence[Target]) -> tuple[set[int], set[int]]:
+    """Indices of the targets that points choose among, and of those that boxes do.
+
+    Both belong to the targets whose words tie them to it. If there is none, a point on the reference of a relation picks
+    the reference's object, and otherwise points and boxes hold for every target.
+    """
+    references = {at for target in targets if (at := reference_of(target, targets)) is not None}
+    everything = set(range(len(targets)))
+    pointed, boxed = (
+        {index for index, target in enumerate(targets) if target.relation == Relation("selected", by)}
+        for by in ("point", "box")
+    )
+    return pointed or references or everything, boxed or everything

@@ -17,8 +17,8 @@ from tissuetalk.models.images import ImageSource
 from tissuetalk.models.segmenter import RGB, Segmenter
 from tissuetalk.models.writing import remove
 from tissuetalk.tools.segment import tiles, windows
+from tissuetalk.tools.segment.engine import Plan, ScaleLayer
 from tissuetalk.tools.segment.grid import Block, SlideSettings, Window
-from tissuetalk.tools.segment.plan import Plan, ScaleLayer
 from tissuetalk.tools.segment.tiles import BlockSpec
 from tissuetalk.tools.segment.windows import WindowSpec
 from tissuetalk.tools.storage.features import FeatureCache

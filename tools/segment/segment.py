@@ -13,14 +13,23 @@ from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.segment import algebra, engine, pointing
+from tissuetalk.tools.segment.algebra import HeldLabels
 from tissuetalk.tools.segment.engine import FoundMask
-from tissuetalk.tools.segment.field import FieldOfView, image_info, region_of, scale_of
 from tissuetalk.tools.segment.grid import DEFAULTS, SlideSettings
-from tissuetalk.tools.segment.labels import HeldLabels
 from tissuetalk.tools.segment.records import MaskOutcome, record_of, warnings_of
-from tissuetalk.tools.segment.request import SegmentRequest, check_inside, read_as
+from tissuetalk.tools.segment.request import (
+    FieldOfView,
+    SegmentRequest,
+    Wanted,
+    check_inside,
+    image_info,
+    read_as,
+    refusal,
+    region_of,
+    scale_of,
+    sort_out,
+)
 from tissuetalk.tools.segment.slide import segment_slide
-from tissuetalk.tools.segment.targets import Wanted, refusal, sort_out
 from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -37,31 +46,31 @@ class FieldMasks:
     refused: list[NotSegmented]
 
 
-def segment(bench: Session, order: SegmentRequest, control: Control = Control()) -> SegmentResult:
+def segment(session: Session, order: SegmentRequest, control: Control = Control()) -> SegmentResult:
     """Look for what was understood and keep the result in the workspace.
 
     Raises any of the contract's errors; an interrupted call leaves nothing behind, except for the finished blocks of a
     region too large for memory: the same order goes on with them.
     """
-    model = bench.model(order.model)
-    with bench.open(order.image) as source:
+    model = session.model(order.model)
+    with session.open(order.image) as source:
         region = region_of(source, order.region)
         if is_pointed(model):
             region = pointing.narrowed(order.request, region)
         check_inside(order.request, source.width, source.height)
         asked, refused = sort_out(order.request, model, region)
         # to refuse everything no model is loaded: nothing is assumed of a scale that nothing is done at
-        looks = bool(asked) or is_pointed(model) or region.width * region.height > bench.slides.mask_px
+        looks = bool(asked) or is_pointed(model) or region.width * region.height > session.slides.mask_px
         scale = scale_of(source, order.mpp, model if looks else None)
-        field = FieldOfView(source, model, region, scale, bench.features)
-        if not is_pointed(model) and _is_large(field, asked, bench.slides):
-            return segment_slide(bench, order, field, asked, refused, control)
-        with bench.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
+        field = FieldOfView(source, model, region, scale, session.features)
+        if not is_pointed(model) and _is_large(field, asked, session.slides):
+            return segment_slide(session, order, field, asked, refused, control)
+        with session.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
             folder = ResultFolder(draft.folder)
             folder.write_request(order.as_json())
-            masks = segment_field(field, order.request, control, bench.slides)
+            masks = segment_field(field, order.request, control, session.slides)
             source.verify_unchanged()
-            return _write(folder, draft.result_id, field, order.request, masks, bench.slides)
+            return _write(folder, draft.result_id, field, order.request, masks, session.slides)
 
 
 def segment_field(
@@ -114,7 +123,7 @@ def _at_places(
             f"{model.card.name} knows places, not names: ask for one target in one call, with the boxes that hold it, "
             "or leave model out"
         )
-        ambiguous = [refusal(each.target, "ambiguous", reason, []) for each in asked]
+        ambiguous = [refusal(each.target, "ambiguous", reason) for each in asked]
         return FieldMasks([], [], [*refused, *ambiguous])
     found = pointing.objects_at(field, request, control)
     (only,) = asked

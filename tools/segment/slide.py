@@ -22,20 +22,15 @@ from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.rasters import RULE
 from tissuetalk.tools.segment import algebra, first_look, unfinished
-from tissuetalk.tools.segment.algebra import Renumbered
-from tissuetalk.tools.segment.decide import ScaledPrompt
-from tissuetalk.tools.segment.engine import PRESENT
-from tissuetalk.tools.segment.field import FieldOfView, image_info
+from tissuetalk.tools.segment.algebra import LabelImage, Renumbered
+from tissuetalk.tools.segment.engine import PRESENT, Plan, ScaleLayer
 from tissuetalk.tools.segment.first_look import FirstLook
 from tissuetalk.tools.segment.grid import SlideSettings
-from tissuetalk.tools.segment.labels import LabelImage, paint
-from tissuetalk.tools.segment.objects import Measuring, read_rows, row_alone, write_tables
-from tissuetalk.tools.segment.plan import Plan, ScaleLayer
+from tissuetalk.tools.segment.objects import Measuring, paint, read_rows, row_alone, write_tables
 from tissuetalk.tools.segment.records import RULES_VERSION, MaskOutcome, record_of, warnings_of
-from tissuetalk.tools.segment.request import SegmentRequest, read_as
+from tissuetalk.tools.segment.request import FieldOfView, SegmentRequest, Wanted, image_info, read_as
 from tissuetalk.tools.segment.schedule import LocalRunner, Runner, drive
 from tissuetalk.tools.segment.stitching import StitchedLabels, WindowStore, number, stitch
-from tissuetalk.tools.segment.targets import Wanted
 from tissuetalk.tools.segment.windows import give_back
 from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -53,7 +48,7 @@ DRIVEN_SHARE = 0.93
 
 
 def segment_slide(
-    bench: Session,
+    session: Session,
     order: SegmentRequest,
     field: FieldOfView,
     asked: Sequence[Wanted],
@@ -66,10 +61,10 @@ def segment_slide(
     UnreadableImageError. Whatever ends it, finished blocks are kept for the next call with the same order.
     """
     with (
-        disk_errors(bench.workspace.folder),
-        unfinished.run_folder(bench.workspace.folder, order.as_json()) as folder,
+        disk_errors(session.workspace.folder),
+        unfinished.run_folder(session.workspace.folder, order.as_json()) as folder,
     ):
-        identity = _identity(field, asked, order, bench.slides)
+        identity = _identity(field, asked, order, session.slides)
         known = unfinished.begin(folder, identity)
         control.check()
         control.report(0.0, "going on with earlier work" if known else "finding the tissue")
@@ -80,12 +75,12 @@ def segment_slide(
         else:
             files.write_request(order.as_json())
             run = _Run(field, order.request, tuple(asked), files, identity)
-            result = run.result(bench, result_id, refused, control)
+            result = run.result(session, result_id, refused, control)
         files.write_result(result)
         for name in (first_look.JSON_NAME, first_look.PICTURE_NAME):
             remove(folder / name)
         remove(folder / "slide" / "work")
-        bench.workspace.adopt_result(Draft(result_id, folder, field.source.image_id, "segment"))
+        session.workspace.adopt_result(Draft(result_id, folder, field.source.image_id, "segment"))
         return result
 
 
@@ -135,19 +130,19 @@ class _Run:
         return self.files.path / "slide"
 
     def result(
-        self, bench: Session, result_id: str, refused: list[NotSegmented], control: Control
+        self, session: Session, result_id: str, refused: list[NotSegmented], control: Control
     ) -> SegmentResult:
         """Do or go on with the work, and write labels, objects and records."""
         field, prompts = self.field, [(each.prompt, each.capability) for each in self.asked]
-        plan = Plan.make(field, prompts, bench.slides, self.slide / "work")
+        plan = Plan.make(field, prompts, session.slides, self.slide / "work")
         tissue = field.tissue.picture(field.region)
         done, png = cv2.imencode(".png", tissue.astype("uint8") * 255)
         assert done, "OpenCV encodes any 8-bit picture"
         write_whole(self.slide / "tissue.png", png.tobytes())
         for name in ("labels", "objects"):
             remove(self.slide / name)
-        features = bench.features.for_slides(bench.workspace.cache.quota_bytes)
-        runner = (bench.runner or LocalRunner)(field.source, field.model, features, bench.slides)
+        features = session.features.for_slides(session.workspace.cache.quota_bytes)
+        runner = (session.runner or LocalRunner)(field.source, field.model, features, session.slides)
         try:
             self._drive(plan, runner, control.part(0, DRIVEN_SHARE))
         finally:
@@ -203,10 +198,7 @@ class _Run:
         store = WindowStore(plan.folder(layer, "windows"), layer.grid, layer.windows, at)
         objects = self.asked[index].capability.objects
         stitched = stitch(store, objects=objects, control=control)
-        question = ScaledPrompt(
-            self.field.model, layer.task.prompts[at], layer.capabilities[at], layer.task.context
-        )
-        presence = stitched.evidence.presence(question)
+        presence = stitched.evidence.presence(layer.question(self.field.model, at))
         base = number(store, stitched, objects=objects, present=presence >= PRESENT)
         store.forget()
         give_back()

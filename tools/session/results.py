@@ -19,7 +19,7 @@ from tissuetalk.models.images import ImageSource
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.results import Answer, Mask, SegmentAnswer, SegmentResult, ViewResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.segment.field import Scale, image_info, region_of
+from tissuetalk.tools.segment.request import Scale, image_info, region_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:
