@@ -67,12 +67,10 @@ SLACK_UM = 3.0
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Some of the objects of a mask, whole, under the numbers they had. keep: [count + 1] bool. where: they are."""
+class DerivedLabels:
+    """What is read from another mask; by itself nothing but that one."""
 
     base: LabelImage
-    keep: NDArray[np.bool_]
-    where: str
 
     @property
     def region(self) -> Box:
@@ -86,30 +84,32 @@ class Chosen:
     def count(self) -> int:
         return self.base.count
 
-    def read(self, box: Box) -> Labels:
-        labels = self.base.read(box)
-        return np.where(self.keep[labels], labels, 0)
-
     def parts(self) -> Iterable[Box]:
         return self.base.parts()
 
 
 @dataclass(frozen=True)
-class CutByBoxes:
+class Chosen(DerivedLabels):
+    """Some of the objects of a mask, whole, under the numbers they had. keep: [count + 1] bool. where: they are."""
+
+    keep: NDArray[np.bool_]
+    where: str
+
+    def read(self, box: Box) -> Labels:
+        labels = self.base.read(box)
+        return np.where(self.keep[labels], labels, 0)
+
+
+@dataclass(frozen=True)
+class CutByBoxes(DerivedLabels):
     """The pixels of a region in boxes."""
 
-    base: LabelImage
     boxes: Sequence[BoxXYXY]
     where: str
-    objects: bool = False
 
     @property
-    def region(self) -> Box:
-        return self.base.region
-
-    @property
-    def count(self) -> int:
-        return self.base.count
+    def objects(self) -> bool:
+        return False
 
     def read(self, box: Box) -> Labels:
         labels = self.base.read(box)
@@ -119,25 +119,17 @@ class CutByBoxes:
                 inside[at.inside(box)] = True
         return np.where(inside, labels, 0)
 
-    def parts(self) -> Iterable[Box]:
-        return self.base.parts()
-
 
 @dataclass(frozen=True)
-class Combined:
+class Combined(DerivedLabels):
     """Pixel algebra of two masks (spec pfps.md, section 3, tasks 3-5, 8 and 9): objects on the border are cut.
 
     A union is a region; parts of the reference go on numbering where the subject's end.
     """
 
     op: RelationOp
-    base: LabelImage
     reference: LabelImage
     where: str
-
-    @property
-    def region(self) -> Box:
-        return self.base.region
 
     @property
     def objects(self) -> bool:
@@ -152,9 +144,6 @@ class Combined:
         if self.op == "union":
             return np.where(labels > 0, labels, np.where(other > 0, other + self.base.count, 0))
         return np.where((other == 0) if self.op == "outside" else (other > 0), labels, 0)
-
-    def parts(self) -> Iterable[Box]:
-        return self.base.parts()
 
 
 Derived = Chosen | CutByBoxes | Combined
@@ -173,7 +162,7 @@ def related(
     for index, target in enumerate(targets):
         at, mask = reference_of(target, targets), chosen[index]
         if at is not None and target.relation is not None:
-            mask = Combined(target.relation.op, mask, chosen[at], _beside(target.relation))
+            mask = Combined(mask, target.relation.op, chosen[at], _beside(target.relation))
         if request.boxes and index in in_boxes:
             mask = _in_boxes(mask, request.boxes)
         answers.append(mask)
@@ -304,19 +293,10 @@ def _rounded(box: BoxXYXY, region: Box) -> Box:
 
 
 @dataclass(frozen=True)
-class Renumbered:
+class Renumbered(DerivedLabels):
     """A mask under new numbers without gaps. table: [base.count + 1]."""
 
-    base: LabelImage
     table: Labels
-
-    @property
-    def region(self) -> Box:
-        return self.base.region
-
-    @property
-    def objects(self) -> bool:
-        return self.base.objects
 
     @cached_property
     def count(self) -> int:
@@ -324,6 +304,3 @@ class Renumbered:
 
     def read(self, box: Box) -> Labels:
         return self.table[self.base.read(box)]
-
-    def parts(self) -> Iterable[Box]:
-        return self.base.parts()
