@@ -148,7 +148,6 @@ def _microns(value: str, unit: str) -> float | None:
         return None
 
 
-_CHUNK_BYTES = 4 * 2**20
 _REMEMBERED_HASHES = 4096
 
 
@@ -164,13 +163,8 @@ class FileStamp:
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileStamp:
-        return cls(
-            status.st_dev,
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            getattr(status, "st_ctime_ns", 0),
-        )
+        changed = getattr(status, "st_ctime_ns", 0)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, changed)
 
 
 _hashes: dict[FileStamp, str] = {}
@@ -182,7 +176,8 @@ class CheckedFile:
     """An open regular file that any number of threads may read at once.
 
     Takes over ``file``: it is closed with this object. ``path`` is where it was opened, for formats that
-    have more than one file and to notice that somebody put another file in its place.
+    have more than one file and to notice that somebody put another file in its place. ``descriptor`` is None for one
+    that lives in memory.
     """
 
     def __init__(self, file: BinaryIO, *, name: str, path: Path | None = None) -> None:
@@ -190,28 +185,31 @@ class CheckedFile:
         self.path = path
         self._file = file
         self._lock = Lock()
-        self._descriptor = _descriptor_of(file)
-        if self._descriptor is None:
+        try:
+            self.descriptor: int | None = file.fileno()
+        except (AttributeError, io.UnsupportedOperation):
+            self.descriptor = None
+        if self.descriptor is None:
             self.stamp = None
             self.size_bytes = file.seek(0, io.SEEK_END)
         else:
-            status = os.fstat(self._descriptor)
+            status = os.fstat(self.descriptor)
             require_regular(status, name)
             self.stamp = FileStamp.of(status)
             self.size_bytes = status.st_size
 
-    @property
-    def descriptor(self) -> int | None:
-        """Of the open file, or None for one that lives in memory."""
-        return self._descriptor
-
     def read_at(self, offset: int, count: int) -> bytes:
         """Up to ``count`` bytes from ``offset``; fewer only at the end of the file."""
-        if self._descriptor is not None and hasattr(os, "pread"):
-            return _pread(self._descriptor, offset, count)
-        with self._lock:
-            self._file.seek(offset)
-            return self._file.read(count)
+        if self.descriptor is None or not hasattr(os, "pread"):
+            with self._lock:
+                self._file.seek(offset)
+                return self._file.read(count)
+        parts: list[bytes] = []
+        # pread may give less than asked, for one at 2 GiB
+        while count > 0 and (part := os.pread(self.descriptor, count, offset)):
+            parts.append(part)
+            offset, count = offset + len(part), count - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def view(self) -> BinaryIO:
         """The same bytes as a file object with a position of its own."""
@@ -234,12 +232,7 @@ class CheckedFile:
 
     def _hash(self) -> str:
         """Of what the file holds now."""
-        digest = hashlib.sha256()
-        offset = 0
-        while chunk := self.read_at(offset, _CHUNK_BYTES):
-            digest.update(chunk)
-            offset += len(chunk)
-        return digest.hexdigest()
+        return hashlib.file_digest(self.view(), "sha256").hexdigest()
 
     def same_at_path(self) -> bool:
         """Whether the path still leads to this very file."""
@@ -281,7 +274,7 @@ class CheckedFile:
         self.close()
 
     def _current_stamp(self) -> FileStamp | None:
-        return None if self._descriptor is None else FileStamp.of(os.fstat(self._descriptor))
+        return None if self.descriptor is None else FileStamp.of(os.fstat(self.descriptor))
 
 
 class _View(io.RawIOBase):
@@ -365,22 +358,3 @@ def cannot_open(name: str, error: OSError) -> UnreadableImageError:
     return UnreadableImageError(
         f"{name} cannot be opened ({error.strerror or 'no reason given'}); check its permissions"
     )
-
-
-def _descriptor_of(file: BinaryIO) -> int | None:
-    try:
-        return file.fileno()
-    except (AttributeError, io.UnsupportedOperation):
-        return None
-
-
-def _pread(descriptor: int, offset: int, count: int) -> bytes:
-    parts: list[bytes] = []
-    while count > 0:  # pread may give less than asked, for one at 2 GiB
-        part = os.pread(descriptor, count, offset)
-        if not part:
-            break
-        parts.append(part)
-        offset += len(part)
-        count -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -73,7 +73,10 @@ def _reader_for(file: CheckedFile, limits: Limits) -> PixelReader:
 
         return open_mirax(file, limits)
     if head.startswith(_TIFF_STARTS):
-        return _tiff_reader(file, limits)
+        from tissuetalk.models.images.slide import open_tiff_slide
+        from tissuetalk.models.images.tiff import open_tiff
+
+        return open_tiff_slide(file, limits) or open_tiff(file, limits)
     if head[128:] == _DICOM_AT_128:
         from tissuetalk.models.images.slide import open_dicom
 
@@ -92,13 +95,6 @@ def _plain_kind(head: bytes) -> str | None:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WebP"
     return "BMP" if head.startswith(b"BM") else None
-
-
-def _tiff_reader(file: CheckedFile, limits: Limits) -> PixelReader:
-    from tissuetalk.models.images.slide import open_tiff_slide
-    from tissuetalk.models.images.tiff import open_tiff
-
-    return open_tiff_slide(file, limits) or open_tiff(file, limits)
 
 
 class PlainReader:
@@ -137,7 +133,8 @@ def open_plain(file: CheckedFile, kind: str, limits: Limits) -> PlainReader:
             if kind == "PNG":  # loading alone does not check the sums of the pixels
                 with file.view() as again:
                     opener(again).verify()
-            mpp = _mpp(image)
+            dpi = image.info.get("dpi")
+            mpp = mpp_from_dpi(*map(float, dpi)) if isinstance(dpi, tuple) and len(dpi) == 2 else None
             deep = kind == "PNG" and file.read_at(24, 1)[0] == 16  # bits, in IHDR, always the first chunk
             pixels = _decode_deep_png(file) if deep else _decode(image)
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
@@ -197,21 +194,10 @@ def _decode_deep_png(file: CheckedFile) -> RGB:
     samples = samples if samples.ndim == 3 else samples[..., None]
     if samples.shape[2] in (1, 3):
         return to_rgb(samples, white=full_scale(samples.dtype, float(samples.max())))
-    return _deep_alpha(samples)
-
-
-def _deep_alpha(samples: NDArray[Any]) -> RGB:
-    """Opacity always runs to 65535, whatever the colours reach."""
+    # Opacity always runs to 65535, whatever the colours reach.
     white = full_scale(samples.dtype, float(samples[..., :-1].max()))
     eight_bit = np.empty(samples.shape, np.uint8)
     scaled = samples[..., :-1].astype(np.float32) * np.float32(255.0 / white)
     eight_bit[..., :-1] = np.rint(scaled).astype(np.uint8)
     eight_bit[..., -1] = np.rint(samples[..., -1] * np.float32(255.0 / 65535.0)).astype(np.uint8)
     return to_rgb(eight_bit, alpha="straight")
-
-
-def _mpp(image: Any) -> float | None:
-    dpi = image.info.get("dpi")
-    if not isinstance(dpi, tuple) or len(dpi) != 2:
-        return None
-    return mpp_from_dpi(float(dpi[0]), float(dpi[1]))

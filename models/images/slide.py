@@ -81,10 +81,13 @@ def vendor_of(path: str) -> str | None:
 
 def open_tiff_slide(file: CheckedFile, limits: Limits) -> SlideReader | None:
     """A slide that is one TIFF file, or None when it is an ordinary TIFF."""
-    path = _path_of_descriptor(file)
-    if path is None or vendor_of(path) not in TIFF_VENDORS:
+    if file.descriptor is None:
         return None
-    return _open(path, file, limits, parts="")
+    # OpenSlide opens by path: through the descriptor, where the system has such paths, nobody can swap the file after it
+    # was checked.
+    through = f"/proc/self/fd/{file.descriptor}"
+    path = through if Path(through).exists() else str(file.path or "")
+    return _open(path, file, limits, parts="") if path and vendor_of(path) in TIFF_VENDORS else None
 
 
 def open_mirax(file: CheckedFile, limits: Limits) -> SlideReader:
@@ -141,17 +144,6 @@ def _open(path: str, file: CheckedFile, limits: Limits, *, parts: str | None) ->
     except (UnreadableImageError, ImageTooLargeError):
         slide.close()
         raise
-
-
-def _path_of_descriptor(file: CheckedFile) -> str | None:
-    """A path that leads to the checked file itself where the system has one, else the path it was opened by."""
-    if file.descriptor is None:
-        return None
-    # OpenSlide opens by path: through the descriptor nobody can swap the file after it was checked.
-    through = f"/proc/self/fd/{file.descriptor}"
-    if Path(through).exists():
-        return through
-    return None if file.path is None else str(file.path)
 
 
 def _require_path(file: CheckedFile) -> Path:

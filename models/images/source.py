@@ -55,7 +55,9 @@ def to_rgb(samples: NDArray[Any], *, white: float = 255.0, alpha: Alpha = "none"
     """[H, W, S] of any type (S: grey, grey+alpha, RGB or RGBA) as [H, W, 3] uint8 with alpha put on white."""
     if samples.dtype == np.uint8 and samples.shape[2] == 3:
         return np.ascontiguousarray(samples)
-    if alpha == "straight" and _is_opaque(samples) and white == 255.0:
+    # 8-bit RGBA without a hole, as slides have it nearly everywhere: nothing shows through.
+    eight = samples.dtype == np.uint8 and samples.shape[2] == 4 and white == 255.0
+    if alpha == "straight" and eight and samples[..., 3].min() == 255:
         import cv2  # only slides need it
 
         return np.asarray(cv2.cvtColor(samples, cv2.COLOR_RGBA2RGB))
@@ -65,11 +67,6 @@ def to_rgb(samples: NDArray[Any], *, white: float = 255.0, alpha: Alpha = "none"
     for top in range(0, height, band):
         out[top : top + band] = _band_to_rgb(samples[top : top + band], white, alpha)
     return out
-
-
-def _is_opaque(samples: NDArray[Any]) -> bool:
-    """8-bit RGBA without a hole, as slides have it nearly everywhere: nothing shows through."""
-    return samples.dtype == np.uint8 and samples.shape[2] == 4 and bool(samples[..., 3].min() == 255)
 
 
 def orient(image: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -258,7 +255,11 @@ class ImageSource:
         first_y, last_y = _outputs_inside(start_y, step_y, height, self.height)
         # Glass is white, and so is what lies beyond the border.
         out = np.full((height, width, 3), 255, np.uint8)
-        index = self._level_for(min(step_x, step_y))
+        # The smallest level that still has at least the wanted detail; 4.0003 is 4.
+        most = 1.001 * min(step_x, step_y)
+        index = max(
+            (i for i, one in enumerate(self._reader.levels) if max(one.downsample) <= most), default=0
+        )
         down_x, down_y = self._reader.levels[index].downsample
         # Piece by piece, so that a shrunken overview never holds a whole level in memory.
         columns, rows = max(1, int(_BLOCK_SIDE * down_x / step_x)), max(1, int(_BLOCK_SIDE * down_y / step_y))
@@ -300,13 +301,6 @@ class ImageSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _level_for(self, step: float) -> int:
-        """The smallest level that still has at least the wanted detail."""
-        fitting = [
-            i for i, level in enumerate(self._reader.levels) if max(level.downsample) <= step * 1.001
-        ]  # 4.0003 is 4
-        return fitting[-1] if fitting else 0
 
     def _block(self, index: int, *, x: tuple[float, float, int], y: tuple[float, float, int]) -> RGB:
         level = self._reader.levels[index]

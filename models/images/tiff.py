@@ -242,7 +242,9 @@ def _directory(page: TiffPage, file: CheckedFile, limits: Limits) -> _Directory:
         photometric=page.photometric,
         alpha=alpha,
         colours=colours,
-        palette=_palette(page),
+        palette=(np.asarray(page.colormap, np.uint16) >> 8).astype(np.uint8).T  # from 16-bit entries
+        if page.photometric == _PALETTE
+        else None,
     )
     expected = directory.per_plane * directory.planes
     # Offsets are checked now: a truncated slide would else be noticed after an hour of work.
@@ -252,13 +254,6 @@ def _directory(page: TiffPage, file: CheckedFile, limits: Limits) -> _Directory:
             f"{file.name} is truncated: parts of the image are missing; get a fresh copy"
         )
     return directory
-
-
-def _palette(page: TiffPage) -> NDArray[np.uint8] | None:
-    """[colours, 3], from 16-bit entries."""
-    if page.photometric != _PALETTE:
-        return None
-    return (np.asarray(page.colormap, np.uint16) >> 8).astype(np.uint8).T
 
 
 def _layout(page: TiffPage, name: str) -> tuple[int, Alpha]:

@@ -234,7 +234,8 @@ def _outline(instances: Labels, box: Box, table: Table) -> Table:
         )
         hull = cv2.convexHull(np.concatenate(contours))[:, 0].astype(np.int64)
         solidity[row] = table["area_px"][row] / _lattice_points(hull)
-        feret[row] = _farthest_pixel_corners(hull)
+        gaps = np.abs(hull[:, None, :] - hull[None, :, :]) + 1  # from corner to corner of the pixels
+        feret[row] = math.sqrt(int((gaps**2).sum(axis=-1).max()))
     circularity = 4.0 * math.pi * table["area_px"] / np.maximum(perimeter, 1e-9) ** 2
     return {
         "perimeter_px": perimeter,
@@ -266,11 +267,6 @@ def _lattice_points(hull: NDArray[np.int64]) -> int:
     steps = np.abs(following - hull)
     on_edge = int(np.gcd(steps[:, 0], steps[:, 1]).sum())
     return (doubled_area + on_edge) // 2 + 1
-
-
-def _farthest_pixel_corners(hull: NDArray[np.int64]) -> float:
-    gaps = np.abs(hull[:, None, :] - hull[None, :, :]) + 1
-    return math.sqrt(int((gaps**2).sum(axis=-1).max()))
 
 
 _STAINS: Final = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])

@@ -85,16 +85,12 @@ def _is_shell(rings: _Rings) -> NDArray[np.bool_]:
 
 def _rings(labels: NDArray[np.int32]) -> _Rings:
     """All closed outlines of [H, W], each passing a corner once."""
-    from skimage.measure import (
-        label as connected_parts,  # brings SciPy: not before there is something to trace
-    )
+    from skimage import measure  # brings SciPy: not before there is something to trace
 
-    parts = connected_parts(labels, background=0, connectivity=1)
+    parts = measure.label(labels, background=0, connectivity=1)
     padded = np.pad(labels, 1)
-    along, across = (
-        _edges(padded, first_ahead=True),
-        _edges(np.ascontiguousarray(padded.T), first_ahead=False),
-    )
+    along = _edges(padded, first_ahead=True)
+    across = _edges(np.ascontiguousarray(padded.T), first_ahead=False)
     to_across = _joined(
         (~along.ahead, along.stop, along.line, along.number),
         (~across.ahead, across.line, across.start, across.number),
@@ -161,11 +157,8 @@ def _edges(padded: NDArray[np.int32], *, first_ahead: bool) -> _Edges:
     above, below = padded[:-1, 1:-1], padded[1:, 1:-1]
     differ = above != below
     lines, starts, stops, numbers = [], [], [], []
-    for field, ahead in (
-        (np.where(differ, below, 0), first_ahead),
-        (np.where(differ, above, 0), not first_ahead),
-    ):
-        wide = np.pad(field, ((0, 0), (1, 1)))
+    for side, ahead in ((below, first_ahead), (above, not first_ahead)):
+        wide = np.pad(np.where(differ, side, 0), ((0, 0), (1, 1)))
         flat, width = wide.ravel(), wide.shape[1]
         change, marked = flat[1:] != flat[:-1], flat != 0
         begins, ends = np.flatnonzero(change & marked[1:]) + 1, np.flatnonzero(change & marked[:-1])

@@ -79,9 +79,8 @@ class ClassicalNuclei:
         stained = density[density > LEAST_HAEMATOXYLIN]
         # A histogram of less than this, or of one value, has no two sides to part.
         enough = stained.size >= 64 and float(stained.max() - stained.min()) > 1e-6
-        threshold = (
-            float(threshold_otsu(stained) + threshold_li(stained)) / 2 if enough else np.inf
-        )  # nothing passes
+        # Without two sides nothing passes.
+        threshold = float(threshold_otsu(stained) + threshold_li(stained)) / 2 if enough else np.inf
         return Context({"threshold": max(threshold, LEAST_HAEMATOXYLIN)})
 
     def encode(self, tile: RGB, context: Context) -> _Haematoxylin:
@@ -107,16 +106,13 @@ class ClassicalNuclei:
         mask = remove_small_holes(mask, max_size=least_px)
         distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), 1.0)
         components, _ = ndimage.label(mask)
-        peaks = peak_local_max(
-            distance, min_distance=MIN_SEED_DISTANCE_PX, labels=components, exclude_border=False
-        )
+        apart = {"min_distance": MIN_SEED_DISTANCE_PX, "exclude_border": False}
+        peaks = peak_local_max(distance, labels=components, **apart)
         seeds = np.zeros(mask.shape, np.int32)
         seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
         instances = watershed(-distance, seeds, mask=mask).astype(np.int32)
         probability = 1 / (1 + np.exp(-stitched.logits[mask]))
-        return Finished(
-            mask=mask, instances=instances, presence=float(probability.mean()) if mask.any() else 0.0
-        )
+        return Finished(mask, instances, float(probability.mean()) if mask.any() else 0.0)
 
 
 def _haematoxylin(image: RGB) -> NDArray[np.float32]:

@@ -62,22 +62,20 @@ class ClipsegSegmenter(PublishedOpenVocabulary):
 
     @without_gradients
     def decode(self, features: ClipsegFeatures, prompts: Sequence[Prompt]) -> list[Decoded]:
-        activations, (height, width) = features
-        decoded: list[Decoded] = []
-        for start in range(0, len(prompts), MOST_PROMPTS):
-            words = [prompt.words for prompt in prompts[start : start + MOST_PROMPTS]]
-            repeated = tuple(one.expand(len(words), -1, -1) for one in activations)
-            logits = self.model.decoder(repeated, self._sentences(words)).logits
-            logits = logits.reshape(len(words), *logits.shape[-2:])
-            decoded += [Decoded(one) for one in to_size(logits, height, width)]
-        return decoded
-
-    def _sentences(self, words: list[str]) -> Tensor:
-        """[N, projection] conditional vectors; one pass per sentence, so that padding cannot matter."""
         import torch
 
-        features = self.model.clip.get_text_features
-        return torch.cat([features(**self.tokens(text)).pooler_output for text in words])
+        activations, (height, width) = features
+        sentence = self.model.clip.get_text_features
+        decoded: list[Decoded] = []
+        for start in range(0, len(prompts), MOST_PROMPTS):
+            asked = prompts[start : start + MOST_PROMPTS]
+            repeated = tuple(one.expand(len(asked), -1, -1) for one in activations)
+            # [N, projection] conditional vectors; one pass per sentence, so that padding cannot matter
+            said = torch.cat([sentence(**self.tokens(prompt.words)).pooler_output for prompt in asked])
+            logits = self.model.decoder(repeated, said).logits
+            logits = logits.reshape(len(asked), *logits.shape[-2:])
+            decoded += [Decoded(one) for one in to_size(logits, height, width)]
+        return decoded
 
 
 load = ClipsegSegmenter.load

@@ -20,10 +20,9 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same."""
-        last = functional.layer_norm(
-            x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, eps=1e-6
-        )
-        return last.permute(0, 3, 1, 2)
+        last = x.permute(0, 2, 3, 1)
+        normed = functional.layer_norm(last, self.weight.shape, self.weight, self.bias, eps=1e-6)
+        return normed.permute(0, 3, 1, 2)
 
 
 class ConvNormAct(nn.Sequential):

@@ -20,10 +20,7 @@ SIDE_PX: Final = 256
 STRIDE_PX: Final = 4
 
 _RENAMED: Final = (
-    (
-        r"prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix",
-        "prompt_encoder.shared_embedding.positional_embedding",
-    ),
+    (r"prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix", "prompt_encoder.shared_embedding.positional_embedding"),
     (r"prompt_encoder\.point_embeddings\.", "prompt_encoder.point_embed."),
     (r"prompt_encoder\.mask_downscaling\.0\.", "prompt_encoder.mask_embed.conv1."),
     (r"prompt_encoder\.mask_downscaling\.1\.", "prompt_encoder.mask_embed.layer_norm1."),
@@ -38,7 +35,7 @@ _RENAMED: Final = (
     (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.1\.", r"\1.layers.0."),
     (r"(mask_decoder\.transformer\.layers\.\d)\.norm(\d)\.", r"\1.layer_norm\2."),
     (r"mask_decoder\.transformer\.norm_final_attn\.", "mask_decoder.transformer.layer_norm_final_attn."),
-)
+)  # fmt: skip
 """Names of the published weights, and what transformers calls the same module."""
 
 
@@ -233,20 +230,14 @@ class LiteMedsam(nn.Module):
         sparse, dense = self.prompt_encoder(
             input_points=None, input_labels=None, input_boxes=boxes[None], input_masks=None
         )
+        y, x = ((torch.arange(n, device=embeddings.device) + 0.5) / n for n in embeddings.shape[-2:])
+        grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
         answer = self.mask_decoder(
             image_embeddings=embeddings,
-            image_positional_embeddings=self._places(embeddings),
+            image_positional_embeddings=self.prompt_encoder.shared_embedding(grid).permute(2, 0, 1)[None],
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
         logits: Tensor = answer[0][0, :, 0]
         return logits
-
-    def _places(self, embeddings: Tensor) -> Tensor:
-        rows, columns = embeddings.shape[-2:]
-        y = (torch.arange(rows, device=embeddings.device) + 0.5) / rows
-        x = (torch.arange(columns, device=embeddings.device) + 0.5) / columns
-        grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
-        places: Tensor = self.prompt_encoder.shared_embedding(grid).permute(2, 0, 1)[None]
-        return places

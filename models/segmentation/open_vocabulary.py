@@ -59,9 +59,8 @@ class OpenVocabulary:
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
         """Foreground above 0; objects are its 8-connected components of at least 36 px."""
         mask = np.asarray(stitched.logits > 0.0)
-        evidence = (
-            float(stitched.logits.max(initial=-30.0)) if stitched.presence is None else stitched.presence
-        )
+        strongest = float(stitched.logits.max(initial=-30.0))
+        evidence = strongest if stitched.presence is None else stitched.presence
         presence = float(1.0 / (1.0 + np.exp(-np.clip(evidence, -30.0, 30.0))))
         if not self.has_objects(prompt):
             return Finished(mask, None, presence)

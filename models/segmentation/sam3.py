@@ -60,18 +60,18 @@ class Sam3Segmenter(PublishedOpenVocabulary):
 
     @without_gradients
     def decode(self, features: tuple[Any, tuple[int, int]], prompts: Sequence[Prompt]) -> list[Decoded]:
-        return [self._decode_one(features, prompt.words) for prompt in prompts]
-
-    def _decode_one(self, features: tuple[Any, tuple[int, int]], words: str) -> Decoded:
         import torch
 
         seen, (height, width) = features
-        answer = self.model(vision_embeds=seen, **self.tokens(words, MOST_TOKENS))
-        present = answer.presence_logits[0].reshape(())
-        score = torch.sigmoid(answer.pred_logits[0]) * torch.sigmoid(present)  # as in the released rule
-        belief = torch.logit(score.float(), eps=1e-6)[:, None, None]
-        logits = torch.minimum(answer.pred_masks[0].float(), belief).amax(dim=0, keepdim=True)
-        return Decoded(to_size(logits, height, width)[0], presence=float(present))
+        decoded = []
+        for prompt in prompts:
+            answer = self.model(vision_embeds=seen, **self.tokens(prompt.words, MOST_TOKENS))
+            present = answer.presence_logits[0].reshape(())
+            score = torch.sigmoid(answer.pred_logits[0]) * torch.sigmoid(present)  # as in the released rule
+            belief = torch.logit(score.float(), eps=1e-6)[:, None, None]
+            logits = torch.minimum(answer.pred_masks[0].float(), belief).amax(dim=0, keepdim=True)
+            decoded.append(Decoded(to_size(logits, height, width)[0], presence=float(present)))
+        return decoded
 
 
 load = Sam3Segmenter.load

@@ -115,9 +115,8 @@ class FocalNetPyramid(nn.Module):
         maps = []
         for stage, norm in zip(self.body.encoder.stages, self.norms, strict=True):
             height, width = size
-            tokens, before, dimensions = stage(
-                tokens, size
-            )  # before: what the stage gives before it is reduced
+            # before: what the stage gives before it is reduced
+            tokens, before, dimensions = stage(tokens, size)
             size = dimensions[-2:]
             maps.append(norm(before).transpose(1, 2).reshape(before.shape[0], -1, height, width))
         return maps
@@ -153,26 +152,20 @@ class TransformerPixelDecoder(nn.Module):
         tokens = coarse.flatten(2).transpose(1, 2)
         place = sine_position(height, width, coarse.shape[1], coarse.device)
         for layer in self.encoder:
-            tokens = _encode(layer, tokens, place)
+            # Post-norm, and queries and keys, but not values, carry the position.
+            assert isinstance(layer, nn.TransformerEncoderLayer)
+            placed = tokens + place
+            seen, _ = layer.self_attn(placed, placed, tokens, need_weights=False)
+            tokens = layer.norm1(tokens + seen)
+            tokens = layer.norm2(tokens + layer.linear2(functional.relu(layer.linear1(tokens))))
         x: Tensor = self.outputs[-1](tokens.transpose(1, 2).reshape(coarse.shape))
         levels = [x]
         for index in (2, 1, 0):
             lateral: Tensor = self.adapters[index](maps[index])
-            x = self.outputs[index](
-                lateral + functional.interpolate(x, size=lateral.shape[-2:], mode="nearest")
-            )
+            above = functional.interpolate(x, size=lateral.shape[-2:], mode="nearest")
+            x = self.outputs[index](lateral + above)
             levels.append(x)
         return BaseFeatures(tuple(levels[:3]), self.mask_features(x))
-
-
-def _encode(layer: nn.Module, tokens: Tensor, place: Tensor) -> Tensor:
-    """One post-norm encoder layer whose queries and keys, but not values, carry the position."""
-    assert isinstance(layer, nn.TransformerEncoderLayer)
-    placed = tokens + place
-    seen, _ = layer.self_attn(placed, placed, tokens, need_weights=False)
-    tokens = layer.norm1(tokens + seen)
-    out: Tensor = layer.norm2(tokens + layer.linear2(functional.relu(layer.linear1(tokens))))
-    return out
 
 
 class ClipText(nn.Module):
@@ -270,11 +263,8 @@ class PathSegmentor(nn.Module):
         similarity = cosine(steps[-1].classes, sentence)
         best = similarity.topk(2, dim=1)
         rows = torch.arange(len(sentence), device=sentence.device)
-        return Selection(
-            steps[-1].masks[rows, best.indices[:, 0]],
-            best.values[:, 0],
-            best.values[:, 0] - best.values[:, 1],
-        )
+        first, second = best.values.T
+        return Selection(steps[-1].masks[rows, best.indices[:, 0]], first, first - second)
 
 
 def cosine(classes: Tensor, sentence: Tensor) -> Tensor:

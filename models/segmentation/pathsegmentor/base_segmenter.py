@@ -255,12 +255,9 @@ def open_base(file: Path) -> Loaded:
             f"unexpected: {len(report.unexpected)}, of another shape: {len(report.mismatched)}. "
             f"`tissuetalk training weights {file}` lists them all."
         )
-    tokens = (
-        byte_pairs(file.parent, settings.context)
-        if settings.text_tower == "clip"
-        else word_pieces(file.parent / "vocab.txt", settings.context)
-    )
-    return Loaded(model.eval(), tokens, report)
+    clip, folder = settings.text_tower == "clip", file.parent
+    read = (byte_pairs, folder) if clip else (word_pieces, folder / "vocab.txt")
+    return Loaded(model.eval(), read[0](read[1], settings.context), report)
 
 
 BaseTile = TileFeatures[BaseFeatures]
@@ -305,12 +302,12 @@ class BaseSegmenter(OpenVocabulary):
 
     @torch.inference_mode()
     def decode(self, features: BaseTile, prompts: Sequence[Prompt]) -> list[Decoded]:
-        return [self._decode_one(features, prompt) for prompt in prompts]
-
-    def _decode_one(self, features: BaseTile, prompt: Prompt) -> Decoded:
-        ids, padding = self.tokens([prompt.text or prompt.words])
-        chosen = self.model.decode(features.features, ids.to(device()), padding.to(device()))
-        return Decoded(features.enlarged(chosen.masks[0]))
+        decoded = []
+        for prompt in prompts:
+            ids, padding = self.tokens([prompt.text or prompt.words])
+            chosen = self.model.decode(features.features, ids.to(device()), padding.to(device()))
+            decoded.append(Decoded(features.enlarged(chosen.masks[0])))
+        return decoded
 
 
 def load(source: str | Path | None = None) -> BaseSegmenter:

@@ -131,29 +131,24 @@ class JointInteraction(nn.Module):
         queries = self.query_feat.weight[None].expand(batch, -1, -1)
         place = self.query_embed.weight[None].expand(batch, -1, -1)
         count = queries.shape[1]
-        keys, values = self._image_tokens(levels)
+        keys, values = [], []
+        for index, level in enumerate(levels):
+            height, width = level.shape[-2:]
+            values.append(level.flatten(2).transpose(1, 2) + self.level_embed.weight[index])
+            keys.append(values[-1] + sine_position(height, width, level.shape[1], level.device))
         places = torch.cat([place, text.detach()], dim=1)  # a word's place is its own vector
         hidden = torch.cat([torch.zeros(batch, count, dtype=torch.bool, device=text.device), padding], dim=1)
         answers = [self._predict(queries, pixels)]
         for index, cross in enumerate(self.transformer_cross_attention_layers):
-            level = index % len(levels)  # coarse to fine, over and over
-            blocked = self._blocked(answers[-1].masks, levels[level])
-            queries = cross(queries, place, keys[level], values[level], blocked)
+            number = index % len(levels)  # coarse to fine, over and over
+            blocked = self._blocked(answers[-1].masks, levels[number])
+            queries = cross(queries, place, keys[number], values[number], blocked)
             tokens = torch.cat([queries, text], dim=1)
             tokens = self.transformer_self_attention_layers[index](tokens, places, hidden)
             tokens = self.transformer_ffn_layers[index](tokens)
             queries, text = tokens[:, :count], tokens[:, count:]
             answers.append(self._predict(queries, pixels))
         return answers
-
-    def _image_tokens(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        keys, values = [], []
-        for index, level in enumerate(levels):
-            height, width = level.shape[-2:]
-            tokens = level.flatten(2).transpose(1, 2) + self.level_embed.weight[index]
-            values.append(tokens)
-            keys.append(tokens + sine_position(height, width, level.shape[1], level.device))
-        return keys, values
 
     def _predict(self, queries: Tensor, pixels: Tensor) -> QueryAnswers:
         normed = self.decoder_norm(queries)

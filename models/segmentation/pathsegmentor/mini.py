@@ -233,7 +233,7 @@ class ConvPyramid(nn.Module):
         self.widths = tuple(widths)
         self.stages = nn.ModuleList(
             nn.Sequential(ConvNormAct(inside, width, stride=2), *(ResidualBlock(width) for _ in range(depth)))
-            for inside, width, depth in zip((3, *widths), widths, depths, strict=False)
+            for inside, width, depth in zip((3, *widths[:-1]), widths, depths, strict=True)
         )
 
     def forward(self, tiles: Tensor) -> list[Tensor]:

@@ -235,13 +235,11 @@ class SamDecoder(nn.Module):
         self.transformer = TwoWayTransformer(sizes)
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(4, width)
+        # The identity keeps the published numbering.
+        steps = (width, coarse, nn.GroupNorm(1, coarse)), (coarse, fine, nn.Identity())
         self.final_output_upscaling_layers = nn.ModuleList(
-            [
-                nn.Sequential(nn.ConvTranspose2d(width, coarse, 2, 2), nn.GroupNorm(1, coarse), nn.GELU()),
-                nn.Sequential(
-                    nn.ConvTranspose2d(coarse, fine, 2, 2), nn.Identity(), nn.GELU()
-                ),  # keeps the published numbering
-            ]
+            nn.Sequential(nn.ConvTranspose2d(before, after, 2, 2), norm, nn.GELU())
+            for before, after, norm in steps
         )
         # PFPs asks neither for masks nor for their quality here; both have weights in every published file.
         self.output_hypernetworks_mlps = nn.ModuleList(Layers(width, width, fine, 2) for _ in range(4))

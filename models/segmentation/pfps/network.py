@@ -57,7 +57,7 @@ class LoraLinear(nn.Module):
         self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         nn.init.kaiming_uniform_(
             self.down, a=math.sqrt(5)
-        )  # as nn.Linear; ``up`` is zero, so nothing changes yet
+        )  # as nn.Linear; ``up`` is zero: nothing changes yet
         self.dropout = nn.Dropout(dropout)
         self.scale = alpha / rank
 

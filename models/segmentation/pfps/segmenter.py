@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -79,9 +78,10 @@ def load_folder(folder: Path) -> Pfps:
         )
     try:
         settings = json.loads((folder / SETTINGS).read_text("utf-8"))
-        model = build_pfps(
-            _sizes(settings["sizes"]), language_model=settings["language_model"], lora=settings["lora"]
-        )
+        sizes = settings["sizes"]
+        sam = SamSizes(**{**sizes["sam"], "upscaling": tuple(sizes["sam"]["upscaling"])})
+        said = {"language_model": settings["language_model"], "lora": settings["lora"]}
+        model = build_pfps(PfpsSizes(**{**sizes, "sam": sam}), **said)
         weights = load_file(folder / TRAINED)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelUnavailableError(
@@ -94,11 +94,6 @@ def load_folder(folder: Path) -> Pfps:
 def _stored(key: str) -> bool:
     """Everything but the published language model, of which only what LoRA added is trained."""
     return not key.startswith(_FROZEN) or key.endswith((".down", ".up"))
-
-
-def _sizes(stored: dict[str, Any]) -> PfpsSizes:
-    sam = {**stored["sam"], "upscaling": tuple(stored["sam"]["upscaling"])}
-    return PfpsSizes(**{**stored, "sam": SamSizes(**sam)})
 
 
 class PfpsSegmenter(OpenVocabulary):
@@ -137,9 +132,8 @@ class PfpsSegmenter(OpenVocabulary):
         target = target_of(prompt)
         if self.model.sizes.strategy == "text":
             said = UNIT_WORDS.get(target or "", "nucleus")
-            vector: Tensor = self.model.request(
-                [prompt.text if prompt.verbatim else f"Segment every {said}."]
-            )
+            sentence = prompt.text if prompt.verbatim else f"Segment every {said}."
+            vector: Tensor = self.model.request([sentence])
             return vector
         units = [UNITS.index(target)] if target in UNITS else list(range(len(UNITS)))
         tasks = torch.full((len(units),), 1 if target in UNITS else 2, device=device())

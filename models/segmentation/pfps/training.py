@@ -149,9 +149,8 @@ def pfps_loss(logits: Tensor, truth: Tensor) -> Tensor:
     The paper names no loss; this is that of its ancestor (spec pfps.md, section 7).
     """
     both = torch.stack([1 - truth, truth], dim=1)
-    return soft_dice(logits.sigmoid(), both).mean() + functional.binary_cross_entropy_with_logits(
-        logits, both
-    )
+    cross = functional.binary_cross_entropy_with_logits(logits, both)
+    return soft_dice(logits.sigmoid(), both).mean() + cross
 
 
 def ask(model: Pfps, questions: Sequence[KidneyQuestion]) -> Tensor:
@@ -161,10 +160,8 @@ def ask(model: Pfps, questions: Sequence[KidneyQuestion]) -> Tensor:
     points = torch.zeros(len(questions), 2)
     for row, question in enumerate(questions):
         if question.point_xy is not None:
-            height, width = question.image.shape[:2]
-            points[row] = torch.tensor(
-                [question.point_xy[0] * side / width, question.point_xy[1] * side / height]
-            )
+            (height, width), (x, y) = question.image.shape[:2], question.point_xy
+            points[row] = torch.tensor([x * side / width, y * side / height])
     pointed = torch.tensor([question.point_xy is not None for question in questions])
     if model.sizes.strategy == "text":
         request = model.request([question.sentence for question in questions])
@@ -190,9 +187,7 @@ def train_step(model: Pfps, optimiser: torch.optim.Optimizer, questions: Sequenc
     """One step on a batch; returns its loss."""
     model.train()
     logits = ask(model, questions)
-    truth = torch.stack([torch.from_numpy(question.truth).float() for question in questions]).to(
-        logits.device
-    )
+    truth = torch.from_numpy(np.stack([question.truth for question in questions])).float().to(logits.device)
     if truth.shape[-2:] != logits.shape[-2:]:
         truth = functional.interpolate(truth[:, None], logits.shape[-2:], mode="nearest")[:, 0]
     loss = pfps_loss(logits, truth)
@@ -206,7 +201,6 @@ def train_step(model: Pfps, optimiser: torch.optim.Optimizer, questions: Sequenc
 def answer(model: Pfps, question: KidneyQuestion) -> Mask:
     """[H, W] mask at the image's own size."""
     model.eval()
-    logits = functional.interpolate(
-        ask(model, [question]), question.image.shape[:2], mode="bilinear", align_corners=False
-    )
+    logits, size = ask(model, [question]), question.image.shape[:2]
+    logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
     return np.asarray(foreground(logits)[0].cpu().numpy())
