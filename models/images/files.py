@@ -122,12 +122,10 @@ def mpp_from_ome(description: str, width: int) -> float | None:
     for element in _PIXELS.findall(description):
         values = dict(_ATTRIBUTE.findall(element))
         if values.get("SizeX") == str(width) and "PhysicalSizeX" in values:
-            size_x = _microns(values["PhysicalSizeX"], values.get("PhysicalSizeXUnit", "µm"))
+            x = _microns(values["PhysicalSizeX"], values.get("PhysicalSizeXUnit", "µm"))
             if "PhysicalSizeY" not in values:
-                return plausible_mpp(size_x)
-            return plausible_mpp(
-                size_x, _microns(values["PhysicalSizeY"], values.get("PhysicalSizeYUnit", "µm"))
-            )
+                return plausible_mpp(x)
+            return plausible_mpp(x, _microns(values["PhysicalSizeY"], values.get("PhysicalSizeYUnit", "µm")))
     return None
 
 
@@ -211,7 +209,7 @@ class CheckedFile:
             offset, count = offset + len(part), count - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def view(self) -> BinaryIO:
+    def view(self) -> io.BufferedReader:
         """The same bytes as a file object with a position of its own."""
         return io.BufferedReader(_View(self))
 

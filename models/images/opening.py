@@ -16,9 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ImageTooLargeError, UnreadableImageError
-from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import DECODER_ERRORS, CheckedFile, Limits, mpp_from_dpi, open_regular
-from tissuetalk.models.images.source import RGB, ImageSource, Level, PixelReader, full_scale, orient, to_rgb
+from tissuetalk.models.images.source import (
+    RGB,
+    Box,
+    ImageSource,
+    Level,
+    PixelReader,
+    full_scale,
+    orient,
+    to_rgb,
+)
 
 FORMATS = "PNG, JPEG, WebP, BMP, TIFF, OME-TIFF, SVS, NDPI, MRXS, SCN and DICOM slides"
 _HEAD_BYTES = 132  # DICOM says so only after a preamble of 128 bytes

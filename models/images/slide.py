@@ -17,9 +17,8 @@ from tissuetalk.models.errors import (
     OutsideRootsError,
     UnreadableImageError,
 )
-from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import CheckedFile, Limits, plausible_mpp
-from tissuetalk.models.images.source import RGB, Level, to_rgb
+from tissuetalk.models.images.source import RGB, Box, Level, to_rgb
 
 if TYPE_CHECKING:
     from openslide import OpenSlide

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from tissuetalk.models.errors import ImageTooLargeError, TissuetalkError, UnreadableImageError
-from tissuetalk.models.images.box import Box
 from tissuetalk.models.images.files import (
     DECODER_ERRORS,
     CheckedFile,
@@ -28,7 +27,16 @@ from tissuetalk.models.images.files import (
     mpp_from_ome,
     mpp_from_tiff,
 )
-from tissuetalk.models.images.source import RGB, Alpha, Level, OrientedReader, PixelReader, full_scale, to_rgb
+from tissuetalk.models.images.source import (
+    RGB,
+    Alpha,
+    Box,
+    Level,
+    OrientedReader,
+    PixelReader,
+    full_scale,
+    to_rgb,
+)
 
 _CACHE_BYTES = 64 * 2**20
 _JPEG_COMPRESSIONS = frozenset({6, 7, 34892, 33007})  # old, new, alternative and DNG's lossy JPEG
@@ -281,10 +289,8 @@ def _colours(samples: NDArray[Any] | None, directory: _Directory, white: float) 
         samples = samples[..., : directory.colours]
     if directory.photometric == _CMYK:
         ink = np.clip(samples[..., :4].astype(np.float32) / np.float32(white), 0, 1)
-        light = (
-            255 * (1 - ink[..., :3]) * (1 - ink[..., 3:])
-        )  # no colour profile: ink takes its share of light away
-        printed: RGB = np.rint(light).astype(np.uint8)
+        # No colour profile: ink takes its share of light away.
+        printed: RGB = np.rint(255 * (1 - ink[..., :3]) * (1 - ink[..., 3:])).astype(np.uint8)
         return printed
     pixels = to_rgb(samples, white=white, alpha=directory.alpha)
     return 255 - pixels if directory.photometric == _MIN_IS_WHITE else pixels

@@ -133,12 +133,8 @@ class CoarseGrid:
 
     def pixels(self, source: ImageSource) -> NDArray[np.uint8]:
         """[height, width, 3], each the mean of what it covers."""
-        return source.read_grid(
-            (self.x0 * self.step, self.step),
-            (self.y0 * self.step, self.step),
-            width=self.width,
-            height=self.height,
-        )
+        x, y = ((first * self.step, self.step) for first in (self.x0, self.y0))
+        return source.read_grid(x, y, width=self.width, height=self.height)
 
     def labels(self, labels: Labels, box: Box, table: Table) -> Labels:
         """[height, width]: the label under the middle of every pixel. An object under no middle gets its centroid's."""
@@ -161,13 +157,8 @@ class CoarseGrid:
 
 def column_names(mpp: float | None) -> list[str]:
     """Columns of an object table with pixels, in order; those in µm only where the scale is known."""
-    names = list(RULES)
-    if mpp is not None:
-        names += [
-            "area_um2",
-            *(f"{name[:-2]}um" for name in RULES if name.endswith("_px") and name != "area_px"),
-        ]
-    return names
+    lengths = [f"{name[:-2]}um" for name in RULES if name.endswith("_px") and name != "area_px"]
+    return list(RULES) if mpp is None else [*RULES, "area_um2", *lengths]
 
 
 def _ranked(numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -71,23 +71,18 @@ class HubWeights(Weights):
         return self.at(Path(self.hub_id))
 
     def at(self, place: Path) -> Path:
-        if place.is_dir():
-            return self._checked(place)
         wanted = place.as_posix()
-        if wanted.count("/") != 1 or wanted.startswith((".", "/")):
+        if not place.is_dir() and (wanted.count("/") != 1 or wanted.startswith((".", "/"))):
             raise ModelUnavailableError(
                 f"{self.model}: there is no folder {wanted}; set {self.variable} to a folder or a hub id"
             )
-        cached = _cached_snapshot(wanted)
-        if cached is None:
+        folder = place if place.is_dir() else _cached_snapshot(wanted)
+        if folder is None:
             raise ModelUnavailableError(
                 f"{self.model}: the weights of {wanted} are not on this machine ({self.licence}); run "
                 f"`hf download {wanted}`, or set {self.variable} to a folder that holds them"
             )
-        return self._checked(cached)
-
-    def _checked(self, folder: Path) -> Path:
-        """Only safetensors are read: other weight formats can run code when opened."""
+        # Only safetensors are read: other weight formats can run code when opened.
         needed = {"config.json": "config.json", "a .safetensors file": "*.safetensors"}
         lacking = [what for what, pattern in needed.items() if not any(folder.glob(pattern))]
         if lacking:

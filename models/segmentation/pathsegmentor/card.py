@@ -1,6 +1,8 @@
 """What the two PathSegmentors may be used for and can be asked for: the shipped ``mini`` and the paper's ``base``.
 
-Imports no deep-learning library.
+Imports no deep-learning library. The network would paint something for any sentence, so a prompt is only let through when
+the readers of words found that it names one concept and nothing else (``Prompt.concept``), and that concept is one of the
+trained targets.
 """
 
 from __future__ import annotations

@@ -280,10 +280,6 @@ def sizes_of(weights: Mapping[str, Tensor]) -> SamSizes:
 
 def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Every weight of a published checkpoint into the parts of the same names. Raises ModelUnavailableError."""
-    fill(
-        model,
-        weights,
-        "EfficientSAM",
-        "give efficient_sam_vits.pt for the small and efficient_sam_vitt.pt for the tiny size",
-        needed=lambda key: key.startswith(("image_encoder.", "prompt_encoder.", "mask_decoder.")),
-    )
+    advice = "give efficient_sam_vits.pt for the small and efficient_sam_vitt.pt for the tiny size"
+    ours = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
+    fill(model, weights, "EfficientSAM", advice, needed=lambda key: key.startswith(ours))

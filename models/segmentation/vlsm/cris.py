@@ -326,9 +326,8 @@ class Cris(nn.Module):
         words, sentence = self.backbone.encode_text(tokens)
         maps = self.neck(self.backbone.visual(images), sentence)
         logits = self.proj(self.decoder(maps, words, tokens == 0), sentence)
-        return functional.interpolate(
-            logits, images.shape[-2:], mode="bicubic", align_corners=True
-        )  # as published
+        # As published: bicubic, corners aligned.
+        return functional.interpolate(logits, images.shape[-2:], mode="bicubic", align_corners=True)
 
     @property
     def encoders(self) -> list[nn.Module]:
