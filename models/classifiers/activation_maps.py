@@ -110,20 +110,14 @@ def object_map(model: ObjectAwareModel, bag: ObjectBag, class_index: int | None 
     fine = output.attention * (own @ weight) / len(bag.objects)
     # sorted is stable: objects of equal activation keep the model's order
     order = sorted(range(len(bag.objects)), key=lambda row: -activations[row])
-    ranking = tuple(
-        ObjectShare(
-            name=bag.objects[row],
-            activation=activations[row],
-            share=activations[row] / len(bag.objects),
-            rank=place,
-            area_fraction=float(bag.coverage[:, row].mean()),
-            patches=int(bag.present[:, row].sum()),
-        )
-        for place, row in enumerate(order, 1)
-    )
+    ranking = []
+    for rank, row in enumerate(order, 1):
+        area, patches = float(bag.coverage[:, row].mean()), int(bag.present[:, row].sum())
+        share = activations[row] / len(bag.objects)
+        ranking.append(ObjectShare(bag.objects[row], activations[row], share, rank, area, patches))
     return ObjectMap(
         class_index=chosen,
-        ranking=ranking,
+        ranking=tuple(ranking),
         objects=bag.objects,
         fine=fine.T.contiguous().numpy(),
         logit=float(output.logits[chosen]),
@@ -157,12 +151,8 @@ def paint_objects(
         count = sum(masks[name].astype(np.float32) for name in names)
         total = sum(masks[name] * np.float32(values[name]) for name in names)
         return np.where(count > 0, total / np.maximum(count, 1), canvas).astype(np.float32)
-    if overlap == "largest":
-        # what is painted last is on top
-        names.sort(key=lambda name: values[name])
-    else:
-        # the largest first, so that a gland does not hide the mitosis in it
-        names.sort(key=lambda name: -int(masks[name].sum()))
+    # what is painted last is on top; by area the largest first, so that a gland does not hide the mitosis in it
+    names.sort(key=lambda name: values[name] if overlap == "largest" else -int(masks[name].sum()))
     for name in names:
         canvas[masks[name]] = values[name]
     return canvas

@@ -62,20 +62,15 @@ class ObjectMask:
         """[side, side] of the mask over a box, or None where it is empty."""
         # the mask pixel under the middle of every sample; nothing is smoothed, an edge stays where it is
         down_x, down_y = self.box.width / self.mask.shape[1], self.box.height / self.mask.shape[0]
-        columns = ((box.x0 + (np.arange(side) + 0.5) * box.width / side - self.box.x0) / down_x).astype(int)
-        rows = ((box.y0 + (np.arange(side) + 0.5) * box.height / side - self.box.y0) / down_y).astype(int)
-        known_x = (
-            (columns >= 0) & (columns < self.mask.shape[1]) & _after(box.x0, box.width, side, self.box.x0)
-        )
-        known_y = (rows >= 0) & (rows < self.mask.shape[0]) & _after(box.y0, box.height, side, self.box.y0)
+        x = box.x0 + (np.arange(side) + 0.5) * box.width / side
+        y = box.y0 + (np.arange(side) + 0.5) * box.height / side
+        columns, rows = ((x - self.box.x0) / down_x).astype(int), ((y - self.box.y0) / down_y).astype(int)
+        # against the edge itself: truncation alone would pull samples just left of it inside
+        known_x = (x >= self.box.x0) & (columns >= 0) & (columns < self.mask.shape[1])
+        known_y = (y >= self.box.y0) & (rows >= 0) & (rows < self.mask.shape[0])
         found = np.zeros((side, side), bool)
         found[np.ix_(known_y, known_x)] = self.mask[np.ix_(rows[known_y], columns[known_x])]
         return found if found.any() else None
-
-
-def _after(start: int, length: int, side: int, edge: int) -> Mask:
-    """Which of ``side`` samples lie right of an edge; truncation alone would pull samples just left of it inside."""
-    return np.asarray(start + (np.arange(side) + 0.5) * length / side >= edge)
 
 
 class SourceBag:
@@ -139,9 +134,7 @@ class SegmentedBag(SourceBag):
         self.objects = tuple(prompts)
         self._segmenter = segmenter
         self._prompts = dict(prompts)
-        if unknown := [
-            label for label, prompt in self._prompts.items() if segmenter.capability(prompt) is None
-        ]:
+        if unknown := [label for label, prompt in prompts.items() if segmenter.capability(prompt) is None]:
             raise InvalidArgumentError(
                 f"{segmenter.card.name} was never made for {', '.join(unknown)}; take them out of `objects`."
             )
@@ -175,14 +168,11 @@ class SegmentedBag(SourceBag):
             # one encoding serves all objects that are looked for at this scale
             features = self._segmenter.encode(tile, self._context)
             prompts = [self._prompts[label] for label in labels]
-            for label, prompt, decoded in zip(
-                labels, prompts, self._segmenter.decode(features, prompts), strict=True
-            ):
+            answers = self._segmenter.decode(features, prompts)
+            for label, prompt, decoded in zip(labels, prompts, answers, strict=True):
                 finished = self._segmenter.finish(decoded, prompt, self._context)
-                found[label] = _enlarged(finished.mask, side) if finished.presence >= PRESENT else None
+                small_mask = finished.mask.astype(np.uint8)
+                large = cv2.resize(small_mask, (side, side), interpolation=cv2.INTER_NEAREST) > 0
+                there = finished.presence >= PRESENT and large.any()
+                found[label] = np.asarray(large) if there else None
         return found
-
-
-def _enlarged(mask: Mask, side: int) -> Mask | None:
-    large = cv2.resize(mask.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0
-    return np.asarray(large) if large.any() else None

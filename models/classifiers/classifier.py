@@ -19,6 +19,7 @@ from tissuetalk.models.classifiers.card import (
     ClassifierCard,
     Kind,
     find_classifier,
+    read_card,
     read_classifier_file,
     save_classifier,
 )
@@ -98,20 +99,15 @@ def predict_vectors(model: AttentionMIL, vectors: Tensor) -> Prediction:
     with torch.inference_mode():
         logits, attention = model.attend(vectors)
         shares = torch.softmax(logits.double(), 0)
-        return Prediction(
-            tuple(shares.tolist()),
-            int(shares.argmax()),
-            attention.double().numpy(),
-            model.contributions(vectors).double().numpy(),
-            vectors,
-        )
+        told, label = tuple(shares.tolist()), int(shares.argmax())
+        added = model.contributions(vectors).double().numpy()
+        return Prediction(told, label, attention.double().numpy(), added, vectors)
 
 
 def predict_bag(classifier: Classifier, bag: PatchBag, control: Control = Control()) -> Prediction:
     """Encode every patch once and classify. Raises CancelledError."""
-    return predict_vectors(
-        classifier.model, encode_bag(classifier.encoder, bag, classifier.card.feature, control)
-    )
+    vectors = encode_bag(classifier.encoder, bag, classifier.card.feature, control)
+    return predict_vectors(classifier.model, vectors)
 
 
 def predict_objects(
@@ -127,8 +123,7 @@ def predict_objects(
     Raises CancelledError, and InvalidArgumentError when an object the classifier reads was not looked for; the message
     names all of them.
     """
-    missing = [name for name in classifier.wanted if name not in bag.objects]
-    if missing:
+    if missing := [name for name in classifier.wanted if name not in bag.objects]:
         raise InvalidArgumentError(
             f"the classifier {classifier.card.name} reads {', '.join(classifier.wanted)}, but nobody looked for "
             f"{', '.join(missing)}; segment them on this image first (nothing found is an answer, too)."
@@ -184,8 +179,8 @@ def load_object_classifier(path: Path | str, encoder: PatchEncoder | None = None
     """The same for an object-aware classifier."""
 
     def build(card: ClassifierCard) -> ObjectAwareModel:
-        sizes = {**card.sizes, "objects": tuple(card.sizes["objects"])}
-        return ObjectAwareModel(ObjectAwareConfig(**sizes))
+        # JSON has no tuples
+        return ObjectAwareModel(ObjectAwareConfig(**card.sizes | {"objects": tuple(card.sizes["objects"])}))
 
     return ObjectClassifier(*_load(path, "object-aware", build, encoder))
 
@@ -220,13 +215,13 @@ def _load(
     return card, model.eval(), encoder
 
 
-@lru_cache(maxsize=4)
-def named_classifier(name: str) -> Classifier:
+def load_any(path: Path | str) -> Classifier | ObjectClassifier:
+    """Whichever kind the card says it is."""
+    kind = read_card(find_classifier(path)).kind
+    return load_object_classifier(path) if kind == "object-aware" else load_classifier(path)
+
+
+@lru_cache(maxsize=8)
+def named_classifier(name: str) -> Classifier | ObjectClassifier:
     """A listed classifier, loaded once per process."""
-    return load_classifier(name)
-
-
-@lru_cache(maxsize=4)
-def named_object_classifier(name: str) -> ObjectClassifier:
-    """The same for an object-aware one."""
-    return load_object_classifier(name)
+    return load_any(name)

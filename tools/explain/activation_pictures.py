@@ -11,13 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tissuetalk.models.classifiers.activation_maps import (
-    ObjectMap,
-    ObjectShare,
-    Overlap,
-    mask_at,
-    paint_patch,
-)
+from tissuetalk.models.classifiers.activation_maps import ObjectMap, Overlap, mask_at, paint_patch
 from tissuetalk.models.classifiers.bags import PatchBag
 from tissuetalk.models.classifiers.classifier import ObjectPrediction
 from tissuetalk.models.classifiers.objects import OTHER
@@ -48,9 +42,6 @@ class View:
     box: Box
     um_per_px: float | None = None
 
-    def empty(self) -> Map:
-        return np.full(self.pixels.shape[:2], np.nan, np.float32)
-
 
 def view_of_image(
     source: ImageSource, boxes: Sequence[Box], mpp: float | None, longest_px: int = PANEL_PX
@@ -73,13 +64,11 @@ def view_of_image(
 
 def patches_painted(view: View, values: Map) -> Map:
     """[H, W]: every patch in its value [N], or in its tokens [N, h, w]; NaN outside patches."""
-    canvas = view.empty()
+    canvas = np.full(view.pixels.shape[:2], np.nan, np.float32)
     for place, value in zip(view.places, values, strict=True):
-        shown = np.atleast_2d(np.asarray(value, np.float32))
-        size = (place.width, place.height)
-        canvas[place.y0 : place.y1, place.x0 : place.x1] = cv2.resize(
-            shown, size, interpolation=cv2.INTER_NEAREST_EXACT
-        )
+        tokens, size = np.atleast_2d(np.asarray(value, np.float32)), (place.width, place.height)
+        shown = cv2.resize(tokens, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        canvas[place.y0 : place.y1, place.x0 : place.x1] = shown
     return canvas
 
 
@@ -87,12 +76,10 @@ def objects_painted(
     view: View, bag: PatchBag, shares: ObjectMap, *, fine: bool = False, overlap: Overlap = "largest"
 ) -> Map:
     """[H, W]: every pixel in the value of its object; ``fine`` shows the share of the object in that patch alone."""
-    canvas = view.empty()
+    canvas = np.full(view.pixels.shape[:2], np.nan, np.float32)
     for index, place in enumerate(view.places):
-        size = (place.height, place.width)
-        canvas[place.y0 : place.y1, place.x0 : place.x1] = paint_patch(
-            shares, bag, index, size, fine=fine, overlap=overlap
-        )
+        painted = paint_patch(shares, bag, index, (place.height, place.width), fine=fine, overlap=overlap)
+        canvas[place.y0 : place.y1, place.x0 : place.x1] = painted
     return canvas
 
 
@@ -126,9 +113,8 @@ def tissue_panel(view: View, bag: PatchBag, shares: ObjectMap) -> sheet.Panel:
     for number, share in enumerate(found):
         labels = np.zeros(view.pixels.shape[:2], np.int32)
         for index, place in enumerate(view.places):
-            labels[place.y0 : place.y1, place.x0 : place.x1] = mask_at(
-                bag, index, share.name, (place.height, place.width)
-            )
+            there = mask_at(bag, index, share.name, (place.height, place.width))
+            labels[place.y0 : place.y1, place.x0 : place.x1] = there
         caption = f"{share.rank}  {share.name}"
         marks.append(drawing.DrawnMask(labels, drawing.colour_of(number), caption, share.rank))
     picture = sheet.marked(view.pixels, marks, view.um_per_px)
@@ -139,30 +125,18 @@ def tissue_panel(view: View, bag: PatchBag, shares: ObjectMap) -> sheet.Panel:
 def ranking_panel(shares: ObjectMap, width: int) -> sheet.Panel:
     """All objects, best first, with value, share of the area and number of patches."""
     limit = max(abs(each.share) for each in shares.ranking) or 1.0
-    rows = [
-        sheet.Bar(
-            f"{share.rank}  {'all other tissue' if share.name == OTHER else share.name}",
-            share.share,
-            _row_text(share),
-            (FOR if share.share > 0 else AGAINST) if share.patches else ABSENT,
-        )
-        for share in shares.ranking
-    ]
-    return sheet.bars(
-        f"Objects by what they add to the logit of {shares.logit:.2f} (offset {shares.bias:+.2f})",
-        rows,
-        width,
-        low=-round(limit, 2),
-        high=round(limit, 2),
-        foot="red: for, blue: against",
-    )
-
-
-def _row_text(each: ObjectShare) -> str:
-    if not each.patches:
-        return "not in these patches"
-    patches = f"{each.patches} patch{'es' * (each.patches > 1)}"
-    return f"{each.share:+.2f}   {each.area_fraction:.1%} of the area, {patches}"
+    rows = []
+    for each in shares.ranking:
+        told, colour = "not in these patches", ABSENT
+        if each.patches:
+            patches = f"{each.patches} patch{'es' * (each.patches > 1)}"
+            told = f"{each.share:+.2f}   {each.area_fraction:.1%} of the area, {patches}"
+            colour = FOR if each.share > 0 else AGAINST
+        name = "all other tissue" if each.name == OTHER else each.name
+        rows.append(sheet.Bar(f"{each.rank}  {name}", each.share, told, colour))
+    title = f"Objects by what they add to the logit of {shares.logit:.2f} (offset {shares.bias:+.2f})"
+    side = round(limit, 2)
+    return sheet.bars(title, rows, width, low=-side, high=side, foot="red: for, blue: against")
 
 
 def evidence_picture(evidence: ObjectPrediction, view: View, *, overlap: Overlap = "largest") -> Image.Image:
@@ -170,18 +144,14 @@ def evidence_picture(evidence: ObjectPrediction, view: View, *, overlap: Overlap
     shares, name = evidence.shares, evidence.classes[evidence.shares.class_index]
     coarse = objects_painted(view, evidence.patches, shares, overlap=overlap)
     fine = objects_painted(view, evidence.patches, shares, fine=True, overlap=overlap)
-    top = sheet.row(
-        [
-            tissue_panel(view, evidence.patches, shares),
-            map_panel(view, coarse, "What each object adds"),
-            map_panel(
-                view, fine, "The same, patch by patch", ["where inside an object class the share sits"]
-            ),
-        ]
-    )
-    told = ", ".join(
-        f"{one} {value:.2f}" for one, value in zip(evidence.classes, evidence.probabilities, strict=True)
-    )
+    within = ("where inside an object class the share sits",)
+    maps = [
+        map_panel(view, coarse, "What each object adds"),
+        map_panel(view, fine, "The same, patch by patch", within),
+    ]
+    top = sheet.row([tissue_panel(view, evidence.patches, shares), *maps])
+    pairs = zip(evidence.classes, evidence.probabilities, strict=True)
+    told = ", ".join(f"{one} {value:.2f}" for one, value in pairs)
     said = evidence.classes[evidence.label]
     return sheet.sheet(
         f"The classifier says “{said}” ({told}). Red speaks for “{name}”, blue against it.",

@@ -28,7 +28,8 @@ GRAIN_PX = 4.0
 Painted = NDArray[np.bool_]
 Colours = NDArray[np.float32]
 Change = Callable[[RGB, Painted], RGB]
-Score = Callable[[Mask, Change], tuple[dict[str, float], dict[str, float]] | None]
+Scores = tuple[dict[str, float], dict[str, float]]
+Score = Callable[[Mask, Change], Scores | None]
 """A classifier's probabilities for the whole region, before and after one object is changed everywhere in it."""
 
 
@@ -52,17 +53,14 @@ def without(folder: ResultFolder, mask: Mask, source: ImageSource, score: Score 
     crop = windows.busiest(windows.looked_over(layer).astype(np.float32), region, CROP_PX, CROP_PX)
     painted = layer.labels.sample(crop, crop.width, crop.height) > 0
     before = source.read_region(crop, width=crop.width, height=crop.height)
-    sigma_px = BLUR_UM / mpp
     ways: dict[str, Change] = {
-        "blurred": lambda pixels, there: blurred(pixels, there, sigma_px),
+        "blurred": lambda pixels, there: blurred(pixels, there, BLUR_UM / mpp),
         "removed": removed,
     }
-    answers = [
-        _answer(mask, name, crop, painted, None if score is None else score(mask, change))
-        for name, change in ways.items()
-    ]
-    views = {name: change(before, painted) for name, change in ways.items()}
-    return Views(mask, crop, painted, before, views["blurred"], views["removed"], answers)
+    told = {name: None if score is None else score(mask, change) for name, change in ways.items()}
+    answers = [_answer(mask, name, crop, painted, scores) for name, scores in told.items()]
+    soft, gone = (change(before, painted) for change in ways.values())
+    return Views(mask, crop, painted, before, soft, gone, answers)
 
 
 def blurred(pixels: RGB, painted: Painted, sigma_px: float) -> RGB:
@@ -117,7 +115,10 @@ def _grain(image: Colours, hole: Painted) -> Colours:
     fine = np.where(hole[..., None], 0, image - base).astype(np.float32)
     side = max(8, min(WINDOW_PX, *hole.shape))
     soft = np.outer(np.hanning(side + 2)[1:-1], np.hanning(side + 2)[1:-1]).astype(np.float32)
-    places = _known_places(known, side)
+    sums = cv2.boxFilter(known, -1, (side, side), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+    inside = sums[: known.shape[0] - side + 1, : known.shape[1] - side + 1]
+    # top left corners of the windows with least of the hole; where tissue is scarce, the best 3 % have to do
+    places = np.argwhere(inside >= min(0.98, float(np.quantile(inside, 0.97))))
     # padded, so that windows at the border overlap as everywhere else
     wide = np.pad(hole, side)
     grain, spread = np.zeros((*wide.shape, 3), np.float32), np.full(wide.shape, 1e-6, np.float32)
@@ -132,17 +133,6 @@ def _grain(image: Colours, hole: Painted) -> Colours:
     return np.asarray(grain[inner] / np.sqrt(spread[inner])[..., None], np.float32)
 
 
-def _known_places(known: Colours, side: int) -> NDArray[np.int64]:
-    """[N, 2] top left corners of the windows with least of the hole in them."""
-    sums = cv2.boxFilter(
-        known, -1, (side, side), anchor=(0, 0), normalize=True, borderType=cv2.BORDER_CONSTANT
-    )
-    inside = sums[: known.shape[0] - side + 1, : known.shape[1] - side + 1]
-    # where tissue is scarce, the best 3 % of windows have to do
-    enough = min(0.98, float(np.quantile(inside, 0.97)))
-    return np.argwhere(inside >= enough)
-
-
 def _windows_over(hole: Painted, side: int) -> Iterator[tuple[int, int]]:
     """Windows that overlap by two thirds and together cover every pixel of the hole."""
     step = max(1, side // 3)
@@ -152,13 +142,7 @@ def _windows_over(hole: Painted, side: int) -> Iterator[tuple[int, int]]:
                 yield top, left
 
 
-def _answer(
-    mask: Mask,
-    change: str,
-    crop: Box,
-    painted: Painted,
-    scores: tuple[dict[str, float], dict[str, float]] | None,
-) -> Counterfactual:
+def _answer(mask: Mask, change: str, crop: Box, painted: Painted, scores: Scores | None) -> Counterfactual:
     name, share = mask.name, float(painted.mean())
     before, after = scores or ({}, {})
     changes = [

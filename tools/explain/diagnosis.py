@@ -13,17 +13,15 @@ from PIL import Image
 
 from tissuetalk.models.classifiers.activation_maps import patch_map
 from tissuetalk.models.classifiers.bags import Mask as Painted
-from tissuetalk.models.classifiers.bags import ObjectMask, PatchBag, SourceBag
-from tissuetalk.models.classifiers.card import ClassifierCard, classifiers, read_card
+from tissuetalk.models.classifiers.bags import ObjectMask, SourceBag
+from tissuetalk.models.classifiers.card import ClassifierCard
 from tissuetalk.models.classifiers.classifier import (
     Classifier,
     ObjectClassifier,
     ObjectPrediction,
     bag_of,
-    load_classifier,
-    load_object_classifier,
+    load_any,
     named_classifier,
-    named_object_classifier,
     predict_bag,
     predict_objects,
 )
@@ -50,34 +48,17 @@ Probabilities = dict[str, float]
 WIDTH = 1000
 
 
-@dataclass(frozen=True)
-class ChangedBag:
-    """The same patches with one object changed wherever it is."""
+class ChangedBag(SourceBag):
+    """The patches of a bag with one object changed wherever it is."""
 
-    bag: PatchBag
-    changed: str
-    change: Change
-
-    @property
-    def name(self) -> str:
-        return self.bag.name
-
-    @property
-    def objects(self) -> tuple[str, ...]:
-        return self.bag.objects
-
-    def __len__(self) -> int:
-        return len(self.bag)
+    def __init__(self, bag: SourceBag, changed: str, change: Change) -> None:
+        # the same source, boxes and masks: only what is seen of them differs
+        vars(self).update(vars(bag))
+        self._changed, self._change = changed, change
 
     def pixels(self, index: int) -> RGB:
-        pixels, mask = self.bag.pixels(index), self.bag.mask(index, self.changed)
-        return pixels if mask is None else self.change(pixels, mask)
-
-    def mask(self, index: int, name: str) -> Painted | None:
-        return self.bag.mask(index, name)
-
-    def width_um(self, index: int) -> float:
-        return self.bag.width_um(index)
+        pixels, mask = super().pixels(index), self.mask(index, self._changed)
+        return pixels if mask is None else self._change(pixels, mask)
 
 
 @dataclass(frozen=True)
@@ -103,16 +84,10 @@ def consult(
     Raises InvalidArgumentError for too few patches or objects that were never segmented, ModelUnavailableError for a
     classifier that is damaged or made for another encoder or other classes, CancelledError.
     """
-    card = read_card(classifier) if isinstance(classifier, Path) else classifiers()[classifier]
-    if card.kind == "object-aware":
-        loaded = (
-            load_object_classifier(classifier)
-            if isinstance(classifier, Path)
-            else named_object_classifier(classifier)
-        )
-        return _by_shares(loaded, folder, source, control)
-    standard = load_classifier(classifier) if isinstance(classifier, Path) else named_classifier(classifier)
-    return _by_blurring(standard, folder, source, control)
+    loaded = load_any(classifier) if isinstance(classifier, Path) else named_classifier(classifier)
+    if isinstance(loaded, Classifier):
+        return _by_blurring(loaded, folder, source, control)
+    return _by_shares(loaded, folder, source, control)
 
 
 def _bag(
@@ -184,21 +159,17 @@ def importance_answer(card: ClassifierCard, found: BagImportance, patches: int) 
             name=each.name,
             contribution=None,
             importance=round(each.importance, 4),
-            control=None if each.control is None else round(each.control.importance, 4),
+            control=each.control and round(each.control.importance, 4),
             probability_after=round(each.probability_after, 4),
-            control_probability_after=None
-            if each.control is None
-            else round(each.control.probability_after, 4),
+            control_probability_after=each.control and round(each.control.probability_after, 4),
             area_fraction=round(each.area_fraction, 5),
             rank=rank,
         )
         for rank, each in enumerate(ranked, start=1)
     ]
-    statement = _says(card, found.label, found.prediction.probabilities, patches)
-    if ranked:
-        before = found.prediction.probabilities[found.label]
-        statement += f"; {_blurring(card.classes[found.label], before, ranked[0])}"
-    return _answer(card, found.label, found.prediction.probabilities, patches, shares, statement)
+    told, label = found.prediction.probabilities, found.label
+    why = f"; {_blurring(card.classes[label], told[label], ranked[0])}" if ranked else ""
+    return _answer(card, label, told, patches, shares, why)
 
 
 def _blurring(predicted: str, before: float, top: ObjectImportance) -> str:
@@ -228,18 +199,12 @@ def shares_answer(card: ClassifierCard, evidence: ObjectPrediction) -> Classifie
         )
         for each in found.ranking
     ]
-    patches, top = len(evidence.patches), shares[0]
-    statement = (
-        f"{_says(card, evidence.label, evidence.probabilities, patches)}; most for it speaks {top.name}, which adds "
-        f"{top.contribution:+.2f} to its logit of {found.logit:.2f} (all shares and the classifier's offset of "
-        f"{found.bias:+.2f} add up to it)"
+    why = (
+        f"; most for it speaks {shares[0].name}, which adds {shares[0].contribution:+.2f} to its logit of "
+        f"{found.logit:.2f} (all shares and the classifier's offset of {found.bias:+.2f} add up to it)"
     )
-    answer = _answer(card, evidence.label, evidence.probabilities, patches, shares, statement)
+    answer = _answer(card, evidence.label, evidence.probabilities, len(evidence.patches), shares, why)
     return answer.model_copy(update={"logit": round(found.logit, 6), "bias": round(found.bias, 6)})
-
-
-def _says(card: ClassifierCard, label: int, probabilities: Sequence[float], patches: int) -> str:
-    return f"classifier {card.name} says “{card.classes[label]}” ({probabilities[label]:.2f}) from {patches} patches"
 
 
 def _answer(
@@ -248,8 +213,9 @@ def _answer(
     probabilities: Sequence[float],
     patches: int,
     shares: list[ObjectEvidence],
-    statement: str,
+    why: str,
 ) -> ClassifierEvidence:
+    said = f"“{card.classes[label]}” ({probabilities[label]:.2f}) from {patches} patches"
     return ClassifierEvidence(
         classifier=card.name,
         predicted=card.classes[label],
@@ -259,7 +225,7 @@ def _answer(
         method="shares of objects" if card.kind == "object-aware" else "blurring objects",
         trained_on=card.training,
         metrics={key: str(value) for key, value in card.metrics.items()},
-        statement=f"{statement}. A research model's answer, not a diagnosis.",
+        statement=f"classifier {card.name} says {said}{why}. A research model's answer, not a diagnosis.",
     )
 
 
@@ -272,32 +238,22 @@ def _importance_picture(
     predicted = loaded.card.classes[found.label]
     shown = patches_painted(view, patch_map(loaded.model, found.prediction.vectors, found.label).values)
     height, width = view.pixels.shape[:2]
-    outlines = [
-        DrawnMask(
-            windows.layer_of(folder, mask).labels.sample(view.box, width, height),
-            mask.colour,
-            f"{number}  {mask.name}",
-            number,
-        )
-        for number, mask in enumerate([mask for mask in result.masks if mask.found], start=1)
-    ]
+    outlines = []
+    for number, mask in enumerate([mask for mask in result.masks if mask.found], start=1):
+        labels = windows.layer_of(folder, mask).labels.sample(view.box, width, height)
+        outlines.append(DrawnMask(labels, mask.colour, f"{number}  {mask.name}", number))
     probability = found.prediction.probabilities[found.label]
-    tissue = Panel(
-        marked(view.pixels, outlines, view.um_per_px),
-        f"says “{predicted}” ({probability:.2f})",
-        keys=tuple((each.colour, each.caption) for each in outlines),
-    )
+    picture = marked(view.pixels, outlines, view.um_per_px)
+    keys = tuple((each.colour, each.caption) for each in outlines)
+    tissue = Panel(picture, f"says “{predicted}” ({probability:.2f})", keys=keys)
     panels = [tissue, map_panel(view, shown, "what each patch adds")]
-    room = WIDTH - sum(panel.picture.width + 10 for panel in panels)
-    return row([*panels, _importance_bars(found, predicted, max(room, 260))])
-
-
-def _importance_bars(found: BagImportance, predicted: str, width: int) -> Panel:
-    rows = [Bar("as it is", probability := found.prediction.probabilities[found.label], f"{probability:.2f}")]
+    rows = [Bar("as it is", probability, f"{probability:.2f}")]
     for each in found.ranked()[:8]:
         told = f"{each.probability_after:.2f} (loss x{each.importance:.1f})"
         rows.append(Bar(each.name, each.probability_after, told, "#c8141e"))
         if each.control is not None:
             after = each.control.probability_after
             rows.append(Bar("  random blur", after, f"{after:.2f}", "#9a9a9a"))
-    return bars(f"“{predicted}” when an object is blurred", rows, width, low=0, high=1, foot="probability")
+    room = max(WIDTH - sum(panel.picture.width + 10 for panel in panels), 260)
+    title = f"“{predicted}” when an object is blurred"
+    return row([*panels, bars(title, rows, room, low=0, high=1, foot="probability")])

@@ -1,7 +1,18 @@
-"""explain: evidence for a stored result. The question, or its absence, chooses the kinds; each kind is a module here."""
+"""explain: evidence for a stored result. The question, or its absence, chooses the kinds.
+
+Explanations are kept beside their result: long work is read later, and the full picture is a link.
+
+explanations/<key>.json   the structured answer, links relative to the folder
+explanations/<key>.png    its picture, where there is one
+explanations/<key>-<mask_id>.png   where the answers about a mask differ, where reliability was asked
+The key names what was asked, as it was understood.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +23,15 @@ from PIL import Image
 
 from tissuetalk.models.classifiers.card import classifier_in_roots
 from tissuetalk.models.control import Control
-from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.errors import InvalidArgumentError, UnknownResultError
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import Segmenter, is_pointed
+from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.question import Kind
-from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, Meaning
-from tissuetalk.tools.answers.results import Mask
-from tissuetalk.tools.drawing import sheet
-from tissuetalk.tools.explain import grounding, observations, windows
+from tissuetalk.tools.answers.explained import NOTICE, Evidence, ExplainResult, Meaning
+from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
+from tissuetalk.tools.drawing import drawing, sheet
+from tissuetalk.tools.explain import observations, windows
 from tissuetalk.tools.explain.counterfactual import Views, without
 from tissuetalk.tools.explain.meaning import meanings
 from tissuetalk.tools.explain.observations import Observed
@@ -38,6 +50,7 @@ NO_DIAGNOSIS = "This cannot answer for a diagnosis; what follows is what was see
 NOT_ASKED_AGAIN = "No reliability: nothing was found, or the model was told where to look and cannot be asked in other words."
 NO_CLASSIFIER = "No classifier was named: pass classifier; model://classifiers lists what is here."
 MOST_LINES = 10
+FOLDER = "explanations"
 TITLES: dict[Kind, str] = {
     "grounding": "what the words led to",
     "observations": "what else is in the picture",
@@ -109,7 +122,7 @@ def explain(
     answer = ExplainResult(
         result_id=result.result_id,
         kinds=list(kinds),
-        evidence=grounding.evidence(result, request) if "grounding" in kinds else [],
+        evidence=evidence(result, request) if "grounding" in kinds else [],
         observations=[each.answer for each in found.observed],
         meanings=found.meanings,
         stability=[checked.answer for _, checked in found.checked],
@@ -119,11 +132,8 @@ def explain(
         overlay=result.overlay,
         notice=f"{NO_DIAGNOSIS} {NOTICE}" if request.diagnosis else NOTICE,
     )
-    maps = {
-        mask.mask_id: Image.fromarray((checked.uncertainty * 255).astype(np.uint8))
-        for mask, checked in found.checked
-    }
-    return Explained(answer, picture, maps)
+    levels = {mask.mask_id: (checked.uncertainty * 255).astype(np.uint8) for mask, checked in found.checked}
+    return Explained(answer, picture, {mask_id: Image.fromarray(each) for mask_id, each in levels.items()})
 
 
 def _ask_models(
@@ -147,9 +157,8 @@ def _ask_models(
             check = StabilityCheck(field, control)
             for number, mask in enumerate(there[:MOST_MASKS]):
                 control.report(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
-                found.checked.append(
-                    (mask, check.of(mask, windows.looked_over(windows.layer_of(folder, mask))))
-                )
+                painted = windows.looked_over(windows.layer_of(folder, mask))
+                found.checked.append((mask, check.of(mask, painted)))
     if request.classifier is not None:
         from tissuetalk.tools.explain.diagnosis import consult  # loads torch, which few questions need
 
@@ -200,3 +209,89 @@ def as_text(result: ExplainResult) -> str:
     if len(lines) > room:
         lines = [*lines[: room - 1], f"… and {len(lines) - room + 1} more in the structured answer."]
     return "\n".join([*lines, result.notice])
+
+
+def evidence(result: SegmentResult, request: ExplainRequest) -> list[Evidence]:
+    """Which words led to which mask, or why there is none. Numbered as in the picture's legend; what has no mask follows without a number, unless masks were named."""
+    about = request.masks(result)
+    shown = [mask for mask in result.masks if mask.found]
+    there = [_found(number, mask) for number, mask in enumerate(shown, start=1) if mask in about]
+    missed = [_found(None, mask) for mask in result.masks if not mask.found and mask in about]
+    left_out = [_left_out(item) for item in result.not_segmented] if request.everything else []
+    return there + missed + left_out
+
+
+def _found(number: int | None, mask: Mask) -> Evidence:
+    read_as = mask.label or "words without a label"
+    return Evidence(
+        number=number,
+        words=mask.evidence,
+        assertion=mask.assertion,
+        name=mask.name,
+        mask_id=mask.mask_id,
+        statement=f"“{mask.evidence}” was read as {read_as}; {mask.provenance.model} was asked for “{mask.prompt}”: "
+        f"{mask.verdict}",
+    )
+
+
+def _left_out(item: NotSegmented) -> Evidence:
+    known = f"; nearest that is known: {', '.join(item.nearest)}" if item.nearest else ""
+    assertion = item.code if item.code in ("absent", "historical") else "present"
+    return Evidence.model_validate(
+        {
+            "number": None,
+            "words": item.evidence,
+            "assertion": assertion,
+            "name": item.free_form or item.label or item.evidence,
+            "mask_id": None,
+            "statement": f"“{item.evidence}” has no mask ({item.code}): {item.reason}{known}",
+        }
+    )
+
+
+def key_of(request: ExplainRequest) -> str:
+    return hashlib.sha256(json.dumps(request.model_dump(mode="json")).encode()).hexdigest()[:20]
+
+
+def store(folder: ResultFolder, request: ExplainRequest, explained: Explained) -> None:
+    """Write the answer, replacing an earlier one to the same question. The JSON comes last: it names the pictures."""
+    key = key_of(request)
+    picture = None if explained.picture is None else _write(folder, f"{key}.png", explained.picture)
+    maps = {mask_id: _write(folder, f"{key}-{mask_id}.png", each) for mask_id, each in explained.maps.items()}
+    stability = [
+        each.model_copy(update={"map": maps.get(each.mask_id)}) for each in explained.result.stability
+    ]
+    result = explained.result.model_copy(update={"picture": picture, "stability": stability})
+    write_whole(_json(folder, request), result.model_dump_json(indent=1))
+
+
+def _write(folder: ResultFolder, name: str, picture: Image.Image) -> str:
+    """The link of the file."""
+    write_whole(folder.path / FOLDER / name, drawing.as_png(picture))
+    return f"{FOLDER}/{name}"
+
+
+def stored(folder: ResultFolder, request: ExplainRequest) -> Explained:
+    """What was stored, without its maps. Raises UnknownResultError when the question was not answered yet."""
+    path = _json(folder, request)
+    if not path.is_file():
+        raise UnknownResultError("this explanation is gone; call explain with the same question again.")
+    result = ExplainResult.model_validate_json(path.read_text("utf-8"))
+    if result.picture is None:
+        return Explained(result, None)
+    with Image.open(folder.path / result.picture) as picture:
+        picture.load()
+        return Explained(result, picture)
+
+
+def picture_file(folder: ResultFolder, name: str) -> bytes:
+    """The PNG of an explanation. Raises UnknownResultError for a name that is none."""
+    # the name comes from outside: nothing is read unless it matches in full
+    path = folder.path / FOLDER / name
+    if re.fullmatch(r"[0-9a-f]{20}(-msk_[a-z0-9]+)?\.png", name) is None or not path.is_file():
+        raise UnknownResultError(f"no explanation {name[:40]!r} here; call explain to make one.")
+    return path.read_bytes()
+
+
+def _json(folder: ResultFolder, request: ExplainRequest) -> Path:
+    return folder.path / FOLDER / f"{key_of(request)}.json"

@@ -48,8 +48,12 @@ def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, C
     if is_pointed(model) or model.capability(ANYTHING) is not None:
         return []
     named = {mask.target for mask in result.masks}
-    said = _concepts(result)
-    organ = _organ(result)
+    items: list[Mask | NotSegmented] = [*result.masks, *result.not_segmented]
+    # missed, ruled out or refused: it was named
+    texts = [(item.evidence, item.free_form, (item.label or "").rsplit("-", 1)[-1]) for item in items]
+    said = {concept.id for each in texts for text in each if text for concept in concepts_in(text)}
+    organs = (item.label.split("-", 1)[0] for item in items if item.label)
+    organ = next((organ for organ in organs if organ != "unspecified"), None)
     asked = []
     for name in model.card.targets:
         # the organ decides which of its targets a model takes a name for
@@ -63,42 +67,19 @@ def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, C
     return asked
 
 
-def _concepts(result: SegmentResult) -> set[str]:
-    """Ids of everything the words name: found, missed, ruled out or refused."""
-    items: Sequence[Mask | NotSegmented] = [*result.masks, *result.not_segmented]
-    texts = [text for item in items for text in (item.evidence, item.free_form, _object_type(item)) if text]
-    return {concept.id for text in texts for concept in concepts_in(text)}
-
-
-def _object_type(item: Mask | NotSegmented) -> str:
-    return (item.label or "").rsplit("-", 1)[-1]
-
-
-def _organ(result: SegmentResult) -> str | None:
-    """The organ of the first label that has one."""
-    items: Sequence[Mask | NotSegmented] = [*result.masks, *result.not_segmented]
-    organs = (item.label.split("-", 1)[0] for item in items if item.label)
-    return next((organ for organ in organs if organ != "unspecified"), None)
-
-
 def observe(
-    result: SegmentResult,
-    field: FieldOfView,
-    *,
-    most_px: int = MOST_WORKING_PX,
-    control: Control = Control(),
+    result: SegmentResult, field: FieldOfView, *, most_px: int = MOST_WORKING_PX, control: Control = Control()
 ) -> list[Observed]:
     """Numbered on from the masks that were found. most_px: at the scale of a target. Raises CancelledError."""
     region, mpp = field.region, field.scale.mpp
     asked, left = [], []
     for prompt, capability in unmentioned(result, field.model):
-        zoom = mpp / capability.mpp
+        zoom, name = mpp / capability.mpp, capability.target
         if zoom > COARSEST:
-            left.append(_not_looked_for(capability.target, f"{mpp:.2g} µm/px is too coarse for it"))
+            left.append(_nothing(name, None, f"not looked for, {mpp:.2g} µm/px is too coarse for it"))
         elif region.width * region.height * zoom * zoom > most_px:
-            left.append(
-                _not_looked_for(capability.target, "the region is too large; ask about a smaller one")
-            )
+            why = "not looked for, the region is too large; ask about a smaller one"
+            left.append(_nothing(name, None, why))
         else:
             asked.append((prompt, capability))
     found = engine.find_masks(field, asked, control)
@@ -112,8 +93,8 @@ def observe(
 
 def _observed(name: str, maps: engine.FoundMask, region: Box, number: int, mpp: float | None) -> Observed:
     if not maps.mask.any():
-        statement = f"{name}: not mentioned, looked for and not found; presence {maps.presence:.2f}"
-        return _nothing(name, round(maps.presence, 4), statement)
+        why = f"not mentioned, looked for and not found; presence {maps.presence:.2f}"
+        return _nothing(name, round(maps.presence, 4), why)
     area_px = int(maps.mask.sum())
     share = area_px / maps.mask.size
     count = None if maps.instances is None else len(np.unique(maps.instances[maps.instances > 0]))
@@ -137,11 +118,7 @@ def _observed(name: str, maps: engine.FoundMask, region: Box, number: int, mpp: 
     return Observed(answer, labels)
 
 
-def _not_looked_for(name: str, why: str) -> Observed:
-    return _nothing(name, None, f"{name}: not looked for, {why}")
-
-
-def _nothing(name: str, presence: float | None, statement: str) -> Observed:
+def _nothing(name: str, presence: float | None, why: str) -> Observed:
     answer = Observation(
         number=None,
         name=name,
@@ -153,7 +130,7 @@ def _nothing(name: str, presence: float | None, statement: str) -> Observed:
         count=None,
         bbox=None,
         colour=None,
-        statement=statement,
+        statement=f"{name}: {why}",
     )
     return Observed(answer, None)
 

@@ -14,28 +14,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.segmenter import RGB, Capability, Context, Decoded, Finished, Prompt, Segmenter
+from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
 
 Maps = NDArray[np.float32]
-_DARKEST = 1 / 255
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 """Optical density per channel of haematoxylin, eosin and a third stain (Ruifrok and Johnston 2001)."""
-
-
-def _od(rgb: RGB) -> NDArray[np.float32]:
-    return -np.log(np.maximum(rgb.astype(np.float32) / 255, _DARKEST))
-
-
-def _from_od(od: NDArray[np.float32]) -> RGB:
-    # rounded: truncation would darken every picture by half a level
-    return np.clip(np.exp(-od) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def restained(rgb: RGB, haematoxylin: float, eosin: float) -> RGB:
     """Each stain's optical density times a factor."""
     # to stains, scaled, and back, in one 3 x 3 matrix
     change = np.linalg.inv(STAINS) @ np.diag([haematoxylin, eosin, 1.0]) @ STAINS
-    return _from_od(_od(rgb) @ change.astype(np.float32))
+    density = -np.log(np.maximum(rgb.astype(np.float32) / 255, 1 / 255)) @ change.astype(np.float32)
+    # rounded: truncation would darken every picture by half a level
+    return np.clip(np.exp(-density) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def brightened(rgb: RGB, factor: float) -> RGB:
@@ -94,9 +86,7 @@ KINDS: tuple[Perturbation, ...] = (
 TOGETHER = Perturbation(
     "together",
     "other stain, darker, slightly blurred, smaller and mirrored at once",
-    lambda rgb: _mirrored(
-        _resized(blurred(brightened(restained(rgb, 0.92, 1.08), 0.94), 0.7), 0.95),
-    ),
+    lambda rgb: _mirrored(_resized(blurred(brightened(restained(rgb, 0.92, 1.08), 0.94), 0.7), 0.95)),
     lambda maps, shape: _to_shape(_mirrored_maps(maps, shape), shape),
 )
 """All of it at once, at lower strength and the other way round: one look at every pixel."""
@@ -110,32 +100,18 @@ class PerturbedSegmenter:
         self.card, self.weights_sha256 = model.card, f"{model.weights_sha256} {change.name}"
         self.tile_px, self.margin_px = model.tile_px, model.margin_px
         self._model, self._change = model, change
-
-    def capability(self, prompt: Prompt) -> Capability | None:
-        return self._model.capability(prompt)
-
-    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
-        return self._model.nearest(prompt, limit)
-
-    def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
-        return self._model.assume_mpp(overview, reduction)
-
-    def prepare(self, overview: RGB) -> Context:
-        """Statistics of the image as it is: only tiles are changed."""
-        return self._model.prepare(overview)
+        # statistics are those of the image as it is: only tiles are changed
+        self.prepare, self.assume_mpp, self.finish = model.prepare, model.assume_mpp, model.finish
+        self.capability, self.nearest = model.capability, model.nearest
 
     def encode(self, tile: RGB, context: Context) -> tuple[Any, tuple[int, int]]:
         changed = self._change.apply(tile)
         return self._model.encode(changed, context), (tile.shape[0], tile.shape[1])
 
     def decode(self, features: tuple[Any, tuple[int, int]], prompts: Sequence[Prompt]) -> list[Decoded]:
-        inner, shape = features
-        return [self._undone(maps, shape) for maps in self._model.decode(inner, prompts)]
-
-    def _undone(self, maps: Decoded, shape: tuple[int, int]) -> Decoded:
-        logits = self._change.back(maps.logits[None], shape)[0]
-        objects = None if maps.object_maps is None else self._change.back(maps.object_maps, shape)
-        return replace(maps, logits=logits, object_maps=objects)
-
-    def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
-        return self._model.finish(stitched, prompt, context)
+        (inner, shape), answers = features, []
+        for maps in self._model.decode(inner, prompts):
+            logits = self._change.back(maps.logits[None], shape)[0]
+            objects = None if maps.object_maps is None else self._change.back(maps.object_maps, shape)
+            answers.append(replace(maps, logits=logits, object_maps=objects))
+        return answers

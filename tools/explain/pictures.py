@@ -40,8 +40,8 @@ class Board:
     def _view(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
         # enlarged at most fourfold: more would only show the pixels
         scale = min(width / box.width, height / box.height, 4.0)
-        size = (max(1, round(box.width * scale)), max(1, round(box.height * scale)))
-        return self.source.read_region(box, width=size[0], height=size[1])
+        width, height = max(1, round(box.width * scale)), max(1, round(box.height * scale))
+        return self.source.read_region(box, width=width, height=height)
 
     def _um(self, box: Box, width: int) -> float | None:
         return None if self.mpp is None else self.mpp * box.width / width
@@ -55,9 +55,9 @@ class Board:
     def findings(self, about: Sequence[Mask], seen: Sequence[Observed], *, small: bool) -> Image.Image:
         """The region with every mask numbered as in the text, and beside it what the words do not mention."""
         besides = [
-            DrawnMask(each.labels, each.answer.colour or "", _besides(each.answer), each.answer.number)
-            for each in seen
-            if each.labels is not None
+            DrawnMask(labels, told.colour or "", f"{_caption(told)}, an observation", told.number)
+            for labels, told in ((each.labels, each.answer) for each in seen)
+            if labels is not None
         ]
         pixels = self._view(self.region, (WIDTH - 10) // 2 if besides else WIDTH, 480 if small else 760)
         asked = [self._drawn(mask, self.region, pixels, numbered=True) for mask in about if mask.found]
@@ -93,70 +93,41 @@ class Board:
         """Where the answers differ, beside how far each wording and each change agrees."""
         answer, window = checked.answer, checked.window
         pixels = self._view(window, 560, 520)
-        heat = marked(
-            heated(pixels, checked.uncertainty),
-            [replace(self._drawn(mask, window, pixels), colour=CALM)],
-            self._um(window, pixels.shape[1]),
-        )
+        outline = replace(self._drawn(mask, window, pixels), colour=CALM)
+        um_per_px = self._um(window, pixels.shape[1])
+        heat = marked(heated(pixels, checked.uncertainty), [outline], um_per_px)
         for letter, place in zip("ABC", answer.unsure, strict=False):
             framed(heat, Box.from_sequence(place.box), window, UNSURE, letter)
         number = self.numbers[mask.mask_id]
-        sure = (
-            "not calibrated" if answer.reliability is None else f"{answer.reliability:.2f} ({answer.level})"
-        )
-        where = tuple(
-            f"{letter}: {place.why}" for letter, place in zip("ABC", answer.unsure, strict=False)
-        ) or ("No place stands out: all answers agree nearly everywhere.",)
-        left = Panel(
-            heat,
-            f"{number}  {answer.name}: where the answer is unsure",
-            notes=where,
-            keys=(
-                (CALM, "outline as segmented"),
-                ("#e16000", "yellow to red: only some answers mark it"),
-            ),
-        )
-        rows = [
-            *(
-                _agreement(
-                    f"“{each.sentence[:26]}…”" if len(each.sentence) > 27 else f"“{each.sentence}”", each.dice
-                )
-                for each in answer.wordings
-            ),
-            *(_agreement(each.kind, each.dice) for each in answer.changes),
-        ]
-        right = bars(
-            f"reliability {sure}; agreement with the mask when it is asked in other words or the picture changes:",
-            rows,
-            WIDTH - left.picture.width - 10,
-            low=0,
-            high=1,
-            foot="(Dice, 1 = same mask)",
-        )
-        return row([left, right])
+        known = answer.reliability is not None
+        sure = f"{answer.reliability:.2f} ({answer.level})" if known else "not calibrated"
+        where = [f"{letter}: {place.why}" for letter, place in zip("ABC", answer.unsure, strict=False)]
+        notes = tuple(where) or ("No place stands out: all answers agree nearly everywhere.",)
+        keys = ((CALM, "outline as segmented"), ("#e16000", "yellow to red: only some answers mark it"))
+        left = Panel(heat, f"{number}  {answer.name}: where the answer is unsure", notes=notes, keys=keys)
+        texts = [(each.sentence, each.dice) for each in answer.wordings]
+        short = [(f"{text[:26]}…" if len(text) > 27 else text, value) for text, value in texts]
+        rows = [_agreement(f"“{text}”", value) for text, value in short]
+        rows += [_agreement(each.kind, each.dice) for each in answer.changes]
+        title = f"reliability {sure}; agreement with the mask when it is asked in other words or the picture changes:"
+        room, foot = WIDTH - left.picture.width - 10, "(Dice, 1 = same mask)"
+        return row([left, bars(title, rows, room, low=0, high=1, foot=foot)])
 
     def counterfactual(self, views: Views) -> Image.Image:
         """As it is, blurred, painted over; a classifier's scores below."""
         side = (WIDTH - 20) // 3
         mask, number = views.mask, self.numbers[views.mask.mask_id]
-        name = mask.name
-        panels = []
-        before = marked(
-            np.asarray(fitted(Image.fromarray(views.before), side, side)),
-            [DrawnMask(views.painted.astype(np.int32), mask.colour, "", number)],
-            None,
-        )
-        scores = {str(each.change): each.scores for each in views.answers}
-        first = scores["blurred"]
-        panels.append(
-            Panel(before, "as it is", notes=tuple(f"{each.label}: {each.before:.2f}" for each in first))
-        )
-        for change, title, pixels in (
-            ("blurred", f"{name} blurred", views.blurred),
-            ("removed", f"{name} painted over", views.removed),
-        ):
-            notes = tuple(f"{each.label}: {each.before:.2f} -> {each.after:.2f}" for each in scores[change])
-            panels.append(Panel(fitted(Image.fromarray(pixels), side, side), title, notes=notes))
+        outline = DrawnMask(views.painted.astype(np.int32), mask.colour, "", number)
+        before = marked(np.asarray(fitted(Image.fromarray(views.before), side, side)), [outline], None)
+        # blurred first, then painted over, as the answers are
+        first, second = views.answers
+        notes = tuple(f"{each.label}: {each.before:.2f}" for each in first.scores)
+        panels = [Panel(before, "as it is", notes=notes)]
+        shown = ((first, "blurred", views.blurred), (second, "painted over", views.removed))
+        for answer, how, pixels in shown:
+            notes = tuple(f"{each.label}: {each.before:.2f} -> {each.after:.2f}" for each in answer.scores)
+            picture = fitted(Image.fromarray(pixels), side, side)
+            panels.append(Panel(picture, f"{mask.name} {how}", notes=notes))
         return row(panels)
 
 
@@ -164,11 +135,6 @@ def _agreement(name: str, value: float) -> Bar:
     return Bar(name, value, f"{value:.2f}", SURE if value >= 0.9 else "#d8a200" if value >= 0.75 else UNSURE)
 
 
-def _besides(answer: Observation) -> str:
-    count = "" if answer.count is None else f", {answer.count} objects"
-    return f"{answer.name} ({answer.area_fraction:.1%}{count}), an observation"
-
-
-def _caption(mask: Mask) -> str:
-    count = "" if mask.count is None else f", {mask.count} objects"
-    return f"{mask.name} ({mask.area_fraction:.1%}{count})"
+def _caption(found: Mask | Observation) -> str:
+    count = "" if found.count is None else f", {found.count} objects"
+    return f"{found.name} ({found.area_fraction:.1%}{count})"

@@ -16,7 +16,7 @@ from tissuetalk.prompts.question import Kind, asks_for_a_diagnosis, concepts_in,
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 
 _MASK_ID = re.compile(r"msk_[a-z0-9]+")
-_NEEDS_A_MASK: tuple[Kind, ...] = ("reliability", "counterfactual", "grounding")
+_NEEDS_A_MASK: set[Kind] = {"reliability", "counterfactual", "grounding"}
 
 
 class ExplainRequest(BaseModel):
@@ -44,7 +44,7 @@ class ExplainRequest(BaseModel):
         """
         kinds = kinds_of(question, classifier)
         unknown = _never_segmented(question, result)
-        if unknown is not None and "meaning" not in kinds and any(kind in kinds for kind in _NEEDS_A_MASK):
+        if unknown is not None and "meaning" not in kinds and _NEEDS_A_MASK & set(kinds):
             raise UnknownMaskError(
                 f"“{unknown.name}” was never segmented in this result; {inventory(result)} "
                 f"Segment it first: segment(image, words={unknown.name!r})."
@@ -118,8 +118,7 @@ def _names(item: Mask | NotSegmented) -> list[str]:
 
 
 def _is_named(mask: Mask, question: str, named: Sequence[Concept]) -> bool:
-    said = question.casefold()
-    names = _names(mask)
+    said, names = question.casefold(), _names(mask)
     # three letters and fewer ("IDC", "fat") hide in other words; the lexicon decides on those
     return any(len(name) > 3 and name.casefold() in said for name in names) or _overlap(names, named)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -57,6 +58,11 @@ class Looks:
     reworded: list[Mask2D]
     together: Mask2D
 
+    @cached_property
+    def uncertainty(self) -> NDArray[np.float32]:
+        """[H, W] 0..1, where they split."""
+        return agreement([self.stored, *self.reworded, self.together]).uncertainty
+
     @property
     def wording_agreement(self) -> float | None:
         """Mean Dice of every pair of wordings; None when the model reads no words."""
@@ -100,9 +106,8 @@ class StabilityCheck:
         window = window_of(Box.from_sequence(mask.provenance.region), mpp / capability.mpp, painted)
         others = rephrasings(capability.target) if model.card.prompts == "text" else ()
         looks = self.looks(said, capability, others, window)
-        uncertainty = agreement([looks.stored, *looks.reworded, looks.together]).uncertainty
-        changes = self._alone(said, capability, uncertainty, looks.stored, window)
-        return CheckedMask(_answer(mask, looks, others, changes, uncertainty, window), window, uncertainty)
+        changes = self._alone(said, capability, looks, window)
+        return CheckedMask(_answer(mask, looks, others, changes, window), window, looks.uncertainty)
 
     def looks(
         self, said: Prompt, capability: Capability, others: Sequence[BankSentence], window: Box
@@ -114,27 +119,18 @@ class StabilityCheck:
         expected = stored.expected_dice or 0.0
         return Looks(stored.mask, expected, [each.mask for each in reworded], together.mask)
 
-    def _alone(
-        self,
-        said: Prompt,
-        capability: Capability,
-        uncertainty: NDArray[np.float32],
-        stored: Mask2D,
-        window: Box,
-    ) -> list[PictureChange]:
+    def _alone(self, said: Prompt, capability: Capability, looks: Looks, window: Box) -> list[PictureChange]:
         """Each change by itself where the answers differ most, against the unchanged picture of the same part."""
         side = max(16, round(CLOSE_LOOK_PX * capability.mpp / self.field.scale.mpp))
         # where nothing is disputed the outline decides, not the top left corner
-        weight = uncertainty + 0.05 * windows.edges(stored)
+        weight = looks.uncertainty + 0.05 * windows.edges(looks.stored)
         part = windows.busiest(np.asarray(weight, np.float32), window, side, side)
         (plain,) = self._found(part, [said], capability)
         changes = []
         for kind in KINDS:
             (found,) = self._found(part, [said], capability, kind)
-            agreed = round(float(dice(plain.mask, found.mask)), 4)
-            changes.append(
-                PictureChange(kind=kind.name, change=kind.words, region=part.as_list(), dice=agreed)
-            )
+            same, place = round(float(dice(plain.mask, found.mask)), 4), part.as_list()
+            changes.append(PictureChange(kind=kind.name, change=kind.words, region=place, dice=same))
         return changes
 
     def _found(
@@ -147,7 +143,9 @@ class StabilityCheck:
         """One answer per prompt. Only the picture as it is has features worth keeping: nobody asks for the others again."""
         if capability.mpp not in self._prepared:
             context = self.context or self.field.context(capability.mpp / self.field.scale.mpp)
-            self._prepared[capability.mpp] = _knowing(self.field.model, context)
+            # the same model, which already knows the image's statistics; its features are found under the same key
+            self._prepared[capability.mpp] = copy.copy(self.field.model)
+            setattr(self._prepared[capability.mpp], "prepare", lambda overview: context)  # noqa: B010
         model = self._prepared[capability.mpp]
         field = self.field.changed(
             region=region,
@@ -156,13 +154,6 @@ class StabilityCheck:
         )
         asked = [(prompt, capability) for prompt in prompts]
         return engine.find_masks(field, asked, Control(stop=self.control.stop))
-
-
-def _knowing(model: Segmenter, context: Context) -> Segmenter:
-    """The same model, which already knows the image's statistics; its features are found under the same key."""
-    prepared = copy.copy(model)
-    setattr(prepared, "prepare", lambda overview: context)  # noqa: B010  # a method of one instance
-    return prepared
 
 
 def window_of(region: Box, zoom: float, painted: Mask2D) -> Box:
@@ -178,28 +169,27 @@ def _answer(
     looks: Looks,
     others: Sequence[BankSentence],
     changes: list[PictureChange],
-    uncertainty: NDArray[np.float32],
     window: Box,
 ) -> Stability:
     reliability = reliability_of(mask.provenance.weights_sha256, "explain", looks.signal)
     weakest, words = min(changes, key=lambda change: change.dice), looks.wording_agreement
+    values = [round(float(dice(looks.stored, reworded)), 4) for reworded in looks.reworded]
+    wordings = [
+        Wording(quality=other.level, sentence=other.text, dice=value)
+        for other, value in zip(others, values, strict=True)
+    ]
     answer = Stability(
         mask_id=mask.mask_id,
         name=mask.name,
         reliability=reliability,
         level=None if reliability is None else level_of(reliability),
         agreement=round(looks.agreement, 4),
-        wordings=[
-            Wording(
-                quality=other.level, sentence=other.text, dice=round(float(dice(looks.stored, reworded)), 4)
-            )
-            for other, reworded in zip(others, looks.reworded, strict=True)
-        ],
+        wordings=wordings,
         wording_agreement=None if words is None else round(words, 4),
         changes=changes,
         most_sensitive_to=weakest.kind if weakest.dice < 0.99 else None,
-        disputed_fraction=round(float((uncertainty > 0).mean()), 5),
-        unsure=_places(uncertainty, looks, window),
+        disputed_fraction=round(float((looks.uncertainty > 0).mean()), 5),
+        unsure=_places(looks, window),
         checked_region=window.as_list(),
         statement="",
     )
@@ -226,10 +216,10 @@ def _statement(answer: Stability, picture: float, weakest: PictureChange, mask: 
     return f"{answer.name}: {sure}; {worded}; changed pictures agree to {picture:.2f}{moved}{presence}{part}."
 
 
-def _places(uncertainty: NDArray[np.float32], looks: Looks, window: Box) -> list[UnsurePlace]:
+def _places(looks: Looks, window: Box) -> list[UnsurePlace]:
     """The parts with most disputed pixels, and whether outlines move there or whole objects come and go."""
     # a pixel counts as disputed however few answers disagree
-    disputed = (uncertainty > 0).astype(np.float32)
+    disputed = (looks.uncertainty > 0).astype(np.float32)
     side = max(8, min(window.width, window.height) // PLACE_SHARE)
     outline = cv2.dilate(windows.edges(looks.stored), np.ones((7, 7), np.uint8)) > 0
     places = []

@@ -119,7 +119,7 @@ def file_of(
     address: Callable[[str], str],
 ) -> bytes:
     """A file of a result by its relative address; derived files are made when first asked for."""
-    from tissuetalk.tools.explain import storage
+    from tissuetalk.tools.explain import explain
     from tissuetalk.tools.export.links import resource
     from tissuetalk.tools.measure import pictures
 
@@ -127,7 +127,7 @@ def file_of(
     if path == "overlay.png":
         return (folder.path / path).read_bytes()
     if kind == "explanations":
-        return storage.picture_file(folder, name)
+        return explain.picture_file(folder, name)
     if kind == pictures.FOLDER:
         return pictures.read_picture(folder.path, name)
     if path == "result.json":

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tissuetalk.tools.explain.explain import Explained
-    from tissuetalk.tools.explain.storage import StoredExplanation
     from tissuetalk.tools.segment.request import SegmentRequest
     from tissuetalk.tools.session.session import Session
 
@@ -197,7 +196,7 @@ def without_masks(session: Session, asked: SegmentRequest, **known: Any) -> Segm
     return SegmentAnswer.model_validate({**nothing, "image": info, "measures": [], "job_id": None, **known})
 
 
-def explanation(stored: StoredExplanation, address: Callable[[str], str]) -> Answer[ExplainResult]:
+def explanation(stored: Explained, address: Callable[[str], str]) -> Answer[ExplainResult]:
     """The answer about an explanation kept with its result."""
     from tissuetalk.tools.explain.explain import as_text
 

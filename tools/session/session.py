@@ -265,20 +265,20 @@ class Session:
         control: Control = Control(),
     ) -> Answer[ExplainResult]:
         """Make the evidence and keep it with the result."""
-        from tissuetalk.tools.explain import explain, storage
+        from tissuetalk.tools.explain import explain
 
         with self.reading(result_id) as stored:
             access = explain.Access(stored.open_image, self.model, self.roots.paths, self.features)
             explained = explain.explain(stored.folder, request, access, control)
-            storage.store(stored.folder, request, explained)
+            explain.store(stored.folder, request, explained)
         return self.explanation(result_id, request)
 
     def explanation(self, result_id: str, request: ExplainRequest) -> Answer[ExplainResult]:
         """The answer of a finished explain, as it was first given. Raises UnknownResultError."""
-        from tissuetalk.tools.explain import storage
+        from tissuetalk.tools.explain import explain
 
         with self.reading(result_id) as stored:
-            return results.explanation(storage.stored(stored.folder, request), stored.address)
+            return results.explanation(explain.stored(stored.folder, request), stored.address)
 
     def _explain_folder(
         self, path: Path, request: ExplainRequest, picture: Path | None, control: Control
