@@ -47,7 +47,9 @@ from tissuetalk.models.classifiers.importance import (
 from tissuetalk.models.classifiers.training import TrainSettings, probabilities, train_attention
 
 CLASSES = ("without", "with")
-SETTINGS = TrainSettings(epochs=10, earliest=4, patience=4, learning_rate=1e-3, weight_decay=1e-2, hidden=64)
+SETTINGS = TrainSettings(
+    classes=2, epochs=10, earliest=4, patience=4, learning_rate=1e-3, weight_decay=1e-2, hidden=64
+)
 """Many bags of few patches: few epochs, and decay, so that patches are not learned by heart."""
 
 
@@ -110,7 +112,6 @@ def train_planted(
     model, _ = train_attention(
         [encode_bag(encoder, bag, feature) for bag in train],
         [bag.label for bag in train],
-        classes=2,
         validation=[(encode_bag(encoder, bag, feature), bag.label) for bag in stop],
         settings=replace(SETTINGS, seed=seed),
     )

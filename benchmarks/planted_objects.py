@@ -48,7 +48,9 @@ from tissuetalk.models.classifiers.training import (
 )
 from tissuetalk.models.errors import InvalidArgumentError
 
-SETTINGS = TrainSettings(epochs=8, earliest=3, patience=3, learning_rate=1e-3, weight_decay=3e-2, hidden=64)
+SETTINGS = TrainSettings(
+    classes=2, epochs=8, earliest=3, patience=3, learning_rate=1e-3, weight_decay=3e-2, hidden=64
+)
 """Of both classifiers: many small bags of few patches learn in few epochs. Tokens see beyond their own place, so with less decay
 what lies around an object speaks for it as loudly as the object does."""
 VALIDATION_BAGS = 30
@@ -212,14 +214,12 @@ def _both(
     aware, _ = train_objects(
         [one.pooled for one in train],
         labels,
-        classes=2,
         validation=[(one.pooled, one.bag.label) for one in stop],
         settings=settings,
     )
     standard, _ = train_attention(
         [one.vectors for one in train],
         labels,
-        classes=2,
         validation=[(one.vectors, one.bag.label) for one in stop],
         settings=settings,
     )

@@ -131,7 +131,7 @@ def test_for_is_red_and_against_is_blue() -> None:
 
 def test_a_map_without_values_is_drawn_grey() -> None:
     view = View(np.full((40, 40, 3), 200, np.uint8), (Box(0, 0, 40, 40),), Box(0, 0, 40, 40))
-    panel = map_panel(view, view.empty(), "title")
+    panel = map_panel(view, np.full((40, 40), np.nan, np.float32), "title")
     assert np.ptp(np.asarray(panel.picture)[20, 20]) == 0
 
 

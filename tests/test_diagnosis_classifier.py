@@ -22,7 +22,7 @@ from tissuetalk.models.classifiers.networks import AttentionMIL, MilConfig
 from tissuetalk.models.classifiers.training import TrainSettings, train_attention
 from tissuetalk.models.errors import ModelUnavailableError
 
-SMALL = TrainSettings(epochs=30, hidden=16, learning_rate=5e-3)
+SMALL = TrainSettings(classes=2, epochs=30, hidden=16, learning_rate=5e-3)
 
 
 def model_of(**sizes: object) -> AttentionMIL:
@@ -47,9 +47,7 @@ def test_the_order_of_patches_does_not_matter() -> None:
 def test_the_same_seed_gives_the_same_classifier() -> None:
     bags = [torch.randn(4, 6) + label for label in (0, 1) * 5]
     first, second, other = (
-        train_attention(bags, [0, 1] * 5, classes=2, settings=replace(SMALL, epochs=2, seed=seed))[
-            0
-        ].state_dict()
+        train_attention(bags, [0, 1] * 5, settings=replace(SMALL, epochs=2, seed=seed))[0].state_dict()
         for seed in (1, 1, 2)
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -60,7 +58,7 @@ def test_training_keeps_the_best_epoch_on_validation_slides() -> None:
     torch.manual_seed(0)
     bags = [torch.randn(4, 6) for _ in range(12)]
     _, trained = train_attention(
-        bags[:8], [0, 1] * 4, classes=2, validation=[(bag, 1) for bag in bags[8:]],
+        bags[:8], [0, 1] * 4, validation=[(bag, 1) for bag in bags[8:]],
         settings=replace(SMALL, epochs=200, patience=5, earliest=10),
     )  # fmt: skip
     assert 10 <= trained.epochs < 200 and trained.validation_loss is not None
@@ -72,7 +70,7 @@ def stored(tmp_path: Path) -> Path:
     encoder = ColourEncoder()
     bags = planted_bags(pairs(0), "blue", count=16)
     vectors = [encode_bag(encoder, bag, "pooled") for bag in bags]
-    model, _ = train_attention(vectors, [bag.label for bag in bags], classes=2, settings=SMALL)
+    model, _ = train_attention(vectors, [bag.label for bag in bags], settings=SMALL)
     card = ClassifierCard(
         "drawn",
         "attention",

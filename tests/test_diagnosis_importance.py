@@ -29,8 +29,7 @@ def trained(planted: str) -> Classifier:
     model, _ = train_attention(
         [encode_bag(encoder, bag, "pooled") for bag in bags],
         [bag.label for bag in bags],
-        classes=2,
-        settings=TrainSettings(epochs=60, hidden=16, learning_rate=5e-3),
+        settings=TrainSettings(classes=2, epochs=60, hidden=16, learning_rate=5e-3),
     )
     card = ClassifierCard(
         planted,

@@ -29,7 +29,7 @@ from tissuetalk.models.errors import CancelledError, InvalidArgumentError, Model
 
 OBJECTS = ("gland", "tumour", "other")
 WIDTH = 8
-QUICK = TrainSettings(epochs=12, learning_rate=5e-3, hidden=16)
+QUICK = TrainSettings(classes=2, epochs=12, learning_rate=5e-3, hidden=16)
 
 
 class ColourEncoder:
@@ -161,7 +161,7 @@ def test_centring_the_classes_changes_no_probability() -> None:
 
 def test_toy_slides_are_told_apart_and_the_carrying_object_ranks_first() -> None:
     bags, labels = toy_slides(40, seed=1)
-    trained, _ = train_objects(bags, labels, classes=2, settings=QUICK)
+    trained, _ = train_objects(bags, labels, settings=QUICK)
     test_bags, truth = toy_slides(40, seed=2)
     predicted = probabilities(trained, test_bags)
     assert classification_scores(predicted, truth, resamples=50).macro_auc.value > 0.95
@@ -175,9 +175,9 @@ def test_toy_slides_are_told_apart_and_the_carrying_object_ranks_first() -> None
 def test_training_with_the_same_seed_gives_the_same_weights() -> None:
     bags, labels = toy_slides(8, seed=1)
     brief = replace(QUICK, epochs=2)
-    first, _ = train_objects(bags, labels, classes=2, settings=brief)
-    second, _ = train_objects(bags, labels, classes=2, settings=brief)
-    third, _ = train_objects(bags, labels, classes=2, settings=replace(brief, seed=1))
+    first, _ = train_objects(bags, labels, settings=brief)
+    second, _ = train_objects(bags, labels, settings=brief)
+    third, _ = train_objects(bags, labels, settings=replace(brief, seed=1))
     assert torch.equal(first.classify.weight, second.classify.weight)
     assert not torch.equal(first.classify.weight, third.classify.weight)
 

@@ -94,10 +94,9 @@ class CohortTraining(ABC, Generic[Bag, Network]):
         areas = over_seeds([self.scores(cohort, run, resamples=1).macro_auc.value for run in runs])
         card = self.card(cohort, runs[0].final, _card_metrics(recipe, scores, areas))
         card = store_classifier(self.out / card.name, card, runs[0].final)
-        sides = asdict(runs[0].split).items()
-        write_json(
-            self.out / "split.json", {side: [cohort.slides[i].name for i in rows] for side, rows in sides}
-        )
+        split = asdict(runs[0].split).items()
+        sides = {side: [cohort.slides[i].name for i in rows] for side, rows in split}
+        write_json(self.out / "split.json", sides)
         metrics = {
             "test": scores.as_dict(),
             "macro_auc_over_seeds": {"mean": areas[0], "std": areas[1], "seeds": list(recipe.seeds)},
@@ -149,6 +148,7 @@ class CohortTraining(ABC, Generic[Bag, Network]):
     ) -> Network:
         recipe = self.recipe
         settings = TrainSettings(
+            classes=len(recipe.classes),
             seed=seed,
             epochs=recipe.epochs,
             hidden=recipe.hidden,
@@ -157,18 +157,13 @@ class CohortTraining(ABC, Generic[Bag, Network]):
             balanced=recipe.balanced,
         )
         held = [(cohort.bags[i], cohort.slides[i].label) for i in validation]
-        bags = [cohort.bags[i] for i in train]
-        classes = len(recipe.classes)
-        model, _ = self.trainer(
-            bags, cohort.labels(train), classes=classes, validation=held, settings=settings
-        )
+        model, _ = self.trainer([cohort.bags[i] for i in train], cohort.labels(train), settings, held)
         return model
 
     def shares(self, cohort: GatheredSlides[Bag], run: SeedRun[Network]) -> Floats:
         """[T, C] probabilities of the tested slides."""
-        return np.concatenate(
-            [probabilities(model, [cohort.bags[i] for i in rows]) for model, rows in run.parts]
-        )
+        parts = [probabilities(model, [cohort.bags[i] for i in rows]) for model, rows in run.parts]
+        return np.concatenate(parts)
 
     def scores(self, cohort: GatheredSlides[Bag], run: SeedRun[Network], *, resamples: int = 1000) -> Scores:
         labels, groups = cohort.labels(run.tested), cohort.groups(run.tested)
@@ -203,15 +198,8 @@ class CohortTraining(ABC, Generic[Bag, Network]):
         return known, unknown
 
     def card(self, cohort: GatheredSlides[Bag], model: Network, metrics: Mapping[str, str]) -> ClassifierCard:
-        recipe = self.recipe
-        told: dict[str, Any] = {
-            "name": recipe.name,
-            "kind": "attention",
-            "feature": recipe.feature,
-            "objects": recipe.objects,
-            "summary": recipe.summary,
-        }
-        told |= self.card_entries()
+        recipe, own = self.recipe, {"name", "feature", "objects", "summary"}
+        told: dict[str, Any] = {"kind": "attention", **recipe.model_dump(include=own), **self.card_entries()}
         size = f"{len(cohort.slides)} images of {len({slide.group for slide in cohort.slides})} patients"
         return ClassifierCard(
             **told,

@@ -58,12 +58,10 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
         key = f"{source.sha256[:24]}-{self.encoder.weights_sha256[:12]}-{rule}"
 
         def make() -> dict[str, Tensor] | None:
-            boxes = self.boxes(source)
-            if boxes is None:
+            if (boxes := self.boxes(source)) is None:
                 return None
-            return {
-                "vectors": encode_bag(self.encoder, SourceBag(source, boxes), recipe.feature).contiguous()
-            }
+            vectors = encode_bag(self.encoder, SourceBag(source, boxes), recipe.feature)
+            return {"vectors": vectors.contiguous()}
 
         found = stored_tensors(self.out / "features" / f"{key}.safetensors", make)
         return found["vectors"] if found and len(found["vectors"]) >= recipe.least_patches else None

@@ -87,7 +87,8 @@ class TransformersEncoder:
 
         self.name = name or str(folder)
         # a ViT of transformers otherwise gets a pooling layer of random weights, and says so in a warning
-        unpooled = {"add_pooling_layer": False} if _model_type(folder) in ("vit", "deit") else {}
+        family = _json(folder / "config.json").get("model_type")
+        unpooled = {"add_pooling_layer": False} if family in ("vit", "deit") else {}
         self._model: Any = from_folder(AutoModel, folder, self.name, **unpooled)
         config = self._model.config
         if not {"patch_size", "hidden_size", "num_channels"} <= set(config.to_dict()):
@@ -97,7 +98,10 @@ class TransformersEncoder:
         # 224 px may not be what the model was trained at; other families interpolate by themselves
         self._positions = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
         self._grid = INPUT_PX // int(config.patch_size)
-        self._mean, self._std = _normalisation(folder)
+        # what it was trained with, as its preprocessor file says; CONCH's where there is none
+        told = _json(folder / "preprocessor_config.json")
+        mean, std = told.get("image_mean", CONCH_MEAN), told.get("image_std", CONCH_STD)
+        self._mean, self._std = (torch.tensor(each).view(1, 3, 1, 1) for each in (mean, std))
         self.weights_sha256 = weights_hash(folder)
 
     def encode(self, patches: Tensor) -> PatchFeatures:
@@ -116,17 +120,6 @@ def _json(path: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _model_type(folder: Path) -> str:
-    return str(_json(folder / "config.json").get("model_type", ""))
-
-
-def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:
-    """Mean and spread the model was trained with, as its preprocessor file says; CONCH's where there is none."""
-    told = _json(folder / "preprocessor_config.json")
-    mean, std = told.get("image_mean", CONCH_MEAN), told.get("image_std", CONCH_STD)
-    return torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
-
-
 def load_encoder(name: str | None = None) -> PatchEncoder:
     """Our own encoder (default), or a ViT by local folder or by the hub id of one that is already on this machine.
 
@@ -137,20 +130,17 @@ def load_encoder(name: str | None = None) -> PatchEncoder:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return TransformersEncoder(folder, name=name)
-    return TransformersEncoder(_from_hub_cache(name), name=name)
-
-
-def _from_hub_cache(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        folder = Path(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise ModelUnavailableError(
             f"the patch encoder {name!r} is no folder and not in this machine's model cache; fetch it once with "
             f"`hf download {name}`, or leave the encoder out to use {OWN}."
         ) from error
+    return TransformersEncoder(folder, name=name)
 
 
 def to_batch(patches: Sequence[RGB]) -> Tensor:

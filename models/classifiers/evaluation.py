@@ -91,9 +91,8 @@ def classification_scores(
     groups: patient of every slide; whole patients are drawn, because their slides are not independent.
     """
     scores, labels = np.asarray(probabilities, np.float64), np.asarray(truth)
-    units = (
-        np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    )
+    drawn_by = np.arange(len(labels)) if groups is None else np.asarray(groups)
+    _, units = np.unique(drawn_by, return_inverse=True)
     members = [np.nonzero(units == unit)[0] for unit in range(int(units.max()) + 1)]
     draws = np.random.default_rng(seed)
     drawn = []
@@ -130,31 +129,28 @@ class Split:
     test: tuple[int, ...]
 
 
-def _by_class(labels: Sequence[int], groups: Sequence[str]) -> dict[int, list[list[int]]]:
-    """Groups as lists of indices, under the class most of their slides have."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    classes: dict[int, list[list[int]]] = defaultdict(list)
-    for group in sorted(members):
-        held = [labels[index] for index in members[group]]
-        # sorted, so that a tie goes to the same class whatever order the table has
-        classes[max(sorted(set(held)), key=held.count)].append(members[group])
-    return classes
-
-
-def _checked(labels: Sequence[int], groups: Sequence[str] | None, parts: int) -> dict[int, list[list[int]]]:
+def _by_class(
+    labels: Sequence[int], groups: Sequence[str] | None, parts: int
+) -> list[tuple[int, list[list[int]]]]:
+    """Every class with its groups as lists of indices; a group is of the class most of its slides have."""
     if groups is not None and len(groups) != len(labels):
         raise InvalidArgumentError(
             f"{len(labels)} labels but {len(groups)} groups; give one group for every slide."
         )
-    classes = _by_class(labels, groups or [str(index) for index in range(len(labels))])
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups or map(str, range(len(labels)))):
+        members[group].append(index)
+    classes: dict[int, list[list[int]]] = defaultdict(list)
+    for group in sorted(members):
+        own = [labels[index] for index in members[group]]
+        # sorted, so that a tie goes to the same class whatever order the table has
+        classes[max(sorted(set(own)), key=own.count)].append(members[group])
     for label, held in sorted(classes.items()):
         if len(held) < parts:
             raise InvalidArgumentError(
                 f"class {label} has {len(held)} patients; a split in {parts} needs at least {parts} of every class."
             )
-    return classes
+    return sorted(classes.items())
 
 
 def stratified_split(
@@ -169,7 +165,7 @@ def stratified_split(
     Raises InvalidArgumentError when a class has fewer than three patients.
     """
     sides: tuple[list[int], list[int], list[int]] = ([], [], [])
-    for label, held in sorted(_checked(labels, groups, 3).items()):
+    for label, held in _by_class(labels, groups, 3):
         order = list(held)
         # a generator for every class: slides added to one class leave the others' split as it is
         random.Random(f"{seed}/{label}").shuffle(order)
@@ -187,7 +183,7 @@ def stratified_folds(
 ) -> list[tuple[int, ...]]:
     """Test indices of every fold: each slide once, whole patients at a time, classes in proportion."""
     parts: list[list[int]] = [[] for _ in range(folds)]
-    for label, held in sorted(_checked(labels, groups, folds).items()):
+    for label, held in _by_class(labels, groups, folds):
         order = list(held)
         random.Random(f"{seed}/{label}").shuffle(order)
         # patients with many slides first, each to the part that has least of the class

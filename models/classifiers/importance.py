@@ -280,33 +280,23 @@ def by_class(bags: Sequence[BagImportance]) -> list[ClassImportance]:
     table = []
     for name in names:
         for label in labels:
-            rows = [
-                (bag, found)
-                for bag in bags
-                if label in (None, bag.label)
-                for found in bag.objects
-                if found.name == name and found.patches_touched
-            ]
-            if rows:
-                table.append(_aggregate(name, label, rows))
+            named = ((bag, found) for bag in bags for found in bag.objects if found.name == name)
+            rows = [(b, found) for b, found in named if label in (None, b.label) and found.patches_touched]
+            if not rows:
+                continue
+            before = np.array([bag.loss for bag, _ in rows])
+            after = np.array([found.loss_after for _, found in rows])
+            drawn = [(bag.loss, found.control.loss_after) for bag, found in rows if found.control]
+            blur = sum(loss for _, loss in drawn) / sum(loss for loss, _ in drawn) if drawn else None
+            row = ClassImportance(
+                name=name,
+                label=label,
+                ratio_of_means=float(after.mean() / before.mean()),
+                median_ratio=float(np.median(after / before)),
+                mean_ratio=float(np.mean(after / np.maximum(before, MEAN_FLOOR))),
+                control=blur,
+                area_fraction=float(np.mean([found.area_fraction for _, found in rows])),
+                slides=len(rows),
+            )
+            table.append(row)
     return table
-
-
-def _aggregate(
-    name: str, label: int | None, rows: Sequence[tuple[BagImportance, ObjectImportance]]
-) -> ClassImportance:
-    before = np.array([bag.loss for bag, _ in rows])
-    after = np.array([found.loss_after for _, found in rows])
-    controlled = [(bag.loss, found.control.loss_after) for bag, found in rows if found.control is not None]
-    return ClassImportance(
-        name=name,
-        label=label,
-        ratio_of_means=float(after.mean() / before.mean()),
-        median_ratio=float(np.median(after / before)),
-        mean_ratio=float(np.mean(after / np.maximum(before, MEAN_FLOOR))),
-        control=sum(loss for _, loss in controlled) / sum(loss for loss, _ in controlled)
-        if controlled
-        else None,
-        area_fraction=float(np.mean([found.area_fraction for _, found in rows])),
-        slides=len(rows),
-    )

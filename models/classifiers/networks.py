@@ -120,15 +120,6 @@ class ObjectAwareConfig:
     dropout: float = 0.25
 
 
-@dataclass(frozen=True)
-class ObjectAwareOutput:
-    """logits: [C]. attention: [L, N], each row sums to 1, or to 0 for an absent object. slide: [L, d], the S_j."""
-
-    logits: Tensor
-    attention: Tensor
-    slide: Tensor
-
-
 class ObjectPoolers(nn.Module):
     """L attention poolers with weights of their own, evaluated together.
 
@@ -159,6 +150,15 @@ def _uniform(*shape: int, fan_in: int | None = None) -> nn.Parameter:
     """As ``nn.Linear`` starts."""
     bound = (fan_in or shape[1]) ** -0.5
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+@dataclass(frozen=True)
+class ObjectAwareOutput:
+    """logits: [C]. attention: [L, N], each row sums to 1, or to 0 for an absent object. slide: [L, d], the S_j."""
+
+    logits: Tensor
+    attention: Tensor
+    slide: Tensor
 
 
 class ObjectAwareModel(Standardised):

@@ -127,15 +127,11 @@ def read_slides(recipe: CohortRecipe) -> list[Slide]:
                 f"{recipe.labels.name} has no column {', '.join(sorted(missing))}; its columns are "
                 f"{', '.join(rows.fieldnames or ())}. Name them in the recipe (image_column, label_column, group_column)."
             )
-        slides = [
-            Slide(
-                _find(recipe, row[recipe.image_column]),
-                number[row[recipe.label_column]],
-                row[recipe.group_column],
-            )
-            for row in rows
-            if row[recipe.label_column] in number
-        ]
+        columns = (recipe.image_column, recipe.label_column, recipe.group_column)
+        told = [tuple(row[column] for column in columns) for row in rows]
+    slides = [
+        Slide(_find(recipe, image), number[label], group) for image, label, group in told if label in number
+    ]
     if recipe.per_group:
         seen: Counter[str] = Counter()
         ranks = []

@@ -23,16 +23,18 @@ from tissuetalk.models.classifiers.objects import ObjectBag
 
 Bag = TypeVar("Bag")
 Network = TypeVar("Network", bound=nn.Module)
+Labelled = Sequence[tuple[Bag, int]]
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """learning_rate, weight_decay: Adam, the paper's.
+    """classes: how many logits. learning_rate, weight_decay: Adam, the paper's.
 
     patience: epochs without a better validation loss before training ends, not before ``earliest``; the best epoch is kept.
     balanced: draw slides so that every class comes up equally often.
     """
 
+    classes: int
     epochs: int = 100
     learning_rate: float = 2e-4
     weight_decay: float = 1e-5
@@ -64,9 +66,8 @@ def fit(
     model: nn.Module,
     bags: Sequence[Bag],
     labels: Sequence[int],
-    *,
-    validation: Sequence[tuple[Bag, int]] = (),
-    settings: TrainSettings = TrainSettings(),
+    settings: TrainSettings,
+    validation: Labelled[Bag] = (),
 ) -> Trained:
     """Train in place any model that gives [C] logits for one bag; without validation slides all epochs run."""
     random = np.random.default_rng(settings.seed)
@@ -87,7 +88,10 @@ def fit(
             losses.append(float(np.mean([_step(model, optimiser, bags[i], labels[i]) for i in order])))
             if not validation:
                 continue
-            loss = mean_loss(model, [bag for bag, _ in validation], [label for _, label in validation])
+            held = probabilities(model, [bag for bag, _ in validation])
+            right = held[np.arange(len(validation)), [label for _, label in validation]]
+            # mean cross-entropy; a probability may have underflowed to 0
+            loss = float(-np.log(np.maximum(right, 1e-12)).mean())
             if loss < best:
                 best, best_epoch, kept = loss, epoch, copy.deepcopy(model.state_dict())
             elif epoch >= settings.earliest and epoch - best_epoch >= settings.patience:
@@ -107,14 +111,6 @@ def _step(model: nn.Module, optimiser: torch.optim.Optimizer, bag: object, label
     return float(loss.detach())
 
 
-def mean_loss(model: nn.Module, bags: Sequence[Bag], labels: Sequence[int]) -> float:
-    """Mean cross-entropy, without dropout."""
-    return float(
-        # a probability may have underflowed to 0
-        -np.log(np.maximum(probabilities(model, bags)[np.arange(len(labels)), labels], 1e-12)).mean()
-    )
-
-
 def probabilities(model: nn.Module, bags: Sequence[Bag]) -> Floats:
     """[N, C] for N bags, without dropout."""
     model.eval()
@@ -123,33 +119,27 @@ def probabilities(model: nn.Module, bags: Sequence[Bag]) -> Floats:
 
 
 def train_attention(
-    bags: Sequence[Tensor],
-    labels: Sequence[int],
-    *,
-    classes: int,
-    validation: Sequence[tuple[Tensor, int]] = (),
-    settings: TrainSettings = TrainSettings(),
+    bags: Sequence[Tensor], labels: Sequence[int], settings: TrainSettings, validation: Labelled[Tensor] = ()
 ) -> tuple[AttentionMIL, Trained]:
     """The standard model on bags of patch vectors [N, d]; the same seed gives the same weights."""
-    config = MilConfig(bags[0].shape[1], classes, **settings.pooling, pre_fc=settings.pre_fc)
+    config = MilConfig(bags[0].shape[1], settings.classes, **settings.pooling, pre_fc=settings.pre_fc)
     model = _seeded(lambda: AttentionMIL(config), settings.seed)
     model.remember(torch.cat(list(bags)))
-    return model, fit(model, bags, labels, validation=validation, settings=settings)
+    return model, fit(model, bags, labels, settings, validation)
 
 
 def train_objects(
     bags: Sequence[ObjectBag],
     labels: Sequence[int],
-    *,
-    classes: int,
-    validation: Sequence[tuple[ObjectBag, int]] = (),
-    settings: TrainSettings = TrainSettings(),
+    settings: TrainSettings,
+    validation: Labelled[ObjectBag] = (),
 ) -> tuple[ObjectAwareModel, Trained]:
     """The object-aware model on pooled slides; the same seed gives the same weights."""
-    config = ObjectAwareConfig(bags[0].objects, bags[0].features.shape[2], classes, **settings.pooling)
+    width = bags[0].features.shape[2]
+    config = ObjectAwareConfig(bags[0].objects, width, settings.classes, **settings.pooling)
     model = _seeded(lambda: ObjectAwareModel(config), settings.seed)
     model.remember_objects(bags)
-    trained = fit(model, bags, labels, validation=validation, settings=settings)
+    trained = fit(model, bags, labels, settings, validation)
     model.centre_classes()
     return model, trained
 
