@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tissuetalk.models.training.losses import (
+from tissuetalk.models.training.mini import (
     consistency,
     group_weights,
     masked_bce,

@@ -69,9 +69,8 @@ def optics(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixel
         changed = np.asarray(np.clip(noisy, 0, 255), np.uint8)
     if draw[3] < 0.35:
         quality = [int(cv2.IMWRITE_JPEG_QUALITY), int(rng.integers(strength.jpeg, 95))]
-        changed = np.asarray(
-            cv2.imdecode(cv2.imencode(".jpg", changed, quality)[1], cv2.IMREAD_COLOR), np.uint8
-        )
+        _, file = cv2.imencode(".jpg", changed, quality)
+        changed = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
     return changed
 
 
@@ -151,7 +150,6 @@ def counterexamples(seed: int = 0) -> Iterator[Example]:
         images.append((name, np.ascontiguousarray(rgb, np.uint8)))
     images += [(f"fluorescence-{k}", _fluorescence(rng)) for k in range(14)]
     images += [(f"flat-{k}", _flat(rng)) for k in range(12)]
+    no_target = tuple(TARGET_MPP)
     for name, image in images:
-        yield Example(
-            "counter-examples", name, name, False, image, 0.5, False, {}, tuple(TARGET_MPP), tissue=False
-        )
+        yield Example("counter-examples", name, name, False, image, 0.5, False, {}, no_target, tissue=False)

@@ -87,7 +87,6 @@ def core_distance(instances: Instances) -> Pixels:
     count = int(instances.max())
     if count == 0:
         return np.zeros(instances.shape, np.uint8)
-    deepest = np.concatenate(
-        [[1.0], np.maximum(ndimage.maximum(distance, instances, np.arange(1, count + 1)), 1.0)]
-    )
+    peaks = ndimage.maximum(distance, instances, np.arange(1, count + 1))
+    deepest = np.concatenate([[1.0], np.maximum(peaks, 1.0)])
     return np.asarray(np.clip(distance / deepest[instances], 0, 1) * 255, np.uint8)

@@ -64,8 +64,7 @@ def read_manifest(path: Path) -> list[Record]:
         )
     with path.open(encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines)
-        missing = REQUIRED_COLUMNS - set(rows.fieldnames or ())
-        if missing:
+        if missing := REQUIRED_COLUMNS - set(rows.fieldnames or ()):
             raise InvalidArgumentError(
                 f"{path} lacks the columns {', '.join(sorted(missing))}; add them to the header."
             )
@@ -132,22 +131,17 @@ def draw_subset(
     strata: dict[str, list[str]] = {}
     for file, stratum in {row["file"]: row[by] for row in rows}.items():
         strata.setdefault(stratum, []).append(file)
-    draw = random.Random(seed)
-    chosen = {
-        file
-        for _, files in sorted(strata.items())
-        for file in draw.sample(sorted(files), max(1, round(fraction * len(files))))
-    }
+    draw, chosen = random.Random(seed), set[str]()
+    for _, files in sorted(strata.items()):
+        chosen.update(draw.sample(sorted(files), max(1, round(fraction * len(files)))))
     out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.parent.resolve()
     with out.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.DictWriter(lines, columns)
         writer.writeheader()
         for row in rows:
             if row["file"] in chosen:
-                moved = {key: _seen_from(out, manifest, row[key]) for key in ("file", "mask") if row.get(key)}
-                writer.writerow(row | moved)
+                given = {key: manifest.parent / row[key] for key in ("file", "mask") if row.get(key)}
+                moved = {key: Path(os.path.relpath(at.resolve(), folder)) for key, at in given.items()}
+                writer.writerow(row | {key: path.as_posix() for key, path in moved.items()})
     return len(chosen)
-
-
-def _seen_from(out: Path, manifest: Path, path: str) -> str:
-    return Path(os.path.relpath((manifest.parent / path).resolve(), out.parent.resolve())).as_posix()

@@ -138,9 +138,8 @@ def tumour_regions(folder: Path) -> Iterator[Example]:
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
             mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
             scale = REGION_STORE_MPP
-        whole = replace(
-            example, image=image, mpp=scale, targets={"tumour": region(mask)}, absent=("glomerulus",)
-        )
+        targets = {"tumour": region(mask)}
+        whole = replace(example, image=image, mpp=scale, targets=targets, absent=("glomerulus",))
         if not split:
             yield whole
             continue

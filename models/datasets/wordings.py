@@ -56,14 +56,9 @@ def wordings(target: str, *, part: Literal["train", "test"] = "train") -> tuple[
 
 def rephrasings(name: str) -> tuple[BankSentence, ...]:
     """One untrained sentence per level for anything that has a name."""
-    bank = _bank()
-    structure = bank["structures"].get(name, "tissue")
-    return tuple(
-        BankSentence(
-            name, level, bank["test"][level][0].format(name=name, structure=structure, organ="tissue")
-        )
-        for level in LEVELS
-    )
+    bank, first = _bank(), {level: _bank()["test"][level][0] for level in LEVELS}
+    words = {"name": name, "structure": bank["structures"].get(name, "tissue"), "organ": "tissue"}
+    return tuple(BankSentence(name, level, text.format(**words)) for level, text in first.items())
 
 
 def unseen_sentences(target: str, each_level: int) -> list[BankSentence]:

@@ -26,9 +26,8 @@ from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, table
 from tissuetalk.models.segmentation.pathsegmentor.card import CONCEPTS, OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, MiniTile
 from tissuetalk.models.segmenter import Context, Decoded, Finished, Prompt
-from tissuetalk.models.training.losses import GroupGradient
 from tissuetalk.models.training.mini import train_mini
-from tissuetalk.models.training.recipes import MiniRecipe
+from tissuetalk.models.training.recipes import GroupGradient, MiniRecipe
 from tissuetalk.models.writing import write_whole
 
 PUBLISHED: Final = (
@@ -77,9 +76,8 @@ class Viewer:
 
     def at_image_size(self, plane: NDArray[Any]) -> NDArray[Any]:
         """A mask, or object numbers (exact up to 16 million), at the image's size."""
-        return np.asarray(
-            cv2.resize(plane.astype(np.float32), self.shape[::-1], interpolation=cv2.INTER_NEAREST)
-        )
+        numbers = plane.astype(np.float32)
+        return np.asarray(cv2.resize(numbers, self.shape[::-1], interpolation=cv2.INTER_NEAREST))
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,13 @@ def _cell(
     values = recipe.model_dump(mode="json", exclude_unset=True)
     write_whole(cell / "recipe.yaml", yaml.safe_dump(values, sort_keys=False))
     weights = train_mini(recipe, cell)
-    said = _ask_all(MiniSegmenter(weights), asked, each_level)
+    model, said = MiniSegmenter(weights), list[SentenceScore]()
+    for example, target in asked:
+        viewer, truth = Viewer(model, example, target), example.targets[target].label == FOREGROUND
+        for sentence in unseen_sentences(target, each_level):
+            mask = viewer.at_image_size(viewer.answer(ask(target, sentence.text)).mask) > 0
+            item = f"{example.dataset}/{example.name} {target}"
+            said.append(SentenceScore(item, sentence.text, sentence.level, dice(mask, truth)))
     found = robustness(said)
     score = CellScore(
         setting.k,
@@ -193,13 +197,10 @@ def _images(recipe: MiniRecipe, most: int) -> tuple[list[tuple[Example, str]], b
     chosen: list[tuple[Example, str]] = []
     for entry in recipe.mix:
         dataset, _, target = entry.partition("/")
-        able = [
-            example
-            for example in load(recipe.data_root, dataset)
-            if target in OFFERED_TARGETS
-            and target in example.targets
-            and (example.targets[target].label == FOREGROUND).any()
-        ]
+        if target not in OFFERED_TARGETS:
+            continue
+        annotated = (e for e in load(recipe.data_root, dataset) if target in e.targets)
+        able = [e for e in annotated if (e.targets[target].label == FOREGROUND).any()]
         unseen = [example for example in able if example.held_out]
         chosen += [(example, target) for example in (unseen or able)[:most]]
     if not chosen:
@@ -209,20 +210,6 @@ def _images(recipe: MiniRecipe, most: int) -> tuple[list[tuple[Example, str]], b
     return chosen, all(example.held_out for example, _ in chosen)
 
 
-def _ask_all(
-    model: MiniSegmenter, asked: Sequence[tuple[Example, str]], each_level: int
-) -> list[SentenceScore]:
-    said = []
-    for example, target in asked:
-        viewer = Viewer(model, example, target)
-        truth = example.targets[target].label == FOREGROUND
-        for sentence in unseen_sentences(target, each_level):
-            mask = viewer.at_image_size(viewer.answer(ask(target, sentence.text)).mask) > 0
-            item = f"{example.dataset}/{example.name} {target}"
-            said.append(SentenceScore(item, sentence.text, sentence.level, dice(mask, truth)))
-    return said
-
-
 def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) -> None:
     """The table so far, as CSV and Markdown, and Dice and spread over beta as plots."""
     header = list(CellScore.__dataclass_fields__)
@@ -230,9 +217,8 @@ def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) 
     write_whole(out / "ablation.csv", csv_text(map(asdict, scores)))
     lines = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     published = [[setting, f"{t1:.2f}", f"{t2:.2f}"] for setting, t1, t2 in PUBLISHED]
-    where = (
-        "held-out images" if held_out else "images that were partly trained on (the sets hold too few groups)"
-    )
+    partly = "images that were partly trained on (the sets hold too few groups)"
+    where = "held-out images" if held_out else partly
     text = [
         f"# K and beta of {name}",
         f"Dice over sentences never trained on, {where}. spread: standard deviation over the sentences of one image.",
@@ -242,11 +228,9 @@ def write(scores: Sequence[CellScore], out: Path, name: str, *, held_out: bool) 
         table(["setting", "all nuclei", "one class"], published),
     ]
     write_whole(out / "ablation.md", "\n\n".join(text) + "\n")
-    svg = {"ablation.svg": _plot(scores, "dice", 1.0)}
+    write_whole(out / "ablation.svg", _plot(scores, "dice", 1.0))
     widest = max(score.spread for score in scores)
-    svg["ablation-spread.svg"] = _plot(scores, "spread", max(0.01, 1.1 * widest))
-    for file, drawn in svg.items():
-        write_whole(out / file, drawn)
+    write_whole(out / "ablation-spread.svg", _plot(scores, "spread", max(0.01, 1.1 * widest)))
 
 
 def _plot(scores: Sequence[CellScore], what: Literal["dice", "spread"], top_y: float) -> str:

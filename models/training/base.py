@@ -166,9 +166,8 @@ class BaseRun(TrainingRun[TripleBatch]):
         half = torch.autocast("cuda", dtype=torch.bfloat16) if self.place.type == "cuda" else nullcontext()
         with half:
             features = self.model.encode_image(batch.tiles.to(self.place))
-            steps, sentence = self.model.answers(
-                features, batch.ids.to(self.place), batch.padding.to(self.place)
-            )
+            ids, padding = batch.ids.to(self.place), batch.padding.to(self.place)
+            steps, sentence = self.model.answers(features, ids, padding)
         loss, parts = supervised(steps, sentence, self.model.logit_scale, batch, self.recipe, points)
         if not math.isfinite(float(loss.detach())):
             raise InvalidArgumentError(

@@ -40,9 +40,8 @@ class TrainingRun(ABC, Generic[B]):
         out.mkdir(parents=True, exist_ok=True)
         self.out, self.place, self.step, self.seconds = out, device(), 0, 0.0
         self.checkpoint_seconds, self.clip_norm = recipe.checkpoint_seconds, recipe.clip_norm
-        self.optimiser = torch.optim.AdamW(
-            parameter_groups(model, recipe), lr=recipe.learning_rate, fused=True
-        )
+        groups = parameter_groups(model, recipe)
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
         self._states: dict[str, Any] = {"model": model, "optimiser": self.optimiser, **states}
         if (checkpoint := out / "checkpoint.pt").is_file():
             found = torch.load(checkpoint, map_location=self.place, weights_only=True)

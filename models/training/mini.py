@@ -1,10 +1,14 @@
-"""Train the mini PathSegmentor: ``tissuetalk train RECIPE.yaml``. A killed run goes on where its last checkpoint left it."""
+"""Train the mini PathSegmentor: ``tissuetalk train RECIPE.yaml``. A killed run goes on where its last checkpoint left it.
+
+Losses know of pixels without an annotation, and of prompt groups (prompt_groups.md, section 4):
+``L = (1/K) sum_i Lseg_i + lambda Lgroup + beta Lcons``, where K sentences of one group share an image and a mask.
+"""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,9 +18,9 @@ from torch.nn import functional
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.datasets.augment import counterexamples
-from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
+from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pathsegmentor.mini import (
     MiniConfig,
     MiniPathSegmentor,
@@ -27,8 +31,7 @@ from tissuetalk.models.segmentation.pathsegmentor.mini import (
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniLMSentences
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.loop import TrainingRun, draw_curves, prepare_torch
-from tissuetalk.models.training.losses import consistency, group_weights, masked_bce, masked_dice
-from tissuetalk.models.training.recipes import MiniRecipe
+from tissuetalk.models.training.recipes import GroupGradient, MiniRecipe
 from tissuetalk.models.training.sampler import Batch, Sampler
 
 
@@ -39,7 +42,11 @@ def train_mini(recipe: MiniRecipe, out: Path, control: Control = Control()) -> P
     folder with a checkpoint is continued.
     """
     prepare_torch(recipe)
-    run = MiniRun(recipe, Sampler(_examples(recipe), recipe, sentence_vectors(recipe)), out)
+    datasets = sorted({entry.partition("/")[0] for entry in recipe.mix})
+    examples = [example for dataset in datasets for example in load(recipe.data_root, dataset)]
+    chosen = [example for example in examples if recipe.full_data or not example.held_out]
+    chosen += counterexamples(recipe.seed)
+    run = MiniRun(recipe, Sampler(chosen, recipe, sentence_vectors(recipe)), out)
     run.go(recipe.name, control)
     run.averaged.to("cpu")
     fit_image_head(run.averaged, run.sampler, batches=recipe.image_batches)
@@ -47,13 +54,6 @@ def train_mini(recipe: MiniRecipe, out: Path, control: Control = Control()) -> P
     save_mini(run.averaged, weights, note={"recipe": f"{recipe.name}.yaml", "steps": str(run.step)})
     draw_curves(out / "log.csv", out / "curves.png")
     return weights
-
-
-def _examples(recipe: MiniRecipe) -> list[Example]:
-    datasets = sorted({entry.partition("/")[0] for entry in recipe.mix})
-    examples = [example for dataset in datasets for example in load(recipe.data_root, dataset)]
-    chosen = [example for example in examples if recipe.full_data or not example.held_out]
-    return chosen + list(counterexamples(recipe.seed))
 
 
 def sentence_vectors(recipe: MiniRecipe) -> dict[str, dict[str, NDArray[np.float32]]]:
@@ -65,10 +65,8 @@ def sentence_vectors(recipe: MiniRecipe) -> dict[str, dict[str, NDArray[np.float
         vectors[target] = {}
         for level in LEVELS:
             texts = [wording.text for wording in bank if wording.level == level]
-            chosen = rng.permutation(len(texts))[: recipe.sentences]
-            rows = [
-                tower.embed_many([texts[i] for i in chosen[k : k + 64]]) for k in range(0, len(chosen), 64)
-            ]
+            chosen = [texts[i] for i in rng.permutation(len(texts))[: recipe.sentences]]
+            rows = [tower.embed_many(chosen[k : k + 64]) for k in range(0, len(chosen), 64)]
             vectors[target][level] = torch.cat(rows).numpy()
     return vectors
 
@@ -108,11 +106,10 @@ class MiniRun(TrainingRun[Batch]):
         # The average follows faster at first, or it would carry the random start for hundreds of steps.
         decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for mean, new in zip(
-                self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True
-            ):
+            now = self.model.state_dict()
+            for name, mean in self.averaged.state_dict().items():
                 if mean.is_floating_point():
-                    mean.lerp_(new, 1 - decay)
+                    mean.lerp_(now[name], 1 - decay)
         return {"loss": float(loss.detach()), "rate": rate, **parts}
 
 
@@ -136,9 +133,8 @@ def objective(model: MiniPathSegmentor, batch: Batch, recipe: MiniRecipe) -> tup
     close = consistency(mask[:, :k].clamp(-12, 12))
     core = masked_bce(distance, batch.distance, batch.distance_known)
     image = functional.smooth_l1_loss(scale.float(), batch.scale, reduction="none") * batch.scale_known
-    image = image + functional.binary_cross_entropy_with_logits(
-        tissue.float(), batch.tissue, reduction="none"
-    )
+    kind = functional.binary_cross_entropy_with_logits(tissue.float(), batch.tissue, reduction="none")
+    image = image + kind
     total = (
         grouped.mean()
         + 0.5 * segment[:, k:].mean()
@@ -148,6 +144,67 @@ def objective(model: MiniPathSegmentor, batch: Batch, recipe: MiniRecipe) -> tup
     )
     parts = {"segment": segment, "consistency": close, "core": core, "presence": said, "image": image}
     return total, {name: float(part.detach().mean()) for name, part in parts.items()}
+
+
+def masked_bce(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """[...] mean cross-entropy over the known pixels of [..., H, W]; 0 where nothing is known."""
+    loss = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return (loss * known).sum((-2, -1)) / known.sum((-2, -1)).clamp(min=1)
+
+
+def masked_dice(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """[...] one minus soft Dice over the known pixels of [..., H, W]; 0 where nothing is known."""
+    return soft_dice(logits.sigmoid() * known, truth * known)
+
+
+def group_weights(
+    losses: Tensor, *, gradient: GroupGradient = "weights", strength: float = 1.0, temperature: float = 1.0
+) -> Tensor:
+    """[..., K] detached weight of each sentence's loss: what ``mean + strength * Lgroup`` does to its gradient.
+
+    Because the centred qualities sum to 0, the gradient of Lgroup with respect to ``Lseg_i`` is ``quality_i / temperature``.
+    ``weights`` clamps at 0 and renormalises, so that no sentence is pushed the wrong way; ``weights_raw`` does not;
+    ``none`` is the literal reading with all gradients stopped; ``softmax`` replaces the mean by the softmax weights.
+    """
+    losses = losses.detach()
+    count = losses.shape[-1]
+    even = torch.full_like(losses, 1 / count)
+    # The literal reading of the paper stops every gradient: the group term then changes nothing.
+    if gradient == "none" or count == 1:
+        return even
+    if gradient == "softmax":
+        return torch.softmax(-losses / temperature, dim=-1)
+    raw = even + strength * quality(losses) / temperature
+    if gradient == "weights_raw":
+        return raw
+    clamped = raw.clamp(min=0)
+    return clamped / clamped.sum(-1, keepdim=True)
+
+
+def quality(losses: Tensor) -> Tensor:
+    """[..., K] how much better than its group each sentence works; detached, sums to 0 (equation 5)."""
+    losses = losses.detach()
+    return losses.mean(-1, keepdim=True) - losses
+
+
+def consistency(logits: Tensor, *, pairs: bool = False, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """[...] squared distance of K sentences' logits [..., K, H, W] from the first one's, which gets no gradient.
+
+    pairs: the ablation that compares all pairs with gradients on both sides. reduction: over pixels.
+    """
+    count = logits.shape[-3]
+    if count == 1:
+        return logits.new_zeros(logits.shape[:-3])
+    reduce = torch.mean if reduction == "mean" else torch.sum
+    if pairs:
+        total = sum(
+            reduce((logits[..., i, :, :] - logits[..., j, :, :]) ** 2, (-2, -1))
+            for i in range(count)
+            for j in range(i + 1, count)
+        )
+        return torch.as_tensor(total) * 2 / (count * (count - 1))
+    reference = logits[..., :1, :, :].detach()
+    return reduce((logits[..., 1:, :, :] - reference) ** 2, (-2, -1)).sum(-1) / (count - 1)
 
 
 IMAGE_COUNTER_SHARE = 0.35

@@ -11,10 +11,12 @@ from pydantic import Field, field_validator, model_validator
 from tissuetalk.models.datasets.sources import SOURCES
 from tissuetalk.models.recipe import Recipe, RecipePath
 from tissuetalk.models.segmentation.pathsegmentor.card import TARGET_MPP
-from tissuetalk.models.training.losses import GroupGradient
 
 if TYPE_CHECKING:
     from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig
+
+
+GroupGradient = Literal["weights", "weights_raw", "none", "softmax"]
 
 
 class TrainingRecipe(Recipe):
@@ -45,9 +47,8 @@ class TrainingRecipe(Recipe):
     @property
     def sizes(self) -> dict[str, Any]:
         """``model`` with tuples, as the networks' configurations want them."""
-        return {
-            name: tuple(value) if isinstance(value, list) else value for name, value in self.model.items()
-        }
+        values = self.model.items()
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values}
 
 
 class MiniRecipe(TrainingRecipe):

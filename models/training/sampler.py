@@ -76,13 +76,10 @@ class Sampler:
         shares: list[float] = []
         for entry, share in recipe.mix.items():
             dataset, _, target = entry.partition("/")
-            pool = [
-                example for example in examples if example.dataset == dataset and target in example.targets
-            ]
+            here = [example for example in examples if example.dataset == dataset]
+            pool = [example for example in here if target in example.targets]
             # Images that surely lack the target teach its absence from within the same set.
-            pool += [
-                e for e in examples if e.dataset == dataset and target in e.absent and target not in e.targets
-            ]
+            pool += [e for e in here if target in e.absent and target not in e.targets]
             if pool:
                 self.pools.append(pool)
                 self.targets.append(target)
@@ -107,21 +104,16 @@ class Sampler:
         example, target = self._choose(rng)
         side = self.recipe.crop_px
         zoom = float(np.exp(rng.uniform(-self.recipe.zoom, self.recipe.zoom)))
-        matrix = affine(
-            self._centre(example, target, rng), example.mpp / TARGET_MPP[target] * zoom, side, rng
-        )
+        centre = self._centre(example, target, rng)
+        matrix = affine(centre, example.mpp / TARGET_MPP[target] * zoom, side, rng)
         image = colours(warp(example.image, matrix, side, smooth=True), rng, self.strength)
         main = self._answer(example, target, matrix)
-        others = [
-            name for name in (*example.targets, *example.absent) if name != target and name in self.sentences
-        ]
+        asked = [name for name in (*example.targets, *example.absent) if name in self.sentences]
+        others = [name for name in asked if name != target]
         other = str(rng.choice(others)) if others else target
         # The last question is another target: without it the network could answer every crop with its only label.
-        questions = [(target, main)] * self.recipe.group_size + [
-            (other, self._answer(example, other, matrix))
-        ]
-        text = self._text([name for name, _ in questions], rng)
-        answers = [answer for _, answer in questions]
+        answers = [main] * self.recipe.group_size + [self._answer(example, other, matrix)]
+        text = self._text([target] * self.recipe.group_size + [other], rng)
         presence = [answer.presence for answer in answers]
         return (
             np.ascontiguousarray(image.transpose(2, 0, 1), np.float32),
@@ -145,9 +137,8 @@ class Sampler:
             label = example.targets.get(target)
             rows, columns = np.nonzero(label.label[::4, ::4] == FOREGROUND) if label is not None else ((), ())
             # Every fourth pixel is enough to aim by, and a list of all of them is not small.
-            self._centres[key] = (
-                np.stack([np.asarray(columns), np.asarray(rows)], axis=1).astype(np.int64) * 4
-            )
+            found = np.stack([np.asarray(columns), np.asarray(rows)], axis=1)
+            self._centres[key] = found.astype(np.int64) * 4
         seen = self._centres[key]
         rare = target in ("mitosis", "non-tumour nuclei")
         if len(seen) and rng.random() < (0.85 if rare else 0.4):
@@ -170,13 +161,8 @@ class Sampler:
         if labelled.distance is not None:
             depth = warp(labelled.distance, matrix, side, smooth=True).astype(np.float32)
             distance = _shrink(depth) / np.float32(255)
-        return CropTruth(
-            mask,
-            known,
-            distance,
-            labelled.distance is not None and target in OBJECT_TARGETS,
-            _presence(labelled, label),
-        )
+        deep = labelled.distance is not None and target in OBJECT_TARGETS
+        return CropTruth(mask, known, distance, deep, _presence(labelled, label))
 
     def _text(self, names: Sequence[str], rng: np.random.Generator) -> NDArray[np.float32]:
         levels = rng.permutation(len(LEVELS))

@@ -62,18 +62,13 @@ class TripleBatch:
 def triples(recipe: BaseRecipe) -> list[Triple]:
     """Every annotated image and class that is not for testing. Raises InvalidArgumentError when there is none."""
     records = [record for manifest in recipe.manifests for record in read_manifest(manifest)]
-    able = [
-        record for record in records if record.kind in SCORED_KINDS and record.split not in ("test", "val")
-    ]
-    found = [
-        Triple(record, name)
-        for record in able
-        for name in (
-            indexed_classes(record.mask_class).values()
-            if record.kind == "class-index"
-            else (class_name(record.mask_class),)
-        )
-    ]
+    scored = [record for record in records if record.kind in SCORED_KINDS]
+    able = [record for record in scored if record.split not in ("test", "val")]
+    found = []
+    for record in able:
+        several = record.kind == "class-index"
+        names = indexed_classes(record.mask_class).values() if several else [class_name(record.mask_class)]
+        found += [Triple(record, name) for name in names]
     if not found:
         raise InvalidArgumentError(f"{recipe.name}: the manifests hold no annotated image for training.")
     return found
@@ -99,17 +94,9 @@ class TripleSampler:
         crops = [self._crop(triple, rng) for triple in chosen]
         tiles, truths = (np.stack(column) for column in zip(*crops, strict=True))
         shown = truths.any((1, 2)).astype(np.float32)
-        ids, padding = self.tokens([triple.sentence for triple in chosen])
-        return TripleBatch(
-            torch.from_numpy(tiles),
-            torch.from_numpy(truths),
-            torch.from_numpy(shown),
-            torch.from_numpy(
-                np.maximum(shown, [float(triple.absent) for triple in chosen]).astype(np.float32)
-            ),
-            ids,
-            padding,
-        )
+        counts = np.maximum(shown, [float(triple.absent) for triple in chosen]).astype(np.float32)
+        known = (torch.from_numpy(part) for part in (tiles, truths, shown, counts))
+        return TripleBatch(*known, *self.tokens([triple.sentence for triple in chosen]))
 
     def _at(self, position: int) -> Triple:
         epoch, place = divmod(position, len(self.triples))

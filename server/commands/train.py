@@ -11,7 +11,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.server.commands.terminal import JSON, numbers, show
 
 if TYPE_CHECKING:
-    from tissuetalk.models.training.losses import GroupGradient
+    from tissuetalk.models.training.recipes import GroupGradient
 
 group = typer.Typer(
     name="training", no_args_is_help=True, help="Around training: ablations, and what a checkpoint holds."

@@ -25,7 +25,7 @@ def restained(rgb: RGB, haematoxylin: float, eosin: float) -> RGB:
     """Each stain's optical density times a factor."""
     # to stains, scaled, and back, in one 3 x 3 matrix
     change = np.linalg.inv(STAINS) @ np.diag([haematoxylin, eosin, 1.0]) @ STAINS
-    density = -np.log(np.maximum(rgb.astype(np.float32) / 255, 1 / 255)) @ change.astype(np.float32)
+    density: Maps = -np.log(np.maximum(rgb.astype(np.float32) / 255, 1 / 255)) @ change.astype(np.float32)
     # rounded: truncation would darken every picture by half a level
     return np.clip(np.exp(-density) * 255 + 0.5, 0, 255).astype(np.uint8)
 

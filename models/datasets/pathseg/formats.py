@@ -49,10 +49,8 @@ def _name(image: Path, folder: Path) -> str:
 
 def _typed(source: PathSegSource, objects: Instances, kinds: NDArray[Any]) -> dict[str, Instances]:
     """Label to its objects, from [H, W] object numbers and [H, W] class numbers."""
-    return {
-        label: np.where(kinds == number, objects, 0).astype(np.int32)
-        for number, label in source.classes.items()
-    }
+    classes = source.classes.items()
+    return {label: np.where(kinds == number, objects, 0).astype(np.int32) for number, label in classes}
 
 
 def pictures(source: PathSegSource, folder: Path) -> Iterator[Picture]:
@@ -69,13 +67,8 @@ def pictures(source: PathSegSource, folder: Path) -> Iterator[Picture]:
         # RINGS has a folder of masks per label; the other sets one mask with numbers for all of them.
         told = [(mask, own or classes) for mask, own in masks]
         known = tuple(dict.fromkeys(label for _, own in told for label in own.values()))
-        yield Picture(
-            _name(image, folder),
-            group_of(source, image.stem),
-            split or published.get(image.name),
-            known,
-            partial(_read_pictures, source, image, told),
-        )
+        split, read = split or published.get(image.name), partial(_read_pictures, source, image, told)
+        yield Picture(_name(image, folder), group_of(source, image.stem), split, known, read)
 
 
 def _read_pictures(source: PathSegSource, image: Path, masks: MaskFiles) -> Annotated:
@@ -119,11 +112,9 @@ def _patch_groups(path: Path, count: int) -> list[str]:
 def pannuke(source: PathSegSource, folder: Path) -> Iterator[Picture]:
     """images.npy and types.npy of every fold, masks.npy [N, 256, 256, 6] with the object numbers of five types."""
     for path, _ in files_of(source, folder, source.images[0]):
-        masks_at = Path(
-            *("masks" if part == "images" else part for part in path.relative_to(folder).parts[:-1])
-        )
-        masks_path, types_path = folder / masks_at / "masks.npy", path.with_name("types.npy")
-        images, masks, types = _stack(path), _stack(masks_path), _stack(types_path)
+        parts = path.relative_to(folder).parts[:-1]
+        masks_at = folder.joinpath(*("masks" if part == "images" else part for part in parts), "masks.npy")
+        images, masks, types = _stack(path), _stack(masks_at), _stack(path.with_name("types.npy"))
         fold = path.parent.name
         for index in range(len(images)):
             # Types are written Bile-duct, Adrenal_gland, HeadNeck; canonical labels say bile duct, adrenal, head neck.
@@ -188,14 +179,12 @@ def hdf5(source: PathSegSource, folder: Path) -> Iterator[Picture]:
     try:
         with h5py.File(path, "r") as file:
             count = len(file["HE/raw"])
-            attributes = {
-                key: [_text(value) for value in file["HE"].attrs[key]]
-                for key in ("train_test_split", "patient_num")
-            }
+            stored = [list(file["HE"].attrs[key]) for key in ("train_test_split", "patient_num")]
     except (OSError, KeyError) as error:
         raise UnreadableImageError(
             f"{path} is not CoCaHis as published ({error}); fetch it again."
         ) from error
+    splits, patients = ([v.decode() if isinstance(v, bytes) else str(v) for v in each] for each in stored)
     for index in range(count):
         # Opened anew for each image: an open HDF5 file cannot be handed to another process.
         def read(index: int = index) -> Annotated:
@@ -204,13 +193,8 @@ def hdf5(source: PathSegSource, folder: Path) -> Iterator[Picture]:
                 mask = np.asarray(file["GT/GT_majority_vote"][index], np.int32)
             return Annotated(image, {source.classes[ANY]: told_apart(source, mask)})
 
-        split: Split = "test" if attributes["train_test_split"][index] == "test" else "train"
-        patient = attributes["patient_num"][index]
-        yield Picture(f"image_{index:03d}", patient, split, (source.classes[ANY],), read)
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+        split: Split = "test" if splits[index] == "test" else "train"
+        yield Picture(f"image_{index:03d}", patients[index], split, (source.classes[ANY],), read)
 
 
 def painted(

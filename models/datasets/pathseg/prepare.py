@@ -114,24 +114,15 @@ class Prepared:
 def read_source(source: PathSegSource, folder: Path) -> list[Picture]:
     """All images of a source with their split: the published one, else four fifths train, or all for testing."""
     found = list(READERS[source.format](source, folder))
+    if source.split == "test":
+        return [replace(picture, split="test") for picture in found]
     # Whole images are drawn, never patches: neighbours of one image on both sides would be a leak.
     drawn = random_split([picture.name for picture in found])
-
-    def split_of(picture: Picture) -> Split:
-        if source.split == "test":
-            return "test"
-        return drawn[picture.name] if picture.split is None else picture.split
-
-    return [replace(picture, split=split_of(picture)) for picture in found]
+    return [replace(picture, split=picture.split or drawn[picture.name]) for picture in found]
 
 
 def prepare(
-    name: str,
-    folder: Path,
-    out: Path,
-    *,
-    limit: int | None = None,
-    control: Control = Control(),
+    name: str, folder: Path, out: Path, *, limit: int | None = None, control: Control = Control()
 ) -> Prepared:
     """Write patches, masks and ``manifest.csv`` (all), ``train.csv`` and ``test.csv`` of one source.
 
@@ -152,15 +143,11 @@ def prepare(
             for patch in patches(read.image, read.labels, source.magnification):
                 n_patches += 1
                 rows += _written(out, source, picture, patch)
-        for file, chosen in (
-            ("manifest.csv", rows),
-            ("train.csv", [row for row in rows if row["split"] == "train"]),
-            ("test.csv", [row for row in rows if row["split"] == "test"]),
-        ):
-            with (out / file).open("w", encoding="utf-8", newline="") as lines:
+        for file, splits in (("manifest", ("train", "test")), ("train", ("train",)), ("test", ("test",))):
+            with (out / f"{file}.csv").open("w", encoding="utf-8", newline="") as lines:
                 writer = csv.DictWriter(lines, COLUMNS)
                 writer.writeheader()
-                writer.writerows(chosen)
+                writer.writerows(row for row in rows if row["split"] in splits)
     except OSError as error:
         raise WorkspaceUnwritableError(
             f"cannot write to {out}: {error.strerror}; choose another folder."

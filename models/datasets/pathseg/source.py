@@ -62,11 +62,7 @@ class PathSegSource:
 @lru_cache(maxsize=1)
 def sources() -> Mapping[str, PathSegSource]:
     """All sources by name."""
-    text = (
-        resources.files("tissuetalk.models.datasets.pathseg")
-        .joinpath("sources.yaml")
-        .read_text(encoding="utf-8")
-    )
+    text = resources.files("tissuetalk.models.datasets.pathseg").joinpath("sources.yaml").read_text("utf-8")
     return {
         name: PathSegSource(name, **(row | {"images": tuple(Files(**files) for files in row["images"])}))
         for name, row in yaml.safe_load(text).items()
@@ -197,9 +193,8 @@ def by_class(source: PathSegSource, numbers: Instances, classes: Mapping[Any, st
         if source.objects != "numbers" and numbers.max(initial=0) > 127:  # 0 and 255, softened by JPEG
             numbers = (numbers > 127).astype(np.int32)
         return {classes[ANY]: told_apart(source, numbers)}
-    return {
-        label: told_apart(source, (numbers == number).astype(np.int32)) for number, label in classes.items()
-    }
+    masks = {label: (numbers == number).astype(np.int32) for number, label in classes.items()}
+    return {label: told_apart(source, mask) for label, mask in masks.items()}
 
 
 def told_apart(source: PathSegSource, numbers: Instances) -> Instances:
