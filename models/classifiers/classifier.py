@@ -179,8 +179,8 @@ def load_object_classifier(path: Path | str, encoder: PatchEncoder | None = None
     """The same for an object-aware classifier."""
 
     def build(card: ClassifierCard) -> ObjectAwareModel:
-        # JSON has no tuples
-        return ObjectAwareModel(ObjectAwareConfig(**card.sizes | {"objects": tuple(card.sizes["objects"])}))
+        sizes = {**card.sizes, "objects": tuple(card.sizes["objects"])}
+        return ObjectAwareModel(ObjectAwareConfig(**sizes))
 
     return ObjectClassifier(*_load(path, "object-aware", build, encoder))
 

@@ -242,16 +242,14 @@ def moved_masks(
         side = tissue.shape[0]
         if mask.shape[0] != side:
             mask = cv2.resize(mask.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0
-        tries = [_shifted(mask, random) for _ in range(_TRIES)]
+        tries = []
+        for _ in range(_TRIES):
+            turned = np.rot90(mask, int(random.integers(4)))
+            shift = tuple(int(step) for step in random.integers(mask.shape[0], size=2))
+            # rolled, not shifted out of the patch: the number of blurred pixels stays the same
+            tries.append(np.roll(turned, shift, axis=(0, 1)))
         moved[home] = max(tries, key=lambda drawn: int((drawn & tissue).sum()))
     return moved
-
-
-def _shifted(mask: Mask, random: np.random.Generator) -> Mask:
-    turned = np.rot90(mask, int(random.integers(4)))
-    shift = tuple(int(step) for step in random.integers(mask.shape[0], size=2))
-    # rolled, not shifted out of the patch: the number of blurred pixels stays the same
-    return np.roll(turned, shift, axis=(0, 1))
 
 
 @dataclass(frozen=True)

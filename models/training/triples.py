@@ -95,8 +95,9 @@ class TripleSampler:
         tiles, truths = (np.stack(column) for column in zip(*crops, strict=True))
         shown = truths.any((1, 2)).astype(np.float32)
         counts = np.maximum(shown, [float(triple.absent) for triple in chosen]).astype(np.float32)
-        known = (torch.from_numpy(part) for part in (tiles, truths, shown, counts))
-        return TripleBatch(*known, *self.tokens([triple.sentence for triple in chosen]))
+        ids, padding = self.tokens([triple.sentence for triple in chosen])
+        image, mask, there, known = (torch.from_numpy(part) for part in (tiles, truths, shown, counts))
+        return TripleBatch(image, mask, there, known, ids, padding)
 
     def _at(self, position: int) -> Triple:
         epoch, place = divmod(position, len(self.triples))

@@ -89,21 +89,18 @@ def map_panel(
     """A map over the grey tissue with its own scale below; both ends are equally far from 0."""
     known = ~np.isnan(painted)
     # as far to both sides: 0 is then always bare grey
-    limit = float(np.abs(painted[known]).max()) if known.any() else 1.0
-    tissue = sheet.signed(view.pixels, np.nan_to_num(painted), limit or 1.0, known)
-    return sheet.Panel(_with_scale(Image.fromarray(tissue), limit or 1.0, unit), title, tuple(notes))
-
-
-def _with_scale(picture: Image.Image, limit: float, unit: str) -> Image.Image:
-    """A colour bar from -limit to +limit under the picture, in the colours of ``sheet.signed`` on mid-grey tissue."""
+    limit = (float(np.abs(painted[known]).max()) if known.any() else 0.0) or 1.0
+    picture = Image.fromarray(sheet.signed(view.pixels, np.nan_to_num(painted), limit, known))
 
     def draw(figure: Figure) -> None:
+        """A colour bar from -limit to +limit, on mid-grey tissue."""
         axes, ramp = figure.subplots(), np.linspace(-limit, limit, 256, dtype=np.float32)[None]
         colours = sheet.signed(np.full((1, 256, 3), 170, np.uint8), ramp, limit)
         axes.imshow(colours, extent=(-limit, limit, 0, 1), aspect="auto")
         axes.set(yticks=[], xlabel=f"blue: against, red: for ({unit})")
 
-    return drawing.stacked([[picture], [drawing.plotted(max(picture.width, 280), 72, draw)]])
+    scaled = drawing.stacked([[picture], [drawing.plotted(max(picture.width, 280), 72, draw)]])
+    return sheet.Panel(scaled, title, tuple(notes))
 
 
 def tissue_panel(view: View, bag: PatchBag, shares: ObjectMap) -> sheet.Panel:

@@ -159,13 +159,13 @@ def importance_answer(card: ClassifierCard, found: BagImportance, patches: int) 
             name=each.name,
             contribution=None,
             importance=round(each.importance, 4),
-            control=each.control and round(each.control.importance, 4),
+            control=None if blur is None else round(blur.importance, 4),
             probability_after=round(each.probability_after, 4),
-            control_probability_after=each.control and round(each.control.probability_after, 4),
+            control_probability_after=None if blur is None else round(blur.probability_after, 4),
             area_fraction=round(each.area_fraction, 5),
             rank=rank,
         )
-        for rank, each in enumerate(ranked, start=1)
+        for rank, (each, blur) in enumerate(((each, each.control) for each in ranked), start=1)
     ]
     told, label = found.prediction.probabilities, found.label
     why = f"; {_blurring(card.classes[label], told[label], ranked[0])}" if ranked else ""

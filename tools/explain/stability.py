@@ -103,7 +103,10 @@ class StabilityCheck:
         said = prompt_of(mask.label, mask.free_form or mask.evidence, mask.prompt)
         capability = model.capability(said)
         assert capability is not None, "the mask was made by this model"
-        window = window_of(Box.from_sequence(mask.provenance.region), mpp / capability.mpp, painted)
+        window, zoom = Box.from_sequence(mask.provenance.region), mpp / capability.mpp
+        if window.width * window.height * zoom * zoom > MOST_WORKING_PX:
+            side = round(MOST_WORKING_PX**0.5 / zoom)
+            window = windows.busiest(windows.edges(painted), window, side, side)
         others = rephrasings(capability.target) if model.card.prompts == "text" else ()
         looks = self.looks(said, capability, others, window)
         changes = self._alone(said, capability, looks, window)
@@ -154,14 +157,6 @@ class StabilityCheck:
         )
         asked = [(prompt, capability) for prompt in prompts]
         return engine.find_masks(field, asked, Control(stop=self.control.stop))
-
-
-def window_of(region: Box, zoom: float, painted: Mask2D) -> Box:
-    """What is looked at again. zoom: pixels at the model's scale per full-resolution pixel."""
-    if region.width * region.height * zoom * zoom <= MOST_WORKING_PX:
-        return region
-    side = round(MOST_WORKING_PX**0.5 / zoom)
-    return windows.busiest(windows.edges(painted), region, side, side)
 
 
 def _answer(
