@@ -58,7 +58,7 @@ class _Language:
 
 
 @dataclass(frozen=True)
-class _Named:
+class _ForeignMention:
     concept: str
     start: int
     end: int
@@ -211,22 +211,22 @@ def read_foreign(text: str, code: str, organ: str | None) -> Request:
     )
 
 
-def _names(language: _Language, low: str) -> list[_Named]:
+def _names(language: _Language, low: str) -> list[_ForeignMention]:
     """All named objects, longest first where they overlap, in the order of the text; organs hide their own words."""
     found = [
-        _Named(concept, match.start(), match.end())
+        _ForeignMention(concept, match.start(), match.end())
         for concept, pattern in language.names.items()
         for match in pattern.finditer(low)
     ]
     found.sort(key=lambda one: (one.start - one.end, one.start))
-    kept: list[_Named] = []
+    kept: list[_ForeignMention] = []
     for one in found:
         if not any(one.start < other.end and other.start < one.end for other in kept):
             kept.append(one)
     return sorted(kept, key=lambda one: one.start)
 
 
-def _part(language: _Language, low: str, one: _Named) -> tuple[int, int]:
+def _part(language: _Language, low: str, one: _ForeignMention) -> tuple[int, int]:
     """The part of the sentence between punctuation and words of contrast in which a name stands."""
     edges = [match.end() for match in PARTS.finditer(low)]
     edges += [match.start() for match in language.lists["contrast"].finditer(low)]
@@ -235,7 +235,7 @@ def _part(language: _Language, low: str, one: _Named) -> tuple[int, int]:
     return start, end
 
 
-def _assertion(language: _Language, low: str, one: _Named, named: list[_Named]) -> Assertion:
+def _assertion(language: _Language, low: str, one: _ForeignMention, named: list[_ForeignMention]) -> Assertion:
     """Wanted, not wanted, or uncertain where the words say more than the lists can bind."""
     start, end = _part(language, low, one)
     before, behind = (_spans(language, f"not_{where}", low, start, end) for where in ("before", "behind"))
@@ -266,11 +266,11 @@ def _spans(language: _Language, name: str, low: str, start: int, end: int) -> li
     return [match.span() for match in language.lists[name].finditer(low, start, end)]
 
 
-def _between(names: list[_Named], start: int, end: int) -> bool:
+def _between(names: list[_ForeignMention], start: int, end: int) -> bool:
     return any(start <= other.start < end for other in names)
 
 
-def _head(language: _Language, low: str, one: _Named, names: list[_Named]) -> _Named:
+def _head(language: _Language, low: str, one: _ForeignMention, names: list[_ForeignMention]) -> _ForeignMention:
     """The first name of the list "A y B", "A ni B" that a name belongs to."""
     for other in reversed([other for other in names if other.end <= one.start]):
         if not language.joins.fullmatch(low, other.end, one.start):
@@ -279,7 +279,7 @@ def _head(language: _Language, low: str, one: _Named, names: list[_Named]) -> _N
     return one
 
 
-def _tail(language: _Language, low: str, one: _Named, names: list[_Named]) -> _Named:
+def _tail(language: _Language, low: str, one: _ForeignMention, names: list[_ForeignMention]) -> _ForeignMention:
     """The last name of its list."""
     for other in (other for other in names if other.start >= one.end):
         if not language.joins.fullmatch(low, one.end, other.start):
@@ -288,7 +288,7 @@ def _tail(language: _Language, low: str, one: _Named, names: list[_Named]) -> _N
     return one
 
 
-def _target(text: str, one: _Named, region: str | None, said: Assertion) -> Target:
+def _target(text: str, one: _ForeignMention, region: str | None, said: Assertion) -> Target:
     concept = lexicon().concepts[one.concept]
     own = region or concept.organ
     place = lexicon().place(concept, own)
@@ -308,8 +308,8 @@ def _target(text: str, one: _Named, region: str | None, said: Assertion) -> Targ
 def _related(
     language: _Language,
     low: str,
-    named: list[_Named],
-    said: Mapping[_Named, Assertion],
+    named: list[_ForeignMention],
+    said: Mapping[_ForeignMention, Assertion],
     targets: dict[str, Target],
 ) -> dict[str, Target]:
     """ "linfocitos dentro de las glándulas": two wanted objects with a word of place between them."""

@@ -32,7 +32,6 @@ _REPAIR_TOKENS = 700
 """The unusable answer as it is shown again, and what was wrong with it."""
 _HEAD_CHARACTERS = 20_000
 """Where a text says which organ it is about."""
-_NOTHING = "the language model found nothing to outline: name an object, or use the rule reader"
 _LEAST_ROOM = 150
 """A passage shorter than this many tokens loses its sense."""
 
