@@ -235,7 +235,9 @@ def _part(language: _Language, low: str, one: _ForeignMention) -> tuple[int, int
     return start, end
 
 
-def _assertion(language: _Language, low: str, one: _ForeignMention, named: list[_ForeignMention]) -> Assertion:
+def _assertion(
+    language: _Language, low: str, one: _ForeignMention, named: list[_ForeignMention]
+) -> Assertion:
     """Wanted, not wanted, or uncertain where the words say more than the lists can bind."""
     start, end = _part(language, low, one)
     before, behind = (_spans(language, f"not_{where}", low, start, end) for where in ("before", "behind"))
@@ -270,7 +272,9 @@ def _between(names: list[_ForeignMention], start: int, end: int) -> bool:
     return any(start <= other.start < end for other in names)
 
 
-def _head(language: _Language, low: str, one: _ForeignMention, names: list[_ForeignMention]) -> _ForeignMention:
+def _head(
+    language: _Language, low: str, one: _ForeignMention, names: list[_ForeignMention]
+) -> _ForeignMention:
     """The first name of the list "A y B", "A ni B" that a name belongs to."""
     for other in reversed([other for other in names if other.end <= one.start]):
         if not language.joins.fullmatch(low, other.end, one.start):
@@ -279,7 +283,9 @@ def _head(language: _Language, low: str, one: _ForeignMention, names: list[_Fore
     return one
 
 
-def _tail(language: _Language, low: str, one: _ForeignMention, names: list[_ForeignMention]) -> _ForeignMention:
+def _tail(
+    language: _Language, low: str, one: _ForeignMention, names: list[_ForeignMention]
+) -> _ForeignMention:
     """The last name of its list."""
     for other in (other for other in names if other.start >= one.end):
         if not language.joins.fullmatch(low, one.end, other.start):
