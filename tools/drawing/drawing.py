@@ -88,7 +88,11 @@ def overlay_of(
 ) -> Image.Image:
     """The segmented region with the outlines of the masks that were found. mpp: None draws no scale bar."""
     width, height = picture_size(region)
-    pixels = source.read_region(region, width=width, height=height)
+    small = min(width, region.width), min(height, region.height)
+    pixels = source.read_region(region, width=small[0], height=small[1])
+    if small != (width, height):
+        # the reader's exact resampling would make a server's first answer wait for SciPy
+        pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     found = [mask for mask in masks if mask.found]
     return draw(pixels, region, layers=layers_in(folder, found, region), mpp=mpp)
 
