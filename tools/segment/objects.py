@@ -24,12 +24,11 @@ from tissuetalk.models.masks.object_table import (
 )
 from tissuetalk.models.masks.outlines import polygons
 from tissuetalk.models.writing import library, whole_file
+from tissuetalk.tools.masks.rasters import create_pyramid, write_levels
 from tissuetalk.tools.segment.algebra import LabelImage
 from tissuetalk.tools.segment.decide import Labels
 from tissuetalk.tools.segment.grid import Grid
 
-CHUNK_PX = 1024
-SMALLEST_LEVEL_PX = 256
 THUMBNAIL_PX = 2048
 SHOWN_SHARE = 0.3
 """Share of a thumbnail pixel that must be marked to be shown."""
@@ -236,7 +235,19 @@ def paint(
     mpp: µm per full-resolution pixel, or None when nobody knows it. about: what the pyramid says of itself.
     """
     region = mask.region
-    levels = _create(path, mask, mpp, about)
+    group = library("zarr").open_group(str(path), mode="w", zarr_format=3)
+    levels = create_pyramid(
+        group,
+        (region.width, region.height),
+        corner_xy=(region.x0, region.y0),
+        step=1.0,
+        mpp=mpp,
+        dtype="int32" if mask.objects else "uint8",
+    )
+    described = group.attrs["ome"]
+    described["multiscales"][0]["name"] = path.name.split(".")[0]
+    group.attrs["ome"] = {**described, "image-label": {"version": "0.5"}}
+    group.attrs["tissuetalk"] = about
     shrink = 1
     while max(region.width, region.height) / shrink > THUMBNAIL_PX:
         shrink *= 2
@@ -250,13 +261,7 @@ def paint(
         if marked is None:
             continue
         left, top = box.x0 - region.x0, box.y0 - region.y0
-        values = labels if mask.objects else (labels > 0).astype(np.uint8)
-        for number, level in enumerate(levels):
-            every = 2**number
-            part = values[-top % every :: every, -left % every :: every]
-            if part.any():
-                y, x = -(-top // every), -(-left // every)
-                level[y : y + part.shape[0], x : x + part.shape[1]] = part
+        write_levels(levels, labels if mask.objects else (labels > 0).astype(np.uint8), left, top)
         _add_to_thumbnail(painted.labels, share, labels, left, top, shrink)
         painted.area += int(np.count_nonzero(labels))
         old = painted.box or marked
@@ -266,51 +271,6 @@ def paint(
     painted.mask = share >= SHOWN_SHARE
     painted.labels[~painted.mask] = 0
     return painted
-
-
-def _create(path: Path, mask: LabelImage, mpp: float | None, about: dict[str, Any]) -> list[Any]:
-    zarr = library("zarr")
-    group = zarr.open_group(str(path), mode="w", zarr_format=3)
-    shapes = [(mask.region.height, mask.region.width)]
-    while max(shapes[-1]) > SMALLEST_LEVEL_PX:
-        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
-    levels = [
-        group.create_array(
-            str(number),
-            shape=shape,
-            chunks=(min(CHUNK_PX, shape[0]), min(CHUNK_PX, shape[1])),
-            dtype="int32" if mask.objects else "uint8",
-            fill_value=0,
-            dimension_names=("y", "x"),
-            compressors=zarr.codecs.ZstdCodec(level=1),
-        )
-        for number, shape in enumerate(shapes)
-    ]
-    pixel, unit = mpp or 1.0, "micrometer" if mpp else None
-    axes = [{"name": name, "type": "space", **({"unit": unit} if unit else {})} for name in "yx"]
-    datasets = [
-        {
-            "path": str(number),
-            "coordinateTransformations": [
-                {"type": "scale", "scale": [pixel * 2**number] * 2},
-                # positions are those of pixel middles: each level takes every second pixel, from the first on
-                {
-                    "type": "translation",
-                    "translation": [
-                        (at + (2**number - 1) / 2) * pixel for at in (mask.region.y0, mask.region.x0)
-                    ],
-                },
-            ],
-        }
-        for number in range(len(shapes))
-    ]
-    group.attrs["ome"] = {
-        "version": "0.5",
-        "multiscales": [{"name": path.name.split(".")[0], "axes": axes, "datasets": datasets}],
-        "image-label": {"version": "0.5"},
-    }
-    group.attrs["tissuetalk"] = about
-    return levels
 
 
 def _add_to_thumbnail(
