@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, TissuetalkError
 from tissuetalk.server.app import build_server
 from tissuetalk.server.service import Service, Settings
+from tissuetalk.tools.answers.arguments import MAX_UPLOAD_BYTES
 
 TOKEN_VARIABLE = "TISSUETALK_TOKEN"
-MAX_UPLOAD_BYTES = 512 * 1024 * 1024
 LEAST_TOKEN_LENGTH = 16
 STATUS = {"image_too_large": 413, "workspace_full": 507, "workspace_unwritable": 507, "busy": 503}
 

@@ -21,7 +21,7 @@ from drawn import disc_image
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from tissuetalk.server.http import MAX_UPLOAD_BYTES
+from tissuetalk.tools.answers.arguments import MAX_UPLOAD_BYTES
 
 pytestmark = pytest.mark.anyio
 COMMAND = str(Path(sys.executable).with_name("tissuetalk"))

@@ -23,6 +23,7 @@ Region = Annotated[
 ]
 XY = Annotated[list[float], Field(min_length=2, max_length=2)]
 XYXY = Annotated[list[float], Field(min_length=4, max_length=4)]
+MAX_UPLOAD_BYTES = 512 * 2**20
 DEFAULTS = {"grid": False, "dry_run": False}
 """Of arguments that may be left out; None for all others."""
 

@@ -39,6 +39,11 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def is_known(source: MppSource) -> bool:
+    """Whether the file or the caller said the scale; one that was only assumed gives no µm."""
+    return source in ("file", "given")
+
+
 class ImageInfo(Closed):
     """Which pixels were looked at, and at which scale."""
 
@@ -52,7 +57,7 @@ class ImageInfo(Closed):
     @property
     def known_mpp(self) -> float | None:
         """µm per pixel if the file or the caller said it; None when it was only assumed: then units are pixels."""
-        return self.mpp if self.mpp_source in ("file", "given") else None
+        return self.mpp if is_known(self.mpp_source) else None
 
 
 class RelationInfo(Closed):

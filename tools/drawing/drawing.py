@@ -63,6 +63,17 @@ def picture_size(box: Box, longest_px: int = LONGEST_SIDE_PX) -> tuple[int, int]
     return max(1, round(box.width * scale)), max(1, round(box.height * scale))
 
 
+def pixels_of(source: ImageSource, box: Box) -> NDArray[np.uint8]:
+    """[h, w, 3]: a region at the size of its picture."""
+    width, height = picture_size(box)
+    small = min(width, box.width), min(height, box.height)
+    pixels = source.read_region(box, width=small[0], height=small[1])
+    if small == (width, height):
+        return pixels
+    # the reader's exact resampling would make a server's first answer wait for SciPy
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
 def draw(
     pixels: NDArray[np.uint8],
     box: Box,
@@ -87,12 +98,7 @@ def overlay_of(
     folder: ResultFolder, source: ImageSource, region: Box, masks: Sequence[Mask], mpp: float | None
 ) -> Image.Image:
     """The segmented region with the outlines of the masks that were found. mpp: None draws no scale bar."""
-    width, height = picture_size(region)
-    small = min(width, region.width), min(height, region.height)
-    pixels = source.read_region(region, width=small[0], height=small[1])
-    if small != (width, height):
-        # the reader's exact resampling would make a server's first answer wait for SciPy
-        pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    pixels = pixels_of(source, region)
     found = [mask for mask in masks if mask.found]
     return draw(pixels, region, layers=layers_in(folder, found, region), mpp=mpp)
 

@@ -26,7 +26,7 @@ from tissuetalk.models.masks.characteristics import MIN_INSTANCE_PX, MaskSurvey,
 from tissuetalk.models.masks.object_table import column_names, object_table
 from tissuetalk.models.masks.outlines import polygons
 from tissuetalk.models.writing import library, write_whole
-from tissuetalk.tools.answers.results import Mask
+from tissuetalk.tools.answers.results import Mask, is_known
 from tissuetalk.tools.masks.rasters import (
     WINDOW_PX,
     LabelPyramid,
@@ -65,7 +65,7 @@ class MaskLayer(ABC):
         self.folder, self.record, self.open_image = folder, record, open_image
         origin = record.provenance
         self.region = Box.from_sequence(origin.region)
-        self.mpp = origin.mpp if origin.mpp_source in ("file", "given") else None
+        self.mpp = origin.mpp if is_known(origin.mpp_source) else None
         self.name = record.name
         self.has_objects = record.resources.instances is not None
 

@@ -29,6 +29,7 @@ from tissuetalk.tools.answers.results import (
     NotSegmented,
     ReadAs,
     TargetArgument,
+    is_known,
 )
 from tissuetalk.tools.masks.rasters import Tissue, sample
 from tissuetalk.tools.storage.features import FeatureCache
@@ -220,7 +221,7 @@ class Scale:
 
     @property
     def known(self) -> bool:
-        return self.source in ("file", "given")
+        return is_known(self.source)
 
     @property
     def known_mpp(self) -> float | None:

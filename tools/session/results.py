@@ -272,11 +272,11 @@ def view_source(
     masks = []
     if folder is not None:
         stored = folder.result().image
-        if stored.mpp is not None and stored.mpp_source in ("file", "given"):
-            scale = Scale(stored.mpp, stored.mpp_source)
+        if stored.known_mpp is not None:
+            scale = Scale(stored.known_mpp, stored.mpp_source)
         masks = [mask for mask in folder.chosen(list(mask_ids or ())) if mask.found or mask_ids]
-    width, height = drawing.picture_size(box)
-    pixels = source.read_region(box, width=width, height=height)
+    pixels = drawing.pixels_of(source, box)
+    width = pixels.shape[1]
     layers = drawing.layers_in(folder, masks, box) if folder is not None else []
     picture = drawing.draw(pixels, box, layers=layers, mpp=None if scale is None else scale.mpp, grid=grid)
     shrink = box.width / width

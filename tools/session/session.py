@@ -25,7 +25,7 @@ from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.prompts.readers import make_reader
 from tissuetalk.prompts.target import Reader
-from tissuetalk.tools.answers.arguments import SegmentOptions
+from tissuetalk.tools.answers.arguments import MAX_UPLOAD_BYTES, SegmentOptions
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.results import (
     Answer,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
     from tissuetalk.tools.segment.schedule import MakeRunner
 
-MAX_UPLOAD_BYTES = 512 * 2**20
 Place = str | Path | Segmentation
 """A result: its id in the workspace, a folder that the command line wrote (always a Path), or what segment gave."""
 
