@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from tissuetalk.models.errors import ModelUnavailableError, WorkspaceFullError, WorkspaceUnwritableError
 
@@ -49,6 +50,51 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """All of ``content`` (text as UTF-8), or what was there before."""
     with whole_file(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+class CsvWriter:
+    """Rows of a CSV file, every cell of text written so that a spreadsheet shows it and never runs it.
+
+    Rows are sequences, or mappings where columns are given; what a mapping lacks stays empty.
+    """
+
+    def __init__(self, file: TextIO, columns: Sequence[str] = (), *, line_end: str = "\n") -> None:
+        self._columns = columns
+        self._writer = csv.writer(file, lineterminator=line_end)
+
+    def header(self) -> None:
+        self.row(self._columns)
+
+    def row(self, cells: Iterable[object]) -> None:
+        if isinstance(cells, Mapping):
+            if unknown := set(cells) - set(self._columns):
+                raise ValueError(f"no column for {sorted(unknown)}")
+            cells = [cells.get(column, "") for column in self._columns]
+        self._writer.writerow(map(defused, cells))
+
+    def rows(self, rows: Iterable[Iterable[object]]) -> None:
+        for cells in rows:
+            self.row(cells)
+
+
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What a cell begins with that a spreadsheet takes for a formula, in both widths."""
+
+
+def defused(cell: object) -> object:
+    """The cell, with an apostrophe before a text that would be run as a formula; numbers stay numbers."""
+    if not isinstance(cell, str) or not cell.lstrip(" ").startswith(_FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def as_meant(cell: str) -> str:
+    """The text that ``defused`` was given, for our own readers of our own files."""
+    return cell[1:] if cell.startswith("'") and cell[1:].lstrip(" ").startswith(_FORMULA) else cell
 
 
 def write_tensors(

@@ -8,7 +8,6 @@ kept below the folder (``features``, ``objects``), so that a run that stopped go
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -41,6 +40,7 @@ from tissuetalk.models.classifiers.recipe import CohortRecipe, Slide
 from tissuetalk.models.classifiers.training import train_attention, train_objects
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource, open_image
+from tissuetalk.models.writing import CsvWriter
 
 
 class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
@@ -70,12 +70,12 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
         self, cohort: GatheredSlides[Tensor], run: SeedRun[AttentionMIL], card: ClassifierCard
     ) -> None:
         with (self.out / "predictions.csv").open("w", encoding="utf-8", newline="") as lines:
-            writer = csv.writer(lines)
-            writer.writerow(["slide", "patient", "class", *card.classes])
+            writer = CsvWriter(lines, line_end="\r\n")
+            writer.row(["slide", "patient", "class", *card.classes])
             for i, shares in zip(run.tested, self.shares(cohort, run), strict=True):
                 slide = cohort.slides[i]
                 told = [f"{share:.4f}" for share in shares]
-                writer.writerow([slide.name, slide.group, card.classes[slide.label], *told])
+                writer.row([slide.name, slide.group, card.classes[slide.label], *told])
         if self.recipe.objects:
             # slides the network did not learn from, as far as there are any
             rows = run.tested if self.recipe.folds else [*run.split.validation, *run.split.test]

@@ -8,7 +8,7 @@ import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TextIO, cast
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.datasets.example import Pixels
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.writing import CsvWriter, as_meant
 
 MaskKind = Literal["instance", "binary", "class-index", "boxes", "class-label", "none"]
 SUBSET_SEED = 2026
@@ -63,8 +64,8 @@ def read_manifest(path: Path) -> list[Record]:
             f"there is no manifest at {path}; give a manifest.csv or the folder that holds one."
         )
     with path.open(encoding="utf-8", newline="") as lines:
-        rows = csv.DictReader(lines)
-        if missing := REQUIRED_COLUMNS - set(rows.fieldnames or ()):
+        columns, rows = _rows(lines)
+        if missing := REQUIRED_COLUMNS - set(columns):
             raise InvalidArgumentError(
                 f"{path} lacks the columns {', '.join(sorted(missing))}; add them to the header."
             )
@@ -85,6 +86,15 @@ def read_manifest(path: Path) -> list[Record]:
             )
             for row in rows
         ]
+
+
+def _rows(lines: TextIO) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a table, its cells as they were before they were made safe for spreadsheets."""
+    table = csv.DictReader(lines)
+    rows = [
+        {key: as_meant(cell) if isinstance(cell, str) else cell for key, cell in row.items()} for row in table
+    ]
+    return list(table.fieldnames or ()), rows
 
 
 def read_rgb(path: Path) -> Pixels:
@@ -123,8 +133,7 @@ def draw_subset(
     if not 0 < fraction <= 1:
         raise InvalidArgumentError(f"a fraction of {fraction:g} is no share; give more than 0 and at most 1.")
     with manifest.open(encoding="utf-8", newline="") as lines:
-        table = csv.DictReader(lines)
-        columns, rows = list(table.fieldnames or ()), list(table)
+        columns, rows = _rows(lines)
     if by not in columns or "file" not in columns:
         raise InvalidArgumentError(f"{manifest} has no column {by!r}; it has {', '.join(columns)}.")
     rows = [row for row in rows if split is None or row.get("split") == split]
@@ -137,11 +146,11 @@ def draw_subset(
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.parent.resolve()
     with out.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.DictWriter(lines, columns)
-        writer.writeheader()
+        writer = CsvWriter(lines, columns, line_end="\r\n")
+        writer.header()
         for row in rows:
             if row["file"] in chosen:
                 given = {key: manifest.parent / row[key] for key in ("file", "mask") if row.get(key)}
                 moved = {key: Path(os.path.relpath(at.resolve(), folder)) for key, at in given.items()}
-                writer.writerow(row | {key: path.as_posix() for key, path in moved.items()})
+                writer.row(row | {key: path.as_posix() for key, path in moved.items()})
     return len(chosen)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tissuetalk.models.metrics.statistics import Interval
+from tissuetalk.models.writing import CsvWriter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,12 +20,10 @@ def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None
     """CSV with empty cells for None and what a row lacks, and floats to four decimals. columns: by default the first row's."""
     rows = list(rows)
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns or list(rows[0] if rows else ()), lineterminator="\n")
-    writer.writeheader()
+    writer = CsvWriter(text, columns or list(rows[0] if rows else ()))
+    writer.header()
     for row in rows:
-        writer.writerow(
-            {key: f"{cell:.4f}" if isinstance(cell, float) else cell for key, cell in row.items()}
-        )
+        writer.row({key: f"{cell:.4f}" if isinstance(cell, float) else cell for key, cell in row.items()})
     return text.getvalue()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tissuetalk.models.control import Control
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.recipes import TrainingRecipe
-from tissuetalk.models.writing import whole_file
+from tissuetalk.models.writing import CsvWriter, whole_file
 
 B = TypeVar("B")
 
@@ -109,10 +109,10 @@ class TrainingRun(ABC, Generic[B]):
         fresh = not path.is_file()
         # Appended, not replaced: a log that lacks its last line after a kill is still a log.
         with path.open("a", encoding="utf-8", newline="") as lines:
-            writer = csv.DictWriter(lines, row.keys())
+            writer = CsvWriter(lines, list(row), line_end="\r\n")
             if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+                writer.header()
+            writer.row(row)
 
 
 def parameter_groups(model: nn.Module, recipe: TrainingRecipe) -> list[dict[str, Any]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tissuetalk.models.writing import CsvWriter
 from tissuetalk.server.commands.terminal import JSON, Classifier, Format, Metrics, ResultDir, show, table
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def measure(
         answer = session.measure(result_dir, metric)
     if format == "csv" and not json_:
         columns = ("mask_id", "name", "metric", "value", "unit", "rule")
-        writer = csv.writer(sys.stdout)
-        writer.writerow(columns)
-        writer.writerows([getattr(row, column) for column in columns] for row in answer.result.measurements)
+        writer = CsvWriter(sys.stdout, columns, line_end="\r\n")
+        writer.header()
+        writer.rows([getattr(row, column) for column in columns] for row in answer.result.measurements)
     else:
         show(json_ or format == "json", answer.to_json(), *_measured(answer.result))
 

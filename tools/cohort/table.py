@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from tissuetalk.models.errors import BadRequestError, TissuetalkError
-from tissuetalk.models.writing import write_whole
+from tissuetalk.models.writing import CsvWriter, write_whole
 from tissuetalk.tools.answers.results import Closed, Mask, MppSource, SegmentResult
 
 SlideState = Literal["done", "failed", "pending"]
@@ -174,10 +173,10 @@ def write_tables(cohort: CohortTable, out: Path) -> None:
     """cohort.json and cohort.csv, each replaced in one step."""
     write_whole(out / "cohort.json", cohort.model_dump_json(indent=1) + "\n")
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
+    writer = CsvWriter(text, COLUMNS, line_end="\r\n")
+    writer.header()
     for slide in cohort.slides:
-        writer.writerows(_lines(slide))
+        writer.rows(_lines(slide))
     write_whole(out / "cohort.csv", text.getvalue())
 
 

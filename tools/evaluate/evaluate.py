@@ -6,7 +6,6 @@ what went wrong and no score: could not look is never counted as found nothing.
 
 from __future__ import annotations
 
-import csv
 import re
 import time
 from collections import Counter
@@ -34,7 +33,7 @@ from tissuetalk.models.metrics.oracles import boxes_as_mask, instance_boxes
 from tissuetalk.models.metrics.report import plots, report, trends_csv
 from tissuetalk.models.metrics.scores import dice, mask_scores, object_scores
 from tissuetalk.models.segmenter import Segmenter
-from tissuetalk.models.writing import write_whole
+from tissuetalk.models.writing import CsvWriter, write_whole
 from tissuetalk.prompts.organs import region_of
 from tissuetalk.prompts.readers import make_reader
 from tissuetalk.prompts.target import Request
@@ -137,15 +136,15 @@ def evaluate(
         out.mkdir(parents=True, exist_ok=True)
         file = (out / "scores.csv").open("w", newline="", encoding="utf-8")
     with file:
-        writer = csv.DictWriter(file, [column.name for column in fields(Row)])
-        writer.writeheader()
+        writer = CsvWriter(file, [column.name for column in fields(Row)], line_end="\r\n")
+        writer.header()
         for done, record in enumerate(scored):
             control.report(done / len(scored), record.image.name)
             for row in _rows(record, manifest.parent, words, model, probes):
                 rows.append(row)
                 # flushed row by row: a run that is stopped keeps what it has scored
                 with _writing_to(out):
-                    writer.writerow(row.cells())
+                    writer.row(row.cells())
                     file.flush()
     seconds = time.monotonic() - started
     summary = summarise(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 from typing import Any
 
 from tissuetalk.models.errors import ImageTooLargeError
+from tissuetalk.models.writing import CsvWriter
 from tissuetalk.tools.export import geojson, tables
 from tissuetalk.tools.masks.layer import OpenImage, as_lines, layers_of
 from tissuetalk.tools.masks.stored import open_masks
@@ -34,10 +34,10 @@ def resource(folder: ResultFolder, mask_id: str, kind: str, open_image: OpenImag
     if kind == "objects":
         geojson.write_features(masks, text.write)
     else:
-        names, writer = tables.columns(masks), csv.writer(text, lineterminator="\n")
-        writer.writerow(names)
+        names, writer = tables.columns(masks), CsvWriter(text)
+        writer.row(names)
         for rows in layer.rows(names):
-            writer.writerows(as_lines(rows))
+            writer.rows(as_lines(rows))
     return sent.getvalue()
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from tissuetalk.models.masks.object_table import column_names
-from tissuetalk.models.writing import library
+from tissuetalk.models.writing import CsvWriter, library
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 
@@ -27,8 +26,8 @@ def write_csv(masks: SegmentedRegion, out: Path) -> None:
     """All masks under one header, the mask in front of every row; ``_um`` columns only where the scale is known."""
     names = columns(masks)
     with out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["mask_id", "name", *names])
+        writer = CsvWriter(file, line_end="\r\n")
+        writer.row(["mask_id", "name", *names])
         for layer in masks.layers:
             known = [name for name in names if name in layer.columns]
             for batch in layer.rows(known):
@@ -37,7 +36,7 @@ def write_csv(masks: SegmentedRegion, out: Path) -> None:
                 numbers = [batch[name].tolist() if name in batch else empty for name in names]
                 # strict would refuse the two that repeat without end
                 mask = repeat(layer.record.mask_id), repeat(layer.name)
-                writer.writerows(zip(*mask, *numbers, strict=False))
+                writer.rows(zip(*mask, *numbers, strict=False))
 
 
 def write_parquet(masks: SegmentedRegion, out: Path) -> None:

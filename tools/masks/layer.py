@@ -25,7 +25,7 @@ from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.masks.characteristics import MIN_INSTANCE_PX, MaskSurvey, survey
 from tissuetalk.models.masks.object_table import column_names, object_table
 from tissuetalk.models.masks.outlines import polygons
-from tissuetalk.models.writing import library, write_whole
+from tissuetalk.models.writing import CsvWriter, library, write_whole
 from tissuetalk.tools.answers.results import Mask, is_known
 from tissuetalk.tools.masks.rasters import (
     WINDOW_PX,
@@ -233,9 +233,9 @@ class PictureLayer(MaskLayer):
             return {name: _parsed([line[at] for line in lines]) for at, name in enumerate(header)}
         table = self._as_one(with_pixels=True)
         buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(table)
-        writer.writerows(as_lines(table))
+        writer = CsvWriter(buffer, list(table))
+        writer.header()
+        writer.rows(as_lines(table))
         write_whole(path, buffer.getvalue())
         return table
 

@@ -5,7 +5,6 @@ PathSeg's four rules hold for every image and mask: magnification, patches, size
 
 from __future__ import annotations
 
-import csv
 import math
 import random
 import re
@@ -23,6 +22,7 @@ from tissuetalk.models.datasets.example import Instances, Pixels
 from tissuetalk.models.datasets.pathseg.formats import READERS
 from tissuetalk.models.datasets.pathseg.source import PathSegSource, Picture, Split, source_named
 from tissuetalk.models.errors import WorkspaceUnwritableError
+from tissuetalk.models.writing import CsvWriter
 
 COMMON_MAGNIFICATION: Final = 40.0
 COMMON_MPP: Final = 0.25
@@ -145,9 +145,9 @@ def prepare(
                 rows += _written(out, source, picture, patch)
         for file, splits in (("manifest", ("train", "test")), ("train", ("train",)), ("test", ("test",))):
             with (out / f"{file}.csv").open("w", encoding="utf-8", newline="") as lines:
-                writer = csv.DictWriter(lines, COLUMNS)
-                writer.writeheader()
-                writer.writerows(row for row in rows if row["split"] in splits)
+                writer = CsvWriter(lines, COLUMNS, line_end="\r\n")
+                writer.header()
+                writer.rows(row for row in rows if row["split"] in splits)
     except OSError as error:
         raise WorkspaceUnwritableError(
             f"cannot write to {out}: {error.strerror}; choose another folder."
