@@ -42,6 +42,7 @@ class Target:
     alternatives: labels that were considered and not chosen. reason: why this label, in a few words.
     plain: one plain-language line for a lay reader, may be empty.
     ambiguous: why the object is not looked for before the user has answered, empty when nothing is open.
+    surveyed: one of many that answer an open question; nobody named it.
     """
 
     label: str | None
@@ -55,6 +56,7 @@ class Target:
     reason: str = ""
     plain: str = ""
     ambiguous: str = ""
+    surveyed: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,14 @@ def add_prompts(server: MCPServer) -> None:
     ) -> str:
         """Walk a non-expert through the structures of an image."""
         clause = f" of {organ}" if organ else ""
-        return _filled("prompt_exploratory.txt", image=image, organ_clause=clause, question=question)
+        argument = f' and organ="{organ}"' if organ else ""
+        return _filled(
+            "prompt_exploratory.txt",
+            image=image,
+            organ_clause=clause,
+            organ_argument=argument,
+            question=question,
+        )
 
 
 def _filled(template: str, **values: str) -> str:

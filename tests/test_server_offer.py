@@ -40,7 +40,7 @@ async def test_arguments_are_named_as_in_the_contract(place: Place) -> None:
         "explain": "result_id question classifier",
         "view": "image result_id region mask_ids grid",
         "job": "job_id action",
-        "library": "action result_id format folder",
+        "library": "action result_id format folder organ",
     }
     async with Client(build_server(place.lazy())) as client:
         for tool in (await client.list_tools()).tools:
@@ -85,6 +85,25 @@ async def test_labels_and_organs_are_completed(place: Place) -> None:
                 "breast" in (await client.complete(ref, {"name": "organ", "value": "bre"})).completion.values
             )
         assert (await client.complete(prompt, {"name": "question", "value": "x"})).completion.values == []
+
+
+async def test_a_host_without_resources_lists_labels_by_a_tool(place: Place) -> None:
+    async with Client(build_server(place.lazy())) as client:
+        every = (await client.call_tool("library", {"action": "labels"})).structured_content["labels"]
+        assert every == [str(label) for label in LABELS]
+        colon = await client.call_tool("library", {"action": "labels", "organ": "large bowel"})
+        of_colon = [label for label in every if label.startswith("colon-")]
+        assert colon.structured_content["labels"] == of_colon and of_colon[0] in colon.content[0].text
+        missing = await client.call_tool("library", {"action": "labels", "organ": "atlantis"})
+        assert missing.is_error and missing.content[0].text.startswith("unknown_label: ")
+
+
+async def test_the_exploratory_prompt_passes_the_organ_on(place: Place) -> None:
+    async with Client(build_server(place.lazy())) as client:
+        filled = await client.get_prompt("exploratory", {"image": "b.svs", "organ": "colon"})
+        assert 'organ="colon"' in filled.messages[0].content.text
+        filled = await client.get_prompt("exploratory", {"image": "b.svs"})
+        assert "organ=" not in filled.messages[0].content.text
 
 
 async def test_the_taxonomy_and_the_models_can_be_read(place: Place) -> None:

@@ -78,12 +78,14 @@ def survey_of(organ: str | None, scope: Scope, evidence: str, start: int) -> lis
             alternatives=others,
             reason=reason,
             plain=plain_line(label),
+            surveyed=True,
         )
         for label, others in _kinds(organ, scope)
     ]
     for name in _terms()["unknown"]["words"] if organ is None else ():
         line = "The dark round dots: every cell has one nucleus, which holds its genes."
-        targets.insert(0, Target(None, name, evidence=evidence, start=start, reason=reason, plain=line))
+        nuclei = Target(None, name, evidence=evidence, start=start, reason=reason, plain=line, surveyed=True)
+        targets.insert(0, nuclei)
     return targets
 
 

@@ -104,7 +104,7 @@ class JobCall(TypedDict):
     action: Literal["status", "wait", "cancel"]
 
 
-LibraryAction = Literal["images", "results", "save", "delete"]
+LibraryAction = Literal["images", "results", "labels", "save", "delete"]
 
 
 class LibraryCall(TypedDict, total=False):
@@ -114,3 +114,4 @@ class LibraryCall(TypedDict, total=False):
         str | None, Field(description="For save: folder (default, everything) or another format, see above")
     ]
     folder: Annotated[str | None, Field(description="For save: a new folder inside an allowed folder")]
+    organ: Annotated[str | None, Field(max_length=100, description="For labels: only those of this organ")]

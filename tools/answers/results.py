@@ -247,9 +247,10 @@ class ListedResult(Closed):
 class LibraryResult(Closed):
     """Answer of ``library``."""
 
-    action: Literal["images", "results", "save", "delete"]
+    action: Literal["images", "results", "labels", "save", "delete"]
     images: list[ListedImage]
     results: list[ListedResult]
+    labels: list[str] = Field(description="Canonical labels: region-structure-type")
     saved: list[str]
     message: str
 

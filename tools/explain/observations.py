@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box
-from tissuetalk.models.segmenter import Capability, Prompt, Segmenter, is_pointed
-from tissuetalk.prompts.names import prompt_of
+from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
 from tissuetalk.prompts.question import concepts_in
 from tissuetalk.tools.answers.explained import Observation
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.segment import engine
-from tissuetalk.tools.segment.request import FieldOfView
+from tissuetalk.tools.segment.request import FieldOfView, repertoire
 
 MOST_WORKING_PX = 2048 * 2048
 """Largest region, in pixels at the scale of a target, that an overview is looked through for what nobody asked for."""
@@ -29,7 +28,6 @@ WHEN_ASKED = 4
 """How many times as large it may be when the question was what else there is."""
 COARSEST = 2.5
 """How many times coarser than its own scale a picture may be for a target nobody asked for."""
-ANYTHING = Prompt(None, "a thing without a name", "a thing without a name")
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,7 @@ class Observed:
 
 
 def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, Capability]]:
-    """What the model knows in this organ and the words did not name, in whatever sense they named it.
-
-    A model that takes any words, or only places, has no list of what it knows.
-    """
-    if is_pointed(model) or model.capability(ANYTHING) is not None:
-        return []
+    """What the model knows in this organ and the words did not name, in whatever sense they named it."""
     named = {mask.target for mask in result.masks}
     items: list[Mask | NotSegmented] = [*result.masks, *result.not_segmented]
     # missed, ruled out or refused: it was named
@@ -54,17 +47,12 @@ def unmentioned(result: SegmentResult, model: Segmenter) -> list[tuple[Prompt, C
     said = {concept.id for each in texts for text in each if text for concept in concepts_in(text)}
     organs = (item.label.split("-", 1)[0] for item in items if item.label)
     organ = next((organ for organ in organs if organ != "unspecified"), None)
-    asked = []
-    for name in model.card.targets:
-        # the organ decides which of its targets a model takes a name for
-        words = f"{organ} {name}" if organ else name
-        capability = model.capability(prompt_of(None, words, words))
-        mentioned = any(concept.id in said for concept in concepts_in(name))
-        if capability is not None and capability.target not in named and not mentioned:
-            # two names of one target are one observation
-            named.add(capability.target)
-            asked.append((prompt_of(None, name, name), capability))
-    return asked
+    return [
+        (prompt, capability)
+        for prompt, capability in repertoire(model, organ)
+        if capability.target not in named
+        and not any(concept.id in said for concept in concepts_in(prompt.words))
+    ]
 
 
 def observe(

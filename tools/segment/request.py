@@ -16,10 +16,10 @@ from pydantic import TypeAdapter
 
 from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError, UnknownLabelError
 from tissuetalk.models.images import Box, ImageSource
-from tissuetalk.models.segmenter import RGB, Capability, Context, Prompt, Segmenter
+from tissuetalk.models.segmenter import RGB, Capability, Context, Prompt, Segmenter, is_pointed
 from tissuetalk.prompts import organs
 from tissuetalk.prompts.measures import place_measures_in
-from tissuetalk.prompts.names import prompt_for, target_named
+from tissuetalk.prompts.names import prompt_for, prompt_of, target_named
 from tissuetalk.prompts.target import Reader, Relation, Request, Target
 from tissuetalk.prompts.taxonomy import Label
 from tissuetalk.tools.answers.results import (
@@ -44,6 +44,7 @@ RULED_OUT = {
     "historical": "the words speak of an earlier specimen or history, so it was not looked for",
 }
 FINEST_MPP, COARSEST_MPP = 0.02, 50.0
+_ANYTHING = Prompt(None, "a thing without a name", "a thing without a name")
 SMALL_PX = 1024
 """Longest side up to which models judge an image from all of it; of a larger one a shrunk view would lose what they know."""
 
@@ -348,7 +349,36 @@ def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Want
             refused.append(refusal(target, "out_of_view", reason))
         else:
             asked.append(Wanted(target, prompt, capability))
-    return asked, refused
+    return [*asked, *_beyond_the_survey(request, model, asked)], refused
+
+
+def _beyond_the_survey(request: Request, model: Segmenter, asked: Sequence[Wanted]) -> list[Wanted]:
+    """What the model knows besides, where the question was open: "what can you see?" means whatever can be seen."""
+    surveyed = next((target for target in request.targets if target.surveyed), None)
+    if surveyed is None:
+        return []
+    ruled_out = {name_of(target).casefold() for target in request.targets if target.assertion in RULED_OUT}
+    have = {wanted.capability.target for wanted in asked}
+    target = replace(surveyed, label=None, alternatives=(), plain="", reason="the model knows it")
+    return [
+        Wanted(replace(target, words=prompt.words), prompt, capability)
+        for prompt, capability in repertoire(model, request.organ)
+        if capability.target not in have and prompt.words not in ruled_out
+    ]
+
+
+def repertoire(model: Segmenter, organ: str | None) -> list[tuple[Prompt, Capability]]:
+    """Everything a model says it knows in an organ, each once; nothing of a model that takes any words, or only places."""
+    if is_pointed(model) or model.capability(_ANYTHING) is not None:
+        return []
+    known: dict[str, tuple[Prompt, Capability]] = {}
+    for name in model.card.targets:
+        # the organ decides which of its targets a model takes a name for
+        words = f"{organ} {name}" if organ else name
+        capability = model.capability(prompt_of(None, words, words))
+        if capability is not None and capability.target not in known:
+            known[capability.target] = prompt_of(None, name, name), capability
+    return list(known.values())
 
 
 def refusal(target: Target, code: str, reason: str, nearest: Sequence[str] = ()) -> NotSegmented:

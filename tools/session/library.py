@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError
 from tissuetalk.models.images import ImageSource
+from tissuetalk.prompts import organs
+from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_of
 from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult
 from tissuetalk.tools.session.results import with_addresses
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -22,25 +24,31 @@ LONGEST_FOLDER_BYTES = 250
 
 
 def library(
-    session: Session, action: str, result_id: str | None, format: str | None, folder: str | None
+    session: Session,
+    action: str,
+    result_id: str | None,
+    format: str | None,
+    folder: str | None,
+    organ: str | None,
 ) -> Answer[LibraryResult]:
     """Raises InvalidArgumentError for what is missing or unknown, and the errors of the action."""
     actions: dict[str, Callable[[], dict[str, Any]]] = {
         "images": lambda: _images(session),
         "results": lambda: _results(session),
+        "labels": lambda: _labels(organ),
         "save": lambda: _save(session, _needed(result_id), format, folder),
         "delete": lambda: _delete(session, _needed(result_id)),
     }
     if action not in actions:
         raise InvalidArgumentError(f"unknown action {action[:60]!r}; choose from: {', '.join(actions)}.")
-    found = {"images": [], "results": [], "saved": [], **actions[action]()}
+    found = {"images": [], "results": [], "labels": [], "saved": [], **actions[action]()}
     result = LibraryResult.model_validate({"action": action, **found})
     lines = [f"{image.path} ({image.size_bytes:,} bytes)" for image in result.images]
     lines += [
         f"{item.result_id} of {item.image_id}, {item.created_at}: {', '.join(item.masks)}"
         for item in result.results
     ]
-    return Answer(result, "\n".join([result.message, *lines[:MOST_LISTED], *result.saved]))
+    return Answer(result, "\n".join([result.message, *lines[:MOST_LISTED], *result.labels, *result.saved]))
 
 
 def _images(session: Session) -> dict[str, Any]:
@@ -63,6 +71,19 @@ def _results(session: Session) -> dict[str, Any]:
         for stored in session.workspace.results(MOST_LISTED)
     ]
     return {"message": f"{len(found)} result(s) in the workspace, newest first.", "results": found}
+
+
+def _labels(organ: str | None) -> dict[str, Any]:
+    region = "unspecified" if organ == "unspecified" else organs.region_of(organ)
+    if organ is not None and region is None:
+        raise UnknownLabelError(f"no labels for an organ {organ[:60]!r}; known: {', '.join(REGIONS)}.")
+    found = [str(label) for label in (LABELS if region is None else labels_of(region))]
+    where = "" if region is None else f" of {region}"
+    message = (
+        f"{len(found)} label(s){where}. A label names an object, not what a model here can find: segment says what is "
+        "unsupported. Other structures go as words."
+    )
+    return {"message": message, "labels": found}
 
 
 def _save(session: Session, result_id: str, format: str | None, folder: str | None) -> dict[str, Any]:

@@ -17,7 +17,14 @@ from PIL import Image
 from tissuetalk.models.errors import WorkspaceUnwritableError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.tools.answers.explained import ExplainResult
-from tissuetalk.tools.answers.results import Answer, Mask, SegmentAnswer, SegmentResult, ViewResult
+from tissuetalk.tools.answers.results import (
+    Answer,
+    Mask,
+    NotSegmented,
+    SegmentAnswer,
+    SegmentResult,
+    ViewResult,
+)
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.segment.request import Scale, image_info, region_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -165,15 +172,29 @@ def segment_text(result: SegmentResult) -> str:
         mark = f"{number}." if mask.found else "-"
         read_as = f" ({mask.label})" if mask.label else ""
         lines.append(f"{mark} {mask.name}{read_as} [{mask.mask_id}]: {mask.verdict}")
-    for item in result.not_segmented:
-        nearest = f" Known: {', '.join(item.nearest)}." if item.nearest else ""
-        lines.append(f"not segmented ({item.code}): {item.free_form or item.label} — {item.reason}.{nearest}")
+    lines += _left_alone(result.not_segmented)
     lines += read_lines(result)
     lines += [f"warning {warning.code}: {warning.message}" for warning in result.warnings]
     lines += [f"note: {note}" for note in result.notes]
     if result.measures:
         lines.append(f"The words also ask for {json.dumps(result.measures)}: call measure with result_id.")
     return "\n".join(lines)
+
+
+def _left_alone(refused: Sequence[NotSegmented]) -> list[str]:
+    """One line for all that share a reason: ten rows that say the same hide the one that does not."""
+    alike: dict[tuple[str, str], list[NotSegmented]] = {}
+    for item in refused:
+        alike.setdefault((item.code, item.reason), []).append(item)
+    lines = []
+    for (code, reason), items in alike.items():
+        names = dict.fromkeys(
+            item.free_form or (item.label or "").removeprefix("unspecified-") for item in items
+        )
+        known = dict.fromkeys(name for item in items for name in item.nearest)
+        nearest = f" Known: {', '.join(known)}." if known else ""
+        lines.append(f"not segmented ({code}): {', '.join(names)} — {reason}.{nearest}")
+    return lines
 
 
 def read_lines(answer: SegmentAnswer) -> list[str]:

@@ -319,9 +319,10 @@ class Session:
         result_id: str | None = None,
         format: str | None = None,
         folder: str | None = None,
+        organ: str | None = None,
     ) -> Answer[LibraryResult]:
-        """images, results: what is there. save: a result to a new folder in a root. delete: for good."""
-        return library.library(self, action, result_id, format, folder)
+        """images, results: what is there. labels: what targets are called, in one organ or all. save: a result to a new folder in a root. delete: for good."""
+        return library.library(self, action, result_id, format, folder, organ)
 
     def export(self, result: Place, format: str, out: Path) -> Path:
         """Write a result to a new file in a format other software opens. Raises export's errors."""
