@@ -74,11 +74,19 @@ def export(
     result_dir: ResultDir,
     format: Format,
     out: Annotated[Path, typer.Option(help="New file to write; a new folder for ome-zarr.")],
+    keep_identifiers: Annotated[
+        bool,
+        typer.Option(
+            "--keep-identifiers",
+            help="Keep what says whose image it is: a DICOM slide's patient, ids, dates and UIDs, the file's name. "
+            "They are removed without it, and the export says which.",
+        ),
+    ] = False,
     json_: JSON = False,
 ) -> None:
     """The result in a format other software opens."""
     from tissuetalk.tools.session import Session
 
     with Session() as session:
-        written = session.export(result_dir, format, out)
+        written = session.export(result_dir, format, out, keep_identifiers=keep_identifiers)
     show(json_, {"format": format, "out": written}, written)

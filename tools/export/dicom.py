@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import uuid
+import warnings
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from tissuetalk.models.writing import library
 from tissuetalk.tools.drawing import drawing
+from tissuetalk.tools.export.deidentify import uid_of, without_identifiers
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 
@@ -27,12 +28,17 @@ _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 def slide_of(masks: SegmentedRegion) -> Any:
     """Attributes of the VL Whole Slide Microscopy Image the masks lie on, without pixels.
 
-    For a DICOM slide its own; otherwise made up from the content's hash: the same image always has the same UIDs.
-    No patient is named, and nothing is said about specimen, stain or scanner, which nobody has told us.
+    For a DICOM slide its own, without identifiers unless they are to be kept; otherwise made up. The same image always has
+    the same new UIDs. No patient is named, and nothing is said about specimen, stain or scanner, which nobody has told us.
     """
-    with masks.open_image() as source:
+    with masks.open_image() as source, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom repeats values it finds fault with
         own = None if source.path is None else own_header(source.path, source.width, source.height)
-        return _described(masks, source.sha256) if own is None else own
+        if own is None:
+            return _described(masks, source.sha256)
+        if masks.keep_identifiers:
+            return own
+        return without_identifiers(own, source.image_id, partial(uid_of, source.sha256))
 
 
 def own_header(path: Path, width: int, height: int) -> Any | None:
@@ -58,8 +64,8 @@ def _described(masks: SegmentedRegion, sha256: str) -> Any:
     header = dataset.Dataset()
     header.SOPClassUID = _SLIDE
     for name in ("Study", "Series", "SOP"):
-        setattr(header, f"{name}InstanceUID", _uid(sha256, name))
-    header.FrameOfReferenceUID = _uid(sha256, "FrameOfReference")
+        setattr(header, f"{name}InstanceUID", uid_of(sha256, name))
+    header.FrameOfReferenceUID = uid_of(sha256, "FrameOfReference")
     header.PositionReferenceIndicator = "UNKNOWN"
     header.Modality = "SM"
     patient, study = "PatientID PatientName PatientBirthDate PatientSex", "StudyID StudyDate StudyTime"
@@ -88,11 +94,6 @@ def _described(masks: SegmentedRegion, sha256: str) -> Any:
     header.SharedFunctionalGroupsSequence = [shared]
     header.ContainerIdentifier = image.image_id[:LONGEST_TEXT]
     return header
-
-
-def _uid(sha256: str, name: str) -> str:
-    """A UID of the 2.25 form that anybody derives again from the same image."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'tissuetalk/{sha256}/{name}').int}"
 
 
 def maker(masks: SegmentedRegion) -> dict[str, Any]:

@@ -49,8 +49,12 @@ FORMATS = {
 """A new format is a file and an entry here."""
 
 
-def export(folder: ResultFolder, format: str, out: Path, open_image: OpenImage) -> Path:
+def export(
+    folder: ResultFolder, format: str, out: Path, open_image: OpenImage, *, keep_identifiers: bool = False
+) -> Path:
     """Write a result to a new file (a new folder for ome-zarr): whole, or not at all.
+
+    keep_identifiers: let a DICOM object say whose slide it is about, and COCO what the file is called.
 
     Raises InvalidArgumentError for an unknown format, for a place that is taken or cannot be written, and for a result
     the format cannot hold; ModelUnavailableError when the format's library is missing; WorkspaceFullError on a full
@@ -64,7 +68,7 @@ def export(folder: ResultFolder, format: str, out: Path, open_image: OpenImage) 
         if out.exists() or out.is_symlink():
             raise InvalidArgumentError(f"{out} exists; choose a new name.")
         with whole_file(out) as part:
-            FORMATS[format].write(open_masks(folder, open_image), part)
+            FORMATS[format].write(open_masks(folder, open_image, keep_identifiers=keep_identifiers), part)
     except OSError as error:
         if is_disk_full(error):
             raise WorkspaceFullError(

@@ -22,16 +22,33 @@ from tissuetalk.tools.masks.rasters import RULE, Raster, Tissue
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 
-def open_masks(folder: ResultFolder, open_image: OpenImage, mask_ids: Sequence[str] = ()) -> SegmentedRegion:
+def open_masks(
+    folder: ResultFolder,
+    open_image: OpenImage,
+    mask_ids: Sequence[str] = (),
+    *,
+    keep_identifiers: bool = False,
+) -> SegmentedRegion:
     """The named masks of a finished result, all by default. Raises UnknownMaskError."""
-    return SegmentedRegion(folder, open_image, mask_ids)
+    return SegmentedRegion(folder, open_image, mask_ids, keep_identifiers=keep_identifiers)
 
 
 class SegmentedRegion:
-    """The part of an image that was segmented, with its masks. mpp: µm per full-resolution pixel, None if unknown."""
+    """The part of an image that was segmented, with its masks. mpp: µm per full-resolution pixel, None if unknown.
 
-    def __init__(self, folder: ResultFolder, open_image: OpenImage, mask_ids: Sequence[str]) -> None:
+    keep_identifiers: what is written from it may say whose image it is: a DICOM header's patient, the file's name.
+    """
+
+    def __init__(
+        self,
+        folder: ResultFolder,
+        open_image: OpenImage,
+        mask_ids: Sequence[str],
+        *,
+        keep_identifiers: bool = False,
+    ) -> None:
         self.folder, self.open_image = folder, open_image
+        self.keep_identifiers = keep_identifiers
         self.result = folder.result()
         self.region = Box.from_sequence(self.result.image.region)
         self.mpp = self.result.image.known_mpp
@@ -75,8 +92,10 @@ class SegmentedRegion:
 
     @property
     def image_name(self) -> str:
-        """File name of the image without its folders, which can say more than they should."""
-        return Path(self.folder.request()["image"]).name
+        """What an export calls the image: its id, because a file's name can be a patient's; the name where it is to be kept."""
+        if self.keep_identifiers:
+            return Path(self.folder.request()["image"]).name
+        return self.result.image.image_id
 
     def about(self) -> dict[str, Any]:
         """What every export says about itself: software, image, region, unit and scale as JSON values."""
@@ -91,6 +110,7 @@ class SegmentedRegion:
             "mpp": mpp,
             "mpp_source": image.mpp_source,
             "scale": "unknown: lengths and areas are in pixels" if mpp is None else f"{mpp:g} µm per pixel",
+            "identifiers": "kept, as was asked for" if self.keep_identifiers else "removed",
             "notice": NOTICE,
         }
 

@@ -324,12 +324,15 @@ class Session:
         """images, results: what is there. labels: what targets are called, in one organ or all. save: a result to a new folder in a root. delete: for good."""
         return library.library(self, action, result_id, format, folder, organ)
 
-    def export(self, result: Place, format: str, out: Path) -> Path:
-        """Write a result to a new file in a format other software opens. Raises export's errors."""
+    def export(self, result: Place, format: str, out: Path, *, keep_identifiers: bool = False) -> Path:
+        """Write a result to a new file in a format other software opens. Raises export's errors.
+
+        keep_identifiers: of a DICOM slide's patient, and the name of the image's file; they are left out otherwise.
+        """
         from tissuetalk.tools.export import export
 
         with self.reading(result) as stored:
-            return export(stored.folder, format, out, stored.open_image)
+            return export(stored.folder, format, out, stored.open_image, keep_identifiers=keep_identifiers)
 
     def file(self, result: Place, path: str) -> bytes:
         """A file of a result by its relative address; derived files are made when first asked for."""
