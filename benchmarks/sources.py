@@ -39,7 +39,7 @@ ORDER = {
         ("explain",),
         ("evaluate",),
         ("train",),
-        ("jobs", "session", "doctor"),
+        ("jobs", "lanes", "session", "doctor"),
         ("cohort",),  # a session for each slide
     ),
 }

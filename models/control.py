@@ -11,6 +11,8 @@ Progress = Callable[[float, str], None]
 """Called with the share that is done, 0..1, and what is being done."""
 Stop = Callable[[], bool]
 """True once somebody asked for the end."""
+Size = Callable[[int], None]
+"""Told how many full-resolution pixels the work covers before it begins; may raise to have it done elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Control:
 
     progress: Progress = lambda done, what: None
     stop: Stop = lambda: False
+    covers: Size = lambda pixels: None
 
     def report(self, done: float, what: str) -> None:
         """done: share of this work, 0..1."""

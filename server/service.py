@@ -10,23 +10,30 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mcp.server.mcpserver import Context
 
+from tissuetalk.models.errors import BusyError
+
 if TYPE_CHECKING:
     from tissuetalk.tools.answers.explained import JobStatus
     from tissuetalk.tools.answers.results import Answer
-    from tissuetalk.tools.jobs import Jobs, Task
+    from tissuetalk.tools.jobs import Jobs
+    from tissuetalk.tools.lanes import Task
     from tissuetalk.tools.segment.grid import SlideSettings
     from tissuetalk.tools.session import Session
 
 R = TypeVar("R")
 REPORT_AFTER_S = 1.0
 REPORT_EVERY_S = 0.5
+WAIT_S = 2.0
+"""Longest time in a queue before the caller is told: ``busy``, or a job."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class Settings:
 
     roots: the only folders images are read from and results saved to; None for the current folder, unnamed.
     workspace: where results live. reader: of words.
-    patience_s: work that takes longer goes on as a job. workers: pieces of work at once.
+    patience_s: work that takes longer goes on as a job. workers: slides at once, and as many small pictures beside them;
+    most_waiting: behind each.
     slides: when and how regions are worked on block by block.
     """
 
@@ -55,6 +63,7 @@ class Service:
         self.settings = settings
         self._lock = threading.Lock()
         self._jobs: Jobs | None = None
+        self._door = ThreadPoolExecutor(32, thread_name_prefix="tissuetalk door")
 
     def jobs(self) -> Jobs:
         with self._lock:
@@ -83,14 +92,25 @@ class Service:
             if self._jobs is not None:
                 self._jobs.close()
                 self._jobs.session.close()
+            self._door.shutdown(wait=False)
 
     async def call(self, work: Callable[[Session], R], ctx: Context | None) -> R:
-        """The answer, however long it takes. Cancelling this coroutine stops the work."""
-        task = await asyncio.to_thread(lambda: self.jobs().submit(lambda _: work(self.jobs().session)))
-        return await self._answer(task, ctx)
+        """The answer, however long it takes once it has begun; ``busy`` where it would have to wait. Cancelling stops it."""
+        task = await self._aside(lambda: self.jobs().ask(work))
+        try:
+            while not await _watch(task, ctx):
+                place = task.place()
+                if task.withdraw():
+                    raise BusyError(
+                        f"everybody is at work; this would be place {place} in the queue. Ask again in a few seconds."
+                    )
+            return task.future.result()
+        except asyncio.CancelledError:
+            task.stop()
+            raise
 
     async def call_or_job(self, verb: str, arguments: dict[str, Any], ctx: Context) -> Answer[Any]:
-        """The answer, or after ``patience_s`` a job that goes on. What is wrong with the arguments is said at once."""
+        """The answer, or a job where it must wait or takes over ``patience_s``. What is wrong with the arguments is said at once."""
 
         def read(session: Session) -> Any:
             from tissuetalk.tools.jobs import VERBS
@@ -98,56 +118,50 @@ class Service:
             return VERBS[verb].read(session, **arguments)
 
         job = await self.call(read, ctx)
-        task = await asyncio.to_thread(lambda: self.jobs().start(job))
-        return await self._answer(
-            task, ctx, self.settings.patience_s, lambda: self.jobs().hand_over(job, task)
-        )
-
-    async def job(self, job_id: str, action: str, ctx: Context) -> Answer[JobStatus]:
-        """``wait`` returns when the job ends, or after ``patience_s`` with how far it is."""
-        jobs = await asyncio.to_thread(self.jobs)
-        if action == "cancel":
-            return await asyncio.to_thread(jobs.cancel, job_id)
-        answer = await asyncio.to_thread(jobs.status, job_id)
-        until = time.monotonic() + (self.settings.patience_s if action == "wait" else 0)
-        while answer.result.state in ("queued", "running") and time.monotonic() < until:
-            await ctx.report_progress(answer.result.progress, 1.0, answer.text.split("\n", 1)[0])
-            await asyncio.sleep(REPORT_EVERY_S)
-            answer = await asyncio.to_thread(jobs.status, job_id)
-        return answer
-
-    async def _answer(
-        self,
-        task: Task[R],
-        ctx: Context | None,
-        patience_s: float | None = None,
-        otherwise: Callable[[], R] | None = None,
-    ) -> R:
-        """What the task comes to; when patience runs out, what ``otherwise`` makes of it."""
+        task = await self._aside(lambda: self.jobs().start(job))
         try:
-            if await _watch(task, ctx, patience_s):
+            if await _watch(task, ctx, self.settings.patience_s):
                 return task.future.result()
-            assert otherwise is not None, "patience ends only where there is something else to say"
-            return await asyncio.to_thread(otherwise)
+            return await self._aside(lambda: self.jobs().hand_over(task))
         except asyncio.CancelledError:
             task.stop()
             raise
 
+    async def job(self, job_id: str, action: str, ctx: Context) -> Answer[JobStatus]:
+        """``wait`` returns when the job ends, or after ``patience_s`` with how far it is."""
+        jobs = await self._aside(self.jobs)
+        if action == "cancel":
+            return await self._aside(lambda: jobs.cancel(job_id))
+        answer = await self._aside(lambda: jobs.status(job_id))
+        until = time.monotonic() + (self.settings.patience_s if action == "wait" else 0)
+        while answer.result.state in ("queued", "running") and time.monotonic() < until:
+            await ctx.report_progress(answer.result.progress, 1.0, answer.text.split("\n", 1)[0])
+            await asyncio.sleep(REPORT_EVERY_S)
+            answer = await self._aside(lambda: jobs.status(job_id))
+        return answer
 
-async def _watch(task: Task[Any], ctx: Context | None, patience_s: float | None) -> bool:
-    """True when the work is done, False when patience ran out; reports progress on anything over a second."""
+    async def _aside(self, work: Callable[[], R]) -> R:
+        """Off the event loop, on threads that nothing long ever holds."""
+        return await asyncio.get_running_loop().run_in_executor(self._door, work)
+
+
+async def _watch(task: Task[Any], ctx: Context | None, patience_s: float = inf) -> bool:
+    """True when the work is done, False when it must wait or patience ran out; reports progress on anything over a second."""
     started = time.monotonic()
     future = asyncio.wrap_future(task.future)
     # the original future carries the answer; marking the wrapper's error as seen keeps the loop quiet
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     reported = -1.0
     while not future.done():
-        waited = time.monotonic() - started
-        if patience_s is not None and waited >= patience_s:
+        now = time.monotonic()
+        queued = task.waiting_since
+        left = patience_s - (now - started)
+        if queued is not None:
+            left = min(left, WAIT_S - (now - queued))
+        if left <= 0:
             return False
-        left = REPORT_EVERY_S if patience_s is None else patience_s - waited + 0.01
-        await asyncio.wait({future}, timeout=min(REPORT_EVERY_S, left))
-        if ctx is not None and waited >= REPORT_AFTER_S and task.done_share > reported:
+        await asyncio.wait({future}, timeout=min(REPORT_EVERY_S, left + 0.01))
+        if ctx is not None and now - started >= REPORT_AFTER_S and task.done_share > reported:
             reported = task.done_share
             await ctx.report_progress(reported, 1.0, task.doing)
     return True

@@ -43,21 +43,24 @@ ENTRY = registry.Entry(SlowNuclei.card, f"{__name__}:SlowNuclei")
 
 
 def main() -> None:
-    """ROOT WORKSPACE PATIENCE_S WORKERS: serve over stdio."""
+    """ROOT WORKSPACE PATIENCE_S WORKERS [HOST:PORT]: serve over stdio or HTTP."""
     from tissuetalk.server.app import serve_stdio
+    from tissuetalk.server.http import serve_http
     from tissuetalk.server.service import Settings
 
-    root, workspace, patience_s, workers = sys.argv[1:]
+    root, workspace, patience_s, workers, *address = sys.argv[1:]
     registry.MODELS[NAME] = replace(ENTRY, load="__main__:SlowNuclei")
     Path(os.environ[LOG]).with_suffix(".pid").write_text(str(os.getpid()))
-    serve_stdio(
-        Settings(
-            roots=(Path(root),),
-            workspace=Path(workspace),
-            patience_s=float(patience_s),
-            workers=int(workers),
-        )
+    settings = Settings(
+        roots=(Path(root),),
+        workspace=Path(workspace),
+        patience_s=float(patience_s),
+        workers=int(workers),
     )
+    if address:
+        serve_http(settings, *address)
+    else:
+        serve_stdio(settings)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Work that can be watched, stopped, and go on as a job that outlives the call that started it, and its server.
 
-Models are heavy: a few workers, a bounded queue behind them, then ``busy``.
+Models are heavy: a few workers for slides, a few for small pictures, and others for questions, each with a bounded queue
+behind them, then ``busy``.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -19,6 +19,7 @@ from tissuetalk.models.errors import BusyError, CancelledError, TissuetalkError
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, JobError, JobStatus, Preliminary
 from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.explain.request import ExplainRequest
+from tissuetalk.tools.lanes import Lane, Task
 from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
 from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.session import Session
@@ -27,40 +28,8 @@ from tissuetalk.tools.storage.jobs import JobRow, JobStore
 
 LOOK_EVERY_S = 0.3
 OWNER = "segment"
+QUESTIONS_AT_ONCE = 6
 R = TypeVar("R")
-
-
-class Task(Generic[R]):
-    """One piece of work: its future answer, how far it is, and a way to stop it."""
-
-    def __init__(self) -> None:
-        self.future: Future[R] = Future()
-        self.done_share = 0.0
-        self.doing = "waiting for a free worker"
-        self._first: tuple[float, float] | None = None
-        self._stop = threading.Event()
-        self.control = Control(self._report, self._stop.is_set)
-
-    def _report(self, done: float, what: str) -> None:
-        self.done_share, self.doing = max(self.done_share, min(done, 1.0)), what
-        if self._first is None and done > 0:
-            self._first = time.monotonic(), done
-
-    def stop(self) -> None:
-        """Ask the work to end at its next safe point; a task still waiting never starts."""
-        self._stop.set()
-
-    def eta_s(self) -> float | None:
-        """Seconds left at the pace since the first report of progress; None before there is anything to go by.
-
-        Work that goes on where an earlier run stopped begins well above 0: what was done then says nothing of the pace.
-        """
-        if self._first is None:
-            return None
-        since, share = self._first
-        if self.done_share - share <= 0.02:
-            return None
-        return (time.monotonic() - since) * (1 - self.done_share) / (self.done_share - share)
 
 
 @dataclass(frozen=True)
@@ -86,10 +55,9 @@ class SegmentJob:
     def done(self, session: Session, result_id: str) -> Answer[Any]:
         return session.result(result_id)
 
-    def pending(self, session: Session, job_id: str) -> BaseModel:
-        """The answer while nothing is known: no masks yet."""
-        notes = ["still running; nothing is known yet"]
-        return without_masks(session, self.request, notes=notes, job_id=job_id)
+    def pending(self, session: Session, state: str) -> BaseModel:
+        """The answer while nothing is known: no masks yet. state: of the job, in words."""
+        return without_masks(session, self.request, notes=[f"{state}; nothing is known yet"])
 
 
 @dataclass(frozen=True)
@@ -116,8 +84,8 @@ class ExplainJob:
     def done(self, session: Session, result_id: str) -> Answer[Any]:
         return session.explanation(self.result_id, self.request)
 
-    def pending(self, session: Session, job_id: str) -> BaseModel:
-        """The answer while nothing is known: no evidence yet."""
+    def pending(self, session: Session, state: str) -> BaseModel:
+        """The answer while nothing is known: no evidence yet. state: of the job, in words."""
         return ExplainResult(
             result_id=self.result_id,
             kinds=list(self.request.kinds),
@@ -126,8 +94,7 @@ class ExplainJob:
             stability=[],
             provenance=[],
             overlay=None,
-            notice=f"Still running; nothing is known yet. {NOTICE}",
-            job_id=job_id,
+            notice=f"{state.capitalize()}; nothing is known yet. {NOTICE}",
         )
 
 
@@ -136,63 +103,104 @@ VERBS: dict[str, type[SegmentJob | ExplainJob]] = {"segment": SegmentJob, "expla
 """What may go on as a job: how it is read, run, taken up again and answered."""
 
 
+class JobTask(Task[Answer[Any]]):
+    """A job in a lane. job_id: of its record, once it has one; the worker that begins it claims the record first."""
+
+    def __init__(self, job: Job, session: Session, store: JobStore, job_id: str | None = None) -> None:
+        super().__init__(self._run)
+        self.job, self.job_id = job, job_id
+        self.claimed = False
+        self._session, self._store = session, store
+        self._begun = False
+        self._guard = threading.Lock()
+
+    def _run(self, control: Control) -> Answer[Any]:
+        with self._guard:
+            self._begun = True
+            self._claim()
+        control.report(0.0, "starting")
+        return self.job.run(self._session, control)
+
+    def record(self, job_id: str) -> None:
+        """From now on this is the job of that record."""
+        with self._guard:
+            self.job_id = job_id
+            if self._begun:
+                self._claim()
+
+    def _claim(self) -> None:
+        """Raises CancelledError where somebody else has taken or ended the job while it waited."""
+        if self.job_id is None or self.claimed:
+            return
+        if not self._store.claim(self.job_id):
+            raise CancelledError(f"{self.job_id} was ended or taken up elsewhere; ask job(job_id) for it.")
+        self.claimed = True
+
+
 class Jobs:
-    """The workers of one process over a session: at most ``workers`` pieces at once and ``most_waiting`` behind them."""
+    """What one process works on, over a session.
+
+    workers: slides at once, and as many small pictures beside them. most_waiting: behind them in each lane.
+    """
 
     def __init__(self, session: Session, workers: int = 2, most_waiting: int = 64) -> None:
         self.session = session
-        self.tasks: set[Task[Any]] = set()
-        """Pieces of work that have not ended."""
         self._store = JobStore(session.workspace)
         self._followers: set[threading.Thread] = set()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tissuetalk")
-        self._free = threading.Semaphore(workers + most_waiting)
+        self._followed: dict[str, JobTask] = {}
+        self._large = Lane("large", workers, most_waiting)
+        self._small = Lane("small", workers, most_waiting, large=self._large)
+        self._questions = Lane("questions", QUESTIONS_AT_ONCE, most_waiting)
 
-    def submit(self, work: Callable[[Control], R]) -> Task[R]:
-        """Start or queue the work. Raises BusyError when the queue is full."""
-        if not self._free.acquire(blocking=False):
-            raise BusyError("too many requests are waiting; try again in a few seconds.")
-        task: Task[R] = Task()
-        self.tasks.add(task)
+    @property
+    def tasks(self) -> list[Task[Any]]:
+        """Pieces of work that have not ended."""
+        return [task for lane in (self._questions, self._small, self._large) for task in lane.tasks()]
 
-        def run() -> R:
-            task.control.report(0.0, "starting")
-            try:
-                return work(task.control)
-            finally:
-                self.tasks.discard(task)
-                self._free.release()
-
-        task.future = self._pool.submit(run)
+    def ask(self, question: Callable[[Session], R]) -> Task[R]:
+        """Start or queue something short. Raises BusyError when the queue is full."""
+        task = Task(lambda control: question(self.session))
+        self._questions.enter(task)
         return task
 
-    def start(self, job: Job) -> Task[Answer[Any]]:
-        return self.submit(lambda control: job.run(self.session, control))
+    def start(self, job: Job, job_id: str | None = None) -> JobTask:
+        """Start or queue a job; what turns out to be large goes on among its like. Raises BusyError when the queue is full."""
+        task = JobTask(job, self.session, self._store, job_id)
+        self._small.enter(task)
+        return task
 
     def close(self) -> None:
         """Stop everything; pieces that have not started are dropped. Threads that follow jobs write their last word."""
-        for task in list(self.tasks):
-            task.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for lane in (self._questions, self._small, self._large):
+            lane.close()
         for thread in list(self._followers):
             thread.join()
 
-    def hand_over(self, job: Job, task: Task[Answer[Any]]) -> Answer[Any]:
-        """Turn running work into a job and say so."""
-        verb = next(name for name, kind in VERBS.items() if isinstance(job, kind))
-        job_id = self._store.create(verb, job.as_json(), OWNER)
-        self._store.claim(job_id)
+    def hand_over(self, task: JobTask) -> Answer[Any]:
+        """Turn work into a job and say so. What is wrong with work that has not begun is raised, and it is dropped."""
+        state = _state_of(task)
+        try:
+            pending = task.job.pending(self.session, state)
+        except TissuetalkError:
+            task.stop()
+            raise
+        verb = next(name for name, kind in VERBS.items() if isinstance(task.job, kind))
+        job_id = self._store.create(verb, task.job.as_json(), OWNER)
+        task.record(job_id)
         self._follow(job_id, task)
-        text = f"{job_id}: still running ({task.done_share:.0%}). Call job(job_id, action='wait') for the result."
-        return Answer(job.pending(self.session, job_id), text)
+        text = f"{job_id}: {state}. Call job(job_id, action='wait') for the result."
+        return Answer(pending.model_copy(update={"job_id": job_id}), text)
 
     def resume(self) -> list[str]:
-        """Take up the jobs nobody is running. Returns their ids."""
+        """Queue the jobs that nobody has finished; they are claimed when they begin. Returns their ids."""
         taken = []
-        for row in self._store.unfinished():
-            if self._store.claim(row.job_id):
-                self._follow(row.job_id, self.start(VERBS[row.kind].from_json(row.request)))
-                taken.append(row.job_id)
+        for row in self._store.takeable():
+            try:
+                task = self.start(VERBS[row.kind].from_json(row.request), row.job_id)
+            except BusyError:
+                break  # the rest stays queued for the next start
+            self._follow(row.job_id, task)
+            taken.append(row.job_id)
         return taken
 
     def status(self, job_id: str) -> Answer[JobStatus]:
@@ -205,11 +213,15 @@ class Jobs:
         if row.state == "failed":
             error = JobError(code=row.error_code or "error", message=row.error_message or "")
         early, picture = self._early(row)
+        task = self._followed.get(job_id)
+        place = None if task is None else task.place()
+        state = row.state if place is None else "queued"
         result = JobStatus(
             job_id=job_id,
-            state=row.state,
+            state=state,
             progress=row.progress,
             eta_s=row.eta_s,
+            queue_place=place,
             result=None if done is None else done.result,
             preliminary=early,
             error=error,
@@ -218,7 +230,8 @@ class Jobs:
             return Answer(result, f"{job_id}: done.\n{done.text}", done.picture, done.links)
         left = "" if row.eta_s is None else f", about {row.eta_s:.0f} s left"
         because = "" if error is None else f" {error.code}: {error.message}"
-        lines = [f"{job_id}: {row.state}, {row.progress:.0%} done{left}.{because}"]
+        where = "" if place is None else f" at place {place}"
+        lines = [f"{job_id}: {state}{where}, {row.progress:.0%} done{left}.{because}"]
         if early is not None:
             lines += [f"{each.name}: {each.statement}" for each in early.findings] + [early.caveat]
         return Answer(result, "\n".join(lines), picture)
@@ -247,24 +260,32 @@ class Jobs:
         except FileNotFoundError:
             return None, None
 
-    def _follow(self, job_id: str, task: Task[Answer[Any]]) -> None:
+    def _follow(self, job_id: str, task: JobTask) -> None:
         """Writes progress, listens for a cancel, records the end. The thread ends with the work."""
 
         def watch() -> None:
             while not task.future.done():
-                owned = self._store.progress(job_id, task.done_share, task.eta_s(), task.doing)
-                if not owned or self._store.cancel_requested(job_id):
+                if not self._goes_on(job_id, task):
                     task.stop()
                 time.sleep(LOOK_EVERY_S)
             self._record_end(job_id, task)
+            self._followed.pop(job_id, None)
             self._followers.discard(threading.current_thread())
 
         thread = threading.Thread(target=watch, name=f"follow {job_id}", daemon=True)
+        self._followed[job_id] = task
         self._followers.add(thread)
         thread.start()
 
-    def _record_end(self, job_id: str, task: Task[Answer[Any]]) -> None:
-        error = CancelledError() if task.future.cancelled() else task.future.exception()
+    def _goes_on(self, job_id: str, task: JobTask) -> bool:
+        """Whether the job is still ours to do and wanted."""
+        if not task.claimed:
+            return not self._store.get(job_id).ended
+        owned = self._store.progress(job_id, task.done_share, task.eta_s(), task.doing)
+        return owned and not self._store.cancel_requested(job_id)
+
+    def _record_end(self, job_id: str, task: JobTask) -> None:
+        error = task.future.exception()
         if error is None:
             self._store.finish(job_id, {"result_id": task.future.result().result.result_id})
         elif isinstance(error, CancelledError) and self._store.cancel_requested(job_id):
@@ -275,3 +296,8 @@ class Jobs:
             self._store.fail(job_id, error.code, str(error))
         else:
             self._store.fail(job_id, "error", "the work crashed; the server's log has the details.")
+
+
+def _state_of(task: JobTask) -> str:
+    place = task.place()
+    return f"still running ({task.done_share:.0%})" if place is None else f"queued at place {place}"

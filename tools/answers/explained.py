@@ -230,6 +230,9 @@ class JobStatus(Closed):
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     progress: float = Field(ge=0, le=1)
     eta_s: float | None
+    queue_place: int | None = Field(
+        default=None, description="1 for the next to begin; null once it has begun"
+    )
     result: SegmentResult | ExplainResult | None
     preliminary: Preliminary | None = Field(
         default=None, description="What is known of a slide while the work goes on; never a result"

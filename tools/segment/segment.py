@@ -55,6 +55,7 @@ def segment(session: Session, order: SegmentRequest, control: Control = Control(
     model = session.model(order.model)
     with session.open(order.image) as source:
         region = region_of(source, order.region)
+        control.covers(region.width * region.height)
         if is_pointed(model):
             region = pointing.narrowed(order.request, region)
         check_inside(order.request, source.width, source.height)

@@ -267,6 +267,8 @@ class Session:
         from tissuetalk.tools.explain import explain
 
         with self.reading(result_id) as stored:
+            x0, y0, x1, y1 = stored.folder.result().image.region
+            control.covers((x1 - x0) * (y1 - y0))
             access = explain.Access(stored.open_image, self.model, self.roots.paths, self.features)
             explained = explain.explain(stored.folder, request, access, control)
             explain.store(stored.folder, request, explained)

@@ -100,6 +100,12 @@ class JobStore:
         with self._database.read() as db:
             return [_row(record) for record in jobs.execute(db)]
 
+    def takeable(self) -> list[JobRow]:
+        """The unfinished jobs that nobody alive is running, oldest first."""
+        with self._database.read() as db:
+            records = [_record(db, row.job_id) for row in self.unfinished()]
+        return [_row(each) for each in records if each.state == "queued" or self._is_abandoned(each)]
+
     def claim(self, job_id: str) -> bool:
         """Take a job to run it; True for exactly one thread of one process. Raises UnknownJobError.
 

@@ -1,0 +1,188 @@
+"""Two slides at work: everything short answers beside them, what must wait says so with its place, nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import DEVNULL
+from typing import Any
+from urllib.request import urlopen
+
+import anyio
+import pytest
+import slow_model as slow
+from conftest import Place, SlowModel
+from conversation import call, read, segmented, text_of, wait_for
+from drawn import disc_image, discs, lattice, save
+from mcp import Client
+
+from tissuetalk.models.errors import BusyError
+from tissuetalk.server.app import build_server
+from tissuetalk.server.service import WAIT_S
+from tissuetalk.tools.jobs import QUESTIONS_AT_ONCE
+from tissuetalk.tools.lanes import SMALL_PX, Lane, Task
+
+pytestmark = pytest.mark.anyio
+SIDE_PX = 2100
+"""More pixels than a small picture may have; all but a corner of it is glass."""
+SLIDE = {"targets": [{"words": "nuclei"}], "mpp": 0.5, "model": slow.NAME}
+SMALL = {"image": "small.png", "targets": [{"words": "nuclei"}], "mpp": 0.5, "model": "classical-nuclei"}
+
+
+@pytest.fixture
+def slides(place: Place) -> Place:
+    """Three slides that take as long as the gate is closed, and a small picture."""
+    assert SIDE_PX**2 > SMALL_PX
+    corner = discs(slow.SIDE_PX, slow.SIDE_PX, lattice(9))
+    picture = corner[:1, :1].repeat(SIDE_PX, 0).repeat(SIDE_PX, 1) * 0 + 245
+    picture[: slow.SIDE_PX, : slow.SIDE_PX] = corner
+    for name in ("one.png", "two.png", "three.png"):
+        picture[-1, -1] = len(name)  # three images
+        save(place.root / name, picture)
+    disc_image(place.root / "small.png", 5)
+    return place
+
+
+@asynccontextmanager
+async def over_http(place: Place, slow_model: SlowModel) -> AsyncIterator[tuple[Client, str]]:
+    """A client of a real server in a process of its own that has the slow model, and its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    script = [str(Path(slow.__file__)), str(place.root), str(place.workspace), "3", "2", address]
+    process = await anyio.open_process(
+        [sys.executable, *script], stderr=DEVNULL, env={**os.environ, **slow_model.environment}
+    )
+    try:
+        with anyio.fail_after(100):
+            while await anyio.to_thread.run_sync(health_s, address) is None:
+                await anyio.sleep(0.1)
+        async with Client(f"http://{address}/mcp") as client:
+            yield client, address
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def health_s(address: str) -> float | None:
+    """How long the health route takes to answer; None when nobody does."""
+    begun = time.monotonic()
+    try:
+        urlopen(f"http://{address}/health").close()
+    except OSError:
+        return None
+    return time.monotonic() - begun
+
+
+async def test_everything_short_answers_while_two_slides_are_worked_on(
+    slides: Place, slow_model: SlowModel
+) -> None:
+    """Protects from: two long jobs make segment, view, library and resources hang without a job id."""
+    took: dict[str, float] = {}
+
+    async with over_http(slides, slow_model) as (client, address):
+
+        async def timed(name: str, tool: str, **arguments: Any) -> Any:
+            begun = time.monotonic()
+            answer = (await call(client, tool, **arguments)).structured_content
+            took[name] = time.monotonic() - begun
+            return answer
+
+        result = await segmented(client, **SMALL)  # loads what everything needs
+        jobs: list[str] = []
+
+        async def start(image: str) -> None:
+            answer = await call(client, "segment", image=image, **SLIDE)
+            jobs.append(answer.structured_content["job_id"])
+
+        async with anyio.create_task_group() as starting:
+            starting.start_soon(start, "one.png")
+            starting.start_soon(start, "two.png")
+        assert all(jobs)
+        waiting = await timed("a third slide", "segment", image="three.png", **SLIDE)
+        assert waiting["job_id"] and "queued at place 1" in waiting["notes"][0]
+        for _ in range(2):
+            begun = time.monotonic()
+            small = await segmented(client, **SMALL)
+            took["segment"] = time.monotonic() - begun
+            assert small["masks"][0]["count"] == 5
+            found = {"result_id": result["result_id"]}
+            await timed("measure", "measure", **found)
+            await timed("explain", "explain", **found)
+            await timed("view", "view", image="small.png")
+            await timed("view of a slide", "view", image="one.png")
+            await timed("view of a result", "view", **found)
+            await timed("images", "library", action="images")
+            await timed("results", "library", action="results")
+            await timed("dry run", "segment", image="one.png", words="glands", dry_run=True)
+            queued = await timed("status", "job", job_id=waiting["job_id"], action="status")
+            assert queued["state"] == "queued" and queued["queue_place"] == 1
+            begun = time.monotonic()
+            for uri in (small["overlay"], small["masks"][0]["resources"]["table"], "taxonomy://labels"):
+                assert await read(client, uri)
+            took["resources"] = time.monotonic() - begun
+            took["health"] = await anyio.to_thread.run_sync(health_s, address) or 0.0
+        assert took.pop("health") < 0.5
+        assert max(took.values()) < WAIT_S + 8, took
+        ended = await timed("cancel", "job", job_id=waiting["job_id"], action="cancel")
+        assert ended["state"] == "cancelled"
+        slow_model.open_gate()
+        for job_id in jobs:
+            done = (await wait_for(client, job_id)).structured_content
+            assert done["state"] == "done" and done["result"]["masks"][0]["count"] == 9
+
+
+async def test_a_queued_job_is_taken_up_by_the_next_server(
+    slides: Place, slow_model: SlowModel, eventually: Callable
+) -> None:
+    async with Client(build_server(slides.lazy(patience_s=0.1, workers=1))) as client:
+        await call(client, "segment", image="one.png", **SLIDE)
+        await eventually(lambda: slow_model.tiles() >= 1)
+        waiting = (await call(client, "segment", image="two.png", **SLIDE)).structured_content["job_id"]
+    slow_model.open_gate()
+    async with Client(build_server(slides.lazy(workers=1))) as client:
+        done = (await wait_for(client, waiting)).structured_content
+        assert done["state"] == "done" and done["result"]["masks"][0]["count"] == 9
+
+
+async def test_a_question_that_would_wait_is_told_busy(slides: Place, eventually: Callable) -> None:
+    lazy = slides.lazy()
+    async with Client(build_server(lazy)) as client:
+        await call(client, "library", action="images")
+        gate = threading.Event()
+        held = [lazy.jobs().ask(lambda session: gate.wait()) for _ in range(QUESTIONS_AT_ONCE)]
+        begun = time.monotonic()
+        try:
+            refused = await client.call_tool("library", {"action": "images"})
+        finally:
+            gate.set()
+        assert refused.is_error and text_of(refused).startswith("busy: ") and "place 1" in text_of(refused)
+        assert WAIT_S - 0.1 < time.monotonic() - begun < WAIT_S + 2
+        await eventually(lambda: all(task.future.done() for task in held))
+        await call(client, "library", action="images")
+
+
+def test_places_are_told_and_a_withdrawn_task_never_begins() -> None:
+    gate, ran = threading.Event(), []
+    lane = Lane("test", 1, 2)
+    first: Task[Any] = Task(lambda control: gate.wait())
+    lane.enter(first)
+    while first.place() is not None:
+        time.sleep(0.01)
+    second, third = (Task(lambda control, name=name: ran.append(name)) for name in ("second", "third"))
+    lane.enter(second)
+    lane.enter(third)
+    assert (second.place(), third.place()) == (1, 2)
+    with pytest.raises(BusyError):
+        lane.enter(Task(lambda control: None))
+    assert second.withdraw() and third.place() == 1 and not first.withdraw()
+    gate.set()
+    third.future.result(10)
+    assert ran == ["third"]
+    lane.close()

@@ -1,0 +1,187 @@
+"""Queues with a few workers each, so that short questions never stand behind long work.
+
+A task waits in one lane at a time and knows its place there. It can be withdrawn while it waits, and work that turns out
+to be large moves to the lane of large work.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from tissuetalk.models.control import Control
+from tissuetalk.models.errors import BusyError, CancelledError, InterruptedWorkError
+
+R = TypeVar("R")
+
+
+SMALL_PX = 4_000_000
+"""Full-resolution pixels up to which work counts as small: seconds on any machine."""
+
+
+class MovedOnError(Exception):
+    """Raised by work that belongs to another lane, before any of it is done. Never leaves this module."""
+
+    def __init__(self, lane: Lane) -> None:
+        super().__init__(lane.name)
+        self.lane = lane
+
+
+class Task(Generic[R]):
+    """One piece of work: its future answer, how far it is, its place while it waits, and a way to stop it."""
+
+    def __init__(self, work: Callable[[Control], R]) -> None:
+        self.work = work
+        self.future: Future[R] = Future()
+        self.done_share = 0.0
+        self.lane: Lane | None = None
+        self.waiting_since: float | None = None
+        """Monotonic time at which it was queued; None once it has begun."""
+        self._doing = ""
+        self._first: tuple[float, float] | None = None
+        self._stop = threading.Event()
+        self.control = Control(self._report, self._stop.is_set, self._covers)
+        self.future.set_running_or_notify_cancel()  # only ``stop`` and ``withdraw`` end it early
+
+    @property
+    def doing(self) -> str:
+        place = self.place()
+        return self._doing if place is None else f"place {place} in the queue"
+
+    def place(self) -> int | None:
+        """1 for the next to begin; None once it has begun."""
+        return None if self.lane is None else self.lane.place_of(self)
+
+    def _report(self, done: float, what: str) -> None:
+        self.done_share, self._doing = max(self.done_share, min(done, 1.0)), what
+        if self._first is None and done > 0:
+            self._first = time.monotonic(), done
+
+    def _covers(self, pixels: int) -> None:
+        if pixels > SMALL_PX and self.lane is not None and self.lane.large is not None:
+            raise MovedOnError(self.lane.large)
+
+    def withdraw(self) -> bool:
+        """Leave the queue. False when it has begun or ended."""
+        if self.lane is None or not self.lane.withdraw(self):
+            return False
+        self.future.set_exception(CancelledError("stopped before it began; call again to start it."))
+        return True
+
+    def stop(self) -> None:
+        """Ask the work to end at its next safe point; a task still waiting ends here."""
+        self._stop.set()
+        self.withdraw()
+
+    def eta_s(self) -> float | None:
+        """Seconds left at the pace since the first report of progress; None before there is anything to go by.
+
+        Work that goes on where an earlier run stopped begins well above 0: what was done then says nothing of the pace.
+        """
+        if self._first is None:
+            return None
+        since, share = self._first
+        if self.done_share - share <= 0.02:
+            return None
+        return (time.monotonic() - since) * (1 - self.done_share) / (self.done_share - share)
+
+
+class Lane:
+    """At most ``workers`` tasks at once and ``most_waiting`` behind them, first come, first served.
+
+    large: where work goes on that covers more than ``SMALL_PX``; None keeps it.
+    """
+
+    def __init__(self, name: str, workers: int, most_waiting: int, large: Lane | None = None) -> None:
+        self.name, self.large = name, large
+        self._workers, self._most_waiting = workers, most_waiting
+        self._waiting: deque[Task[Any]] = deque()
+        self._running: set[Task[Any]] = set()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def tasks(self) -> list[Task[Any]]:
+        """Everything that waits or runs."""
+        with self._changed:
+            return [*self._running, *self._waiting]
+
+    def enter(self, task: Task[Any]) -> None:
+        """Begin or queue the task. Raises BusyError when too many wait."""
+        with self._changed:
+            if self._closed:
+                raise CancelledError("the server is closing; call again when it is back.")
+            free = self._workers - len(self._running)
+            if len(self._waiting) >= self._most_waiting + free:
+                raise BusyError(
+                    f"{len(self._waiting)} requests are waiting, more than can be queued; try again in a few seconds."
+                )
+            task.lane, task.waiting_since = self, time.monotonic()
+            self._waiting.append(task)
+            if len(self._waiting) > self._idle and len(self._threads) < self._workers:
+                thread = threading.Thread(target=self._work, name=f"tissuetalk {self.name}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._changed.notify()
+
+    def place_of(self, task: Task[Any]) -> int | None:
+        with self._changed:
+            return self._waiting.index(task) + 1 if task in self._waiting else None
+
+    def withdraw(self, task: Task[Any]) -> bool:
+        """Take a task out of the queue. False when it has begun."""
+        with self._changed:
+            if task not in self._waiting:
+                return False
+            self._waiting.remove(task)
+            return True
+
+    def close(self) -> None:
+        """Stop everything; what has not begun is dropped."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for task in self.tasks():
+            task.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (task := self._next()) is not None:
+            self._do(task)
+            del task  # an idle worker keeps no answer alive
+
+    def _do(self, task: Task[Any]) -> None:
+        try:
+            try:
+                answer = task.work(task.control)
+            finally:
+                with self._changed:
+                    self._running.discard(task)
+        except MovedOnError as moved:
+            try:
+                moved.lane.enter(task)
+            except InterruptedWorkError as error:
+                task.future.set_exception(error)
+        except BaseException as error:  # noqa: BLE001  # whatever it was belongs to whoever waits for the answer
+            task.future.set_exception(error)
+        else:
+            task.future.set_result(answer)
+
+    def _next(self) -> Task[Any] | None:
+        """The next task, now running; None when the lane is closed."""
+        with self._changed:
+            self._idle += 1
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._idle -= 1
+            if self._closed:
+                return None
+            task = self._waiting.popleft()
+            task.waiting_since = None
+            self._running.add(task)
+            return task
