@@ -324,7 +324,7 @@ def test_eight_threads_read_what_one_reads(name: str) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(serial, parallel, strict=True))
 
 
-@pytest.mark.parametrize("values", [[0, 0, 0, 5], [5, 5, 4, 9], [1, 2, 3], [-1, 0, 5, 5], "abcd"])
+@pytest.mark.parametrize("values", [[0, 0, 0, 5], [5, 5, 4, 9], [1, 2, 3], [-1, 0, -5, 5], "abcd"])
 @pytest.mark.parametrize("twist", [None, float("nan"), float("inf"), "x", True])
 def test_a_box_that_is_none_is_refused(values: object, twist: object) -> None:
     given = values if twist is None else [0, 0, 10, twist]

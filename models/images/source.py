@@ -44,12 +44,8 @@ class Box:
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
                 raise InvalidArgumentError("every number of a box must be finite: [x0, y0, x1, y1] in pixels")
-        if min(values) < 0:
-            raise InvalidArgumentError(
-                "a box cannot start left of or above the image; pixels are counted from 0"
-            )
         x0, y0, x1, y1 = values
-        return cls(int(x0), int(y0), -int(-x1 // 1), -int(-y1 // 1))
+        return cls(int(x0 // 1), int(y0 // 1), -int(-x1 // 1), -int(-y1 // 1))
 
     @classmethod
     def whole(cls, width: int, height: int) -> Box:

@@ -28,6 +28,7 @@ WarningCode = Literal[
     "implausible_coverage",
     "touches_border",
     "low_agreement",
+    "region_cut",
     "language",
 ]
 BoxXYXY = Annotated[list[int], Field(min_length=4, max_length=4)]
@@ -229,6 +230,7 @@ class ViewResult(Closed):
     px_per_picture_px: float
     um_per_picture_px: float | None
     job_id: str | None = None
+    warnings: list[Warned] = Field(default_factory=list)
 
 
 class ListedImage(Closed):

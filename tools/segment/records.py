@@ -25,7 +25,7 @@ from tissuetalk.tools.answers.results import (
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.rasters import tissue_mask
 from tissuetalk.tools.segment.algebra import LabelImage
-from tissuetalk.tools.segment.request import SMALL_PX, FieldOfView, Wanted
+from tissuetalk.tools.segment.request import SMALL_PX, FieldOfView, Wanted, region_cut
 
 RULES_VERSION = 2
 """Of how maps become objects and outlines. 1: until 0.1, where a slide's masks had the model's pixels and pictures and
@@ -148,7 +148,7 @@ def _verdict(outcome: MaskOutcome, share: float, area_um2: float | None, target:
 def warnings_of(field: FieldOfView, masks: Sequence[Mask], outcomes: Sequence[MaskOutcome]) -> list[Warned]:
     """All warnings of a result, by the same rules whatever its size."""
     tissue = field.tissue.picture(field.region)
-    warnings = _view_warnings(field, tissue)
+    warnings = [*region_cut(field.source, field.asked), *_view_warnings(field, tissue)]
     if not field.scale.known:
         assumed = (
             f"{field.scale.mpp:g} µm/px was assumed. Areas are in pixels."

@@ -29,6 +29,7 @@ from tissuetalk.tools.answers.results import (
     NotSegmented,
     ReadAs,
     TargetArgument,
+    Warned,
     is_known,
 )
 from tissuetalk.tools.masks.rasters import Tissue, sample
@@ -235,6 +236,7 @@ class FieldOfView:
     """A region of an open image through one model. It is open only as long as its source is.
 
     region: full-resolution pixels. scale: of the source. features: of tiles seen before, or None to keep none.
+    asked: the region as the caller gave it, which may reach beyond the image.
     """
 
     source: ImageSource
@@ -242,6 +244,7 @@ class FieldOfView:
     region: Box
     scale: Scale
     features: FeatureCache | None = None
+    asked: Sequence[float] | None = None
 
     @cached_property
     def tissue(self) -> Tissue:
@@ -284,16 +287,32 @@ def scale_of(source: ImageSource, given: float | None, model: Segmenter | None) 
 
 
 def region_of(source: ImageSource, region: Sequence[float] | None) -> Box:
-    """The part of the image to work on; all of it by default. Raises InvalidArgumentError."""
+    """The part of the image to work on; all of it by default. Raises InvalidArgumentError where no pixel of it is inside."""
     if region is None:
         return source.box
     asked = Box.from_sequence(region)
     found = asked.intersection(source.box)
     if found is None:
         raise InvalidArgumentError(
-            f"region {asked.as_list()} is outside the image of {source.width} x {source.height} px."
+            f"region {_in_short(region)} is outside the image of {source.width} x {source.height} px; "
+            "view(image, grid=true) shows its pixels."
         )
     return found
+
+
+def region_cut(source: ImageSource, region: Sequence[float] | None) -> list[Warned]:
+    """A warning for a region that reaches beyond the image."""
+    if region is None or (found := region_of(source, region)) == Box.from_sequence(region):
+        return []
+    message = (
+        f"region {_in_short(region)} reaches beyond the image of {source.width} x {source.height} px; "
+        f"it was cut to {found.as_list()}."
+    )
+    return [Warned(code="region_cut", message=message)]
+
+
+def _in_short(region: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:.10g}' for value in region)}]"
 
 
 def image_info(source: ImageSource, region: Box, scale: Scale | None) -> ImageInfo:

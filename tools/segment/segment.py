@@ -63,7 +63,7 @@ def segment(session: Session, order: SegmentRequest, control: Control = Control(
         # to refuse everything no model is loaded: nothing is assumed of a scale that nothing is done at
         looks = bool(asked) or is_pointed(model) or region.width * region.height > session.slides.mask_px
         scale = scale_of(source, order.mpp, model if looks else None)
-        field = FieldOfView(source, model, region, scale, session.features)
+        field = FieldOfView(source, model, region, scale, session.features, order.region)
         if not is_pointed(model) and _is_large(field, asked, session.slides):
             return segment_slide(session, order, field, asked, refused, control)
         with session.workspace.new_result(image_id=source.image_id, kind="segment") as draft:

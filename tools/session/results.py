@@ -26,7 +26,7 @@ from tissuetalk.tools.answers.results import (
     ViewResult,
 )
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.segment.request import Scale, image_info, region_of
+from tissuetalk.tools.segment.request import Scale, image_info, region_cut, region_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:
@@ -207,11 +207,12 @@ def without_masks(session: Session, asked: SegmentRequest, **known: Any) -> Segm
     """The answer while nothing is known but the image and what the words said."""
     with session.open(asked.image) as source:
         info = image_info(source, region_of(source, asked.region), None)
+        cut = region_cut(source, asked.region)
     nothing: dict[str, Any] = {
         "result_id": None,
         "masks": [],
         "not_segmented": [],
-        "warnings": [],
+        "warnings": cut,
         "overlay": None,
     }
     return SegmentAnswer.model_validate({**nothing, "image": info, "measures": [], "job_id": None, **known})
@@ -308,8 +309,10 @@ def view_source(
         picture_height=picture.height,
         px_per_picture_px=shrink,
         um_per_picture_px=None if scale is None else shrink * scale.mpp,
+        warnings=region_cut(source, region),
     )
     shown = "".join(f"\n{number}. {mask.name}" for number, mask in enumerate(masks, start=1))
+    shown += "".join(f"\nwarning {warning.code}: {warning.message}" for warning in result.warnings)
     text = (
         f"{result.image.image_id}: region {box.as_list()} of {source.width} x {source.height} px; one picture pixel is "
         f"{shrink:.3g} image pixels"

@@ -202,6 +202,7 @@ class Session:
             read_as=read_as(request),
         )
         text = ["dry run: nothing was segmented", *answer.notes, *results.read_lines(answer)]
+        text += [f"warning {warning.code}: {warning.message}" for warning in answer.warnings]
         return Answer(answer, "\n".join(text))
 
     def segment_request(self, request: SegmentRequest, control: Control = Control()) -> Segmentation:
