@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed.
 
 `python -m benchmarks EXPERIMENT …`: one experiment with arguments of its own (`--help` lists them): planted, planted-objects,
-calibrate, report, card.
+calibrate, report, card, soak.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ EXPERIMENTS = {
     "calibrate": "calibrate",
     "report": "report",
     "card": "model_card",
+    "soak": "soak",
 }
 """Scripts with arguments: what explanations find of what was planted, the curves of reliability, and scores and card of
-weights; each with its module."""
+weights; what hours of calls do to a server; each with its module."""
 
 
 def main(names: list[str]) -> int:
