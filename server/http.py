@@ -8,23 +8,49 @@ import ipaddress
 import os
 import secrets
 import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
+from typing import IO
 
 from mcp.server import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, TissuetalkError
+from tissuetalk.models.writing import disk_errors
 from tissuetalk.server.app import build_server
+from tissuetalk.server.limits import Holding, Limits, Network, Share, peer_of
+from tissuetalk.server.names import Names, is_loopback
 from tissuetalk.server.service import Service, Settings
+from tissuetalk.server.sessions import MCP_PATH, Sessions
 from tissuetalk.tools.answers.arguments import MAX_UPLOAD_BYTES
 
 TOKEN_VARIABLE = "TISSUETALK_TOKEN"
 LEAST_TOKEN_LENGTH = 16
 STATUS = {"image_too_large": 413, "workspace_full": 507, "workspace_unwritable": 507, "busy": 503}
+_PIECE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Where:
+    """How an operator wants to be reached.
+
+    address: HOST:PORT. allowed_hosts: further names of this server. proxies: addresses whose X-Forwarded-For is believed.
+    token_file: holds the bearer token.
+    """
+
+    address: str
+    allowed_hosts: Sequence[str] = ()
+    proxies: Sequence[str] = ()
+    token_file: Path | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 def address(text: str) -> tuple[str, int]:
@@ -36,102 +62,161 @@ def address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def token_for(host: str) -> str | None:
+def token_for(host: str, file: Path | None = None) -> str | None:
     """The bearer token requests must carry; None only on loopback. Raises InvalidArgumentError without one elsewhere."""
-    token = os.environ.get(TOKEN_VARIABLE) or None
+    token, source = os.environ.get(TOKEN_VARIABLE) or None, TOKEN_VARIABLE
+    if file is not None:
+        try:
+            token, source = file.read_text("utf-8").strip(), str(file)
+        except (OSError, ValueError) as error:
+            raise InvalidArgumentError(f"the token cannot be read from {file}: name a text file.") from error
     if token is not None and len(token) < LEAST_TOKEN_LENGTH:
         raise InvalidArgumentError(
-            f"{TOKEN_VARIABLE} is shorter than {LEAST_TOKEN_LENGTH} characters; use a longer one."
+            f"the token of {source} is shorter than {LEAST_TOKEN_LENGTH} characters; use a longer one."
         )
     if token is None and not is_loopback(host):
         suggestion = secrets.token_urlsafe(24)
         raise InvalidArgumentError(
             f"{host} can be reached from other machines, so a token is required: set {TOKEN_VARIABLE}, "
-            f"for example to {suggestion}, and have clients send it as 'Authorization: Bearer …'."
+            f"for example to {suggestion}, or name a file with --token-file, and have clients send it as "
+            "'Authorization: Bearer …'."
         )
     return token
 
 
-def http_app(server: MCPServer, service: Service, host: str, port: int) -> Starlette:
+def networks(texts: Sequence[str]) -> list[Network]:
+    """Raises InvalidArgumentError for what is no address."""
+    try:
+        return [ipaddress.ip_network(text, strict=False) for text in texts]
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"--proxy: {error}; name an address such as 10.0.0.7 or 10.0.0.0/24."
+        ) from error
+
+
+def http_app(
+    server: MCPServer, service: Service, names: Names, token: str | None, limits: Limits
+) -> Starlette:
     """The ASGI application: /mcp, /health, PUT /images."""
-    token = token_for(host)
-    names = ["127.0.0.1", "localhost", "[::1]"] if is_loopback(host) else [host]
-    allowed = [f"{name}:{port}" for name in names] + names
-    security = TransportSecuritySettings(
-        allowed_hosts=allowed, allowed_origins=[f"http://{name}" for name in allowed]
-    )
+    uploads = _Uploads(service, limits)
 
     @server.custom_route("/health", methods=["GET"])  # type: ignore[untyped-decorator]  # untyped in the SDK
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", "name": "tissuetalk", "version": version("tissuetalk")})
 
-    @server.custom_route("/images", methods=["PUT"])  # type: ignore[untyped-decorator]  # untyped in the SDK
-    async def upload(request: Request) -> Response:
-        return await _upload(request, service)
+    server.custom_route("/images", methods=["PUT"])(uploads.receive)  # type: ignore[untyped-decorator]  # the same
 
-    app = server.streamable_http_app(transport_security=security, host=host)
-    app.add_middleware(_Guard, token=token, allowed_hosts=frozenset(allowed))
+    app = server.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        # hosts and origins are checked below, on every route
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        max_request_body_size=limits.one_body_bytes,
+        session_idle_timeout=limits.session_idle_s,
+        max_sessions=limits.sessions + limits.requests,  # never reached: Sessions ends idle ones before
+    )
+    app.add_middleware(Sessions, limits=limits)
+    app.add_middleware(_Guard, token=token, names=names)
     return app
 
 
 class _Guard:
-    """Refuses a wrong Host on every route and, where a token is set, every request without it but /health."""
+    """Refuses a wrong Host or Origin on every route and, where a token is set, every request without it but /health."""
 
-    def __init__(self, app: ASGIApp, token: str | None, allowed_hosts: frozenset[str]) -> None:
-        self._app, self._token, self._allowed_hosts = app, token, allowed_hosts
+    def __init__(self, app: ASGIApp, token: str | None, names: Names) -> None:
+        self._app, self._token, self._names = app, token, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := self._refusal(scope)) is not None:
-            await refusal(scope, receive, send)
+        if scope["type"] == "http" and (refused := self._refusal(scope)) is not None:
+            await refused(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        headers = dict(scope["headers"])
-        if headers.get(b"host", b"").decode("latin-1").lower() not in self._allowed_hosts:
+        headers = Headers(scope=scope)
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        own_address = scope["server"][0] if scope.get("server") else None
+        if len(hosts) != 1 or not self._names.answers(hosts[0], own_address):
             return JSONResponse({"error": "this Host is not served here"}, 421)
+        if not all(self._names.may_call(origin, hosts[0]) for origin in origins):
+            return JSONResponse({"error": "pages of this Origin may not call here"}, 403)
         if self._token is None or scope["path"] == "/health":
             return None
-        given = headers.get(b"authorization", b"")
+        given = headers.get("authorization", "").encode("latin-1")
         if hmac.compare_digest(given, f"Bearer {self._token}".encode()):
             return None
         return JSONResponse({"error": "a bearer token is required"}, 401, {"WWW-Authenticate": "Bearer"})
 
 
-async def _upload(request: Request, service: Service) -> Response:
-    """The body is one image; the answer is its image:// URI. Nothing is kept unless it can be opened as an image."""
-    too_large = ImageTooLargeError(
-        f"uploads end at {MAX_UPLOAD_BYTES // 2**20} MiB; put the file in an allowed folder."
-    )
-    try:
-        if int(request.headers.get("content-length") or 0) > MAX_UPLOAD_BYTES:
-            raise too_large
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_UPLOAD_BYTES:
-                raise too_large
-        stored = await asyncio.to_thread(lambda: service.jobs().session.upload(bytes(body)))
-    except TissuetalkError as error:
-        return JSONResponse({"error": error.code, "message": str(error)}, STATUS.get(error.code, 400))
-    return JSONResponse(stored, 201)
+class _Uploads:
+    """PUT /images: the body is one image; the answer is its image:// URI. Nothing is kept that is no image."""
+
+    def __init__(self, service: Service, limits: Limits) -> None:
+        self._service = service
+        self._count = Share("uploads", limits.uploads_each, limits.uploads)
+        self._bytes = Share("bytes of uploads", limits.upload_bytes_each, limits.upload_bytes)
+
+    async def receive(self, request: Request) -> Response:
+        peer = peer_of(request.client.host if request.client else None)
+        folder = self._service.settings.workspace
+        try:
+            with self._count.held(peer) as one, self._bytes.held(peer) as size:
+                one.grow_to(1)
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder) as file:  # has no name: nothing is left after a kill
+                    await self._received(request, size, file)
+                    stored = await self._service.call(lambda session: session.upload(file), None)
+        except TissuetalkError as error:
+            return JSONResponse({"error": error.code, "message": str(error)}, STATUS.get(error.code, 400))
+        except ClientDisconnect:
+            return Response(status_code=400)
+        return JSONResponse(stored, 201)
+
+    async def _received(self, request: Request, size: Holding, file: IO[bytes]) -> None:
+        """Bytes go to disk as they come, off the event loop; raises ImageTooLargeError, BusyError, WorkspaceFullError."""
+        size.grow_to(_within_limit(int(request.headers.get("content-length") or 0)))
+        waiting, received = bytearray(), 0
+        with disk_errors(self._service.settings.workspace):
+            async for chunk in request.stream():
+                received += len(chunk)
+                size.grow_to(_within_limit(received))
+                waiting += chunk
+                if len(waiting) >= _PIECE_BYTES:
+                    await asyncio.to_thread(file.write, bytes(waiting))
+                    waiting.clear()
+            await asyncio.to_thread(file.write, bytes(waiting))
+            file.seek(0)
 
 
-def serve_http(settings: Settings, where: str) -> None:
-    """Streamable HTTP at /mcp. Raises InvalidArgumentError for a bad address or a missing token."""
+def _within_limit(size_bytes: int) -> int:
+    if size_bytes > MAX_UPLOAD_BYTES:
+        raise ImageTooLargeError(
+            f"uploads end at {MAX_UPLOAD_BYTES // 2**20} MiB; put the file in an allowed folder."
+        )
+    return size_bytes
+
+
+def serve_http(settings: Settings, where: Where) -> None:
+    """Streamable HTTP at /mcp. Raises InvalidArgumentError for a bad address or name, or a missing token."""
     import uvicorn
 
-    host, port = address(where)
-    service = Service(settings)
-    app = http_app(build_server(service), service, host, port)
-    print(f"tissuetalk serves http://{host}:{port}/mcp", file=sys.stderr, flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    from tissuetalk.server.connections import Connections, allow_open_files
+
+    host, port = address(where.address)
+    names, proxies = Names.of(host, port, where.allowed_hosts), networks(where.proxies)
+    token, service = token_for(host, where.token_file), Service(settings)
+    app = http_app(build_server(service), service, names, token, where.limits)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"tissuetalk serves http://{shown}:{port}{MCP_PATH}", file=sys.stderr)
+    print(f"tissuetalk {names.sentence()}", file=sys.stderr, flush=True)
+    allow_open_files(where.limits)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        http=Connections(where.limits, proxies).protocol(),  # type: ignore[arg-type]  # uvicorn calls it, whatever it is
+        ws="none",
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=[str(network) for network in proxies],
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+    )

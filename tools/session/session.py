@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack
 
 from tissuetalk.models import registry
 from tissuetalk.models.control import Control
@@ -137,9 +137,10 @@ class Session:
         if source.path is not None:
             self.workspace.remember_image(source.image_id, source.path)
 
-    def upload(self, content: bytes) -> dict[str, Any]:
+    def upload(self, content: bytes | BinaryIO) -> dict[str, Any]:
         """Keep an uploaded image and say how to name it. Raises the reader's errors, and then keeps nothing."""
-        path = self.workspace.store_upload(io.BytesIO(content), ".img", MAX_UPLOAD_BYTES)
+        stream = io.BytesIO(content) if isinstance(content, bytes) else content
+        path = self.workspace.store_upload(stream, ".img", MAX_UPLOAD_BYTES)
         try:
             source = open_image(path, name="upload")
         except TissuetalkError:
