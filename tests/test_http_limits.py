@@ -22,7 +22,7 @@ from tissuetalk.models.errors import BusyError, InvalidArgumentError
 from tissuetalk.server.limits import Share, peer_of
 from tissuetalk.server.names import Names
 
-SESSIONS, UPLOADS, CONNECTIONS, STALLED_S = 5, 3, 40, 1.5
+SESSIONS, UPLOADS, CONNECTIONS, STALLED_S = 5, 3, 40, 2.5
 LIMITS = {
     "sessions_each": SESSIONS,
     "uploads_each": UPLOADS,
@@ -156,9 +156,8 @@ def test_stalled_uploads_are_on_disk_are_few_and_are_closed(strict: HttpServer) 
     before = strict.memory_mb() if sys.platform == "linux" else 0
     with ExitStack() as stack:
         stalled = [stack.enter_context(strict.half_open(head)) for _ in range(UPLOADS)]
-        for connection in stalled:
-            for _ in range(60):
-                connection.sendall(bytes(2**20))
+        for connection in stalled * 60:
+            connection.sendall(bytes(2**20))
         one_more = httpx2.put(f"{strict.url}/images", content=picture)
         assert one_more.status_code == 503 and one_more.json()["error"] == "busy"
         if sys.platform == "linux":
