@@ -6,7 +6,7 @@ words, so a text takes time in proportion to its length whatever it says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,7 +15,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from tissuetalk.prompts.taxonomy import is_label
-from tissuetalk.prompts.words import Token, Words, load_terms, normal, phrase, tokens, word_set
+from tissuetalk.prompts.words import WORD, Token, Words, load_terms, normal, phrase, tokens, word_set
 
 ARTICLES = word_set("the a an that those these any")
 Node = dict[str, Any]
@@ -228,6 +228,22 @@ def _strings(value: Any) -> list[str]:
 def is_english(word: str) -> bool:
     """Whether a word is one of the lexicon, or one of its lists of right words."""
     return word in _spelling_lists()[0] or normal(word) in _spelling_lists()[0]
+
+
+def names_nobody(text: str, start: int, end: int, own: Container[str] = ()) -> bool:
+    """Whether every word of a span is one of the lexicon's lists, or of the object's ``own`` words: a surname is neither.
+
+    A listed word can be a surname, too ("Brown"): with a capital inside a sentence it counts as one.
+    """
+    for match in WORD.finditer(text, start, end):
+        word = match.group()
+        if word.lower() in own or word[0].isdigit():
+            continue
+        before = text[max(0, match.start() - 3) : match.start()]
+        opens = "\n" in before or before.rstrip()[-1:] in ("", *".:;?!")
+        if not is_english(word.lower()) or (word.istitle() and len(word) > 1 and not opens):
+            return False
+    return True
 
 
 @lru_cache(maxsize=20_000)

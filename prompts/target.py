@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 Assertion = Literal["present", "absent", "uncertain", "historical"]
@@ -93,6 +93,11 @@ class Request:
     notes: tuple[str, ...] = field(default=())
     place_measures: tuple[str, ...] = ()
     read_as: tuple[ReadLine, ...] = ()
+
+    def without_sentences(self) -> Request:
+        """What may be kept: of each sentence of a report only the finding's name and where it stood."""
+        kept = tuple(replace(line, sentence=line.finding) for line in self.read_as)
+        return replace(self, read_as=kept)
 
 
 class Reader(Protocol):

@@ -20,7 +20,7 @@ from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, JobError, 
 from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.lanes import Lane, Task
-from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest
+from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest, read_as
 from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.session.results import without_masks
@@ -56,8 +56,12 @@ class SegmentJob:
         return session.result(result_id)
 
     def pending(self, session: Session, state: str) -> BaseModel:
-        """The answer while nothing is known: no masks yet. state: of the job, in words."""
-        return without_masks(session, self.request, notes=[f"{state}; nothing is known yet"])
+        """The answer while nothing is known: no masks yet. state: of the job, in words.
+
+        How the words were read is said now: once the work is done their sentences are gone.
+        """
+        notes, said = [f"{state}; nothing is known yet"], read_as(self.request.request)
+        return without_masks(session, self.request, notes=notes, read_as=said)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 
+from tissuetalk.prompts.lexicon import names_nobody
 from tissuetalk.prompts.llm.seam import ModelAnswer, NamedObject, NamedRelation, allowed_labels
 from tissuetalk.prompts.target import Relation, Span, Target
 from tissuetalk.prompts.taxonomy import Label, is_label
-from tissuetalk.prompts.words import clean, phrase
+from tissuetalk.prompts.words import WORD, clean, phrase
 
 STRENGTH = {"present": 3, "uncertain": 2, "absent": 1, "historical": 0}
 """Which mention of an object counts: it is somewhere in the specimen, so it should be looked for."""
@@ -46,13 +47,17 @@ class QuoteCheck:
         return checked
 
     def _public(self, quotable: Quotable, finding: NamedObject, offset: int) -> Span | None:
-        """Where the quote stands; where the object's words stand, when the quote would repeat an identifier."""
+        """Where the quote stands; where the object's words stand, when the quote would repeat an identifier.
+
+        A surname is none that can be seen, so a quote is one only of words that are known or the object's own.
+        """
+        own = WORD.findall(finding.words.lower())
         for quote in (finding.evidence, finding.words):
             span = quotable.find(quote)
             if span is None:
                 return None
             start, end = offset + span.start, offset + span.end
-            if self.text[start:end] == self.shown[start:end]:
+            if self.text[start:end] == self.shown[start:end] and names_nobody(self.text, start, end, own):
                 return span
         return None
 

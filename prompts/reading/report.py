@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tissuetalk.prompts.lexicon import Concept, Placement, lexicon, read_words
+from tissuetalk.prompts.lexicon import Concept, Placement, lexicon, names_nobody, read_words
 from tissuetalk.prompts.organs import organ_hits, organ_of
 from tissuetalk.prompts.reading.assertion import (
     SegmentReader,
@@ -366,7 +366,7 @@ def _after_addenda(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _target(finding: Finding, place: Placement, reading: Reading) -> Target:
-    evidence, start = quote(reading.words, finding.start, finding.end, *_name_span(finding))
+    evidence, start = evidence_of(reading.words, finding.start, finding.end, *_name_span(finding))
     return Target(
         place.label,
         spoken(finding.mention, finding.words),
@@ -384,8 +384,17 @@ def _name_span(finding: Finding) -> tuple[int, int]:
 
 
 def quote(words: Words, start: int, end: int, name_start: int, name_end: int) -> tuple[str, int]:
-    """The verbatim words for a target; cut down to the object's name when they are long or could identify anybody."""
+    """The verbatim words for a reader; cut down to the object's name when they are long or could identify anybody."""
     text = words.text
     if end - start <= LONGEST_EVIDENCE and not IDENTIFIER.search(text, start, end):
         return text[start:end], start
     return text[name_start:name_end], name_start
+
+
+def evidence_of(words: Words, start: int, end: int, name_start: int, name_end: int) -> tuple[str, int]:
+    """What is kept of a text for a target: the object's name, with what decided about it unless a name stands between."""
+    said, at = quote(words, start, end, name_start, name_end)
+    beside = ((at, name_start), (name_end, at + len(said)))
+    if all(names_nobody(words.text, low, high) for low, high in beside):
+        return said, at
+    return words.text[name_start:name_end], name_start

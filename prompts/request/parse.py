@@ -11,7 +11,7 @@ from tissuetalk.prompts.lexicon import lexicon, read_words
 from tissuetalk.prompts.measures import measures_in
 from tissuetalk.prompts.organs import organ_of
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
-from tissuetalk.prompts.reading.report import quote, without
+from tissuetalk.prompts.reading.report import evidence_of, without
 from tissuetalk.prompts.reading.segments import order_spans, phrases
 from tissuetalk.prompts.request.places import places_in
 from tissuetalk.prompts.request.relations import Found, find_relation
@@ -202,7 +202,7 @@ def _target(
         else (min(mention.first, cue[0]), max(mention.last, cue[1]))
     )
     name_start, name_end = words[mention.first].start, words[mention.last].end
-    evidence, start = quote(words, words[first].start, words[last].end, name_start, name_end)
+    evidence, start = evidence_of(words, words[first].start, words[last].end, name_start, name_end)
     return Target(
         place.label,
         spoken(mention, words),

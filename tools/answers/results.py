@@ -166,7 +166,7 @@ class Warned(Closed):
 class ReadAs(Closed):
     """How one sentence of a report was read; object with targets=[{label or words, assertion}] where it is wrong."""
 
-    sentence: str
+    sentence: str = Field(description="As it stands in the words; of a stored result only the finding's name")
     span: tuple[int, int] = Field(description="Character offsets of the sentence in the words")
     finding: str
     assertion: Literal["present", "absent", "uncertain", "historical"]
@@ -194,6 +194,11 @@ class SegmentResult(SegmentAnswer):
     """A finished segmentation."""
 
     result_id: str
+
+    def without_sentences(self) -> SegmentResult:
+        """As it is kept: of each sentence of a report only the finding's name and where it stood."""
+        kept = [line.model_copy(update={"sentence": line.finding}) for line in self.read_as]
+        return self.model_copy(update={"read_as": kept})
 
 
 class Measured(Closed):

@@ -74,7 +74,10 @@ class SegmentArguments:
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """What to look for and where; enough to do it again, without the text it came from."""
+    """What to look for and where; enough to do it again, without the text it came from.
+
+    Sentences of a report are there while the call that brought them runs, and are not kept.
+    """
 
     image: str
     request: Request
@@ -83,7 +86,8 @@ class SegmentRequest:
     model: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        stored: dict[str, Any] = _STORED.dump_python(self, mode="json")
+        kept = replace(self, request=self.request.without_sentences())
+        stored: dict[str, Any] = _STORED.dump_python(kept, mode="json")
         return stored
 
     @classmethod

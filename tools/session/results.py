@@ -81,7 +81,7 @@ class Segmentation(Answer[SegmentResult]):
         if (image := self.session.workspace.image_path(self.result.image.image_id)) is not None:
             # the request names the image as this session's roots do; the folder must find it without them
             stored.write_request({**stored.request(), "image": str(image)})
-        return self.session.result(folder)
+        return self.session.result(folder, read_as=self.result.read_as)
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,15 @@ class SegmentedMask:
 
 
 def segmentation(
-    session: Session, place: str | Path, folder: ResultFolder, address: Callable[[str], str]
+    session: Session, place: str | Path, folder: Path, stored: SegmentResult, address: Callable[[str], str]
 ) -> Segmentation:
     """The answer about a stored result; a result in a folder keeps its relative links and has no picture to send."""
-    result = with_addresses(folder.result(), address)
+    result = with_addresses(stored, address)
     text = segment_text(result)
     if isinstance(place, Path):
         return Segmentation(result, text, session=session, place=place)
     budget = drawing.picture_budget(text, len(result.model_dump_json()) + 150 * MOST_LINKS)
-    picture = drawing.as_jpeg_within(_picture(folder.path / "overlay.png"), budget)
+    picture = drawing.as_jpeg_within(_picture(folder / "overlay.png"), budget)
     return Segmentation(result, text, picture, _links(result), session=session, place=place)
 
 

@@ -31,6 +31,7 @@ from tissuetalk.tools.answers.results import (
     Answer,
     LibraryResult,
     MeasureResult,
+    ReadAs,
     SegmentAnswer,
     ViewResult,
 )
@@ -208,15 +209,22 @@ class Session:
 
     def segment_request(self, request: SegmentRequest, control: Control = Control()) -> Segmentation:
         """What was understood, or is stored with a result as its request."""
+        from tissuetalk.tools.segment.request import read_as
         from tissuetalk.tools.segment.segment import segment
 
         result = segment(self, request, control)
-        return self.result(result.result_id)
+        return self.result(result.result_id, read_as=read_as(request.request, result.masks))
 
-    def result(self, place: str | Path) -> Segmentation:
-        """The answer of a finished segment, as it was first given. Raises UnknownResultError."""
+    def result(self, place: str | Path, *, read_as: Sequence[ReadAs] = ()) -> Segmentation:
+        """The answer of a finished segment, as it was first given. Raises UnknownResultError.
+
+        read_as: how the sentences of a report were read, from whoever still has them: they are not kept with the result.
+        """
         with self.reading(place) as stored:
-            return results.segmentation(self, place, stored.folder, stored.address)
+            result = stored.folder.result()
+            if read_as:
+                result = result.model_copy(update={"read_as": list(read_as)})
+            return results.segmentation(self, place, stored.folder.path, result, stored.address)
 
     def measure(
         self, result: Place, metrics: Sequence[str] | None = None, mask_ids: Sequence[str] | None = None

@@ -59,7 +59,8 @@ class ResultFolder:
         return content
 
     def write_result(self, result: SegmentResult) -> None:
-        write_whole(self.path / "result.json", result.model_dump_json(indent=1))
+        """What stands in a report goes back to whoever sent it, and is not written down."""
+        write_whole(self.path / "result.json", result.without_sentences().model_dump_json(indent=1))
 
     def result(self) -> SegmentResult:
         try:
