@@ -11,7 +11,7 @@ from importlib import import_module
 
 from benchmarks.figure import table, write
 
-NAMES = ("first_answer", "overhead", "connecting", "memory", "explaining", "structure")
+NAMES = ("first_answer", "overhead", "connecting", "memory", "explaining", "structure", "swapping")
 WITH_EXTRAS = ("backends", "slides")
 """Run only when named: they need the weights of LiteMedSAM, or `tissuetalk[ray]` and many minutes."""
 

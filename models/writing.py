@@ -6,6 +6,7 @@ import csv
 import errno
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +14,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from tissuetalk.models.errors import ModelUnavailableError, WorkspaceFullError, WorkspaceUnwritableError
+from tissuetalk.models.errors import (
+    InvalidArgumentError,
+    ModelUnavailableError,
+    WorkspaceFullError,
+    WorkspaceUnwritableError,
+)
+from tissuetalk.models.folders import Folder, parent_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,33 +29,83 @@ _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXI
 
 
 @contextmanager
-def whole_file(path: Path, *, durable: bool = False, scratch: Path | None = None) -> Iterator[Path]:
+def whole_file(
+    path: Path, *, durable: bool = False, scratch: Path | None = None, within: Path | None = None
+) -> Iterator[Path]:
     """A place for a file, or a whole folder, that takes the name of ``path`` when the block ends well, else is removed.
 
     Several may write the same file at once: the last one stands. A folder takes the place of none, or of an empty one.
 
     durable: survives a power cut, not only a kill. scratch: folder to write in, on the same disk; by default beside
-    ``path``, where a kill leaves the unfinished file lying.
+    ``path``, where a kill leaves the unfinished file lying. within: a real folder above ``path``, below which links are refused.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # within one disk the rename is a single step
-    partial = (scratch or path.parent) / f".{path.name}.{uuid.uuid4().hex[:12]}.partial"
-    try:
-        yield partial
-        if durable:
-            fsync_tree(partial)
-        if partial.is_dir() and path.is_dir():
-            path.rmdir()  # only POSIX would replace an empty folder
-        partial.replace(path)
-        if durable:
-            fsync_folder(path.parent)
-    finally:
-        remove(partial)
+    name = f".{path.name}.{uuid.uuid4().hex[:12]}.partial"
+    # within one disk the rename is a single step, and the folder stays open: a link swapped in on the way leads nowhere
+    with parent_of(path, within) as folder:
+        partial = folder.through(name) if scratch is None else scratch / name
+        try:
+            yield partial
+            if durable:
+                fsync_tree(partial)
+            if scratch is None:
+                folder.rename(name, path.name)
+            else:
+                os.replace(partial, folder.at_name(path.name), dst_dir_fd=folder.descriptor)
+            if durable:
+                folder.sync()
+        finally:
+            remove(partial)
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+@contextmanager
+def whole_folder(
+    path: Path, *, scratch: Path | None = None, durable: bool = False, within: Path | None = None
+) -> Iterator[Path]:
+    """A private folder to fill, by any library and any number of files, whose content becomes the new folder ``path``.
+
+    scratch: where the private folder is made, out of reach of those who may write beside ``path``; by default where temporary
+    files go. within, durable: as for ``whole_file``.
+    """
+    with tempfile.TemporaryDirectory(prefix="tissuetalk-", dir=scratch) as private:
+        yield Path(private)
+        copy_folder(Path(private), path, durable=durable, within=within)
+
+
+def copy_folder(source: Path, path: Path, *, durable: bool = False, within: Path | None = None) -> None:
+    """The files of a folder of ours as the new folder ``path``, which must be missing or empty: all of them or none.
+
+    durable, within: as for ``whole_file``. Raises OSError.
+    """
+    name = f".{path.name}.{uuid.uuid4().hex[:12]}.partial"
+    with parent_of(path, within) as folder:
+        try:
+            with folder.below(name, create=True) as copy:
+                _copy_into(source, copy, durable)
+            folder.rename(name, path.name)
+            if durable:
+                folder.sync()
+        finally:
+            folder.remove(name)
+
+
+def _copy_into(source: Path, folder: Folder, durable: bool) -> None:
+    with os.scandir(source) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                with folder.below(entry.name, create=True) as below:
+                    _copy_into(Path(entry.path), below, durable)
+            elif entry.is_file(follow_symlinks=False):
+                with Path(entry.path).open("rb") as own, os.fdopen(folder.create(entry.name), "wb") as copy:
+                    shutil.copyfileobj(own, copy, 2**20)
+                    if durable:
+                        flush(copy)
+    if durable:
+        folder.sync()
+
+
+def write_whole(path: Path, content: bytes | str, *, within: Path | None = None) -> None:
     """All of ``content`` (text as UTF-8), or what was there before."""
-    with whole_file(path) as partial:
+    with whole_file(path, within=within) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -178,6 +235,31 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 "or choose another folder with --workspace"
             ) from error
         raise
+
+
+@contextmanager
+def place_errors(target: Path) -> Iterator[None]:
+    """Name what is wrong with a place outside the workspace that somebody chose for a new file or folder.
+
+    Raises InvalidArgumentError for one that is taken or cannot be written, WorkspaceFullError when its disk is full.
+    """
+    name = str(target)[:200]
+    try:
+        if "\0" in str(target):  # Python itself refuses it, with another kind of error
+            raise OSError(errno.EINVAL, "the name holds a null character")
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise WorkspaceFullError(
+                f"the disk of {name} is full; make room or choose another disk."
+            ) from error
+        if os.path.lexists(target):
+            raise InvalidArgumentError(
+                f"{name} exists; choose a new name, nothing is ever overwritten."
+            ) from error
+        raise InvalidArgumentError(
+            f"cannot write {name} ({error.strerror or error}); choose a name in a folder you may write to."
+        ) from error
 
 
 def full_disk(folder: Path) -> WorkspaceFullError:

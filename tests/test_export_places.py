@@ -8,6 +8,7 @@ import errno
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tissuetalk.models.errors import (
     UnknownImageError,
     WorkspaceFullError,
 )
+from tissuetalk.models.images import CheckedFile
 from tissuetalk.models.writing import library
 from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.export import FORMATS, dicom, export, geojson
@@ -107,14 +109,17 @@ def test_a_dicom_slide_is_referred_to_by_its_own_identity(tmp_path: Path) -> Non
     own.save_as(tmp_path / "level0.dcm", enforce_file_format=True)
     overview.save_as(tmp_path / "level1.dcm", enforce_file_format=True)
     size = folder.result().image.width, folder.result().image.height
-    for opened in ("level0.dcm", "level1.dcm"):
-        header = dicom.own_header(tmp_path / opened, *size)
-        assert header is not None and (header.SOPInstanceUID, header.PatientID) == (
-            own.SOPInstanceUID,
-            "P-17",
-        )
-    assert dicom.own_header(tmp_path / "level0.dcm", 3, 3) is None
-    assert dicom.own_header(tmp_path / "picture.png", *size) is None
+    with ExitStack() as stack:
+        paths = (tmp_path / "level0.dcm", tmp_path / "level1.dcm", tmp_path / "picture.png")
+        levels = [stack.enter_context(CheckedFile(path.open("rb"), name=path.name)) for path in paths]
+        for opened in (levels[:2], levels[1::-1]):
+            header = dicom.own_header(opened, *size)
+            assert header is not None and (header.SOPInstanceUID, header.PatientID) == (
+                own.SOPInstanceUID,
+                "P-17",
+            )
+        assert dicom.own_header(levels[:1], 3, 3) is None
+        assert dicom.own_header(levels[2:], *size) is None
 
 
 def test_save_writes_any_format_into_a_folder_of_the_user(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tissuetalk.models import folders
 from tissuetalk.models.errors import (
     ImageChangedError,
     InvalidArgumentError,
@@ -15,7 +16,6 @@ from tissuetalk.models.errors import (
     TissuetalkError,
     UnknownImageError,
 )
-from tissuetalk.tools.storage import roots as roots_module
 from tissuetalk.tools.storage.roots import Roots
 
 CROP = Path(__file__).parent / "data" / "images" / "skin_crop_256x160.png"
@@ -115,7 +115,7 @@ def test_a_missing_file_of_any_name_is_a_refusal(root: Path, name: str) -> None:
 def test_a_link_swapped_in_after_the_check_is_not_followed(
     root: Path, monkeypatch: pytest.MonkeyPatch, swap: str, walk_is_safe: bool
 ) -> None:
-    monkeypatch.setattr(roots_module, "_WALK_IS_SAFE", walk_is_safe)
+    monkeypatch.setattr(folders, "_BY_DESCRIPTOR", walk_is_safe)
     resolve, swapped = os.path.realpath, []
 
     def resolve_then_swap(path: Path, **options: bool) -> str:

@@ -24,6 +24,7 @@ from tissuetalk.models.errors import (
     UnknownImageError,
     UnreadableImageError,
 )
+from tissuetalk.models.folders import Folder
 
 
 @dataclass(frozen=True)
@@ -173,14 +174,28 @@ _hashes_lock = Lock()
 class CheckedFile:
     """An open regular file that any number of threads may read at once.
 
-    Takes over ``file``: it is closed with this object. ``path`` is where it was opened, for formats that
-    have more than one file and to notice that somebody put another file in its place. ``descriptor`` is None for one
-    that lives in memory.
+    Takes over ``file``: it is closed with this object. ``path`` is where it was opened, to notice that somebody put another
+    file in its place. ``descriptor`` is None for one that lives in memory.
+
+    parts: the other files of a slide of several, each with its role in it; they are checked, hashed and closed with this one.
+    folder: the open folder it lies in, until the parts are known. alone: nothing beside it belongs to it.
     """
 
-    def __init__(self, file: BinaryIO, *, name: str, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        *,
+        name: str,
+        path: Path | None = None,
+        parts: tuple[tuple[str, CheckedFile], ...] = (),
+        folder: Folder | None = None,
+        alone: bool = False,
+    ) -> None:
         self.name = name
         self.path = path
+        self.parts = parts
+        self.folder = folder
+        self.alone = alone
         self._file = file
         self._lock = Lock()
         try:
@@ -228,6 +243,13 @@ class CheckedFile:
                     del _hashes[next(iter(_hashes))]
         return digest
 
+    def sha256_of_all(self) -> str:
+        """Of the content of a slide of several files; of a single file its ``sha256``."""
+        if not self.parts:
+            return self.sha256()
+        roles = sorted(f"{role} {file.sha256()}" for role, file in (("", self), *self.parts))
+        return hashlib.sha256("\n".join(roles).encode()).hexdigest()
+
     def _hash(self) -> str:
         """Of what the file holds now."""
         return hashlib.file_digest(self.view(), "sha256").hexdigest()
@@ -243,7 +265,9 @@ class CheckedFile:
         return (status.st_dev, status.st_ino) == (self.stamp.device, self.stamp.inode)
 
     def verify_unchanged(self) -> None:
-        """Raise ImageChangedError when the file, or the one now in its place, has other content."""
+        """Raise ImageChangedError when the file, one of its parts, or what is now in its place, has other content."""
+        for _, part in self.parts:
+            part.verify_unchanged()
         if self.stamp is None:
             return
         changed = ImageChangedError(f"{self.name} changed after it was opened; segment it again")
@@ -264,6 +288,10 @@ class CheckedFile:
 
     def close(self) -> None:
         self._file.close()
+        for _, part in self.parts:
+            part.close()
+        if self.folder is not None:
+            self.folder.close()
 
     def __enter__(self) -> Self:
         return self
@@ -325,14 +353,27 @@ def open_regular(path: Path, *, name: str, follow_symlinks: bool = True) -> Chec
     return adopt(descriptor, name=name, path=path)
 
 
-def adopt(descriptor: int, *, name: str, path: Path) -> CheckedFile:
+def open_in(folder: Folder, entry: str, *, name: str) -> CheckedFile:
+    """Open a file by its name in an open folder, which is taken over. Raises UnreadableImageError, and OSError: ELOOP for a link."""
+    try:
+        folder.require_no_link(entry)
+        # before opening: a pipe would block, a device might act
+        require_regular(folder.status(entry), name)
+        descriptor = folder.open(entry, read_flags(follow_symlinks=False))
+        return adopt(descriptor, name=name, path=folder.path / entry, folder=folder)
+    except BaseException:
+        folder.close()
+        raise
+
+
+def adopt(descriptor: int, *, name: str, path: Path, folder: Folder | None = None) -> CheckedFile:
     """A CheckedFile of an open descriptor, which is closed if it is not a regular file."""
     try:
         require_regular(os.fstat(descriptor), name)
     except UnreadableImageError:
         os.close(descriptor)
         raise
-    return CheckedFile(os.fdopen(descriptor, "rb", buffering=0), name=name, path=path)
+    return CheckedFile(os.fdopen(descriptor, "rb", buffering=0), name=name, path=path, folder=folder)
 
 
 def read_flags(*, follow_symlinks: bool) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ImageTooLargeError, UnreadableImageError
 from tissuetalk.models.images.files import DECODER_ERRORS, CheckedFile, Limits, mpp_from_dpi, open_regular
+from tissuetalk.models.images.parts import gather_parts
 from tissuetalk.models.images.source import (
     RGB,
     Box,
@@ -46,21 +47,30 @@ _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 def open_image(
-    file: BinaryIO | Path | CheckedFile, *, name: str, path: Path | None = None, limits: Limits | None = None
+    file: BinaryIO | Path | CheckedFile,
+    *,
+    name: str,
+    path: Path | None = None,
+    limits: Limits | None = None,
+    alone: bool = False,
 ) -> ImageSource:
     """Open an image by path, or one that is already open and checked.
 
     file: an open file is taken over: closed with the image, or at once when it is refused.
     name: what messages call it. path: where an open file lies, needed only by slides of several files.
+    alone: what lies beside the file is somebody else's and never part of it.
 
-    Raises UnknownImageError, UnreadableImageError, ImageTooLargeError or ImageChangedError.
+    Raises UnknownImageError, UnreadableImageError, ImageTooLargeError, ImageChangedError, or OutsideRootsError for a slide of
+    several files that leads elsewhere.
     """
     limits = limits or Limits()
     if isinstance(file, Path):
         checked = open_regular(file, name=name)
     else:
         checked = file if isinstance(file, CheckedFile) else CheckedFile(file, name=name, path=path)
+    checked.alone |= alone
     try:
+        gather_parts(checked)
         return ImageSource(reader=_reader_for(checked, limits), file=checked, limits=limits)
     except BaseException:
         checked.close()
@@ -109,7 +119,6 @@ class PlainReader:
     """Decoded pixels in memory."""
 
     is_slide = False
-    parts = ""
 
     def __init__(self, pixels: RGB, mpp: float | None) -> None:
         self._pixels = pixels

@@ -6,7 +6,6 @@ on how the work was cut into tiles.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -254,8 +253,6 @@ class PixelReader(Protocol):
     levels: tuple[Level, ...]
     mpp: float | None
     is_slide: bool
-    parts: str
-    """Names and hashes of further files that belong to the image; empty for most."""
 
     def read(self, level: int, box: Box) -> RGB:
         """[h, w, 3] of a box in the pixels of that level, which lies inside it."""
@@ -272,7 +269,6 @@ class ImageSource:
         self._reader = reader
         self._file = file
         self._limits = limits
-        self._parts = reader.parts
         self.name = file.name
         self.width = reader.levels[0].width
         self.height = reader.levels[0].height
@@ -282,10 +278,7 @@ class ImageSource:
     @property
     def sha256(self) -> str:
         """Of the content; a slide of several files also covers its other files. Read once, then remembered."""
-        digest = self._file.sha256()
-        if not self._parts:
-            return digest
-        return hashlib.sha256(f"{digest}\n{self._parts}".encode()).hexdigest()
+        return self._file.sha256_of_all()
 
     @property
     def image_id(self) -> str:
@@ -296,6 +289,11 @@ class ImageSource:
     def path(self) -> Path | None:
         """Where the file lies, links resolved; None for one that lives in memory."""
         return self._file.path
+
+    @property
+    def files(self) -> tuple[CheckedFile, ...]:
+        """Every file it is made of, open and checked; the one it was opened by first."""
+        return (self._file, *(part for _, part in self._file.parts))
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -393,7 +391,7 @@ class OrientedReader:
         self._reader = reader
         self._orientation = orientation
         self.mpp = reader.mpp
-        self.is_slide, self.parts = reader.is_slide, reader.parts
+        self.is_slide = reader.is_slide
         self._swapped = orientation in (5, 6, 7, 8)
         self.levels = tuple(
             Level(level.height, level.width, level.downsample[::-1]) if self._swapped else level

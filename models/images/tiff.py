@@ -78,8 +78,6 @@ class _Directory:
 class TiffReader:
     """Decodes the segments a region touches and keeps the latest of them."""
 
-    parts = ""
-
     def __init__(self, file: CheckedFile, directories: list[_Directory], mpp: float | None) -> None:
         self._file = file
         self._directories = directories

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tissuetalk.models.images import CheckedFile
+from tissuetalk.models.images.parts import is_dicom
 from tissuetalk.models.writing import library
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.export.deidentify import uid_of, without_identifiers
@@ -33,7 +35,7 @@ def slide_of(masks: SegmentedRegion) -> Any:
     """
     with masks.open_image() as source, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom repeats values it finds fault with
-        own = None if source.path is None else own_header(source.path, source.width, source.height)
+        own = own_header(source.files, source.width, source.height)
         if own is None:
             return _described(masks, source.sha256)
         if masks.keep_identifiers:
@@ -41,18 +43,14 @@ def slide_of(masks: SegmentedRegion) -> Any:
         return without_identifiers(own, source.image_id, partial(uid_of, source.sha256))
 
 
-def own_header(path: Path, width: int, height: int) -> Any | None:
-    """The header of the full-resolution level of a DICOM slide; its levels are files of one folder."""
-    is_dicom = library("pydicom.misc").is_dicom
-    read = partial(library("pydicom").dcmread, stop_before_pixels=True)
-    if not is_dicom(path):
+def own_header(files: Sequence[CheckedFile], width: int, height: int) -> Any | None:
+    """The header of the full-resolution level of a DICOM slide; its levels are the files it was opened from."""
+    if not is_dicom(files[0]):
         return None
-    series = read(path).get("SeriesInstanceUID")
-    others = (file for file in sorted(path.parent.glob("*.dcm")) if file != path and is_dicom(file))
-    for header in map(read, (path, *others)):
+    for file in files:
+        header = library("pydicom").dcmread(file.view(), stop_before_pixels=True)
         size = (header.get("TotalPixelMatrixColumns"), header.get("TotalPixelMatrixRows"))
-        same_series = header.get("SeriesInstanceUID") == series
-        if same_series and header.SOPClassUID == _SLIDE and size == (width, height):
+        if header.SOPClassUID == _SLIDE and size == (width, height):
             return header
     return None
 

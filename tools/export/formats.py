@@ -5,14 +5,16 @@ Cheap to import, because help texts and completions are made from the table; a w
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from tissuetalk.models.errors import InvalidArgumentError, WorkspaceFullError
-from tissuetalk.models.writing import is_disk_full, whole_file
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.writing import place_errors, whole_file, whole_folder
 
 if TYPE_CHECKING:
     from tissuetalk.tools.masks.layer import OpenImage
@@ -22,11 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """One way to write a result. writer: module:function of this folder. file_name: what ``save`` calls it inside a folder."""
+    """One way to write a result. writer: module:function of this folder. file_name: what ``save`` calls it inside a folder.
+
+    is_folder: of many files.
+    """
 
     summary: str
     file_name: str
     writer: str
+    is_folder: bool = False
 
     @property
     def write(self) -> Callable[[SegmentedRegion, Path], None]:
@@ -41,7 +47,7 @@ FORMATS = {
     "parquet": Format(
         "the same rows with outlines and provenance", "objects.parquet", "tables:write_parquet"
     ),
-    "ome-zarr": Format("label pyramids in micrometres", "result.ome.zarr", "ome_zarr:write"),
+    "ome-zarr": Format("label pyramids in micrometres", "result.ome.zarr", "ome_zarr:write", is_folder=True),
     "dicom-seg": Format("one binary segment per target", "segmentation.dcm", "dicom_seg:write"),
     "dicom-ann": Format("one polygon per object", "annotations.dcm", "dicom_ann:write"),
     "coco": Format("one run-length mask per object", "coco.json", "coco:write"),
@@ -64,18 +70,11 @@ def export(
         raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {', '.join(FORMATS)}.")
     from tissuetalk.tools.masks.stored import open_masks
 
-    try:
-        if out.exists() or out.is_symlink():
-            raise InvalidArgumentError(f"{out} exists; choose a new name.")
-        with whole_file(out) as part:
+    with place_errors(out):
+        if os.path.lexists(out):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        # the libraries for folders open many files by path: they get a folder that nobody else can reach
+        place = whole_folder if FORMATS[format].is_folder else whole_file
+        with place(out) as part:
             FORMATS[format].write(open_masks(folder, open_image, keep_identifiers=keep_identifiers), part)
-    except OSError as error:
-        if is_disk_full(error):
-            raise WorkspaceFullError(
-                f"the disk of {out.parent} is full; make room or choose another disk."
-            ) from error
-        reason = error.strerror or str(error)
-        raise InvalidArgumentError(
-            f"cannot write {out} ({reason}); choose a name in a folder you may write to."
-        ) from error
     return out

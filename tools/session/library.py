@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError
 from tissuetalk.models.images import ImageSource
+from tissuetalk.models.writing import place_errors, whole_folder
 from tissuetalk.prompts import organs
 from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_of
 from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult
@@ -96,30 +97,37 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
         raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {choice}.")
     if folder is None:
         raise InvalidArgumentError("pass folder: where to save, a new folder inside an allowed root.")
-    target = _new_folder(session, folder)
+    root, target = _new_folder(session, folder)
+    scratch = session.workspace.owners.folder
     with session.reading(result_id) as stored:
         if format != "folder":
-            export(stored.folder, format, target / FORMATS[format].file_name, stored.open_image)
+            with (
+                place_errors(target),
+                whole_folder(target, scratch=scratch, durable=True, within=root) as private,
+            ):
+                export(stored.folder, format, private / FORMATS[format].file_name, stored.open_image)
+                saved = _files_in(private)
         else:
             write_outlines(stored.folder)
-            session.workspace.save(result_id, target)
-    saved = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
+            session.workspace.save(result_id, target, within=root)
+            saved = _files_in(stored.folder.path)
     return {"message": f"saved {len(saved)} file(s) to {folder}.", "saved": saved}
 
 
-def _new_folder(session: Session, name: str) -> Path:
-    """A folder that is missing or empty, inside a root. Raises InvalidArgumentError for any other place."""
-    if not name.isprintable() or len(name.encode()) > LONGEST_FOLDER_BYTES:
-        raise InvalidArgumentError("the folder's name is too long or not plain text; give a short one.")
-    roots = session.roots.paths
-    asked = (roots[0] / name).resolve()
-    if not any(asked.is_relative_to(root) and asked != root for root in roots):
+def _files_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _new_folder(session: Session, name: str) -> tuple[Path, Path]:
+    """The root, and in it a folder that is missing or empty. Raises InvalidArgumentError for any other place."""
+    if not name.strip() or not name.isprintable() or len(name.encode()) > LONGEST_FOLDER_BYTES:
         raise InvalidArgumentError(
-            f"{name[:200]!r} is not inside an allowed folder; give a new folder below one."
+            "the folder's name is blank, too long or not plain text; give a short one, such as 'kept/case-7'."
         )
+    root, asked = session.roots.place(name)
     if asked.exists() and (not asked.is_dir() or any(asked.iterdir())):
         raise InvalidArgumentError(f"{name!r} is in use; nothing is overwritten, give a new folder.")
-    return asked
+    return root, asked
 
 
 def _delete(session: Session, result_id: str) -> dict[str, Any]:

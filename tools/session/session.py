@@ -96,6 +96,7 @@ class Session:
             [Path(each) for each in given],
             explicit=roots is not None,
             private=[self.workspace.uploads_folder],
+            hidden=self.workspace.folder,
             lookup=self.workspace.image_path,
         )
         self.features = FeatureCache(self.workspace.cache)
@@ -143,7 +144,7 @@ class Session:
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
         path = self.workspace.store_upload(stream, ".img", MAX_UPLOAD_BYTES)
         try:
-            source = open_image(path, name="upload")
+            source = open_image(path, name="upload", alone=True)
         except TissuetalkError:
             self.workspace.discard_upload(path)
             raise

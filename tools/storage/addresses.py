@@ -21,6 +21,7 @@ from tissuetalk.models.errors import (
     UnknownImageError,
     UnreadableImageError,
 )
+from tissuetalk.models.images.parts import series_of
 from tissuetalk.models.writing import disk_errors, is_disk_full, whole_file
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -43,27 +44,17 @@ def expand(patterns: Sequence[str]) -> list[str]:
         if not named:
             raise UnknownImageError(f"nothing is called {pattern!r}; check the path or the pattern.")
         found.update(named)
-    # a DICOM slide has a file per level: of those in one folder that OpenSlide takes for the same slide, the largest
+    # a DICOM slide has a file per level: of those of one series in one folder, the largest
     chosen: dict[tuple[str, str], str] = {}
     for slide in sorted(found):
         path = local_path(slide)
-        series = slide if path is None or path.suffix.lower() != ".dcm" else _series(path)
+        is_dicom = path is not None and path.suffix.lower() == ".dcm"
+        series = (series_of(path) if path and is_dicom else None) or slide
         key = ("" if path is None else str(path.parent), series)
         # the largest file of a series is its finest level
         if key not in chosen or (path and path.stat().st_size > Path(chosen[key]).stat().st_size):
             chosen[key] = slide
     return sorted(chosen.values())
-
-
-def _series(path: Path) -> str:
-    """What is the same for all files of one DICOM slide; for a file OpenSlide refuses, its own name."""
-    from openslide import OpenSlide, OpenSlideError
-
-    try:
-        with OpenSlide(str(path)) as slide:
-            return str(slide.properties.get("openslide.quickhash-1", path.name))
-    except OpenSlideError:
-        return path.name
 
 
 def _expanded(pattern: str) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
@@ -21,9 +22,11 @@ from tissuetalk.models.errors import (
     InvalidArgumentError,
     OutsideRootsError,
     UnknownImageError,
+    UnreadableImageError,
 )
+from tissuetalk.models.folders import Folder
 from tissuetalk.models.images import CheckedFile, ImageSource, Limits, open_image
-from tissuetalk.models.images.files import adopt, cannot_open, read_flags, require_regular
+from tissuetalk.models.images.files import cannot_open, open_in
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".btf"}
@@ -35,7 +38,8 @@ _IMAGE_URI = re.compile(r"image://(img_[0-9a-f]{32})/?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LONGEST_NAME = 4096
 _SCANNED_ENTRIES = 20_000
-_WALK_IS_SAFE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+_DEEPEST = 40
+"""Folders in folders that a listing looks into."""
 
 
 class RootImage(TypedDict):
@@ -50,8 +54,8 @@ class Roots:
 
     paths: the folders; relative names start at the first. explicit: the user named them in so many words, which
     is needed for ``/`` and for a folder that holds the home folder. private: further folders whose files are
-    reached only by ``image://`` (uploads). lookup: from an image id to where it was seen, when this process has
-    not seen it.
+    reached only by ``image://`` (uploads). hidden: a folder inside a root that is no part of it (the workspace), and in which
+    no root may lie. lookup: from an image id to where it was seen, when this process has not seen it.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Roots:
         *,
         explicit: bool = False,
         private: Sequence[Path] = (),
+        hidden: Path | None = None,
         lookup: Callable[[str], Path | None] | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -67,6 +72,13 @@ class Roots:
             raise InvalidArgumentError("at least one root folder is needed; give one with --root")
         self.paths = tuple(_real_root(path, explicit=explicit) for path in paths)
         self._private = tuple(_real_root(path, explicit=True) for path in private)
+        self._hidden = () if hidden is None else (Path(os.path.realpath(hidden)),)
+        for path in self.paths:
+            if any(path.is_relative_to(folder) for folder in self._hidden):
+                raise InvalidArgumentError(
+                    f"the root {str(path)!r} lies in the workspace, where other callers' results and uploads are; "
+                    "choose another root, or another folder with --workspace"
+                )
         self._lookup = lookup
         self._limits = limits
         self._seen: dict[str, Path] = {}
@@ -94,9 +106,7 @@ class Roots:
                 "addresses are not fetched; give a path inside a root or an image:// URI"
             )
         try:
-            return open_image(
-                self._checked(self.paths[0] / image, self.paths, image), name=image, limits=self._limits
-            )
+            return open_image(self._checked(self.paths[0] / image, image), name=image, limits=self._limits)
         except UnknownImageError as error:
             raise UnknownImageError(self._not_found(image)) from error
 
@@ -113,7 +123,7 @@ class Roots:
     def list_images(self, limit: int = 500) -> list[RootImage]:
         """Files with an image's suffix in the roots, by name; hidden files and links are passed over."""
         budget = iter(range(_SCANNED_ENTRIES))
-        entries = chain.from_iterable(_files_below(root, budget) for root in self.paths)
+        entries = chain.from_iterable(self._files(root, budget, _DEEPEST) for root in self.paths)
         return list(islice(self._listed(entries), max(0, limit)))
 
     def _open_by_id(self, image_id: str) -> ImageSource:
@@ -124,7 +134,7 @@ class Roots:
             )
         name = path.name
         try:
-            file = self._checked(path, (*self.paths, *self._private), name)
+            file = self._checked(path, name, private=True)
         except UnknownImageError as error:
             raise UnknownImageError(
                 f"the file of {image_id} is gone; put it back or open another image"
@@ -135,17 +145,38 @@ class Roots:
             raise ImageChangedError(f"the file of {image_id} changed; open it by its path to get its new id")
         return source
 
-    def _checked(self, path: Path, roots: Sequence[Path], name: str) -> CheckedFile:
+    def place(self, name: str) -> tuple[Path, Path]:
+        """The root, and the real path below it, where a new file or folder of that name would lie.
+
+        Raises InvalidArgumentError for a name that leads elsewhere or into the workspace.
+        """
+        real = Path(os.path.realpath(self.paths[0] / name))
+        root = self._root_of(real)
+        if root is None or real == root:
+            raise InvalidArgumentError(
+                f"{name[:200]!r} is not inside an allowed folder; give a new folder below one."
+            )
+        return root, real
+
+    def _root_of(self, real: Path, *, private: bool = False) -> Path | None:
+        hidden = any(real.is_relative_to(folder) for folder in self._hidden)
+        roots = (*(self._private if private else ()), *(() if hidden else self.paths))
+        return next((root for root in roots if real.is_relative_to(root)), None)
+
+    def _checked(self, path: Path, name: str, *, private: bool = False) -> CheckedFile:
         try:
             real = Path(os.path.realpath(path))
         except OSError as error:
             raise _outside() from error
-        root = next((root for root in roots if real.is_relative_to(root)), None)
+        root = self._root_of(real, private=private)
         # the same words whether the file exists or not: an answer must not tell what lies outside
         if root is None:
             raise _outside()
+        if real == root:
+            raise UnreadableImageError(f"{name} is a folder; give the path of one image in it")
+        *folders, last = real.relative_to(root).parts
         try:
-            descriptor = _walk(root, real) if _WALK_IS_SAFE else _open_and_compare(real)
+            file = open_in(_below(root, *folders), last, name=name)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UnknownImageError(
                 f"there is no image {name}; list the images to see what there is"
@@ -155,18 +186,41 @@ class Roots:
             if error.errno == errno.ELOOP:
                 raise _outside() from error
             raise cannot_open(name, error) from error
-        return adopt(descriptor, name=name, path=real)
+        # uploads of many callers lie in one folder: what one sent is never part of another's slide
+        file.alone = root in self._private
+        return file
 
-    def _listed(self, entries: Iterator[os.DirEntry[str]]) -> Iterator[RootImage]:
-        for entry in entries:
-            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-                size = entry.stat(follow_symlinks=False).st_size
-                yield {"path": self.relative_name(Path(entry.path)), "bytes": size}
+    def _listed(self, files: Iterator[tuple[Path, int]]) -> Iterator[RootImage]:
+        for path, size in files:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                yield {"path": self.relative_name(path), "bytes": size}
+
+    def _files(self, real: Path, budget: Iterator[int], deepest: int) -> Iterator[tuple[Path, int]]:
+        """Path and size of the regular files below a folder, by name, until the budget of looked-at entries is spent."""
+        root = self._root_of(real)
+        with suppress(OSError):
+            if root is not None:
+                with _below(root, *real.relative_to(root).parts) as folder:
+                    yield from self._files_in(folder, budget, deepest)
+
+    def _files_in(self, folder: Folder, budget: Iterator[int], deepest: int) -> Iterator[tuple[Path, int]]:
+        for name in folder.names():
+            if next(budget, None) is None:
+                return
+            path = folder.path / name
+            if name.startswith(".") or not name.isprintable() or path in self._hidden:
+                continue
+            with suppress(OSError):  # gone or swapped meanwhile, or not ours to read
+                status = folder.status(name)
+                if stat.S_ISREG(status.st_mode):
+                    yield path, status.st_size
+                elif stat.S_ISDIR(status.st_mode) and deepest > 0:
+                    with folder.below(name) as below:
+                        yield from self._files_in(below, budget, deepest - 1)
 
     def _not_found(self, image: str) -> str:
         folder = Path(os.path.realpath(self.paths[0] / image)).parent
-        inside = any(folder.is_relative_to(root) for root in self.paths)
-        near = self._listed(_files_below(folder, iter(range(2000)), deep=False)) if inside else ()
+        near = self._listed(self._files(folder, iter(range(2000)), 0))
         names = [listed["path"] for listed in (*near, *self.list_images(2000))]
         # reversed: of two with one file name the first listed stays
         by_file_name = {Path(name).name.lower(): name for name in reversed(names)}
@@ -197,58 +251,6 @@ def _real_root(path: Path, *, explicit: bool) -> Path:
     return real
 
 
-def _walk(root: Path, real: Path) -> int:
-    """Open ``real`` from ``root`` one name at a time. A link anywhere means it was swapped in: ELOOP."""
-    *folders, name = real.relative_to(root).parts or (".",)
-    folder_flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    here = os.open(root, folder_flags)
-    try:
-        for folder in folders:
-            _refuse_link(folder, here)
-            below = os.open(folder, folder_flags | os.O_NOFOLLOW, dir_fd=here)
-            os.close(here)
-            here = below
-        _refuse_link(name, here)
-        # before opening: a pipe would block, a device might act
-        require_regular(os.stat(name, dir_fd=here, follow_symlinks=False), real.name)
-        return os.open(name, read_flags(follow_symlinks=False), dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def _refuse_link(name: str, folder: int) -> None:
-    if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-
-
-def _open_and_compare(real: Path) -> int:
-    """Where folders cannot be walked by descriptor: the opened file must be the one its real path leads to."""
-    require_regular(real.lstat(), real.name)
-    descriptor = os.open(real, read_flags(follow_symlinks=False))
-    try:
-        opened, now = os.fstat(descriptor), real.lstat()
-        moved = (opened.st_dev, opened.st_ino) != (now.st_dev, now.st_ino)
-        if moved or Path(os.path.realpath(real)) != real:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _files_below(folder: Path, budget: Iterator[int], *, deep: bool = True) -> Iterator[os.DirEntry[str]]:
-    """Regular files below a folder, by name, until the budget of looked-at entries is spent."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        if next(budget, None) is None:
-            return
-        if entry.name.startswith(".") or not entry.name.isprintable():
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            if deep:
-                yield from _files_below(Path(entry.path), budget)
-        elif entry.is_file(follow_symlinks=False):
-            yield entry
+def _below(root: Path, *names: str) -> Folder:
+    with Folder.at(root) as top:
+        return top.below(*names)

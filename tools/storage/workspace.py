@@ -11,9 +11,9 @@ unfinished/        slide runs that can be taken up again, one folder and one loc
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -32,15 +32,16 @@ from tissuetalk.models.errors import (
     WorkspaceFullError,
 )
 from tissuetalk.models.writing import (
+    copy_folder,
     disk_errors,
     flush,
     fsync_folder,
     fsync_tree,
     full_disk,
     is_disk_full,
+    place_errors,
     remove,
     tree_bytes,
-    whole_file,
 )
 from tissuetalk.tools.storage.database import (
     Database,
@@ -246,35 +247,19 @@ class Results:
             trash = self._take_away(db, StoredFile("results", result_id))
         remove(trash)
 
-    def save(self, result_id: str, folder: Path) -> None:
+    def save(self, result_id: str, folder: Path, *, within: Path | None = None) -> None:
         """Copy a result to ``folder``, which must be missing or empty; it appears there complete or not at all.
 
+        within: a real folder above, below which no link is followed.
         Raises InvalidArgumentError for a folder in use or not writable, WorkspaceFullError when its disk is full.
         """
-        target = folder.parent.resolve() / folder.name if folder.is_symlink() else folder.resolve()
-        if target.is_relative_to(self.folder.resolve()):
+        target = Path(os.path.realpath(folder.parent)) / folder.name if within is None else folder
+        if target.is_relative_to(os.path.realpath(self.folder)):
             raise InvalidArgumentError(
                 f"{shown(str(folder))} lies in the workspace itself; choose a folder outside"
             )
-        with self.reading(result_id) as stored:
-            try:
-                if target.is_symlink() or (
-                    target.exists() and not (target.is_dir() and not any(target.iterdir()))
-                ):
-                    raise InvalidArgumentError(
-                        f"{shown(str(target))} already exists and is not an empty folder; choose a new folder, "
-                        "nothing is ever overwritten"
-                    )
-                with whole_file(target, durable=True) as partial:
-                    shutil.copytree(stored.folder, partial)
-            except OSError as error:
-                if is_disk_full(error):
-                    raise WorkspaceFullError(
-                        f"the disk of {shown(str(folder))} is full; free some space or save elsewhere"
-                    ) from error
-                raise InvalidArgumentError(
-                    f"cannot save to {shown(str(folder))} ({error.strerror}); choose a new folder in a writable place"
-                ) from error
+        with self.reading(result_id) as stored, place_errors(target):
+            copy_folder(stored.folder, target, durable=True, within=within or Path(target.anchor))
 
     def _use(self, result_id: str, *, pin: bool) -> tuple[StoredResult, int | None]:
         with self.database.write() as db:

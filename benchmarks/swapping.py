@@ -1,0 +1,130 @@
+"""Folders swapped for links while results are saved and images are read: how many tries end outside the root."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.figure import Figure
+from tissuetalk.models.errors import TissuetalkError
+from tissuetalk.models.writing import copy_folder, write_whole
+from tissuetalk.tools.session import Session
+
+SECONDS = 60.0
+
+
+def measure() -> list[Figure]:
+    figures = []
+    for kind in ("geojson", "folder"):
+        with tempfile.TemporaryDirectory() as folder:
+            figures.append(_figure(f"save of a result as {kind}", *saved(Path(folder), kind, SECONDS)))
+    with tempfile.TemporaryDirectory() as folder:
+        figures.append(_figure("files and folders alone", *written(Path(folder), SECONDS)))
+    return figures
+
+
+def _figure(name: str, escapes: int, tries: int, done: int) -> Figure:
+    return Figure(f"escapes, {name}", escapes, "", 0, {"tries": tries, "of them written": done})
+
+
+@contextmanager
+def swapping(folder: Path, outside: Path) -> Iterator[None]:
+    """A thread that puts a link to ``outside`` in the place of a folder and takes it away again, as fast as it can."""
+    stopped = threading.Event()
+    away = folder.with_name(f"{folder.name}-away")
+    numbers = count()
+
+    def put(old: Path) -> None:
+        """Give something the folder's name; what was made under that name meanwhile goes out of the way."""
+        while True:
+            try:
+                old.rename(folder)
+                return
+            except OSError:
+                folder.rename(folder.with_name(f"made-{next(numbers)}"))
+
+    def swap() -> None:
+        link = folder.with_name("link")
+        while not stopped.is_set():
+            folder.rename(away)
+            link.symlink_to(outside)
+            put(link)
+            time.sleep(0)  # somebody else's turn while the link is there
+            folder.unlink()
+            put(away)
+            time.sleep(0)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def attempts(act: Callable[[int], object], seconds: float) -> tuple[int, int]:
+    """How often something was tried in that time, and how often it was done; any refusal by name is as good."""
+    tries = done = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        tries += 1
+        try:
+            act(tries)
+        except (OSError, TissuetalkError):
+            continue
+        done += 1
+    return tries, done
+
+
+def places(folder: Path) -> tuple[Path, Path, Path]:
+    """A root, a folder in it, and a folder outside it."""
+    root, outside = Path(os.path.realpath(folder)) / "root", folder / "outside"
+    (root / "kept").mkdir(parents=True)
+    outside.mkdir()
+    return root, root / "kept", outside
+
+
+def escaped(outside: Path) -> int:
+    return sum(1 for _ in outside.rglob("*"))
+
+
+def saved(folder: Path, kind: str, seconds: float) -> tuple[int, int, int]:
+    """Escapes, tries and successes of saving one small result into a folder that is swapped."""
+    root, kept, outside = places(folder)
+    Image.fromarray(np.full((64, 64, 3), 235, np.uint8)).save(root / "plain.png")
+    with Session(root, folder / "workspace") as session:
+        result_id = session.segment("plain.png", "nuclei", model="classical-nuclei", mpp=0.5).result.result_id
+
+        def save(number: int) -> None:
+            session.library("save", result_id=result_id, format=kind, folder=f"kept/{number}")
+
+        with swapping(kept, outside):
+            tries, done = attempts(save, seconds)
+    return escaped(outside), tries, done
+
+
+def written(folder: Path, seconds: float) -> tuple[int, int, int]:
+    """The same of a file and a folder, without a result around them."""
+    root, kept, outside = places(folder)
+    (folder / "made" / "deep").mkdir(parents=True)
+    (folder / "made" / "deep" / "file").write_text("content")
+
+    def write(number: int) -> None:
+        if number % 2:
+            write_whole(kept / f"{number}.json", "content", within=root)
+        else:
+            copy_folder(folder / "made", kept / "below" / str(number), within=root)
+
+    with swapping(kept, outside):
+        tries, done = attempts(write, seconds)
+    return escaped(outside), tries, done
