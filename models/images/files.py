@@ -306,6 +306,8 @@ class CheckedFile:
 class _View(io.RawIOBase):
     """Reads through ``read_at``, so that views and threads never move each other's position."""
 
+    name = "image"  # some libraries ask for one, and the real one may name a patient
+
     def __init__(self, file: CheckedFile) -> None:
         self._source = file
         self._position = 0
