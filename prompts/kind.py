@@ -11,10 +11,10 @@ from tissuetalk.prompts.words import tokens, unscan
 Kind = Literal["report", "request", "exploratory"]
 
 STATING = re.compile(
-    r"\b(?:identified|(?:is|are|was|were) (?:seen|found|noted|present|absent|observed|lined|composed|involved|free)|not seen|present|absent|noted|"
+    r"\b(?:identified|(?:is|are|was|were|be|been) (?:(?:not|now|never|also|again) )?(?:seen|found|noted|present|absent|observed|lined|composed|involved|free|excluded|ruled out|confirmed|demonstrated|detected|evident|suspected|missing|lacking|regarded|considered unlikely)|conclusion|impression|not seen|present|absent|noted|"
     r"shows?|showed|demonstrates?|reveals?|consistent with|compatible with|negative for|positive for|diagnosis|specimen|microscop\w+|"
     r"gross description|history|no evidence|unremarkable|gleason|involving|biops(?:y|ies)(?=[^.?]{0,40}:)|(?:resection|excision|ectomy)(?=\s*[:.])|features?|"
-    r"favou?rs?|lack(?:s|ing)?|negative|positive|none(?=\W*(?:$|[.;,]))|sections? (?:show|of)|cannot be|suggestive|suspicious for|contains?|margins?|invasion|addendum|synoptic|"
+    r"favou?rs?|lack(?:s|ing)?|negative|positive|none(?=\W*(?:$|[.;,]))|sections? (?:show|of)|cannot be|suggestive|suspicious for|contains?|margins?|addendum|synoptic|"
     r"histologic|infiltrating|previously|received|submitted|no \w+ \w* ?(?:is|are|seen|present)|there (?:is|are)|neither|free of|questionable|nil|"
     r"no (?:hyperplasia|atypia|metastas\w+|malignancy|tumou?r|carcinoma|dysplasia|necrosis|granulomas?|melanoma|residual|definite|invasive|gland|lymphovascular|perineural|vascular)|"
     r"differential|devoid of|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"

@@ -6,16 +6,27 @@ words, so a text takes time in proportion to its length whatever it says.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from tissuetalk.prompts.taxonomy import is_label
-from tissuetalk.prompts.words import WORD, Token, Words, load_terms, normal, phrase, tokens, word_set
+from tissuetalk.prompts.words import (
+    WORD,
+    Token,
+    Words,
+    load_terms,
+    normal,
+    phrase,
+    spelt_out,
+    tokens,
+    word_set,
+)
 
 ARTICLES = word_set("the a an that those these any")
 Node = dict[str, Any]
@@ -71,36 +82,79 @@ def grow(tree: Node, words: Sequence[str], value: Any) -> None:
     node[""] = value
 
 
-def longest(
-    tree: Node, words: Words, start: int, stop: int | None = None, skipped: frozenset[str] = ARTICLES
-) -> tuple[int, Any] | None:
-    """The longest phrase that begins at token `start` and ends before `stop`: its last token and value.
+def walk(
+    tree: Node,
+    words: Words,
+    start: int,
+    stop: int,
+    skipped: frozenset[str],
+    branches: Mapping[str, tuple[str, ...]],
+) -> tuple[int, list[Any]] | None:
+    """The longest phrase that begins at token `start` and ends before `stop`: its last token and its values.
 
-    Words of `skipped` may stand inside a phrase without being part of it.
+    Words of `skipped` may stand inside a phrase without being part of it. `branches` gives for a word what it may be
+    in the tree: itself, and the groups of words it belongs to.
     """
-    node, best = tree, None
-    for index in range(start, len(words) if stop is None else stop):
-        word = words[index]
+    nodes, best = [tree], None
+    for index in range(start, stop):
         if index > start and not words.go_on(index):
             break
-        if word.norm in node:
-            node = node[word.norm]
-            if "" in node:
-                best = (index, node[""])
-        elif index == start or word.norm not in skipped:
+        word = words[index].norm
+        steps = branches.get(word, (word,))
+        taken = [node[step] for node in nodes for step in steps if step in node]
+        if taken:
+            nodes = taken
+            ends = [node[""] for node in nodes if "" in node]
+            best = (index, ends) if ends else best
+        elif index == start or word not in skipped:
             break
     return best
 
 
-def phrases_of(tree: Node, words: Words) -> list[tuple[int, int, Any]]:
+def longest(
+    tree: Node, words: Words, start: int, branches: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+) -> tuple[int, Any] | None:
+    """The same to the end of the text, past articles, with one value."""
+    found = walk(tree, words, start, len(words), ARTICLES, branches)
+    return None if found is None else (found[0], found[1][0])
+
+
+def phrases_of(
+    tree: Node, words: Words, branches: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+) -> list[tuple[int, int, Any]]:
     """All phrases of a tree from the left, longest first, none overlapping: (first token, last token, value)."""
     found, index = [], 0
     while index < len(words):
-        hit = longest(tree, words, index)
+        hit = longest(tree, words, index, branches)
         if hit is not None:
             found.append((index, *hit))
         index = index + 1 if hit is None else hit[0] + 1
     return found
+
+
+@lru_cache(maxsize=4)
+def branches_of(name: str) -> Mapping[str, tuple[str, ...]]:
+    """For a word of a file of terms with groups: itself, and the groups it belongs to."""
+    found: dict[str, tuple[str, ...]] = {}
+    for group, texts in groups_of(name).items():
+        for text in texts:
+            word = phrase(text) if "_" not in text else ()
+            if len(word) == 1:
+                found[word[0]] = (*found.get(word[0], (word[0],)), f"<{group}>")
+    return found
+
+
+def groups_of(name: str) -> dict[str, list[str]]:
+    """The groups of words of a file of terms."""
+    return {group: str(said).split("|") for group, said in load_terms(name)["groups"].items()}
+
+
+def steps_of(name: str, pattern: str) -> Iterator[tuple[str, ...]]:
+    """The phrases of a pattern of a file of terms as steps down a tree: normal words, and groups by their name."""
+    for said in spelt_out(pattern, groups_of(name)):
+        yield tuple(
+            step for part in said.split() for step in ((part,) if part.startswith("<") else phrase(part))
+        )
 
 
 class Lexicon:

@@ -6,16 +6,19 @@ British and American spelling, plurals and case fall together, so that the lexic
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from itertools import product
 from typing import Any
 
 import yaml
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+GROUP = re.compile(r"<(\w+)>")
+"""A group of words named in a pattern."""
 UNSEEN = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
 """Marks of no width: part of a word, and of no meaning."""
 WORD = re.compile(
@@ -61,7 +64,7 @@ class Words(tuple[Token, ...]):
         gap = self.gap(index - 1, index)
         if gap in (" ", "-"):
             return True
-        if len(gap) > 6 or any(mark in gap for mark in ",;:()[]?!=+") or gap.count(".") > 1:
+        if len(gap) > 6 or any(mark in gap for mark in ",;:()[]?!=+*|\u2022") or gap.count(".") > 1:
             return False
         new_sentence = "." in gap and self.text[self[index].start].isupper()
         return not (new_sentence and self.text[self[index - 1].end - 1].islower())
@@ -93,6 +96,23 @@ def load_terms(name: str) -> Any:
     """One YAML file of `terms/`."""
     text = resources.files("tissuetalk.prompts").joinpath("terms", name).read_text(encoding="utf-8")
     return yaml.load(text, Loader=LOADER)
+
+
+def spelt_out(pattern: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Every phrase a pattern stands for: "is|was not_found" is "is not found" and "was not found"; "?" may be left out.
+
+    "<seen>" is the group of that name: its phrases of several words are spelt out, its single words stay one symbol.
+    """
+    choices: list[list[str]] = []
+    for word in pattern.split():
+        options: list[str] = []
+        for choice in word.removesuffix("?").split("|"):
+            name = GROUP.fullmatch(choice)
+            inside = groups[name.group(1)] if name else ()
+            options += [choice if name else choice.replace("_", " ")]
+            options += [text.replace("_", " ") for text in inside if "_" in text]
+        choices.append(options + [""] * word.endswith("?"))
+    return (" ".join(chosen) for chosen in product(*choices))
 
 
 @lru_cache(maxsize=1)

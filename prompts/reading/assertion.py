@@ -33,12 +33,28 @@ SAYS: dict[str, Assertion] = {
 INSTEAD = word_set("instead rather except besides")
 GENERAL = word_set("malignancy tumor carcinoma cancer neoplasm neoplasia")
 PLURAL = word_set("are were all both each none neither nothing have")
+OWN_LINKS = word_set("and but has have been is was were now then which that be later since")
+CLOSE = word_set("uncertain doubtful")
+"""Adjectives that speak of the next word only ("of uncertain malignant potential, with necrosis")."""
+SINGULAR = word_set("is was has isn't wasn't hasn't does doesn't")
 LINKS = word_set("and or nor & plus")
 PRESENT_TENSE = word_set(
     "shows show is are reveals reveal contains contain demonstrates demonstrate exhibits"
 )
-ASIDE = re.compile(r",\s*(?:(?:all|both|each|none|some) of )?which\b[^,;.:]{0,120},", re.IGNORECASE)
+ASIDE = re.compile(
+    r",\s*(?:(?:(?:all|both|each|none|some) of )?which|(?:though|although|while|however|albeit|not|never|previously|first|also|once|as)\b)"
+    r"[^,;.:]{0,120},|\s\([^()]{0,120}\)",
+    re.IGNORECASE,
+)
+EARLIER = re.compile(
+    r"\b(?:earlier|previous(?:ly)?|prior|outside|last|before|first|originally|initial(?:ly)?)\b",
+    re.IGNORECASE,
+)
 CONTRAST = frozenset({"but", "however", "now", "although", "currently"})
+FIELD_WORDS = word_set(
+    "finding feature result item parameter structure change include are is the and following"
+)
+"""Words that may stand between a cue and the colon of its heading ("Negative findings:")."""
 ZERO_WORDS = frozenset({"0", "zero", "none", "nil"})
 COUNTED = word_set("mitosis lymphocyte neutrophil eosinophil plasma_cell necrosis tumor")
 SCORE_WORDS = frozenset({"score", "tubule", "grade", "nottingham"})
@@ -80,8 +96,15 @@ class SegmentReader:
         if best is None:
             return Verdict("uncertain") if self._question_mark(mention) else Verdict("present")
         said, by = best[2].assertion, best[2].cue
-        if said == "uncertain" and (self._denied_doubt(by) or self._settled(by, reached)):
+        if said == "uncertain" and (self._denied_doubt(by) or self._settled(by, mention, reached)):
             return Verdict("absent", by)
+        if (
+            said == "uncertain"
+            and by is not None
+            and self.words[by.first].norm in CLOSE
+            and by.last + 3 < mention.core_first
+        ):
+            return Verdict("present")
         if said == "historical" and "pre_family" not in reached and self._is_current(mention):
             return Verdict("present")
         return best[2]
@@ -95,9 +118,15 @@ class SegmentReader:
             for cue in self.cues
         )
 
-    def _settled(self, cue: Cue | None, reached: set[str]) -> bool:
-        """ "The possibility of a lymphoma was ruled out": a doubt in front that ends in a denial behind."""
-        return cue is not None and "pre_uncertain" in cue.kinds and "post_absent" in reached
+    def _settled(self, cue: Cue | None, mention: Mention, reached: set[str]) -> bool:
+        """ "The possibility of a lymphoma was ruled out": a doubt that ends in a denial behind the mention."""
+        if cue is None:
+            return False
+        if cue.last < mention.core_first:
+            return "post_absent" in reached
+        later = [other for other in self.cues if other.first > cue.last and "post_absent" in other.kinds]
+        links = {"but", "and", "then"}
+        return bool(later) and bool(links & set(self.words.norms(cue.last + 1, later[0].last)))
 
     def _reach(self, cue: Cue, kind: str, mention: Mention) -> int | None:
         if kind.startswith("pre_"):
@@ -117,7 +146,7 @@ class SegmentReader:
 
     def _leads(self, cue: Cue) -> bool:
         """ "calcification with possible dysplasia": a word that can speak both ways speaks of what follows at once."""
-        if self.words[cue.first].norm in ("vs", "versus"):
+        if self.words[cue.first].norm in ("vs", "versus", "or"):
             return False
         return any(
             0 < other.first - cue.last <= 2
@@ -136,13 +165,33 @@ class SegmentReader:
                 self.words[other.first].norm in CONTRAST or self.words[other.last].lower in tense
                 for other in between
             )
-        if any("stop" in other.kinds for other in between):
+        if any("stop" in other.kinds and not self._goes_on(cue, other) for other in between):
             return True
+        if "pre_absent" in cue.kinds and self._seen_list(cue, mention):
+            return False
         if self.words[cue.first].norm in INSTEAD and any("positive" in other.kinds for other in between):
             return True
         if any("verbs" in other.kinds and self._new_statement(other, mention) for other in between):
             return True
         return self._past_the_list(cue, mention) or self._own_predicate(cue, mention)
+
+    def _goes_on(self, cue: Cue, stop: Cue) -> bool:
+        """ "not certain whether there is": the words behind belong to the cue."""
+        return stop.first == cue.last + 1 and self.words[cue.last].norm in ("whether", "if", "that", "about")
+
+    def _seen_list(self, cue: Cue, mention: Mention) -> bool:
+        """ "No A, B, C seen.": a list of three and more that ends in a bare participle is denied as a whole."""
+        inside = [other for other in self.mentions if cue.last < other.first]
+        after = next((other for other in self.cues if other.first > mention.last), None)
+        if (
+            after is None
+            or after.last != self.segment.last
+            or "positive" not in after.kinds
+            or len(inside) < 3
+        ):
+            return False
+        named = {i for other in inside for i in range(other.first, other.last + 1)}
+        return all(i in named for i in range(cue.last + 1, after.first))
 
     def _past_the_list(self, cue: Cue, mention: Mention) -> bool:
         """A denial crosses a comma only within a list: "no A, B or C" does, "without A, B, C" does not."""
@@ -204,10 +253,63 @@ class SegmentReader:
 
     def _blocked_backward(self, cue: Cue, mention: Mention) -> bool:
         aside = self._aside(mention.last, cue.first)
-        between = [other for other in self._between(mention.last, cue.first) if other.first not in aside]
-        if any({"stop", "verbs", "positive", "post_absent"} & other.kinds for other in between):
+        between = [
+            other
+            for other in self._between(mention.last, cue.first)
+            if other.first not in aside and not (other.last + 1 == cue.first and "verbs" in other.kinds)
+        ]
+        if self._own_clause(mention, cue):
+            return False
+        if any(
+            {"stop", "verbs", "positive", "post_absent"} & other.kinds
+            and not self._same_subject(other, cue, mention)
+            for other in between
+        ):
+            return True
+        opened = self.words.text[self.words[cue.first].start - 1 : self.words[cue.first].start + 1]
+        if "(" in opened and "," in self.words.gap(mention.last, cue.first):
+            return True  # "necrosis (mild), calcification (none)"
+        if self._in_an_aside_on_the_past(cue, mention):
+            return True
+        if self._set_apart(mention) and "," in self.words.gap(mention.last, cue.first):
             return True
         return not aside and self._of_another_item(cue, mention)
+
+    def _own_clause(self, mention: Mention, cue: Cue) -> bool:
+        """ "was considered unlikely and has now been excluded", "which has been excluded": nothing but cues and links."""
+        if {",", ";"} & set(self.words.gap(mention.last, cue.first)) and self.words[
+            mention.last + 1
+        ].norm != "which":
+            return False
+        inside = {i for other in self.cues for i in range(other.first, other.last + 1)}
+        return all(
+            i in inside or self.words[i].norm in OWN_LINKS for i in range(mention.last + 1, cue.first)
+        ) and not any(
+            "positive" in other.kinds
+            or (other.kinds == {"stop"} and self.words[other.first].norm not in OWN_LINKS)
+            for other in self._between(mention.last, cue.first)
+        )
+
+    def _same_subject(self, other: Cue, cue: Cue, mention: Mention) -> bool:
+        """ "would be expected but is not found": no other thing stands between "but" and the denial."""
+        if self.words[other.first].norm not in ("but", "yet", "though", "although", "however"):
+            return False
+        return cue.first - other.last <= 2 and not any(
+            mention.last < third.first < cue.first for third in self.mentions
+        )
+
+    def _in_an_aside_on_the_past(self, cue: Cue, mention: Mention) -> bool:
+        """ "haemorrhage, not seen in the earlier biopsy, is now present"."""
+        found = ASIDE.match(self.words.text, self.words[mention.last].end)
+        inside = found is not None and self.words[cue.first].start < found.end()
+        return inside and found is not None and bool(EARLIER.search(found.group()))
+
+    def _set_apart(self, mention: Mention) -> bool:
+        """ "Except for haemorrhage, nothing is seen": what is set apart does not take the verb of the others."""
+        before = tuple(self.words.norms(mention.core_first - 4, mention.core_first))
+        return any(
+            before[start : start + n] in phrases("set_apart") for start in range(4) for n in (1, 2, 3, 4)
+        )
 
     def _aside(self, last: int, first: int) -> range:
         """The tokens of ", all of which were sought,": they say nothing about what stands before."""
@@ -222,7 +324,7 @@ class SegmentReader:
 
         It belongs to the items before, too, when they are one list ("A, B and C negative"), or its verb is a plural.
         """
-        gap = self.words.gap(mention.last, cue.first)
+        gap = self.words.gap(mention.last, cue.first).replace(" / ", " , ")
         if "," not in gap:
             return False
         comma = self.words[mention.last].end + gap.rindex(",")
@@ -230,6 +332,8 @@ class SegmentReader:
         said = self.words.norms(cue.first, cue.last + 1)
         if not tail or (set(said) | set(tail[-1:])) & PLURAL:
             return False
+        if said[0] in SINGULAR and not {"or", "nor"} & set(tail):
+            return True  # "dysplasia is seen, and necrosis is absent"
         # A diagnosis heads its sentence; the items behind it are findings of their own.
         return not LINKS & set(tail) or (
             mention.concept.id == "tumor" and mention.first <= self.segment.first + 1
@@ -254,7 +358,8 @@ def heading_verdict(words: Words, heading: Segment) -> Verdict:
     cues = find_cues(words, heading.first, heading.last, frozenset())
     for cue in cues:
         for kind in ("pre_uncertain", "pre_absent", "post_absent", "pre_family", "pre_historical"):
-            if kind in cue.kinds and cue.last == heading.last and "pseudo" not in cue.kinds:
+            closing = words.norms(cue.last + 1, heading.last + 1)
+            if kind in cue.kinds and set(closing) <= FIELD_WORDS and "pseudo" not in cue.kinds:
                 return Verdict(SAYS[kind], cue)
     return Verdict("present")
 
@@ -292,6 +397,19 @@ def signed(words: Words, heading: Segment) -> Assertion | None:
     """ "Necrosis: -": a sign for a value."""
     sign = SIGN.match(words.text, words[heading.last].end)
     return None if sign is None else "present" if sign.group(1) == "+" else "absent"
+
+
+INLINE_SIGN = re.compile(r"(?: \(?|\()([-\u2013]|\+{1,3})\)?(?=\s*(?:[,;./)]|\n|$))")
+INLINE_ZERO = re.compile(r" (?:0|x ?0|0 ?%)(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
+
+
+def marked(words: Words, mention: Mention) -> Assertion | None:
+    """ "ulceration ++, necrosis -" and "calcification 0": a sign or a nought right behind a mention."""
+    end = words[mention.last].end
+    sign = INLINE_SIGN.match(words.text, end)
+    if sign is not None:
+        return "present" if sign.group(1)[0] == "+" else "absent"
+    return "absent" if INLINE_ZERO.match(words.text, end) else None
 
 
 def counted(words: Words, mention: Mention, limit: int) -> Assertion | bool | None:

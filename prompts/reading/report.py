@@ -14,6 +14,7 @@ from tissuetalk.prompts.reading.assertion import (
     Verdict,
     counted,
     heading_verdict,
+    marked,
     signed,
     value_verdict,
 )
@@ -141,8 +142,18 @@ class _Report:
         return following[0] if following and following[0].sentence == self.parts[number].sentence else None
 
     def _heading(self, number: int) -> Segment | None:
+        """The heading before the colon; it goes on for the items of a list by semicolons ("Not seen: A; B")."""
         before = self.parts[number - 1] if number else None
-        return before if before is not None and before.sentence == self.parts[number].sentence else None
+        if before is None:
+            return None
+        if before.sentence == self.parts[number].sentence:
+            return before
+        listed = ";" in self.words.gap(before.last, self.parts[number].first)
+        earlier = self._heading(number - 1) if listed and len(self.named.get(number - 1, ())) == 1 else None
+        return earlier if earlier is not None and not earlier.last - earlier.first > 6 else None
+
+    def _names(self, part: Segment) -> bool:
+        return any(part.first <= m.first <= part.last for own in self.named.values() for m in own)
 
     def _decide(self, number: int, reader: SegmentReader, mention: Mention) -> Verdict:
         words, part, value, heading = (
@@ -152,10 +163,10 @@ class _Report:
             self._heading(number),
         )
         verdict = reader.verdict(mention)
-        sign = signed(words, part)
+        sign = signed(words, part) or marked(words, mention)
         if sign is not None:
             return Verdict(sign)
-        if heading is not None and verdict.assertion == "present" and not self.named.get(number - 1):
+        if heading is not None and verdict.assertion == "present" and not self._names(heading):
             verdict = heading_verdict(words, heading)
         if part.empty_value and not _opens_fields(mention):
             return Verdict(None)
@@ -165,7 +176,7 @@ class _Report:
             if said.assertion == "absent" and owner != "yes":
                 verdict = Verdict("uncertain", said.cue) if owner == "perhaps" else verdict
             elif said.assertion != "present" or (
-                verdict.assertion == "absent" and _is_affirmed(words, value)
+                verdict.assertion in ("absent", "uncertain") and _is_affirmed(words, value)
             ):
                 verdict = said
         elif _unanswered(reader, mention):
@@ -243,9 +254,9 @@ class _Report:
 
 
 def without(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """The text with some spans blanked; every offset stays."""
+    """The text with some spans blanked, each an end of what stands before; every offset stays."""
     for low, high in spans:
-        text = text[:low] + " " * (high - low) + text[high:]
+        text = text[:low] + "\n\n"[: high - low].ljust(high - low) + text[high:]
     return text
 
 

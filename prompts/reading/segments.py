@@ -6,13 +6,12 @@ Scanners turn line ends into full stops, so a stop counts as an end only when th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from typing import Literal
 
-from tissuetalk.prompts.lexicon import ARTICLES, Node, grow, longest
+from tissuetalk.prompts.lexicon import ARTICLES, Node, branches_of, grow, steps_of, walk
 from tissuetalk.prompts.words import Token, Words, load_terms, phrase, word_set
 
 Section = Literal["body", "history", "family", "addendum", "gross", "order"]
@@ -29,6 +28,13 @@ CLOSING_WORDS = word_set("is are was were of and or in with which that")
 YEAR = re.compile(r"(?:19|20)\d\d")
 DASH = re.compile(r"\s+[-\u2013\u2014]\s+|\s*[.\u2026]{3,}\s*|\s*\|\s*|\s*\t\s*")
 BULLET = re.compile(r"(?:^|\s)[-*\u2022\u00b7](?=\s|$)|\n\s*\n|\n\s*[-*\u2022]|\t|\|")
+TABLE_GAP = re.compile(r"\s{2,}|[\t:?.|]")
+NO_SECTION = word_set("no not unlike compared as in contrast like")
+"""A heading that begins so compares with what it names: "No change from the previous biopsy:"."""
+NOTS = word_set("not never neither")
+CANNOT = word_set("cannot can't couldn't isn't aren't wasn't weren't doesn't didn't hasn't haven't")
+TAKEN_WORD = re.compile(r"biops|specimen|resect|excis|material|slide|report|section|ectomy|polyp")
+VALUES = word_set("no yes none absent present negative positive nil neg pos")
 TAKEN = re.compile(r"biops|specimen|excision|resection|curett|ectomy\b", re.IGNORECASE)
 LETTERED = re.compile(r"(?:^|[\s.\n])(?:\(?[A-Z0-9]{1,2}\)|[A-Z]\.|\d{1,2}[.:])$")
 
@@ -74,9 +80,13 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
         return ":" if gap == "? " and answered else "."
     if "=" in gap:
         return ""
+    if gap == " / " and before.norm in VALUES:
+        return "."
     if BULLET.search(gap):
         return "."
     if "\n" in gap:
+        if before.norm in VALUES and index > 1 and TABLE_GAP.search(words.gap(index - 2, index - 1)):
+            return "."  # a row of a table ends with its value
         titled = _is_title_line(words.text, before.start) or _is_title_line(words.text, after.start)
         return "." if gap.count(".") or titled or _is_heading_line(words.text, after.start) else ""
     if "." in gap or ("[" in gap or "]" in gap):
@@ -142,6 +152,8 @@ def _with_sections(words: Words, cuts: Sequence[tuple[int, int, str]]) -> list[S
 def _section_of(words: Words, first: int, last: int, key: bool) -> Section | None:
     names = section_names()
     norms = tuple(words.norms(first, last + 1))
+    if norms and norms[0] in NO_SECTION:
+        return None
     if not key:
         return names.get(norms)  # type: ignore[return-value]  # the file holds only section names
     for size in range(len(norms), 0, -1):
@@ -240,25 +252,20 @@ class Cue:
 
 @lru_cache(maxsize=1)
 def _tree() -> Node:
-    rows = load_terms("cues.yaml")
     kinds: dict[tuple[str, ...], set[str]] = {}
     for kind in CUE_KINDS:
-        for text in rows[kind]:
-            for said in spelt_out(str(text)):
-                kinds.setdefault(phrase(said), set()).add(kind)
+        for text in load_terms("cues.yaml")[kind]:
+            for steps in steps_of("cues.yaml", str(text)):
+                kinds.setdefault(steps, set()).add(kind)
     tree: Node = {}
-    for words, found in kinds.items():
-        grow(tree, words, frozenset(found))
+    for steps, found in kinds.items():
+        grow(tree, steps, frozenset(found))
     return tree
 
 
-def spelt_out(text: str) -> Iterator[str]:
-    """Every phrase a pattern stands for: "is|was not_found" is "is not found" and "was not found"; "?" may be left out."""
-    choices = [
-        [choice.replace("_", " ") for choice in word.removesuffix("?").split("|")] + [""] * word.endswith("?")
-        for word in text.split()
-    ]
-    return (" ".join(chosen) for chosen in product(*choices))
+def _longest_cue(words: Words, start: int, stop: int) -> tuple[int, frozenset[str]] | None:
+    found = walk(_tree(), words, start, stop, _skipped(), branches_of("cues.yaml"))
+    return None if found is None else (found[0], frozenset().union(*found[1]))
 
 
 @lru_cache(maxsize=1)
@@ -269,31 +276,67 @@ def _skipped() -> frozenset[str]:
 def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> list[Cue]:
     """All cues among tokens `first`..`last`, longest first from the left, none inside a named object (`taken`)."""
     cues: list[Cue] = []
+    ends = _ends_of(first, last, taken)
     index = first
     while index <= last:
-        end = next((inner for inner in range(index, last + 1) if inner in taken), last + 1)
-        found = longest(_tree(), words, index, end, _skipped()) if end > index else None
-        if (
-            found is None
-            and words[index].norm == "in"
-            and YEAR.fullmatch(" ".join(words.norms(index + 1, index + 2)))
-        ):
-            found = index + 1, frozenset({"post_historical"})
-        if found is None and words[index].norm == "free" and index > first and _closes(words, index):
-            found = index, frozenset({"post_absent"})
+        end = ends[index - first]
+        found = _longest_cue(words, index, end) if end > index else None
+        if found is not None and words[found[0]].norm in NOTS and found[0] > index:
+            # "is not" is the beginning of "not associated with", "neither ... nor", "not without"
+            further = _longest_cue(words, found[0], end)
+            if further is not None and further[0] > found[0]:
+                index, found = found[0], further
+        found = found or _built_cue(words, index, first, end)
         if found is None:
             index += 1
             continue
         kinds = found[1]
         if words[found[0]].norm == "negative" and words.norms(found[0] + 1, found[0] + 2) == ["for"]:
-            kinds = frozenset(
-                {"pre_absent"}
-            )  # "tumour cells are negative for keratin": the tumour cells are there
+            # "tumour cells are negative for keratin": the tumour cells are there
+            kinds = frozenset({"pre_absent"})
         elif words[index].norm == "no" and found[0] == index and _closes(words, index):
             kinds = frozenset({"post_absent", "pre_absent"})  # "necrosis no, haemorrhage yes"
-        cues.append(Cue(kinds, index, found[0]))
+        start = index
+        if kinds == {"post_historical"} and words[index].norm == "in":
+            while start > first and start - 1 not in taken and _is_passive(words[start - 1]):
+                start -= 1  # "was diagnosed in 2012"
+            cues = [cue for cue in cues if cue.last < start]
+        cues.append(Cue(kinds, start, found[0]))
         index = found[0] + 1
     return cues
+
+
+def _ends_of(first: int, last: int, taken: frozenset[int]) -> list[int]:
+    """For each token the next named object at or behind it, where a phrase of words ends."""
+    ends = [last + 1] * (last - first + 2)
+    for index in range(last, first - 1, -1):
+        ends[index - first] = index if index in taken else ends[index - first + 1]
+    return ends
+
+
+def _is_passive(word: Token) -> bool:
+    return word.norm in ("was", "were", "been", "first", "originally") or word.lower.endswith("ed")
+
+
+def _built_cue(words: Words, index: int, first: int, end: int) -> tuple[int, frozenset[str]] | None:
+    """Cues that no list can hold: years, and denials that close a clause ("carcinoma is seen, necrosis cannot.")."""
+    norm = words[index].norm
+    if norm == "in" and YEAR.fullmatch(" ".join(words.norms(index + 1, index + 2))):
+        return index + 1, frozenset({"post_historical"})
+    if YEAR.fullmatch(norm):
+        return _dated(words, index, end)
+    if (norm == "free" or norm in CANNOT) and index > first and _closes(words, index):
+        return index, frozenset({"post_absent"})
+    return None
+
+
+def _dated(words: Words, index: int, stop: int) -> tuple[int, frozenset[str]] | None:
+    """ "the 2018 biopsy showed" speaks of what follows, "carcinoma (2014)" of what stands before."""
+    if index + 1 < stop and TAKEN_WORD.match(words[index + 1].lower) and words.go_on(index + 1):
+        return index + 1, frozenset({"pre_historical"})
+    around = words.text[max(0, words[index].start - 1) : words[index].end + 1]
+    bracketed = around in (f"({words[index].lower})", f" {words[index].lower})")
+    return (index, frozenset({"post_historical"})) if bracketed else None
 
 
 def _closes(words: Words, index: int) -> bool:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal
 
 from tissuetalk.prompts.kind import ORDERING
-from tissuetalk.prompts.lexicon import Node, grow, lexicon, phrases_of
+from tissuetalk.prompts.lexicon import Node, branches_of, grow, lexicon, phrases_of, steps_of
 from tissuetalk.prompts.organs import organ_hits
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.words import Words, load_terms, phrase, word_set
@@ -28,6 +28,19 @@ NEGATED_QUESTION = re.compile(
     r"(?:this|that|it|there|these|those) (?:no|not)\b|why (?:not|is there no))",
     re.IGNORECASE,
 )
+DENIED_QUESTION = re.compile(
+    r"^(?:(?:so|and|but|then|really|hm+|ok|well|there (?:is|are))\W+)*(?:no|not|none|nothing|never|absolutely no)\b|\b(?:sure|certain|true|mean|say|saying|think|believe|positive)\b.*\b(?:no|not|none|n't)\b|\b(?:is|are|was|were) there (?:really |truly )?(?:no|not|none)\b",
+    re.IGNORECASE,
+)
+"""Questions whose denial is what is asked about ("no necrosis?", "are you sure there is no tumour?")."""
+RULED_OUT = re.compile(
+    r"^(?:so |and )?(?:can|could|would|do|did|does|is it possible to|how (?:can|do)) ?(?:you|we|i|one|it|this|that)? ?(?:really |safely |help me )?(?:exclude|rule out|confirm or exclude)\b|\bbe (?:excluded|ruled out)\b",
+    re.IGNORECASE,
+)
+ASKED_FOR = re.compile(
+    r"\b(?:can|could|would|will) you (?:please |kindly |just )?(?!see|tell|say|find out|confirm|exclude|rule)\w+|\bplease\b",
+    re.IGNORECASE,
+)
 NOT_WANTED = re.compile(
     r"(?:\?\s*no(?: thanks?)?|\s+(?:is|are)(?: not|n't))(?=\s*(?:[.,;!?\n]|$))", re.IGNORECASE
 )
@@ -36,6 +49,19 @@ TAG = re.compile(
     r"does(?:n't)? it|do(?:n't)? they|would(?:n't)? you (?:say|agree)|am i (?:right|wrong))\s*\?$",
     re.IGNORECASE,
 )
+POINTING = word_set(
+    "point pick single map find figure work trace seek sort bring spell lay call check try seg segment outline show"
+)
+RULED_FIELD = re.compile(
+    r"\s*(?:[:=(]|->)\s*((?:no(?:t (?:needed|wanted|required|this time))?|skip|ignore|leave(?: out| it)?|omit|off|out|drop|exclude|without|never|hide|remove|x))\b\s*(?=[.,;!)/\n]|$)",
+    re.IGNORECASE,
+)
+"""A list of structures with an order each: "haemorrhage: skip"."""
+LEAVING = word_set("ignore skip forget omit exclude disregard hide drop leave")
+RATHER = word_set("rather sooner")
+PREFERRING = word_set("pick choose prefer take chosen favor select")
+PERMITTING = word_set("may can could might ignore skip leave drop forget omit exclude disregard")
+WHOLE = word_set("everything anything all nothing none no nobody")
 TUMORS = frozenset({"tumor", "tumor_nuclei", "cis", "liver_metastasis", "adenoma"})
 
 
@@ -55,7 +81,8 @@ def terms_tree(*names: str) -> Node:
     tree: Node = {}
     for name in names:
         for text in load_terms("request.yaml")[name]:
-            grow(tree, phrase(str(text)), name)
+            for steps in steps_of("request.yaml", str(text)):
+                grow(tree, steps, name)
     return tree
 
 
@@ -73,27 +100,61 @@ def term_phrases(name: str) -> frozenset[tuple[str, ...]]:
 
 def find_terms(words: Words, *names: str) -> list[tuple[int, int, str]]:
     """Phrases of the lists in order: (first token, last token, list)."""
-    return phrases_of(terms_tree(*names), words)
+    return phrases_of(terms_tree(*names), words, branches_of("request.yaml"))
 
 
 def roles_of(words: Words, mentions: Sequence[Mention]) -> list[Part]:
     """One part per mention, in order."""
     inside = {i for m in mentions for i in range(m.first, m.last + 1)}
     behind = find_terms(words, "unwanted_behind")
-    inside |= {i for first, last, _ in behind if first - 1 in inside for i in range(first, last + 1)}
+    inside |= {
+        i
+        for first, last, _ in behind
+        if first - 1 in inside and not any(mark in words.gap(first - 1, first) for mark in PARTS)
+        for i in range(first, last + 1)
+    }
     before = [cue for cue in find_terms(words, "unwanted_before") if cue[0] not in inside]
+    before = sorted(before + [(i, i, "unwanted_before") for i in _chosen_over(words)])
     losing = find_terms(words, "losing")
     parts: list[Part] = []
     for number, mention in enumerate(mentions):
         previous = mentions[number - 1] if number else None
-        cue = _cue_before(words, mention, previous, before, parts) or _cue_behind(words, mention, behind)
-        if cue is not None and (_denied_loss(words, mention, cue, losing) or _only_asked(words, mention)):
+        following = mentions[number + 1].first if number + 1 < len(mentions) else len(words)
+        own = [cue for cue in behind if cue[0] < following]
+        cue = _cue_before(words, mention, previous, before, parts) or _cue_behind(words, mention, own)
+        if cue is not None and (
+            _denied_loss(words, mention, cue, losing)
+            or _only_asked(words, mention)
+            or _kept_after_all(words, parts, cue)
+        ):
             cue = None
         if cue is not None:
             parts.append(Part(mention, "unwanted", cue, " ".join(words.norms(cue[0], cue[1] + 1))))
         else:
             parts.append(Part(mention, "case" if _is_case(words, mention, mentions) else "wanted"))
     return parts
+
+
+def _chosen_over(words: Words) -> list[int]:
+    """The "than" of "rather glands than stroma", the "over" of "pick glands over stroma"."""
+    pairs = {"than": RATHER, "over": PREFERRING, "to": {"prefer"}}
+    return [
+        i
+        for i, word in enumerate(words)
+        if word.norm in pairs
+        and pairs[word.norm] & set(words.norms(i - 8, i))
+        and words[i - 1].norm not in RATHER
+    ]
+
+
+def _kept_after_all(words: Words, parts: Sequence[Part], cue: tuple[int, int]) -> bool:
+    """ "you may ignore the stroma, but not the glands": a denial of a permission to leave out."""
+    held = parts[-1] if parts else None
+    if held is None or held.role != "unwanted" or "not" not in words.norms(cue[0], cue[1] + 1):
+        return False
+    said = set(words.norms(cue[0] - 1, cue[1] + 1))
+    allowed = PERMITTING & set(words.norms(0, held.mention.first))
+    return "but" in said and bool(allowed) and cue[0] - held.mention.last <= 4
 
 
 def _denied_loss(
@@ -107,9 +168,15 @@ def _denied_loss(
                 near = words.gap(min(first, mention.last), max(first, mention.last))
                 if excepting or not {",", ".", ";"} & set(near):
                     return True
-    return bool(NEGATORS & set(words.norms(cue[0] - 2, cue[0]))) and any(
-        first == cue[0] for first, _, _ in losing
-    )
+    if words[cue[0]].norm in ("nothing", "none"):
+        return bool((LEAVING | {"out"}) & set(words.norms(cue[0] - 3, cue[0])))
+    if any(first == cue[0] for first, _, _ in losing):
+        near = words.norms(cue[0] - 2, cue[0])
+        if LEAVING & set(near):
+            return True
+        # "leave out nothing of it", "ignore everything except the glands"
+        return bool(NEGATORS & set(near)) or bool(WHOLE & set(words.norms(cue[1] + 1, cue[1] + 3)))
+    return False
 
 
 def _only_asked(words: Words, mention: Mention) -> bool:
@@ -122,7 +189,10 @@ def _only_asked(words: Words, mention: Mention) -> bool:
         return True
     if not sentence.endswith("?") or ORDERING.search(sentence):
         return False
-    return bool(NEGATED_QUESTION.match(sentence) or TAG.search(sentence))
+    if NEGATED_QUESTION.match(sentence) or TAG.search(sentence) or RULED_OUT.search(sentence):
+        return True
+    denied = DENIED_QUESTION.search(sentence)
+    return bool(denied) and not ASKED_FOR.search(sentence)
 
 
 def _cue_before(
@@ -141,7 +211,7 @@ def _cue_before(
         if _closed_before(words, first, last, previous, mention):
             continue
         resumed = set(words.norms(last + 1, mention.first)) & (RESUMING - {"and"})
-        if resumed or any(mark in words.gap(last, mention.first) for mark in ";.:!\n"):
+        if resumed or _stopped(words, last, mention):
             return None
         if previous is not None and previous.first > last:
             held = parts[-1]
@@ -154,6 +224,12 @@ def _cue_before(
             return held.cue if held.role == "unwanted" and listed and held.cue is not None else None
         return None if _is_spatial(words, first, last, previous) else (first, last)
     return None
+
+
+def _stopped(words: Words, last: int, mention: Mention) -> bool:
+    """Whether a sentence ends between a cue and a mention; the full stop of "excl." is none."""
+    gap = words.gap(last, mention.first)
+    return any(mark in gap for mark in ";.:!\n") and not (words[last].norm in ("excl", "ex") and gap == ". ")
 
 
 def _closed_before(words: Words, first: int, last: int, previous: Mention | None, mention: Mention) -> bool:
@@ -178,23 +254,35 @@ def _cue_behind(
     for first, last, _ in cues:
         gap = words.gap(mention.last, first) if first > mention.last else "."
         if first > mention.last and first - mention.last <= 3 and not any(mark in gap for mark in PARTS):
-            if words[first].norm == "out" and first == last and not _leaves(words, mention):
+            if (
+                words[first].norm in ("out", "off", "aside", "away")
+                and first == last
+                and _points_out(words, mention)
+            ):
                 continue
+            if words[first].norm in ("i", "we") and not _ends_here(words, last):
+                continue  # it speaks of what follows
             return first, last
     at = mention.last + 1
     behind = NOT_WANTED.match(words.text, words[mention.last].end)
     if behind is not None:
         return at, at + len(behind.group().split()) - 1
     if words.norms(at, at + 1) == ["no"] and "yes" in words.norms(0, len(words)):  # "glands yes, stroma no"
-        return (at, at) if words.text[words[at].end :][:1] in ",;.\n" else None
+        return (at, at) if words.text[words[at].end :].lstrip(" ")[:1] in ",;./\n" else None
+    ruled = RULED_FIELD.match(words.text, words[mention.last].end)
+    if ruled is not None:
+        return at, at + len(ruled.group(1).split()) - 1
     return None
 
 
-def _leaves(words: Words, mention: Mention) -> bool:
-    return any(
-        word.norm in ("leave", "leaving", "keep", "cut", "filter")
-        for word in words[max(0, mention.first - 4) : mention.first]
-    )
+def _ends_here(words: Words, last: int) -> bool:
+    return last + 1 >= len(words) or any(mark in words.gap(last, last + 1) for mark in PARTS)
+
+
+def _points_out(words: Words, mention: Mention) -> bool:
+    """ "point the glands out", "figure the tumour out": a verb to which "out" belongs; "leave them out" is another."""
+    before = set(words.norms(mention.first - 5, mention.first))
+    return bool(POINTING & before) and not before & {"leave", "leaving", "keep", "keeping", "cut", "filter"}
 
 
 def _is_case(words: Words, mention: Mention, mentions: Sequence[Mention]) -> bool:

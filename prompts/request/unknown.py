@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tissuetalk.prompts.lexicon import ARTICLES, lexicon
+from tissuetalk.prompts.lexicon import ARTICLES, groups_of, lexicon
 from tissuetalk.prompts.organs import organ_hits
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.request.roles import find_terms
@@ -41,7 +41,10 @@ NO_NAMES = {
 @lru_cache(maxsize=1)
 def _common_words() -> frozenset[str]:
     texts = (
-        text for file, lists in NO_NAMES.items() for name in lists.split() for text in load_terms(file)[name]
+        text
+        for file, lists in NO_NAMES.items()
+        for texts in [*(load_terms(file)[name] for name in lists.split()), *groups_of(file).values()]
+        for text in texts
     )
     return frozenset(word for text in texts for word in phrase(str(text))) | lexicon().modifiers
 
