@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 
 from tissuetalk.models.errors import TissuetalkError
-from tissuetalk.models.images import Box, Limits
+from tissuetalk.models.images import Box, Limits, worker
 from tissuetalk.tools.storage.roots import Roots
 
 DATA = Path(__file__).parent / "data" / "images"
@@ -194,6 +194,7 @@ SUFFIXES |= {"svs": ".svs", "dicom": ".dcm", "mrxs": ".mrxs"}
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     """A folder of images that must be as it was when the test is over."""
+    worker.start()  # its own descriptors stay
     folder = tmp_path / "images"
     folder.mkdir()
     yield folder

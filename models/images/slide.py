@@ -15,8 +15,9 @@ from tissuetalk.models.errors import (
     UnreadableImageError,
 )
 from tissuetalk.models.folders import through
+from tissuetalk.models.images.budget import MIB, Grant
 from tissuetalk.models.images.files import CheckedFile, Limits, plausible_mpp
-from tissuetalk.models.images.source import RGB, Box, Level, to_rgb
+from tissuetalk.models.images.source import RGB, Box, Level, ReadCost, to_rgb
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -24,11 +25,18 @@ if TYPE_CHECKING:
 TIFF_VENDORS = frozenset({"aperio", "hamamatsu", "leica", "philips", "trestle", "ventana"})
 """Slides that are one TIFF file; ordinary TIFF is read without OpenSlide."""
 
+_HELD_BYTES = 96 * MIB
+"""OpenSlide's cache of tiles (32 MiB), its tables of a large slide, and the tiles it is decoding."""
+_COST = ReadCost(per_pixel=15, fixed=4 * MIB, in_bands=False)
+"""Four bytes each for OpenSlide, its Python binding and Pillow, and three for us."""
+
 
 class SlideReader:
     """An open OpenSlide handle, which is safe to read from several threads."""
 
     is_slide = True
+    whole = False
+    cost = _COST
 
     def __init__(
         self,
@@ -83,7 +91,7 @@ def vendor_of(path: str) -> str | None:
     return vendor
 
 
-def open_tiff_slide(file: CheckedFile, limits: Limits) -> SlideReader | None:
+def open_tiff_slide(file: CheckedFile, limits: Limits, grant: Grant) -> SlideReader | None:
     """A slide that is one TIFF file, or None when it is an ordinary TIFF."""
     if file.descriptor is None:
         return None
@@ -92,26 +100,32 @@ def open_tiff_slide(file: CheckedFile, limits: Limits) -> SlideReader | None:
     path = str(through(file.descriptor) or file.path or "")
     if not path or vendor_of(path) not in TIFF_VENDORS:
         return None
-    reader = _open(path, file, limits)
+    reader = _open(path, file, limits, grant)
     if through(file.descriptor) is None and not file.same_at_path():
         reader.close()
         raise ImageChangedError(f"{file.name} was replaced while it was opened; open it again")
     return reader
 
 
-def open_mirax(file: CheckedFile, limits: Limits) -> SlideReader:
+def open_mirax(file: CheckedFile, limits: Limits, grant: Grant) -> SlideReader:
     """A 3DHISTECH slide: ``name.mrxs`` with its data in the folder ``name`` beside it."""
-    return _open_parts(file, limits, "slide.mrxs", [f"slide/{role}" for role, _ in file.parts])
+    return _open_parts(file, limits, grant, "slide.mrxs", [f"slide/{role}" for role, _ in file.parts])
 
 
-def open_dicom(file: CheckedFile, limits: Limits) -> SlideReader:
+def open_dicom(file: CheckedFile, limits: Limits, grant: Grant) -> SlideReader:
     """A DICOM whole slide; its other levels are the files of the same series in the same folder."""
     names = [f"{number}.dcm" for number in range(1, len(file.parts) + 1)]
-    return _open_parts(file, limits, "0.dcm", names, vendor="dicom")
+    return _open_parts(file, limits, grant, "0.dcm", names, vendor="dicom")
 
 
 def _open_parts(
-    file: CheckedFile, limits: Limits, main: str, names: Sequence[str], *, vendor: str | None = None
+    file: CheckedFile,
+    limits: Limits,
+    grant: Grant,
+    main: str,
+    names: Sequence[str],
+    *,
+    vendor: str | None = None,
 ) -> SlideReader:
     """A slide of several files. main, names: what OpenSlide is to find the file and its parts under, in a folder of links.
 
@@ -120,7 +134,7 @@ def _open_parts(
     if file.descriptor is None:
         raise UnreadableImageError(f"{file.name} is a slide that is read from a disk; give its path")
     if through(file.descriptor) is None:  # no such paths here: by name, looked at again once it is open
-        return _at_path(file, limits, vendor)
+        return _at_path(file, limits, grant, vendor)
     links = tempfile.TemporaryDirectory(prefix="tissuetalk-slide-", ignore_cleanup_errors=True)
     try:
         files = (file, *(part for _, part in file.parts))
@@ -130,15 +144,15 @@ def _open_parts(
             link.symlink_to(str(through(part.descriptor)))
         path = str(Path(links.name) / main)
         _require_vendor(path, file, vendor)
-        return _open(path, file, limits, links)
+        return _open(path, file, limits, grant, links)
     except BaseException:
         links.cleanup()
         raise
 
 
-def _at_path(file: CheckedFile, limits: Limits, vendor: str | None) -> SlideReader:
+def _at_path(file: CheckedFile, limits: Limits, grant: Grant, vendor: str | None) -> SlideReader:
     _require_vendor(str(file.path), file, vendor)
-    reader = _open(str(file.path), file, limits)
+    reader = _open(str(file.path), file, limits, grant)
     if not all(each.same_at_path() for each in (file, *(part for _, part in file.parts))):
         reader.close()
         raise ImageChangedError(f"{file.name} was replaced while it was opened; open it again")
@@ -151,10 +165,15 @@ def _require_vendor(path: str, file: CheckedFile, vendor: str | None) -> None:
 
 
 def _open(
-    path: str, file: CheckedFile, limits: Limits, links: tempfile.TemporaryDirectory[str] | None = None
+    path: str,
+    file: CheckedFile,
+    limits: Limits,
+    grant: Grant,
+    links: tempfile.TemporaryDirectory[str] | None = None,
 ) -> SlideReader:
     from openslide import OpenSlide, OpenSlideError
 
+    grant(_HELD_BYTES)
     try:
         slide = OpenSlide(path)
     except OpenSlideError as error:

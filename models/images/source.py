@@ -247,12 +247,27 @@ class Level:
         return cls(width, height, (_factor(full_width, width), _factor(full_height, height)))
 
 
+@dataclass(frozen=True)
+class ReadCost:
+    """Bytes that reading a region takes for a moment: ``per_pixel`` of it, and ``fixed`` for any.
+
+    in_bands: whether a region that is read in pieces has the same pixels.
+    """
+
+    per_pixel: int
+    fixed: int
+    in_bands: bool = True
+
+
 class PixelReader(Protocol):
     """What each format provides. Levels are sorted from full resolution down; reads may come from any thread."""
 
     levels: tuple[Level, ...]
     mpp: float | None
     is_slide: bool
+    whole: bool
+    """Whether all pixels lie in memory already, so that they are best taken at once."""
+    cost: ReadCost
 
     def read(self, level: int, box: Box) -> RGB:
         """[h, w, 3] of a box in the pixels of that level, which lies inside it."""
@@ -391,7 +406,7 @@ class OrientedReader:
         self._reader = reader
         self._orientation = orientation
         self.mpp = reader.mpp
-        self.is_slide = reader.is_slide
+        self.is_slide, self.whole, self.cost = reader.is_slide, reader.whole, reader.cost
         self._swapped = orientation in (5, 6, 7, 8)
         self.levels = tuple(
             Level(level.height, level.width, level.downsample[::-1]) if self._swapped else level

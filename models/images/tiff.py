@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from threading import Lock
 from typing import Any
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from tissuetalk.models.errors import ImageTooLargeError, TissuetalkError, UnreadableImageError
+from tissuetalk.models.images import claims
+from tissuetalk.models.images.budget import MIB, PASSING, Grant
 from tissuetalk.models.images.files import (
     DECODER_ERRORS,
     CheckedFile,
@@ -34,11 +37,14 @@ from tissuetalk.models.images.source import (
     Level,
     OrientedReader,
     PixelReader,
+    ReadCost,
     full_scale,
     to_rgb,
 )
 
-_CACHE_BYTES = 64 * 2**20
+_CACHE_BYTES = 64 * MIB
+_RAW_STRIP_BYTES = 4 * MIB
+_BAND_PIXELS = 4_000_000
 _JPEG_COMPRESSIONS = frozenset({6, 7, 34892, 33007})  # old, new, alternative and DNG's lossy JPEG
 _REDUCED = 1  # bit of NewSubfileType: a smaller copy of another directory
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
@@ -55,8 +61,8 @@ class _Directory:
     segment_width: int
     segment_height: int
     planes: int
-    offsets: tuple[int, ...]
-    byte_counts: tuple[int, ...]
+    offsets: NDArray[np.int64]
+    byte_counts: NDArray[np.int64]
     decode: Callable[..., Any]
     jpeg_tables: bytes | None
     dtype: np.dtype[Any]
@@ -65,6 +71,19 @@ class _Directory:
     alpha: Alpha
     colours: int
     palette: NDArray[np.uint8] | None
+    compression: int
+    predictor: int
+
+    @property
+    def segment_bytes(self) -> int:
+        """What decoding one segment takes in the worst case: as stored, as samples, as floats, as RGB."""
+        pixels = self.segment_width * self.segment_height
+        copies = 2 + (self.predictor != 1) + (self.planes > 1)
+        stored = self.dtype.itemsize * copies
+        if self.compression in claims.OF_TIFF and self.compression not in _JPEG_COMPRESSIONS:
+            stored += 8  # codecs of wavelets work on whole numbers of 4 bytes
+        samples = (self.colours + 1) * (pixels * stored + min(pixels, _BAND_PIXELS) * 9)
+        return samples + 3 * pixels + 2 * int(self.byte_counts.max(initial=0))
 
     @property
     def across(self) -> int:
@@ -78,6 +97,8 @@ class _Directory:
 class TiffReader:
     """Decodes the segments a region touches and keeps the latest of them."""
 
+    whole = False
+
     def __init__(self, file: CheckedFile, directories: list[_Directory], mpp: float | None) -> None:
         self._file = file
         self._directories = directories
@@ -85,6 +106,7 @@ class TiffReader:
         self._cache: OrderedDict[tuple[int, int], RGB] = OrderedDict()
         self._cached_bytes = 0
         self.mpp = mpp
+        self.cost = ReadCost(per_pixel=3, fixed=max(each.segment_bytes for each in directories))
         first = directories[0]
         self.is_slide = len(directories) > 1
         self.levels = tuple(Level.of(d.width, d.height, first.width, first.height) for d in directories)
@@ -132,11 +154,12 @@ class TiffReader:
         planes = []
         for plane in range(directory.planes):
             number = index + plane * directory.per_plane
-            count = directory.byte_counts[number]
+            count = int(directory.byte_counts[number])
             if count == 0:  # scanners leave out tiles of bare glass
                 return None
-            data = self._file.read_at(directory.offsets[number], count)
+            data = self._file.read_at(int(directory.offsets[number]), count)
             try:
+                _require_honest(data, directory)
                 tables = directory.jpeg_tables
                 samples = directory.decode(data, number, jpegtables=tables, _fullsize=True)[0]
                 planes.append(samples[0])
@@ -162,7 +185,18 @@ class TiffReader:
         return full_scale(smallest.dtype, largest)
 
 
-def open_tiff(file: CheckedFile, limits: Limits) -> PixelReader:
+def _require_honest(data: bytes, directory: _Directory) -> None:
+    """Raise ValueError for a segment whose own header claims far more than the directory says it holds."""
+    claim = claims.OF_TIFF.get(directory.compression)
+    claimed = claim(data) if claim else None
+    if claimed is not None:
+        width, height, samples = claimed
+        room = 4 * directory.segment_width * directory.segment_height + 65_536  # some writers pad
+        if width * height > room or samples > directory.colours + 2:
+            raise ValueError("a part claims more pixels than it has")
+
+
+def open_tiff(file: CheckedFile, limits: Limits, grant: Grant) -> PixelReader:
     """Read the directories of a TIFF and check that it can be decoded, without decoding 8-bit images.
 
     Raises ImageTooLargeError and UnreadableImageError (truncated, several planes, unknown compression).
@@ -170,7 +204,7 @@ def open_tiff(file: CheckedFile, limits: Limits) -> PixelReader:
     try:
         with file.view() as stream, TiffFile(stream, name="image", _multifile=False) as tiff:
             pages = list(islice(tiff.pages, limits.directories + 1))
-            return _build(file, [page for page in pages if isinstance(page, TiffPage)], limits)
+            return _build(file, [page for page in pages if isinstance(page, TiffPage)], limits, grant)
     except TissuetalkError:
         raise
     except DECODER_ERRORS as error:
@@ -179,7 +213,7 @@ def open_tiff(file: CheckedFile, limits: Limits) -> PixelReader:
         ) from error
 
 
-def _build(file: CheckedFile, pages: list[TiffPage], limits: Limits) -> PixelReader:
+def _build(file: CheckedFile, pages: list[TiffPage], limits: Limits, grant: Grant) -> PixelReader:
     if not pages:
         raise UnreadableImageError(f"{file.name} is a TIFF without an image; save it again")
     if len(pages) > limits.directories:
@@ -197,7 +231,16 @@ def _build(file: CheckedFile, pages: list[TiffPage], limits: Limits) -> PixelRea
     smallest = levels[-1]
     limits.require_decodable((smallest.imagewidth, smallest.imagelength), file.name)
     limits.require_readable_in_tiles((main.imagewidth, main.imagelength), file.name)
-    reader = TiffReader(file, [_directory(page, file, limits) for page in levels], _mpp(main))
+    directories = [_directory(page, file, limits) for page in levels]
+    for one in directories:
+        if one.segment_bytes > PASSING.total_bytes:
+            raise ImageTooLargeError(
+                f"{file.name} has parts of {one.segment_width} by {one.segment_height} pixels that take "
+                f"{one.segment_bytes // MIB} MiB to decode; save it with tiles of 512"
+            )
+    largest = max(3 * one.segment_width * one.segment_height for one in directories)
+    grant(max(_CACHE_BYTES, largest, directories[-1].segment_bytes if main.dtype != np.uint8 else 0))
+    reader = TiffReader(file, directories, _mpp(main))
     orientation = _value(main, _ORIENTATION, 1)
     return OrientedReader(reader, orientation) if orientation in range(2, 9) else reader
 
@@ -239,8 +282,8 @@ def _directory(page: TiffPage, file: CheckedFile, limits: Limits) -> _Directory:
         segment_width=wide,
         segment_height=high,
         planes=page.samplesperpixel if page.planarconfig == 2 else 1,
-        offsets=tuple(page.dataoffsets),
-        byte_counts=tuple(page.databytecounts),
+        offsets=np.asarray(page.dataoffsets, np.int64),
+        byte_counts=np.asarray(page.databytecounts, np.int64),
         decode=page.decode,
         jpeg_tables=page.jpegtables,
         dtype=page.dtype,
@@ -251,15 +294,58 @@ def _directory(page: TiffPage, file: CheckedFile, limits: Limits) -> _Directory:
         palette=(np.asarray(page.colormap, np.uint16) >> 8).astype(np.uint8).T  # from 16-bit entries
         if page.photometric == _PALETTE
         else None,
+        compression=int(page.compression),
+        predictor=int(page.predictor),
     )
     expected = directory.per_plane * directory.planes
     # Offsets are checked now: a truncated slide would else be noticed after an hour of work.
-    ends = [o + c for o, c in zip(directory.offsets, directory.byte_counts, strict=False)]
-    if len(ends) < expected or max(ends) > file.size_bytes:
+    both = min(len(directory.offsets), len(directory.byte_counts))
+    ends = directory.offsets[:both] + directory.byte_counts[:both]
+    if (
+        both < expected
+        or min(directory.offsets.min(), directory.byte_counts.min()) < 0
+        or ends.max() > file.size_bytes
+    ):
         raise UnreadableImageError(
             f"{file.name} is truncated: parts of the image are missing; get a fresh copy"
         )
-    return directory
+    return _in_short_strips(page, directory)
+
+
+def _in_short_strips(page: TiffPage, directory: _Directory) -> _Directory:
+    """An uncompressed image of one strip, cut into short ones, so that no read holds all of it."""
+    row = (
+        directory.segment_width
+        * (page.samplesperpixel if directory.planes == 1 else 1)
+        * directory.dtype.itemsize
+    )
+    rows = max(1, _RAW_STRIP_BYTES // row)
+    plain = page.compression == 1 and page.predictor == 1 and page.fillorder == 1 and not page.is_tiled
+    whole = directory.segment_height == directory.height and directory.bits == 8 * directory.dtype.itemsize
+    enough = (directory.byte_counts[: directory.planes] >= row * directory.height).all()
+    if not (plain and whole and enough and rows < directory.height):
+        return directory
+    tops = np.arange(0, directory.height, rows)
+    return replace(
+        directory,
+        segment_height=rows,
+        offsets=np.concatenate([offset + tops * row for offset in directory.offsets[: directory.planes]]),
+        byte_counts=np.tile(np.minimum(rows, directory.height - tops) * row, directory.planes),
+        decode=partial(
+            _decode_raw,
+            dtype=directory.dtype.newbyteorder(page.parent.byteorder),
+            width=directory.width,
+            samples=page.samplesperpixel if directory.planes == 1 else 1,
+        ),
+    )
+
+
+def _decode_raw(
+    data: bytes, number: int, *, dtype: np.dtype[Any], width: int, samples: int, **_: object
+) -> Any:
+    """What tifffile's decoders give: ([1, h, w, samples],)."""
+    stored = np.frombuffer(data, dtype)
+    return (stored.astype(dtype.newbyteorder("=")).reshape(1, -1, width, samples),)
 
 
 def _layout(page: TiffPage, name: str) -> tuple[int, Alpha]:

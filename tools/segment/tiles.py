@@ -181,6 +181,8 @@ def answers_of(
     ]
 
 
+_MOST_OPEN = 2
+"""Slides that one process of a cluster keeps open: the one it works on, and the one before while its last work ends."""
 _open: dict[tuple[str, str], ImageSource] = {}
 _opening = threading.Lock()
 
@@ -194,6 +196,8 @@ def opened(path: str, name: str, sha256: str) -> ImageSource:
                 source.close()
                 raise ImageChangedError(f"{name} is not the file the work began with; segment it again.")
             _open[path, sha256] = source
+            while len(_open) > _MOST_OPEN:
+                _open.pop(next(iter(_open))).close()
         source = _open[path, sha256]
     source.verify_unchanged()
     return source
