@@ -25,7 +25,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-import tissuetalk.models
 from tissuetalk.models.errors import ImageTooLargeError, TissuetalkError, UnreadableImageError
 from tissuetalk.models.images import confinement, wire
 from tissuetalk.models.images.budget import MIB
@@ -186,7 +185,7 @@ def _keep_only(descriptors: list[int]) -> None:
 def _code_folders() -> list[int]:
     """Open descriptors of where libraries lie, which a decoder may load late."""
     system = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
-    ours = Path(str(tissuetalk.models.__file__)).resolve().parent
+    ours = Path(__file__).resolve().parents[1]
     paths = {
         ours,
         *(Path(each).resolve() for each in (*system, sys.prefix, sys.base_prefix, *sys.path) if each),
