@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -71,16 +71,23 @@ def whole_folder(
         copy_folder(Path(private), path, durable=durable, within=within)
 
 
-def copy_folder(source: Path, path: Path, *, durable: bool = False, within: Path | None = None) -> None:
+def copy_folder(
+    source: Path,
+    path: Path,
+    *,
+    durable: bool = False,
+    within: Path | None = None,
+    without: Collection[str] = (),
+) -> None:
     """The files of a folder of ours as the new folder ``path``, which must be missing or empty: all of them or none.
 
-    durable, within: as for ``whole_file``. Raises OSError.
+    durable, within: as for ``whole_file``. without: names of files that stay behind. Raises OSError.
     """
     name = f".{path.name}.{uuid.uuid4().hex[:12]}.partial"
     with parent_of(path, within) as folder:
         try:
             with folder.below(name, create=True) as copy:
-                _copy_into(source, copy, durable)
+                _copy_into(source, copy, durable, without)
             folder.rename(name, path.name)
             if durable:
                 folder.sync()
@@ -88,13 +95,13 @@ def copy_folder(source: Path, path: Path, *, durable: bool = False, within: Path
             folder.remove(name)
 
 
-def _copy_into(source: Path, folder: Folder, durable: bool) -> None:
+def _copy_into(source: Path, folder: Folder, durable: bool, without: Collection[str]) -> None:
     with os.scandir(source) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 with folder.below(entry.name, create=True) as below:
-                    _copy_into(Path(entry.path), below, durable)
-            elif entry.is_file(follow_symlinks=False):
+                    _copy_into(Path(entry.path), below, durable, without)
+            elif entry.is_file(follow_symlinks=False) and entry.name not in without:
                 with Path(entry.path).open("rb") as own, os.fdopen(folder.create(entry.name), "wb") as copy:
                     shutil.copyfileobj(own, copy, 2**20)
                     if durable:

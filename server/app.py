@@ -151,7 +151,7 @@ def _function(name: str, tool: Tool, service: Service) -> Callable[..., Awaitabl
 
     @readable_errors
     async def call(ctx: Context, **given: Any) -> CallToolResult:
-        return as_result(await tool.call(service, given, ctx))
+        return as_result(await service.with_news(await tool.call(service, given, ctx)))
 
     call.__name__ = name
     call.__signature__ = _signature(tool)  # type: ignore[attr-defined]  # a function may carry one, typeshed has no word for it

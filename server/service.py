@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,7 +41,7 @@ class Settings:
     """What an operator decides; callers cannot change any of it.
 
     roots: the only folders images are read from and results saved to; None for the current folder, unnamed.
-    workspace: where results live. reader: of words.
+    workspace: where results live. reader: of words. quota_gb: what the workspace may hold, in 10^9 bytes.
     patience_s: work that takes longer goes on as a job. workers: slides at once, and as many small pictures beside them;
     most_waiting: behind each.
     slides: when and how regions are worked on block by block.
@@ -50,6 +50,7 @@ class Settings:
     roots: tuple[Path, ...] | None
     workspace: Path
     reader: str = "rules"
+    quota_gb: float = 10
     patience_s: float = 20.0
     workers: int = 2
     most_waiting: int = 64
@@ -73,7 +74,11 @@ class Service:
 
                 settings = self.settings
                 session = Session(
-                    settings.roots, settings.workspace, reader=settings.reader, slides=settings.slides
+                    settings.roots,
+                    settings.workspace,
+                    reader=settings.reader,
+                    slides=settings.slides,
+                    quota_bytes=int(settings.quota_gb * 10**9),
                 )
                 self._jobs = Jobs(session, settings.workers, settings.most_waiting)
             return self._jobs
@@ -126,6 +131,16 @@ class Service:
         except asyncio.CancelledError:
             task.stop()
             raise
+
+    async def with_news(self, answer: Answer[Any]) -> Answer[Any]:
+        """The answer, which also says what was removed to make room since the last one."""
+        if self._jobs is None:
+            return answer
+        workspace = self._jobs.session.workspace
+        if not (removed := await self._aside(lambda: workspace.removed(unannounced=True))):
+            return answer
+        notes = [f"note: {removal}." for removal in removed]
+        return replace(answer, text="\n".join([answer.text, *notes]))
 
     async def job(self, job_id: str, action: str, ctx: Context) -> Answer[JobStatus]:
         """``wait`` returns when the job ends, or after ``patience_s`` with how far it is."""

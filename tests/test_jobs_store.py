@@ -88,22 +88,74 @@ def test_a_queued_job_is_cancelled_at_once_and_a_running_one_is_told(jobs: JobSt
     assert (jobs.get(running).state, jobs.get(running).result) == ("cancelled", {"kept": 3})
 
 
-def test_a_silent_worker_loses_its_job_and_its_late_answer_does_not_count(
-    workspace: Workspace, jobs: JobStore, clock: Clock
+def test_a_worker_seen_silent_loses_its_job_and_its_late_answer_does_not_count(
+    workspace: Workspace, jobs: JobStore
 ) -> None:
-    with Workspace(workspace.folder, clock=clock) as second:
-        other = JobStore(second)
+    looked = Clock()
+    with Workspace(workspace.folder) as second:
+        other = JobStore(second, monotonic=looked)
         job_id = jobs.create("segment", {}, "me")
         assert jobs.claim(job_id)
-        clock.now += 40
-        assert jobs.progress(job_id, 0.5)
-        clock.now += 40
         assert not other.claim(job_id)
-        clock.now += 40
+        looked.now += 40
+        assert jobs.progress(job_id, 0.5)
+        assert not other.claim(job_id)
+        looked.now += 40
+        assert not other.claim(job_id)
+        looked.now += 40
         assert other.claim(job_id)
         assert not jobs.finish(job_id, "late")
         assert other.finish(job_id, "right")
         assert jobs.get(job_id).result == "right"
+
+
+@pytest.mark.parametrize("ahead_s", [3600.0, -3600.0, 400 * 24 * 3600.0])
+def test_a_server_whose_clock_is_wrong_steals_nothing(tmp_path: Path, ahead_s: float) -> None:
+    clock = Clock()
+    with (
+        Workspace(tmp_path, clock=clock) as right,
+        Workspace(tmp_path, clock=lambda: clock() + ahead_s) as wrong,
+    ):
+        mine, others = JobStore(right), JobStore(wrong)
+        job_id = mine.create("segment", {}, "me")
+        assert mine.claim(job_id)
+        for _ in range(3):
+            assert not others.claim(job_id)
+            assert mine.progress(job_id, 0.5)
+        assert others.get(job_id).state == "running"
+        assert mine.finish(job_id, "right")
+        theirs = others.create("segment", {}, "me")
+        assert others.claim(theirs)
+        assert not mine.claim(theirs)
+
+
+def test_the_third_attempt_that_dies_ends_the_job_with_the_reason(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as workspace:
+        job_id = JobStore(workspace).create("segment", {}, "me")
+    for attempt in (1, 2, 3):
+        with Workspace(tmp_path) as workspace:
+            assert JobStore(workspace).claim(job_id)
+            # counted before the work, by whoever looks
+            assert JobStore(workspace).get(job_id).attempts == attempt
+    with Workspace(tmp_path) as workspace:
+        jobs = JobStore(workspace)
+        assert not jobs.claim(job_id)
+        job = jobs.get(job_id)
+        assert (job.state, job.error_code) == ("failed", "error")
+        assert "3 times" in (job.error_message or "")
+        assert jobs.unfinished() == []
+
+
+def test_a_job_given_back_by_a_server_that_closes_is_not_counted(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as workspace:
+        job_id = JobStore(workspace).create("segment", {}, "me")
+    for _ in range(5):
+        with Workspace(tmp_path) as workspace:
+            jobs = JobStore(workspace)
+            assert jobs.claim(job_id)
+            assert jobs.release(job_id)
+            assert not jobs.finish(job_id, "late")
+            assert (jobs.get(job_id).state, jobs.get(job_id).attempts) == ("queued", 0)
 
 
 def test_jobs_survive_a_restart(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tissuetalk.models.errors import BusyError
+from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.jobs import JobStore
 from tissuetalk.tools.storage.workspace import Workspace
 
@@ -79,7 +81,8 @@ def test_kills_at_random_moments_leave_only_whole_results(tmp_path: Path) -> Non
             path.name for path in (tmp_path / "ws" / "results").iterdir()
         }
         for row in rows:
-            assert sorted(path.stat().st_size for path in row.folder.iterdir()) == [6003, 6003]
+            assert manifest.problems(row.folder) == []
+            assert sorted(path.stat().st_size for path in row.folder.glob("*.bin")) == [6003, 6003]
 
 
 def test_the_half_written_work_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
@@ -89,7 +92,23 @@ def test_the_half_written_work_of_a_living_process_is_left_alone(tmp_path: Path)
             assert second.results() == []
         (draft.folder / "b").write_text("b")
     with Workspace(tmp_path) as third:
-        assert {path.name for path in third.result(draft.result_id).folder.iterdir()} == {"a", "b"}
+        assert {path.name for path in third.result(draft.result_id).folder.iterdir()} == {
+            *("a", "b"),
+            manifest.NAME,
+        }
+
+
+def test_what_a_dead_server_was_reading_can_be_deleted_at_once(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as workspace:
+        with workspace.new_result(image_id="img", kind="segment") as draft:
+            (draft.folder / "a").write_text("a")
+        reader = start("read", tmp_path, draft.result_id)
+        assert read_line(reader) == "reading"
+        with pytest.raises(BusyError):
+            workspace.delete(draft.result_id)
+        reader.send_signal(signal.SIGKILL)
+        reader.communicate()
+        workspace.delete(draft.result_id)
 
 
 def test_two_processes_never_run_the_same_job(tmp_path: Path) -> None:
@@ -114,3 +133,22 @@ def test_a_job_of_a_killed_process_can_be_claimed_at_once(tmp_path: Path) -> Non
         assert jobs.claim(job_id)
         assert jobs.get(job_id).attempts == 2
         assert jobs.get(job_id).request == {"image": "a.svs"}
+
+
+def test_a_job_that_kills_its_server_is_given_up_and_the_one_beside_it_is_not(tmp_path: Path) -> None:
+    """A segment on a small TIFF killed the server; starts 2, 3 and 4 took the job up and died again."""
+    with Workspace(tmp_path / "ws") as workspace:
+        jobs = JobStore(workspace)
+        killer = jobs.create("segment", {"kills": True}, "me")
+        innocent = jobs.create("segment", {"kills": False}, "me")
+    command = [sys.executable, str(WORKER.with_name("killer_jobs.py")), str(tmp_path / "ws")]
+    deaths = 0
+    while (status := subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode) != 0:
+        assert status == -signal.SIGKILL
+        deaths += 1
+        assert deaths <= 3
+    with Workspace(tmp_path / "ws") as workspace:
+        jobs = JobStore(workspace)
+        ended = jobs.get(killer)
+        assert (ended.state, ended.error_code, ended.attempts) == ("failed", "error", 3)
+        assert jobs.get(innocent).state == "done"

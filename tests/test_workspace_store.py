@@ -8,6 +8,7 @@ import os
 import re
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,10 +31,29 @@ from tissuetalk.tools.storage.workspace import Workspace
 KB = 1000
 
 
+class Clock:
+    """The time of day, as far as a workspace knows it."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+    def pass_days(self, days: float) -> None:
+        self.now += days * 24 * 3600
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, clock: Clock) -> Iterator[Workspace]:
     """Room for 9 kB of results and uploads and 3 kB of cache."""
-    with Workspace(tmp_path / "ws", quota_bytes=12 * KB) as opened:
+    with Workspace(tmp_path / "ws", quota_bytes=12 * KB, clock=clock) as opened:
         yield opened
 
 
@@ -55,7 +75,7 @@ def test_a_result_is_still_there_after_a_restart(tmp_path: Path) -> None:
         assert [stored.result_id for stored in workspace.results()] == [second, first]
         stored = workspace.result(first)
         assert (stored.image_id, stored.kind, stored.size_bytes) == ("img_1", "segment", KB)
-        assert files_in(stored.folder) == ["masks/m.png"]
+        assert files_in(stored.folder) == ["manifest.json", "masks/m.png"]
 
 
 def test_a_failed_draft_leaves_nothing(workspace: Workspace) -> None:
@@ -124,34 +144,51 @@ def test_saving_copies_everything_and_never_overwrites(workspace: Workspace, tmp
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_the_least_recently_used_make_room(workspace: Workspace) -> None:
+def test_the_least_recently_used_make_room_and_it_is_said_once(workspace: Workspace, clock: Clock) -> None:
     old, used, newer = (put(workspace, 3 * KB) for _ in range(3))
+    clock.pass_days(2)
     workspace.result(old)
     latest = put(workspace, 3 * KB)
     assert {stored.result_id for stored in workspace.results()} == {old, newer, latest}
     assert not (workspace.folder / "results" / used).exists()
+    (said,) = workspace.removed(unannounced=True)
+    assert used in str(said) and "to make room" in str(said)
+    assert workspace.removed(unannounced=True) == []
+    assert [removal.name for removal in workspace.removed()] == [used]
 
 
-def test_what_is_being_read_does_not_make_room(workspace: Workspace) -> None:
+def test_what_is_younger_than_a_day_is_never_removed_for_space(workspace: Workspace, clock: Clock) -> None:
+    """A new upload pushed out results of the same minute, without a word."""
+    kept = [put(workspace, 4 * KB), put(workspace, 4 * KB)]
+    clock.pass_days(0.99)
+    with pytest.raises(WorkspaceFullError, match="--quota"):
+        workspace.store_upload(io.BytesIO(b"u" * 4 * KB), ".png", 5 * KB)
+    with pytest.raises(WorkspaceFullError, match="never removed for space"):
+        put(workspace, 2 * KB)
+    assert {stored.result_id for stored in workspace.results()} == set(kept)
+    assert workspace.removed() == [] and files_in(workspace.uploads_folder) == []
+
+
+def test_nothing_is_removed_when_it_would_not_be_enough(workspace: Workspace, clock: Clock) -> None:
+    old = put(workspace, 3 * KB)
+    clock.pass_days(2)
+    put(workspace, 5 * KB)
+    with pytest.raises(WorkspaceFullError):
+        put(workspace, 6 * KB)
+    assert old in {stored.result_id for stored in workspace.results()}
+
+
+def test_what_is_being_read_does_not_make_room(workspace: Workspace, clock: Clock) -> None:
     pinned, other = put(workspace, 4 * KB), put(workspace, 4 * KB)
     with workspace.reading(pinned) as stored:
+        clock.pass_days(2)
         put(workspace, 4 * KB)
         assert files_in(stored.folder)
         with pytest.raises(UnknownResultError):
             workspace.result(other)
-        with pytest.raises(WorkspaceFullError, match="being read"):
+        with pytest.raises(WorkspaceFullError, match="in use"):
             put(workspace, 6 * KB)
     assert len(workspace.results()) == 2
-
-
-def test_pins_of_a_dead_process_do_not_last(tmp_path: Path) -> None:
-    with Workspace(tmp_path) as workspace:
-        result_id = put(workspace)
-        reading = workspace.reading(result_id)
-        reading.__enter__()
-        workspace.close()
-    with Workspace(tmp_path) as workspace:
-        workspace.delete(result_id)
 
 
 def test_files_added_while_reading_count(workspace: Workspace) -> None:
@@ -237,7 +274,7 @@ def test_a_foreign_a_newer_and_a_missing_database_are_refused(tmp_path: Path) ->
         with pytest.raises(WorkspaceUnwritableError, match=words):
             Workspace(tmp_path / name)
     (tmp_path / "newer" / "workspace.sqlite").unlink()
-    with pytest.raises(WorkspaceUnwritableError, match="restore it"):
+    with pytest.raises(WorkspaceUnwritableError, match="--repair"):
         Workspace(tmp_path / "newer")
     assert len(list((tmp_path / "newer" / "results").iterdir())) == 1
 
@@ -262,13 +299,17 @@ def test_an_image_is_remembered_across_a_restart(tmp_path: Path) -> None:
         assert workspace.image_path("img_2") is None
 
 
-def test_uploads_are_kept_once_and_count_for_the_quota(workspace: Workspace) -> None:
+def test_uploads_are_kept_once_and_count_for_the_quota(workspace: Workspace, clock: Clock) -> None:
     first = workspace.store_upload(io.BytesIO(b"i" * 4 * KB), ".png", 5 * KB)
     assert workspace.store_upload(io.BytesIO(b"i" * 4 * KB), ".png", 5 * KB) == first
     assert first.read_bytes() == b"i" * 4 * KB
+    clock.pass_days(2)
     put(workspace, 5 * KB)
+    clock.pass_days(2)
     put(workspace, 5 * KB)
     assert not first.exists()
+    assert any(first.name[:12] in str(removal) for removal in workspace.removed())
+    clock.pass_days(2)
     wrong = workspace.store_upload(io.BytesIO(b"no image"), ".ome.tiff", 5 * KB)
     workspace.discard_upload(wrong)
     assert files_in(workspace.uploads_folder) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,16 +16,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from tissuetalk.models.control import Control
-from tissuetalk.models.errors import BusyError, CancelledError, TissuetalkError
+from tissuetalk.models.errors import BusyError, CancelledError, ResourceError, TissuetalkError
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, JobError, JobStatus, Preliminary
 from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.explain.request import ExplainRequest
-from tissuetalk.tools.lanes import Lane, Task
+from tissuetalk.tools.lanes import Lane, MovedOnError, Task
 from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest, read_as
 from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.session.results import without_masks
-from tissuetalk.tools.storage.jobs import JobRow, JobStore
+from tissuetalk.tools.storage.jobs import MOST_ATTEMPTS, JobRow, JobStore
 
 LOOK_EVERY_S = 0.3
 OWNER = "segment"
@@ -123,7 +124,14 @@ class JobTask(Task[Answer[Any]]):
             self._begun = True
             self._claim()
         control.report(0.0, "starting")
-        return self.job.run(self._session, control)
+        try:
+            return self.job.run(self._session, control)
+        except MovedOnError:
+            with self._guard:
+                self._begun = False
+                if self.claimed:  # nothing was begun, so no attempt is counted while it waits
+                    self.claimed = not self._store.release(self.job_id or "")
+            raise
 
     def record(self, job_id: str) -> None:
         """From now on this is the job of that record."""
@@ -152,6 +160,9 @@ class Jobs:
         self._store = JobStore(session.workspace)
         self._followers: set[threading.Thread] = set()
         self._followed: dict[str, JobTask] = {}
+        self._suspects: deque[JobRow] = deque()
+        self._suspect = ""
+        self._closing = False
         self._large = Lane("large", workers, most_waiting)
         self._small = Lane("small", workers, most_waiting, large=self._large)
         self._questions = Lane("questions", QUESTIONS_AT_ONCE, most_waiting)
@@ -175,6 +186,8 @@ class Jobs:
 
     def close(self) -> None:
         """Stop everything; pieces that have not started are dropped. Threads that follow jobs write their last word."""
+        self._closing = True
+        self._store.close()
         for lane in (self._questions, self._small, self._large):
             lane.close()
         for thread in list(self._followers):
@@ -185,27 +198,42 @@ class Jobs:
         state = _state_of(task)
         try:
             pending = task.job.pending(self.session, state)
+            verb = next(name for name, kind in VERBS.items() if isinstance(task.job, kind))
+            job_id = self._store.create(verb, task.job.as_json(), OWNER)
         except TissuetalkError:
             task.stop()
             raise
-        verb = next(name for name, kind in VERBS.items() if isinstance(task.job, kind))
-        job_id = self._store.create(verb, task.job.as_json(), OWNER)
         task.record(job_id)
         self._follow(job_id, task)
         text = f"{job_id}: {state}. Call job(job_id, action='wait') for the result."
         return Answer(pending.model_copy(update={"job_id": job_id}), text)
 
     def resume(self) -> list[str]:
-        """Queue the jobs that nobody has finished; they are claimed when they begin. Returns their ids."""
-        taken = []
-        for row in self._store.takeable():
-            try:
-                task = self.start(VERBS[row.kind].from_json(row.request), row.job_id)
-            except BusyError:
+        """Queue the jobs that nobody has finished; they are claimed when they begin. Returns their ids.
+
+        Those on their last attempt go one at a time: one that is only ever beside a job that kills must not end with it.
+        """
+        rows = self._store.takeable()
+        self._suspects.extend(row for row in rows if row.attempts >= MOST_ATTEMPTS - 1)
+        self._next_suspect()
+        for row in rows:
+            if row not in self._suspects and row.job_id not in self._followed and not self._take_up(row):
                 break  # the rest stays queued for the next start
-            self._follow(row.job_id, task)
-            taken.append(row.job_id)
-        return taken
+        return [row.job_id for row in rows if row.job_id in self._followed or row in self._suspects]
+
+    def _take_up(self, row: JobRow) -> bool:
+        try:
+            task = self.start(VERBS[row.kind].from_json(row.request), row.job_id)
+        except BusyError:
+            return False
+        self._follow(row.job_id, task)
+        return True
+
+    def _next_suspect(self) -> None:
+        if self._suspects and not self._closing:
+            row = self._suspects.popleft()
+            self._suspect = row.job_id
+            self._take_up(row)
 
     def status(self, job_id: str) -> Answer[JobStatus]:
         """How far the job is, with the result when it is done and what is known of a slide before. Raises UnknownJobError."""
@@ -274,6 +302,8 @@ class Jobs:
                 time.sleep(LOOK_EVERY_S)
             self._record_end(job_id, task)
             self._followed.pop(job_id, None)
+            if job_id == self._suspect:
+                self._next_suspect()
             self._followers.discard(threading.current_thread())
 
         thread = threading.Thread(target=watch, name=f"follow {job_id}", daemon=True)
@@ -283,10 +313,13 @@ class Jobs:
 
     def _goes_on(self, job_id: str, task: JobTask) -> bool:
         """Whether the job is still ours to do and wanted."""
-        if not task.claimed:
-            return not self._store.get(job_id).ended
-        owned = self._store.progress(job_id, task.done_share, task.eta_s(), task.doing)
-        return owned and not self._store.cancel_requested(job_id)
+        try:
+            if not task.claimed:
+                return not self._store.get(job_id).ended
+            owned = self._store.progress(job_id, task.done_share, task.eta_s(), task.doing)
+            return owned and not self._store.cancel_requested(job_id)
+        except (BusyError, ResourceError):  # a disk in trouble; whoever asks next is told
+            return True
 
     def _record_end(self, job_id: str, task: JobTask) -> None:
         error = task.future.exception()
@@ -295,7 +328,7 @@ class Jobs:
         elif isinstance(error, CancelledError) and self._store.cancel_requested(job_id):
             self._store.cancelled(job_id)
         elif isinstance(error, CancelledError):
-            return  # the server is closing: the job stays claimable and goes on when a server is back
+            self._store.release(job_id)  # the server is closing: the job goes on when a server is back
         elif isinstance(error, TissuetalkError):
             self._store.fail(job_id, error.code, str(error))
         else:

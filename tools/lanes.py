@@ -24,7 +24,7 @@ SMALL_PX = 4_000_000
 
 
 class MovedOnError(Exception):
-    """Raised by work that belongs to another lane, before any of it is done. Never leaves this module."""
+    """Raised by work that belongs to another lane, before any of it is done. Work may see it pass, nobody else does."""
 
     def __init__(self, lane: Lane) -> None:
         super().__init__(lane.name)

@@ -11,6 +11,15 @@ import typer
 
 from tissuetalk.server.commands.terminal import JSON, Reader, show, table
 
+Quota = Annotated[
+    float,
+    typer.Option(
+        min=0.01,
+        envvar="TISSUETALK_QUOTA",
+        help="GB that results, uploads and, for a quarter of it, stored features may take in the workspace.",
+    ),
+]
+
 
 def serve(
     root: Annotated[
@@ -39,6 +48,7 @@ def serve(
         float, typer.Option(help="A session without requests ends after this.", min=1)
     ] = 1800.0,
     stalled_s: Annotated[float, typer.Option(help="A client that stalls half-way is dropped.", min=1)] = 30.0,
+    quota: Quota = 10,
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
     import platformdirs
@@ -48,7 +58,9 @@ def serve(
     if workspace is None:
         named = os.environ.get("TISSUETALK_WORKSPACE")
         workspace = Path(named) if named else platformdirs.user_data_path("tissuetalk") / "workspace"
-    settings = Settings(roots=tuple(root) if root else None, workspace=workspace, reader=reader)
+    settings = Settings(
+        roots=tuple(root) if root else None, workspace=workspace, reader=reader, quota_gb=quota
+    )
     if http is None:
         from tissuetalk.server.app import serve_stdio
 

@@ -249,6 +249,7 @@ class ListedResult(Closed):
     created_at: str
     size_bytes: int
     masks: list[str]
+    problem: str | None = Field(default=None, description="Why a damaged result cannot be read")
 
 
 class LibraryResult(Closed):
@@ -259,6 +260,7 @@ class LibraryResult(Closed):
     results: list[ListedResult]
     labels: list[str] = Field(description="Canonical labels: region-structure-type")
     saved: list[str]
+    removed: list[str] = Field(default=[], description="What was removed to make room, within 30 days")
     message: str
 
 

@@ -34,7 +34,7 @@ from tissuetalk.tools.segment.stitching import StitchedLabels, WindowStore, numb
 from tissuetalk.tools.segment.windows import give_back
 from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder
-from tissuetalk.tools.storage.workspace import Draft
+from tissuetalk.tools.storage.results import Draft
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError
+from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError, UnknownResultError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.writing import place_errors, whole_folder
 from tissuetalk.prompts import organs
 from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_of
 from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult
 from tissuetalk.tools.session.results import with_addresses
+from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ def library(
     result = LibraryResult.model_validate({"action": action, **found})
     lines = [f"{image.path} ({image.size_bytes:,} bytes)" for image in result.images]
     lines += [
-        f"{item.result_id} of {item.image_id}, {item.created_at}: {', '.join(item.masks)}"
+        f"{item.result_id} of {item.image_id}, {item.created_at}: {item.problem or ', '.join(item.masks)}"
         for item in result.results
     ]
-    return Answer(result, "\n".join([result.message, *lines[:MOST_LISTED], *result.labels, *result.saved]))
+    shown = [result.message, *lines[:MOST_LISTED], *result.labels, *result.saved, *result.removed]
+    return Answer(result, "\n".join(shown))
 
 
 def _images(session: Session) -> dict[str, Any]:
@@ -67,11 +69,24 @@ def _results(session: Session) -> dict[str, Any]:
             image_id=stored.image_id,
             created_at=stored.created_at.isoformat(timespec="seconds"),
             size_bytes=stored.size_bytes,
-            masks=[mask.name for mask in ResultFolder(stored.folder).result().masks],
+            **_masks_in(stored.folder),
         )
         for stored in session.workspace.results(MOST_LISTED)
     ]
-    return {"message": f"{len(found)} result(s) in the workspace, newest first.", "results": found}
+    removed = [str(removal) for removal in session.workspace.removed(limit=MOST_LISTED)]
+    damaged = sum(item.problem is not None for item in found)
+    message = f"{len(found)} result(s) in the workspace, newest first."
+    if damaged:
+        message += f" {damaged} of them cannot be read; `tissuetalk doctor --workspace` says why."
+    return {"message": message, "results": found, "removed": removed}
+
+
+def _masks_in(folder: Path) -> dict[str, Any]:
+    """What a listing says of a result; one that is damaged is said to be so, and the others are listed all the same."""
+    try:
+        return {"masks": [mask.name for mask in ResultFolder(folder).result().masks]}
+    except UnknownResultError as error:
+        return {"masks": [], "problem": str(error)}
 
 
 def _labels(organ: str | None) -> dict[str, Any]:
@@ -99,7 +114,7 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
         raise InvalidArgumentError("pass folder: where to save, a new folder inside an allowed root.")
     root, target = _new_folder(session, folder)
     scratch = session.workspace.owners.folder
-    with session.reading(result_id) as stored:
+    with session.reading(result_id) as stored, session.workspace.owners.writing(target):
         if format != "folder":
             with (
                 place_errors(target),
@@ -110,7 +125,7 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
         else:
             write_outlines(stored.folder)
             session.workspace.save(result_id, target, within=root)
-            saved = _files_in(stored.folder.path)
+            saved = [name for name in _files_in(stored.folder.path) if name != manifest.NAME]
     return {"message": f"saved {len(saved)} file(s) to {folder}.", "saved": saved}
 
 

@@ -1,4 +1,4 @@
-"""The SQLite file of a workspace: its tables, its version, one way to read and one to write it; and who is alive on it."""
+"""The SQLite file of a workspace: its tables, its version, one way to read and one to write it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import re
 import secrets
+import shlex
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
 from peewee import (
     AutoField,
     BigIntegerField,
@@ -31,18 +32,23 @@ from peewee import (
 from playhouse.pool import PooledSqliteDatabase  # type: ignore[import-untyped]
 
 from tissuetalk.models.errors import BusyError, WorkspaceUnwritableError
-from tissuetalk.models.writing import full_disk, remove
+from tissuetalk.models.writing import full_disk
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x7C155E7A
 """Written into the file's header, so that a database of another program is never taken for ours."""
 
 _BUSY_TIMEOUT_MS = 30_000
-_REGISTRY_WAIT_S = 60.0
 _MAX_CONNECTIONS = 64
+_DAMAGED = (
+    *(sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA),
+    *(sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_NOMEM),
+)
+"""What SQLite says of a file whose pages or schema are not what we wrote; our own statements never cause these."""
 _UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR)
+_LEAST_FREE_BYTES = 256 * 1024
+"""SQLite needs about this much to open a file; with less free, its input/output errors mean a full disk."""
 _ID = re.compile(r"(res|job|msk)_[0-9a-f]{32}")
-_TOKEN = re.compile(r"[0-9a-f]{16}")
 
 
 def new_id(kind: Literal["res", "job", "msk"]) -> str:
@@ -60,6 +66,10 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
+class _DamagedRowError(DatabaseError):
+    """A value that we never wrote."""
+
+
 class _JsonField(TextField):
     """JSON values kept as text."""
 
@@ -67,14 +77,20 @@ class _JsonField(TextField):
         return None if value is None else json.dumps(value)
 
     def python_value(self, value: str | None) -> Any:
-        return None if value is None else json.loads(value)
+        try:
+            return None if value is None else json.loads(value)
+        except (TypeError, ValueError) as error:
+            raise _DamagedRowError("a text that should be JSON is not") from error
 
 
 class _MomentField(FloatField):
     """Written as seconds since 1970, read as a date and time."""
 
     def python_value(self, value: float) -> datetime:
-        return datetime.fromtimestamp(value, UTC)
+        try:
+            return datetime.fromtimestamp(value, UTC)
+        except (TypeError, ValueError, OverflowError, OSError) as error:
+            raise _DamagedRowError("a time is not one") from error
 
 
 class _Table(Model):
@@ -120,16 +136,19 @@ class UploadTable(_Table):
     last_used = FloatField(index=True)
 
 
-class PinTable(_Table):
-    """Somebody is reading: the result with the id ``name`` must stay where it is."""
+class RemovalTable(_Table):
+    """What was taken away to make room. announced: said in an answer already."""
 
-    pin_id = AutoField()
-    name = TextField(index=True)
-    owner = TextField(index=True)
+    removal_id = AutoField()
+    name = TextField()
+    size_bytes = BigIntegerField()
+    last_used = FloatField()
+    removed_at = _MomentField(index=True)
+    announced = BooleanField(default=False)
 
 
 class JobTable(_Table):
-    """One piece of long work. worker: token of the workspace that runs it."""
+    """One piece of long work. worker: token of the workspace that runs it. beat: grows whenever it reports."""
 
     job_id = TextField(primary_key=True)
     kind = TextField()
@@ -145,12 +164,12 @@ class JobTable(_Table):
     cancel_requested = BooleanField(default=False)
     worker = TextField(null=True)
     attempts = IntegerField(column_name="attempt", default=0)
-    lease_until = FloatField(default=0.0)
+    beat = FloatField(column_name="lease_until", default=0.0)
     created_at = _MomentField(index=True)
     updated_at = _MomentField()
 
 
-_TABLES = (ResultTable, ImageTable, UploadTable, PinTable, JobTable)
+_TABLES = (ResultTable, ImageTable, UploadTable, RemovalTable, JobTable)
 
 
 class Database:
@@ -185,20 +204,19 @@ class Database:
             application = int(_scalar(db, "PRAGMA application_id"))
             empty = int(_scalar(db, "SELECT count(*) FROM sqlite_master")) == 0
             if empty and not may_create:
-                raise self._refused("is missing or empty although results exist; restore it from a copy")
-            if empty:
-                for table in _TABLES:
-                    SchemaManager(table, db).create_all()
-                self._pool.execute_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
-                self._pool.execute_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                return
-            if application != _APPLICATION_ID:
+                raise self.damaged("is missing or empty although results exist")
+            if not empty and application != _APPLICATION_ID:
                 raise self._refused("belongs to another program; move it away")
             if version > SCHEMA_VERSION:
                 raise self._refused(f"was written by a newer version (format {version}); update tissuetalk")
+            for table in _TABLES:  # those that are there stay as they are; one may be newer than the file
+                SchemaManager(table, db).create_all()
+            if empty:
+                self._pool.execute_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
+                self._pool.execute_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
             # stops at the first fault; the full check would read every page of a large workspace
-            if _scalar(db, "PRAGMA quick_check(1)") != "ok":
-                raise self._refused("is damaged; restore it from a copy or move it away")
+            if _scalar(db, "PRAGMA quick_check(1)") != "ok" or any(_wrong_rows(db, each) for each in _TABLES):
+                raise self.damaged("is damaged")
 
     @contextmanager
     def read(self) -> Iterator[SqliteDatabase]:
@@ -230,17 +248,27 @@ class Database:
         except DatabaseError as error:
             # peewee keeps sqlite3's error in orig; the low byte is the primary code, the rest says where it happened
             code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_FULL:
+            if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._no_room()):
                 raise full_disk(self.path.parent) from error
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise BusyError(f"{self.path} is in use by other processes; try again in a moment") from error
-            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                why = "is damaged or not a database; restore it from a copy or move it away"
-                raise self._refused(why) from error
+            if code in _DAMAGED or isinstance(error, _DamagedRowError) or "decode to UTF-8" in str(error):
+                raise self.damaged("is damaged or not a database") from error
             if code in _UNWRITABLE:
                 why = f"cannot be written ({error}); make its folder writable"
                 raise self._refused(why) from error
             raise
+
+    def _no_room(self) -> bool:
+        return shutil.disk_usage(self.path.parent).free < _LEAST_FREE_BYTES
+
+    def damaged(self, why: str) -> WorkspaceUnwritableError:
+        """The error to raise; what can be done is the same for every kind of damage."""
+        return self._refused(
+            f"{why}; the results are files and not touched. Restore it from a copy, or end the servers on this workspace "
+            f"and index the results anew: tissuetalk doctor --workspace {shlex.quote(str(self.path.parent))} --repair. "
+            "Where it never was a workspace, move it away"
+        )
 
     def _refused(self, why: str) -> WorkspaceUnwritableError:
         return WorkspaceUnwritableError(f"{self.path} {why}, or choose another folder with --workspace")
@@ -250,77 +278,22 @@ def _scalar(db: Any, sql: str) -> Any:
     return db.execute_sql(sql).fetchone()[0]
 
 
-class Owners:
-    """The open workspaces on one folder, seen from one of them.
-
-    ``partial/<token>.lock`` is locked as long as the workspace with that token is open, and everything it has
-    half-written lies in ``partial/<token>/``. A lock dies with its process, whatever kills it, and means the same
-    in every container that shares the disk, which a process number does not.
-    """
-
-    def __init__(self, partial: Path) -> None:
-        self._partial = partial
-        self.token = secrets.token_hex(8)
-        self.folder = partial / self.token
-        # thread_local=False: close() may run in another thread than the one that opened the workspace
-        self._lock = FileLock(self._lock_path(self.token), thread_local=False)
-
-    @contextmanager
-    def registry(self) -> Iterator[None]:
-        """The lock under which owners come and are looked at, so that no look is mistaken for a living owner.
-
-        Never taken inside a database transaction. Raises BusyError when others hold it for a minute.
-        """
-        lock = FileLock(self._partial / "registry.lock", timeout=_REGISTRY_WAIT_S, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BusyError(f"another process is starting on {self._partial.parent}; try again") from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def enter(self) -> None:
-        """Become an owner. Called under ``registry()``."""
-        self._lock.acquire(blocking=False)
-        self.folder.mkdir(exist_ok=True)
-
-    def leave(self) -> None:
-        """Stop being one: what is left half-written is removed, and jobs may be taken over."""
-        # in this order: whoever finds the lock free may bury what is left
-        remove(self.folder)
-        self._lock.release()
-
-    def is_alive(self, token: str) -> bool:
-        """Whether the workspace with this token is still open somewhere."""
-        if token == self.token:
-            return self._lock.is_locked
-        with self.registry():
-            return not self._is_gone(token)
-
-    def dead(self) -> list[str]:
-        """Tokens that left something behind and whose process is gone. Called under ``registry()``, before entering."""
-        tokens = {path.name.removesuffix(".lock") for path in self._partial.iterdir()}
-        return sorted(token for token in tokens if _TOKEN.fullmatch(token) and self._is_gone(token))
-
-    def bury(self, token: str) -> None:
-        """Remove what a dead owner left half-written. Called under ``registry()``."""
-        remove(self._partial / token)
-        remove(self._lock_path(token))
-
-    def _is_gone(self, token: str) -> bool:
-        path = self._lock_path(token)
-        if not path.exists():
-            return True
-        # taking the lock is the only sure test; it is given back at once
-        lock = FileLock(path, thread_local=False)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            return False
-        lock.release()
-        return True
-
-    def _lock_path(self, token: str) -> Path:
-        return self._partial / f"{token}.lock"
+def _wrong_rows(db: Any, table: type[Model]) -> int:
+    """Rows with a value of a kind that we never write: what is left of a page that was overwritten."""
+    kinds = {
+        AutoField: "integer",
+        IntegerField: "integer",
+        BigIntegerField: "integer",
+        BooleanField: "integer",
+    }
+    wrong = []
+    for field in table._meta.sorted_fields:
+        kind = kinds.get(type(field), "real" if isinstance(field, FloatField) else "text")
+        column = f'"{field.column_name}"'
+        # a whole number in a column of REAL may be stored as one
+        right = f"typeof({column}) IN ('{kind}'" + (", 'integer')" if kind == "real" else ")")
+        if isinstance(field, _JsonField):
+            right += f" AND json_valid({column})"
+        wrong.append(f"NOT ({right}" + (f" OR {column} IS NULL)" if field.null else ")"))
+    name = table._meta.table_name
+    return int(_scalar(db, f'SELECT count(*) FROM "{name}" WHERE {" OR ".join(wrong)}'))

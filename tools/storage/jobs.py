@@ -3,20 +3,26 @@
     queued ──claim──> running ──finish / fail / cancelled──> done / failed / cancelled
        └────────────request_cancel────────────────────────────────────────^
 
-A running job whose worker is gone can be claimed again; nothing else ever moves backwards.
+A running job whose worker is gone can be claimed again, unless it has taken its process with it three times; one that
+is given back by a server that closes is queued again. Nothing else ever moves backwards.
+
+Whether a worker is gone is seen by the lock it holds, and whether it is still awake by a number that grows while the
+looker's own monotonic clock runs: the time of day decides nothing.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, cast
 
 from peewee import SqliteDatabase, fn
 
-from tissuetalk.models.errors import UnknownJobError
+from tissuetalk.models.errors import UnknownJobError, WorkspaceFullError
 from tissuetalk.tools.storage.database import JobTable, new_id, shown
 from tissuetalk.tools.storage.workspace import Workspace
 
@@ -24,11 +30,19 @@ JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 CancelOutcome = Literal["cancelled", "requested", "already_ended"]
 
 LEASE_S = 60.0
-"""How long a worker may be silent before its job is taken for abandoned while its process still lives."""
+"""How long a looker sees a worker silent before it takes the job for abandoned while its process still lives."""
+MOST_ATTEMPTS = 3
+"""A job that was running when its process died this often is not tried again."""
 
 _ENDED = ("done", "failed", "cancelled")
 _WRITE_EVERY_S = 0.5
+_WRITE_AGAIN_S = 1.0
+_FULL_DISK_PATIENCE_S = 600.0
 _KEEP_ENDED_S = 30 * 24 * 3600.0
+_GIVEN_UP = (
+    f"the server's process ended {MOST_ATTEMPTS} times while it worked on this, so it is not tried again; look at the image with "
+    "view, try a smaller region or another model, and send the operator to the server's log."
+)
 
 
 @dataclass(frozen=True)
@@ -64,15 +78,25 @@ class JobStore:
     ``fail`` return False and change nothing, and the worker should stop.
     """
 
-    def __init__(self, workspace: Workspace, *, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        lease_s: float = LEASE_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = workspace.database
         self._owners = workspace.owners
         self._clock = workspace.clock
         self._lease_s = lease_s
+        self._monotonic = monotonic
+        self._closed = threading.Event()
         self._guard = threading.Lock()
         self._held: dict[str, int] = {}
         self._written_at: dict[str, float] = {}
-        with self._database.write() as db:
+        # of jobs of others: the number last seen, and when it was first seen
+        self._seen: dict[str, tuple[float, float]] = {}
+        with suppress(WorkspaceFullError), self._database.write() as db:
             long_ago = self._clock() - _KEEP_ENDED_S
             JobTable.delete().where(JobTable.state.in_(_ENDED), JobTable.updated_at < long_ago).execute(db)
 
@@ -107,10 +131,11 @@ class JobStore:
         return [_row(each) for each in records if each.state == "queued" or self._is_abandoned(each)]
 
     def claim(self, job_id: str) -> bool:
-        """Take a job to run it; True for exactly one thread of one process. Raises UnknownJobError.
+        """Take a job to run it, now: the attempt counts. True for exactly one thread of one process. Raises UnknownJobError.
 
-        A running job is handed over when its worker's workspace is closed or its process dead, or when it has
-        been silent for longer than the lease. One that somebody has cancelled meanwhile ends here.
+        A running job is handed over when its worker's workspace is closed or its process dead, or when it is seen silent
+        for longer than the lease. It ends here when somebody has cancelled it meanwhile, or when its last attempt was
+        the third that died.
         """
         with self._database.read() as db:
             before = _record(db, job_id)
@@ -118,36 +143,42 @@ class JobStore:
         if before.state != "queued" and not abandoned:
             return False
         now = self._clock()
-        # the attempt tells whether the record is still the one that was looked at
+        # the beat tells whether the record is still the one that was looked at
         unchanged = (
-            (JobTable.job_id == job_id)
-            & (JobTable.state == before.state)
-            & (JobTable.attempts == before.attempts)
-            & (JobTable.lease_until == before.lease_until)
+            (JobTable.job_id == job_id) & (JobTable.state == before.state) & (JobTable.beat == before.beat)
         )
         claimed = {
             "state": "running",
             "worker": self._owners.token,
             "attempts": before.attempts + 1,
-            "lease_until": now + self._lease_s,
+            "beat": JobTable.beat + 1,
             "updated_at": now,
         }
         with self._database.write() as db:
-            ended = JobTable.update(state="cancelled", updated_at=now).where(
-                unchanged, JobTable.cancel_requested
-            )
-            if ended.execute(db):
-                return False
-            if not JobTable.update(claimed).where(unchanged).execute(db):
+            ended = {"state": "cancelled"} if before.cancel_requested else None
+            if before.attempts >= MOST_ATTEMPTS:
+                ended = {"state": "failed", "error_code": "error", "error_message": _GIVEN_UP}
+            if not JobTable.update(ended or claimed, updated_at=now).where(unchanged).execute(db) or ended:
                 return False
         with self._guard:
             self._held[job_id] = before.attempts + 1
             self._written_at.pop(job_id, None)
         return True
 
+    def release(self, job_id: str) -> bool:
+        """Give a job back because the server closes in good order: it is queued again, and the attempt does not count."""
+        return self._end(job_id, "queued", worker=None, attempts=JobTable.attempts - 1)
+
+    def close(self) -> None:
+        """Nobody waits any more for a full disk to take a last word."""
+        self._closed.set()
+
     def progress(self, job_id: str, fraction: float, eta_s: float | None = None, message: str = "") -> bool:
-        """Note how far it is and renew the lease; written at most twice a second. fraction: 0..1, never falls."""
-        now = self._clock()
+        """Note how far it is and that the worker is awake; written at most twice a second. fraction: 0..1, never falls.
+
+        On a full disk it is not noted; False once the job is somebody else's.
+        """
+        now = self._monotonic()
         with self._guard:
             if job_id not in self._held:
                 return False
@@ -157,8 +188,10 @@ class JobStore:
             self._written_at[job_id] = now
         # the larger of what is stored and this: a late or repeated report never moves progress back
         reached = fn.MAX(JobTable.progress, min(max(fraction, 0.0), 1.0))
-        lease_until = now + self._lease_s
-        return self._report(job_id, progress=reached, eta_s=eta_s, message=message, lease_until=lease_until)
+        try:
+            return self._report(job_id, progress=reached, eta_s=eta_s, message=message)
+        except WorkspaceFullError:
+            return True
 
     def finish(self, job_id: str, result: Any) -> bool:
         """The work is done. result: JSON values. A request to cancel that came too late is overtaken."""
@@ -197,7 +230,15 @@ class JobStore:
         return self.get(job_id).cancel_requested
 
     def _end(self, job_id: str, state: JobState, **fields: Any) -> bool:
-        ended = self._report(job_id, state=state, **fields)
+        until = self._monotonic() + _FULL_DISK_PATIENCE_S
+        while True:
+            try:
+                ended = self._report(job_id, state=state, **fields)
+                break
+            except WorkspaceFullError:
+                # not said, a job that has ended would be run again; somebody may make room
+                if self._monotonic() > until or self._closed.wait(_WRITE_AGAIN_S):
+                    raise
         with self._guard:
             self._held.pop(job_id, None)
             self._written_at.pop(job_id, None)
@@ -217,14 +258,22 @@ class JobStore:
             & (JobTable.attempts == attempt)
         )
         with self._database.write() as db:
-            update = JobTable.update(updated_at=self._clock(), **fields).where(ours)
+            update = JobTable.update(updated_at=self._clock(), beat=JobTable.beat + 1, **fields).where(ours)
             return bool(update.execute(db))
 
     def _is_abandoned(self, record: JobTable) -> bool:
-        # cheaper than asking for the lock, and it also ends a worker that hangs
-        if record.lease_until <= self._clock():
+        """Whether nobody alive holds the lock of its worker, or the worker, stopped or hanging, was seen silent for the lease."""
+        if not self._owners.is_alive(cast(str, record.worker)):
             return True
-        return not self._owners.is_alive(cast(str, record.worker))
+        if record.worker == self._owners.token and record.job_id in self._held:
+            return False
+        now = self._monotonic()
+        with self._guard:
+            beat, since = self._seen.get(record.job_id, (None, now))
+            if beat != record.beat:
+                self._seen[record.job_id] = (record.beat, now)
+                return False
+        return now - since > self._lease_s
 
 
 def _record(db: SqliteDatabase, job_id: str) -> Any:

@@ -18,7 +18,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from tissuetalk.models.errors import (
     ImageChangedError,
@@ -55,7 +54,12 @@ class ResultFolder:
         write_whole(self.path / "request.json", json.dumps(request, indent=1, ensure_ascii=False))
 
     def request(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.path / "request.json").read_text("utf-8"))
+        try:
+            content: dict[str, Any] = json.loads((self.path / "request.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UnknownResultError(
+                f"request.json of the result in {self.path.name} is missing or damaged; segment again."
+            ) from error
         return content
 
     def write_result(self, result: SegmentResult) -> None:
@@ -65,7 +69,7 @@ class ResultFolder:
     def result(self) -> SegmentResult:
         try:
             return SegmentResult.model_validate_json((self.path / "result.json").read_text("utf-8"))
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise UnknownResultError(
                 f"the result in {self.path.name} was written by another version or is damaged; segment again."
             ) from error

@@ -1,0 +1,299 @@
+"""Finished results in the workspace's folder: committed in one step, held while they are read, removed only to make room."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from peewee import SQL, SqliteDatabase
+
+from tissuetalk.models.errors import (
+    BusyError,
+    InvalidArgumentError,
+    UnknownResultError,
+    WorkspaceFullError,
+    WorkspaceUnwritableError,
+)
+from tissuetalk.models.writing import (
+    copy_folder,
+    disk_errors,
+    fsync_folder,
+    fsync_tree,
+    full_disk,
+    is_disk_full,
+    place_errors,
+    remove,
+)
+from tissuetalk.tools.storage import manifest
+from tissuetalk.tools.storage.database import Database, ResultTable, new_id, shown
+from tissuetalk.tools.storage.owners import Owners, held
+from tissuetalk.tools.storage.room import (
+    GB,
+    KEEP_S,
+    StoredFile,
+    drop_row,
+    missing_bytes,
+    note_removal,
+    removable,
+)
+
+FOLDERS = ("results", "images", "cache", "partial", "unfinished")
+_ATTEMPTS = 5
+"""At making room: others fill it meanwhile."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A result being written: put files into ``folder``; nobody sees them before all are there."""
+
+    result_id: str
+    folder: Path
+    image_id: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class StoredResult(Draft):
+    """A finished result. Its files may be removed to make room unless it is read inside ``reading()``."""
+
+    created_at: datetime
+    size_bytes: int
+
+
+class Results:
+    """The folder with its database and owners, and the finished results in it.
+
+    quota_bytes: for results and uploads together. What nobody has used for a day makes room, the least recently used first.
+    """
+
+    def __init__(self, folder: Path, quota_bytes: int, clock: Callable[[], float]) -> None:
+        self.folder = folder
+        self.clock = clock
+        self.quota_bytes = quota_bytes
+        with disk_errors(self.folder):
+            # for this user alone: images and results are about patients
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name in FOLDERS:
+                (self.folder / name).mkdir(exist_ok=True, mode=0o700)
+        self.database = Database(self.folder / "workspace.sqlite")
+        self.owners = Owners(self.folder / "partial")
+
+    @contextmanager
+    def new_result(self, *, image_id: str, kind: str) -> Iterator[Draft]:
+        """A folder to write into, which becomes a result when the block ends and vanishes when it fails.
+
+        Raises WorkspaceFullError, with nothing left behind, when the disk is full or the quota too small.
+        """
+        result_id = new_id("res")
+        draft = Draft(result_id, self.owners.folder / result_id, image_id, kind)
+        try:
+            with disk_errors(self.folder):
+                draft.folder.mkdir()
+            with self._names_a_full_disk():
+                yield draft
+            self.adopt_result(draft)
+        finally:
+            remove(draft.folder)
+
+    def adopt_result(self, draft: Draft) -> None:
+        """A folder in the workspace that holds a whole result becomes one, in one step; on failure it stays.
+
+        Files first and flushed, then the name, then the row: readers go by rows, so they see all or nothing.
+        Raises WorkspaceFullError when the disk is full or the quota too small.
+        """
+        target = self.folder / "results" / draft.result_id
+        now = self.clock()
+
+        def add(db: SqliteDatabase) -> None:
+            draft.folder.rename(target)
+            manifest.insert(db, draft, now, last_used=now, size_bytes=size_bytes)
+
+        with disk_errors(self.folder):
+            size_bytes = manifest.write(draft, now)
+            # a row in the database may survive a power cut that the files behind it did not; so files go first
+            fsync_tree(draft.folder)
+            try:
+                self._add(size_bytes, add)
+            except BaseException:  # whatever it was, the row is not there, so the files must not be either
+                if target.exists():
+                    target.rename(draft.folder)
+                raise
+            fsync_folder(target.parent)
+
+    def result(self, result_id: str) -> StoredResult:
+        """A finished result, now the most recently used. Raises UnknownResultError."""
+        stored = self._find(result_id)
+        self._used(result_id)
+        return stored
+
+    @contextmanager
+    def reading(self, result_id: str) -> Iterator[StoredResult]:
+        """A result that nobody removes while the block runs. Files added to it meanwhile count for the quota.
+
+        Reading needs no room on the disk. Raises UnknownResultError; WorkspaceFullError where the block has to write
+        something and the disk is full.
+        """
+        stored = self._find(result_id)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(stored.folder))
+            except FileNotFoundError as error:
+                raise _no_result(result_id) from error
+            self._used(result_id)
+            try:
+                with self._names_a_full_disk():
+                    yield stored
+            finally:
+                # measured while still held: nobody can take the folder away meanwhile
+                size_bytes = manifest.size_of(stored.folder)
+                if size_bytes != stored.size_bytes:
+                    self._used(result_id, size_bytes=size_bytes)
+
+    def results(self, limit: int = 100) -> list[StoredResult]:
+        """Finished results, newest first; ``limit`` at most."""
+        # rowid breaks ties of results made within one tick of the clock
+        newest = ResultTable.select().order_by(ResultTable.created_at.desc(), SQL("rowid").desc())
+        with self.database.read() as db:
+            found = [self._stored(row) for row in newest.limit(max(limit, 0)).execute(db)]
+        # a row whose files are gone waits for a disk with room to be deleted
+        return [stored for stored in found if stored.folder.is_dir()]
+
+    def delete(self, result_id: str) -> None:
+        """Remove a result for good, also from a full disk. Raises UnknownResultError, or BusyError while somebody reads it."""
+        stored = self._find(result_id)
+        with disk_errors(self.folder):
+            try:
+                trash = self._put_away(StoredFile("results", result_id))
+            except BlockingIOError as error:
+                raise BusyError(
+                    f"{result_id} is being read by a running call; delete it again when that has ended"
+                ) from error
+            fsync_folder(stored.folder.parent)
+            remove(trash)
+            # a full disk has room now; where it has not, the row without files is seen by nobody and goes at the next start
+            with suppress(WorkspaceFullError), self.database.write() as db:
+                drop_row(db, StoredFile("results", result_id))
+
+    def save(self, result_id: str, folder: Path, *, within: Path | None = None) -> None:
+        """Copy a result to ``folder``, which must be missing or empty; it appears there complete or not at all.
+
+        within: a real folder above, below which no link is followed.
+        Raises InvalidArgumentError for a folder in use or not writable, WorkspaceFullError when its disk is full.
+        """
+        target = Path(os.path.realpath(folder.parent)) / folder.name if within is None else folder
+        if target.is_relative_to(os.path.realpath(self.folder)):
+            raise InvalidArgumentError(
+                f"{shown(str(folder))} lies in the workspace itself; choose a folder outside"
+            )
+        with self.reading(result_id) as stored, self.owners.writing(target), place_errors(target):
+            copy_folder(
+                stored.folder,
+                target,
+                durable=True,
+                within=within or Path(target.anchor),
+                without={manifest.NAME},
+            )
+
+    def _add(self, size_bytes: int, add: Callable[[SqliteDatabase], None]) -> None:
+        """Run ``add`` in a transaction once ``size_bytes`` more fit. Raises WorkspaceFullError when they cannot."""
+        if size_bytes > self.quota_bytes:
+            raise WorkspaceFullError(
+                f"this alone needs {size_bytes / 1e6:.1f} MB and the workspace may hold {self.quota_bytes / 1e6:.1f} MB; ask "
+                "for a smaller region or fewer targets, or start with a larger quota: tissuetalk serve --quota GB"
+            )
+        for _ in range(_ATTEMPTS):
+            with self.database.write() as db:
+                missing = missing_bytes(db, size_bytes, self.quota_bytes)
+                if missing <= 0:
+                    add(db)
+                    return
+            self._make_room(missing)
+        raise BusyError("other calls fill the workspace at the same time; try again in a moment")
+
+    def _make_room(self, missing: int) -> None:
+        """Take away what nobody has used for a day until ``missing`` bytes are free, and note it. Raises WorkspaceFullError."""
+        asked = missing
+        with self.database.read() as db:
+            old = removable(db, self.clock())
+        if sum(size for _, size, _ in old) < missing:
+            old = []  # taken away for nothing
+        for entry, size, last_used in old:
+            if missing <= 0:
+                return
+            try:
+                trash = self._put_away(entry)
+            except BlockingIOError:  # being read
+                continue
+            with self.database.write() as db:
+                drop_row(db, entry)
+                note_removal(db, entry, size, last_used, self.clock())
+            remove(trash)
+            missing -= size
+        if missing > 0:
+            raise WorkspaceFullError(
+                f"{asked / 1e6:.1f} MB are missing of the {self.quota_bytes / GB:.3g} GB that results and uploads may take, and "
+                f"what is in use or younger than {KEEP_S / 3600:.0f} hours is never removed for space; delete results that are no "
+                "longer needed (library, action='delete') and try again, or start with a larger quota: tissuetalk serve --quota GB"
+            )
+
+    def _put_away(self, entry: StoredFile) -> Path:
+        """Move files out of sight, first: a kill after it leaves a row without files, which the next start drops.
+
+        Returns what to ``remove``. Raises BlockingIOError while they are read.
+        """
+        place = self.folder / entry.kind / entry.name
+        trash = self.owners.folder / f"trash_{secrets.token_hex(8)}"
+        hold = held(place, alone=True) if entry.kind == "results" else nullcontext()
+        with suppress(FileNotFoundError), hold:
+            try:
+                place.rename(trash)
+            except OSError as error:
+                if not is_disk_full(error):  # no room for one more name
+                    raise
+                remove(place)
+        return trash
+
+    def _find(self, result_id: str) -> StoredResult:
+        with self.database.read() as db:
+            row = ResultTable.select().where(ResultTable.result_id == result_id).bind(db).first()
+        if row is None or not (self.folder / "results" / result_id).is_dir():
+            raise _no_result(result_id)
+        return self._stored(row)
+
+    def _used(self, result_id: str, **fields: Any) -> None:
+        with self._if_there_is_room() as db:
+            used = ResultTable.update(last_used=self.clock(), **fields)
+            used.where(ResultTable.result_id == result_id).execute(db)
+
+    @contextmanager
+    def _if_there_is_room(self) -> Iterator[SqliteDatabase]:
+        """A transaction for what an answer can do without: where the disk is full or read-only it is left out."""
+        with suppress(WorkspaceFullError, WorkspaceUnwritableError), self.database.write() as db:
+            yield db
+
+    @contextmanager
+    def _names_a_full_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if is_disk_full(error):
+                raise full_disk(self.folder) from error
+            raise
+
+    def _stored(self, row: Any) -> StoredResult:
+        folder = self.folder / "results" / row.result_id
+        return StoredResult(row.result_id, folder, row.image_id, row.kind, row.created_at, row.size_bytes)
+
+
+def _no_result(result_id: str) -> UnknownResultError:
+    """Always the same sentence, whether the id is wrong or its result was removed or deleted."""
+    return UnknownResultError(
+        f"there is no result {shown(result_id)} (it may have been deleted, or removed to make room); "
+        "list the results with library, or segment the image again"
+    )

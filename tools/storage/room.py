@@ -1,0 +1,96 @@
+"""The quota: what counts, what may be taken away to make room, and the note that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from peewee import SqliteDatabase, Value
+
+from tissuetalk.tools.storage.database import RemovalTable, ResultTable, UploadTable
+
+GB: Final = 10**9
+KEEP_S: Final = 24 * 3600.0
+"""What was used or made within a day is never removed for space."""
+_KEEP_NOTES_S = 30 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A finished result or an upload: ``name`` in the folder ``kind`` of the workspace."""
+
+    kind: Literal["results", "images"]
+    name: str
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A result or upload that was taken away to make room."""
+
+    name: str
+    size_bytes: int
+    removed_at: datetime
+    last_used: datetime
+
+    def __str__(self) -> str:
+        what = self.name if self.name.startswith("res_") else f"the upload {self.name[:12]}…"
+        return (
+            f"{what} ({self.size_bytes / 1e6:.1f} MB, last used {self.last_used:%Y-%m-%d}) was removed on "
+            f"{self.removed_at:%Y-%m-%d %H:%M} UTC to make room"
+        )
+
+
+def oldest_first(db: SqliteDatabase) -> list[tuple[StoredFile, int, float]]:
+    """Every result and upload, the least recently used first, with its size in bytes and when it was last used."""
+    results = ResultTable.select(
+        ResultTable.last_used, Value("results"), ResultTable.result_id, ResultTable.size_bytes
+    )
+    uploads = UploadTable.select(
+        UploadTable.last_used, Value("images"), UploadTable.name, UploadTable.size_bytes
+    )
+    rows = sorted([*results.tuples().execute(db), *uploads.tuples().execute(db)])
+    return [(StoredFile(kind, name), size, last_used) for last_used, kind, name, size in rows]
+
+
+def missing_bytes(db: SqliteDatabase, size_bytes: int, quota_bytes: int) -> int:
+    """How many bytes too many there would be with ``size_bytes`` more; below 0 when there is room."""
+    # added up anew each time: a running total would drift when a process dies between file and row
+    return sum(size for _, size, _ in oldest_first(db)) + size_bytes - quota_bytes
+
+
+def removable(db: SqliteDatabase, now: float) -> list[tuple[StoredFile, int, float]]:
+    """What nobody has used for a day, the least recently used first."""
+    return [(entry, size, used) for entry, size, used in oldest_first(db) if used <= now - KEEP_S]
+
+
+def drop_row(db: SqliteDatabase, entry: StoredFile) -> None:
+    """Forget a result or upload whose files are gone."""
+    if entry.kind == "results":
+        ResultTable.delete().where(ResultTable.result_id == entry.name).execute(db)
+    else:
+        UploadTable.delete().where(UploadTable.name == entry.name).execute(db)
+
+
+def note_removal(
+    db: SqliteDatabase, entry: StoredFile, size_bytes: int, last_used: float, now: float
+) -> None:
+    RemovalTable.delete().where(RemovalTable.removed_at < now - _KEEP_NOTES_S).execute(db)
+    RemovalTable.insert(name=entry.name, size_bytes=size_bytes, last_used=last_used, removed_at=now).execute(
+        db
+    )
+
+
+def removals(db: SqliteDatabase, *, unannounced: bool, limit: int) -> list[Removal]:
+    """What was taken away within 30 days, newest first; unannounced: only what no answer has said."""
+    chosen = RemovalTable.select().order_by(RemovalTable.removal_id.desc()).limit(limit)
+    if unannounced:
+        chosen = chosen.where(~RemovalTable.announced)
+    return [
+        Removal(row.name, row.size_bytes, row.removed_at, datetime.fromtimestamp(row.last_used, UTC))
+        for row in chosen.execute(db)
+    ]
+
+
+def mark_announced(db: SqliteDatabase) -> None:
+    RemovalTable.update(announced=True).where(~RemovalTable.announced).execute(db)
