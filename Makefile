@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install format lint types bench test-vllm clean
+.PHONY: demo test install format lint types bench test-vllm conformance clean
 
 demo: $(STAMP)
 	@$(BIN)/tissuetalk demo
@@ -40,6 +40,10 @@ bench: $(STAMP)
 
 test-vllm: $(STAMP)
 	@$(BIN)/python tests/vllm/run.py
+
+# REQUIRED=1: without npm, or where it reaches no registry, this fails instead of being skipped
+conformance: $(STAMP)
+	@$(BIN)/python tests/conformance/run.py $(if $(REQUIRED),--required)
 
 clean:
 	@rm -rf $(VENV) demo-out
