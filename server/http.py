@@ -35,6 +35,8 @@ from tissuetalk.tools.answers.arguments import MAX_UPLOAD_BYTES
 TOKEN_VARIABLE = "TISSUETALK_TOKEN"
 LEAST_TOKEN_LENGTH = 16
 STATUS = {"image_too_large": 413, "workspace_full": 507, "workspace_unwritable": 507, "busy": 503}
+KEEP_ALIVE_S = 65
+"""Longer than clients keep a connection, so that they never ask on one that is just being closed."""
 _PIECE_BYTES = 2**20
 
 
@@ -218,5 +220,6 @@ def serve_http(settings: Settings, where: Where) -> None:
         proxy_headers=bool(proxies),
         forwarded_allow_ips=[str(network) for network in proxies],
         log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=5,
     )

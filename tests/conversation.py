@@ -6,21 +6,40 @@ import base64
 import csv
 import io
 import json
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import anyio
 import jsonschema
 import numpy as np
 from mcp import Client
+from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 from PIL import Image
 
+Answered = TypeVar("Answered")
 MOST_BYTES = 200_000
+
+
+async def patiently(ask: Callable[[], Awaitable[Answered]]) -> Answered:
+    """Asks again in a moment while the server says it is busy, as it says to."""
+    with anyio.fail_after(200):
+        while True:
+            try:
+                answer = await ask()
+            except MCPError as error:
+                if not str(error).startswith("busy: "):
+                    raise
+            else:
+                failed = isinstance(answer, CallToolResult) and answer.is_error
+                if not (failed and text_of(answer).startswith("busy: ")):
+                    return answer
+            await anyio.sleep(1)
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> CallToolResult:
     """A call that must succeed, fit in a message and match the tool's published schema."""
-    result = await client.call_tool(tool, arguments)
+    result = await patiently(lambda: client.call_tool(tool, arguments))
     assert not result.is_error, result.content[0].text
     assert len(result.model_dump_json(by_alias=True)) < MOST_BYTES
     listed = {each.name: each for each in (await client.list_tools()).tools}
@@ -55,7 +74,7 @@ def picture_of(result: CallToolResult) -> Image.Image:
 
 
 async def read(client: Client, uri: str) -> bytes:
-    (content,) = (await client.read_resource(uri)).contents
+    (content,) = (await patiently(lambda: client.read_resource(uri))).contents
     return base64.b64decode(content.blob) if hasattr(content, "blob") else content.text.encode()
 
 
