@@ -18,7 +18,7 @@ Say = str | Mapping[str, Any]
 class Scripted:
     """One HTTP answer.
 
-    say: the assistant's message, a mapping is sent as JSON. body: sent instead of a completion.
+    say: the assistant's message, a mapping is sent as JSON. body, raw: sent instead of a completion. headers: further ones.
     wait_s: silence before the first byte. drip_s: seconds between single bytes of the body.
     """
 
@@ -30,8 +30,12 @@ class Scripted:
     finish: str = "stop"
     refusal: str | None = None
     location: str | None = None
+    raw: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def payload(self, model: str) -> bytes:
+        if self.raw is not None:
+            return self.raw
         if self.body is not None:
             return self.body.encode()
         if self.status != 200:
@@ -115,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", "application/json")
             if scripted.location:
                 self.send_header("Location", f"{scripted.location}/chat/completions")
+            for name, value in scripted.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(payload)))
             self.end_headers()
             step = 1 if scripted.drip_s else max(len(payload), 1)

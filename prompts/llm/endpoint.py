@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tissuetalk.models.errors import BusyError, ModelUnavailableError
+from tissuetalk.models.errors import BusyError, ModelUnavailableError, TissuetalkError
 from tissuetalk.prompts.llm.seam import Cancelled, ModelAnswer, Reply, Turn, never, raise_if
 
 if TYPE_CHECKING:
-    import httpx2
     import openai
 
 _POLL_S = 0.05
-_DETAIL_CHARACTERS = 200
 
 
 @dataclass
@@ -47,6 +44,8 @@ class EndpointModel:
         import langchain_openai  # noqa: F401  # loaded before the clock starts: a second, on a busy machine many
         import openai
 
+        from tissuetalk.prompts.llm.transport import AnswerTooLongError
+
         raise_if(cancelled)
         try:
             return asyncio.run(self._answer_or_give_up(turns, schema, cancelled))
@@ -54,13 +53,21 @@ class EndpointModel:
             return Reply(error.completion.choices[0].message.content or "", "cut")
         except openai.ContentFilterFinishReasonError:
             return Reply("", "refused")
-        except openai.RateLimitError as error:
-            raise BusyError(f"the language model {self.name} is busy; try again in a minute") from error
+        except openai.RateLimitError:
+            said: TissuetalkError = BusyError(
+                f"the language model {self.name} is busy; try again in a minute"
+            )
+        except AnswerTooLongError as error:
+            said = ModelUnavailableError(
+                f"the answer of the language model {self.name} was given up: {error}; check the server, or use the rule reader"
+            )
         except openai.OpenAIError as error:
-            raise ModelUnavailableError(self._what_to_do(error)) from error
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            said = ModelUnavailableError(self._what_to_do(error))
+        except (ValueError, TypeError, LookupError, AttributeError):
             # What the client raises on a body that is no chat completion: HTML, empty, another JSON.
-            raise ModelUnavailableError(self._other_api()) from error
+            said = ModelUnavailableError(self._other_api())
+        # Without what the client raised: a server may echo the report and the key, and logs print causes.
+        raise said
 
     async def _answer_or_give_up(
         self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled
@@ -79,15 +86,13 @@ class EndpointModel:
             await asyncio.wait({task})
 
     async def _answer(self, turns: Sequence[Turn], schema: type[ModelAnswer]) -> Reply:
-        import httpx2
         from langchain_openai import ChatOpenAI
         from langsmith import tracing_context
         from pydantic import SecretStr
 
-        hooks = {"request": [_forget_account]}
-        async with httpx2.AsyncClient(
-            timeout=self.timeout_s, follow_redirects=False, event_hooks=hooks
-        ) as http:
+        from tissuetalk.prompts.llm.transport import client
+
+        async with client(self.url, self.timeout_s) as http:
             chat = ChatOpenAI(
                 model=self.model,
                 base_url=self.url,
@@ -97,6 +102,7 @@ class EndpointModel:
                 timeout=self.timeout_s,
                 max_retries=1,
                 http_async_client=http,
+                openai_proxy=None,  # not OPENAI_PROXY: which proxy is asked, if any, is the client's business
             )
             # As a JSON schema: given the class, the client raises on a wrong answer and its text is lost to the repair.
             form = schema.model_json_schema()
@@ -139,22 +145,11 @@ class EndpointModel:
                 )
             case openai.APIStatusError():
                 return (
-                    f"the language model server at {self.url} failed with HTTP {error.status_code} "
-                    f"({_detail(error)}); look at its log, or use the rule reader"
+                    f"the language model server at {self.url} failed with HTTP {error.status_code}; "
+                    "look at its log, or use the rule reader"
                 )
             case _:
                 return self._other_api()
 
     def _other_api(self) -> str:
         return f"{self.url} does not speak the OpenAI chat-completions API; correct TISSUETALK_LLM_URL"
-
-
-async def _forget_account(request: httpx2.Request) -> None:
-    """The client adds account names it finds in OPENAI_* variables; this server need not know them."""
-    for name in ("OpenAI-Organization", "OpenAI-Project"):
-        request.headers.pop(name, None)
-
-
-def _detail(error: openai.OpenAIError) -> str:
-    """The server's own words, short and without anything but plain text."""
-    return re.sub(r"[^\w .,:;'()/=-]+", " ", str(error))[:_DETAIL_CHARACTERS].strip()
