@@ -1,4 +1,4 @@
-"""doctor: what works on this machine, what is missing, and what to do about it."""
+"""doctor: what works on this machine, what is missing, and what to do about it; and whether a workspace is whole."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import tempfile
 from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 from tissuetalk.models.registry import DEFAULT_MODEL, MODELS
 from tissuetalk.tools.answers.results import Closed
+from tissuetalk.tools.storage import verify
 
 PARTS = {
     "pillow": "PIL",
@@ -62,6 +64,24 @@ def examine() -> list[Checked]:
         ),
         _disk(),
     ]
+
+
+def examine_workspace(folder: Path) -> list[Checked]:
+    """Every part of a workspace. Raises InvalidArgumentError where there is none."""
+    checked = []
+    for part in verify.check(folder):
+        what = part.what
+        if part.problems:
+            what = "; ".join(part.problems)
+        elif part.waits:
+            what += f"; the next start clears up {len(part.waits)}: {', '.join(part.waits[:3])}"
+        checked.append(Checked(part=part.name, state="broken" if part.problems else "works", what=what))
+    return checked
+
+
+def repair_workspace(folder: Path) -> list[Checked]:
+    """Index a workspace anew and set aside what is damaged. Raises BusyError while a server runs on it."""
+    return [Checked(part="repair", state="works", what=done) for done in verify.repair(folder)]
 
 
 def _library(name: str, module: str) -> Checked:

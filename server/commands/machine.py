@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.server.commands.terminal import JSON, Reader, show, table
 
 Quota = Annotated[
@@ -51,15 +52,13 @@ def serve(
     quota: Quota = 10,
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
-    import platformdirs
-
     from tissuetalk.server.service import Settings
 
-    if workspace is None:
-        named = os.environ.get("TISSUETALK_WORKSPACE")
-        workspace = Path(named) if named else platformdirs.user_data_path("tissuetalk") / "workspace"
     settings = Settings(
-        roots=tuple(root) if root else None, workspace=workspace, reader=reader, quota_gb=quota
+        roots=tuple(root) if root else None,
+        workspace=workspace or _own_workspace(),
+        reader=reader,
+        quota_gb=quota,
     )
     if http is None:
         from tissuetalk.server.app import serve_stdio
@@ -79,6 +78,13 @@ def serve(
         serve_http(settings, Where(http, allowed_host or (), proxy or (), token_file, limits))
 
 
+def _own_workspace() -> Path:
+    import platformdirs
+
+    named = os.environ.get("TISSUETALK_WORKSPACE")
+    return Path(named) if named else platformdirs.user_data_path("tissuetalk") / "workspace"
+
+
 def models(json_: JSON = False) -> None:
     """Which models are here, what each may be used for, and why others cannot be used."""
     from tissuetalk.tools.doctor import model_list
@@ -96,11 +102,28 @@ def models(json_: JSON = False) -> None:
     show(json_, listed, table(("model", "targets", "licence", "usable here"), rows))
 
 
-def doctor(json_: JSON = False) -> None:
-    """What works on this machine, what is missing, and what to do about it."""
-    from tissuetalk.tools.doctor import examine
+def doctor(
+    folder: Annotated[
+        Path | None, typer.Argument(help="With --workspace: the one to check, by default that of serve.")
+    ] = None,
+    workspace: Annotated[
+        bool, typer.Option("--workspace", help="Check a workspace: every file of it, and its index.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="With --workspace: index it anew, set aside what is damaged.")
+    ] = False,
+    json_: JSON = False,
+) -> None:
+    """What works on this machine, what is missing, and what to do about it; or whether a workspace is whole."""
+    from tissuetalk.tools.doctor import examine, examine_workspace, repair_workspace
 
-    parts = [part.model_dump() for part in examine()]
+    if not workspace and (folder or repair):
+        raise InvalidArgumentError("a folder and --repair go with --workspace.")
+    found = examine() if not workspace else []
+    if workspace:
+        place = folder or _own_workspace()
+        found = [*(repair_workspace(place) if repair else ()), *examine_workspace(place)]
+    parts = [part.model_dump() for part in found]
     show(json_, parts, table(("part", "state", "what"), [tuple(part.values()) for part in parts]))
     if any(part["state"] == "broken" for part in parts):
         raise typer.Exit(3)

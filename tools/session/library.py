@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tissuetalk.models.errors import InvalidArgumentError, UnknownLabelError, UnknownResultError
+from tissuetalk.models.errors import (
+    InvalidArgumentError,
+    UnknownLabelError,
+    UnknownResultError,
+    WorkspaceFullError,
+)
 from tissuetalk.models.images import ImageSource
-from tissuetalk.models.writing import place_errors, whole_folder
+from tissuetalk.models.writing import disk_errors, place_errors, whole_folder
 from tissuetalk.prompts import organs
 from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_of
 from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult
@@ -123,7 +129,8 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
                 export(stored.folder, format, private / FORMATS[format].file_name, stored.open_image)
                 saved = _files_in(private)
         else:
-            write_outlines(stored.folder)
+            with suppress(WorkspaceFullError), disk_errors(session.workspace.folder):
+                write_outlines(stored.folder)  # for those who read the folder without us
             session.workspace.save(result_id, target, within=root)
             saved = [name for name in _files_in(stored.folder.path) if name != manifest.NAME]
     return {"message": f"saved {len(saved)} file(s) to {folder}.", "saved": saved}

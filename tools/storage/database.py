@@ -218,6 +218,15 @@ class Database:
             if _scalar(db, "PRAGMA quick_check(1)") != "ok" or any(_wrong_rows(db, each) for each in _TABLES):
                 raise self.damaged("is damaged")
 
+    def read_all(self) -> None:
+        """Every page and value. Raises WorkspaceUnwritableError for what we never wrote; a start looks at less, to be quick."""
+        with self.read() as db:
+            if _scalar(db, "PRAGMA integrity_check(1)") != "ok":
+                raise self.damaged("is damaged")
+            for table in _TABLES:
+                for _ in table.select().execute(db):
+                    pass
+
     @contextmanager
     def read(self) -> Iterator[SqliteDatabase]:
         """A connection for statements that each see a consistent state and change nothing."""
@@ -245,9 +254,12 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except DatabaseError as error:
-            # peewee keeps sqlite3's error in orig; the low byte is the primary code, the rest says where it happened
-            code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+        except UnicodeDecodeError as error:  # in a value, or in what SQLite says of a damaged schema
+            raise self.damaged("is damaged") from error
+        except (DatabaseError, sqlite3.DatabaseError) as error:
+            # peewee keeps sqlite3's error in orig, or lets it through while rows are read; the low byte is the primary code,
+            # the rest says where it happened
+            code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._no_room()):
                 raise full_disk(self.path.parent) from error
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -93,7 +93,8 @@ class Owners:
     def writing(self, target: Path) -> Iterator[None]:
         """Note that a file or folder outside the workspace is being written, so that a start after a kill sweeps its parts."""
         note = self.folder / f"{_ELSEWHERE}{secrets.token_hex(8)}"
-        note.write_text(json.dumps([str(target.parent), target.name]), "utf-8")
+        with suppress(OSError):  # a full workspace must not keep anybody from saving elsewhere
+            note.write_text(json.dumps([str(target.parent), target.name]), "utf-8")
         try:
             yield
         finally:
@@ -103,6 +104,9 @@ class Owners:
         """Stop being one: what is left half-written is removed, and jobs may be taken over."""
         # in this order: whoever finds the lock free may bury what is left
         remove(self.folder)
+        if self._lock.is_locked:
+            with suppress(OSError):  # Windows keeps a locked file; the next start removes it
+                self._lock_path(self.token).unlink()
         self._lock.release()
 
     def is_alive(self, token: str) -> bool:

@@ -92,9 +92,9 @@ class Results:
         """
         result_id = new_id("res")
         draft = Draft(result_id, self.owners.folder / result_id, image_id, kind)
+        with disk_errors(self.folder):
+            draft.folder.mkdir()
         try:
-            with disk_errors(self.folder):
-                draft.folder.mkdir()
             with self._names_a_full_disk():
                 yield draft
             self.adopt_result(draft)

@@ -114,8 +114,8 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
             )
         # in this owner's folder: if the process dies here, the next start removes it
         part = self.owners.folder / f"upload_{secrets.token_hex(8)}"
-        try:
-            with disk_errors(self.folder):
+        with disk_errors(self.folder):
+            try:
                 digest, size_bytes = hashlib.sha256(), 0
                 with part.open("wb") as file:
                     while chunk := stream.read(_CHUNK_BYTES):
@@ -129,8 +129,8 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
                         file.write(chunk)
                     flush(file)
                 return self._publish(part, f"{digest.hexdigest()}{suffix.lower()}", size_bytes)
-        finally:
-            remove(part)
+            finally:
+                remove(part)
 
     def _publish(self, part: Path, name: str, size_bytes: int) -> Path:
         path = self.uploads_folder / name
