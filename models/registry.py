@@ -46,7 +46,7 @@ def usable(name: str | None = None) -> Entry:
     name = name or DEFAULT_MODEL
     entry = MODELS.get(name)
     if entry is None:
-        raise ModelUnavailableError(f"no model is called {name!r}; choose one of: {', '.join(MODELS)}.")
+        raise ModelUnavailableError(f"no model is called {name[:100]!r}; choose one of: {', '.join(MODELS)}.")
     if (missing := entry.why_not()) is not None:
         raise ModelUnavailableError(f"{name} cannot be used here: {missing}")
     return entry

@@ -118,14 +118,13 @@ TOOLS: dict[str, Tool] = {
 
 def build_server(service: Service) -> MCPServer:
     """A server over one service. Several may live in one process."""
-    known = {name: frozenset(get_type_hints(tool.arguments)) for name, tool in TOOLS.items()}
     server: MCPServer = MCPServer(
         "tissuetalk",
         title="tissuetalk: segment, measure and explain H&E images from words",
         instructions=resources.text("server_instructions.txt"),
         version=version("tissuetalk"),
         lifespan=service.lifespan,
-        middleware=[CodesFirst(known.get)],
+        middleware=[CodesFirst(lambda: server.list_tools())],
         log_level="WARNING",
     )
     for name, tool in TOOLS.items():
@@ -149,7 +148,7 @@ def build_server(service: Service) -> MCPServer:
 def _function(name: str, tool: Tool, service: Service) -> Callable[..., Awaitable[CallToolResult]]:
     """What the SDK reads a schema from and calls: its signature is the tool's arguments."""
 
-    @readable_errors
+    @readable_errors(name)
     async def call(ctx: Context, **given: Any) -> CallToolResult:
         return as_result(await service.with_news(await tool.call(service, given, ctx)))
 

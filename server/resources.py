@@ -25,7 +25,9 @@ from mcp_types import (
 from pydantic import Field
 
 from tissuetalk.models.errors import TissuetalkError
+from tissuetalk.server.protocol import readable
 from tissuetalk.server.service import Service
+from tissuetalk.tools.answers.arguments import LONGEST_PATH, LONGEST_WORDS
 from tissuetalk.tools.export import FORMATS
 from tissuetalk.tools.measure.metrics import described
 
@@ -62,25 +64,29 @@ def add_prompts(server: MCPServer) -> None:
 
     @server.prompt(name="report", title="Show a report's findings on the image")
     def report(
-        image: Annotated[str, Field(description="Path or image:// URI")],
-        report: Annotated[str, Field(description="The report's text")],
+        image: Annotated[str, Field(max_length=LONGEST_PATH, description="Path or image:// URI")],
+        report: Annotated[str, Field(max_length=LONGEST_WORDS, description="The report's text")],
     ) -> str:
         """Segment every finding a pathology report states, and say what it rules out."""
         return _filled("prompt_report.txt", image=image, report=report)
 
     @server.prompt(name="targeted", title="Find exactly what is asked for")
     def targeted(
-        image: Annotated[str, Field(description="Path or image:// URI")],
-        request: Annotated[str, Field(description="What to find, in your own words")],
+        image: Annotated[str, Field(max_length=LONGEST_PATH, description="Path or image:// URI")],
+        request: Annotated[
+            str, Field(max_length=LONGEST_WORDS, description="What to find, in your own words")
+        ],
     ) -> str:
         """Segment one or a few named structures, with points, boxes and numbers where asked."""
         return _filled("prompt_targeted.txt", image=image, request=request)
 
     @server.prompt(name="exploratory", title="Explain what can be seen")
     def exploratory(
-        image: Annotated[str, Field(description="Path or image:// URI")],
-        organ: Annotated[str, Field(description="Organ, if known")] = "",
-        question: Annotated[str, Field(description="The open question")] = "What can be seen here?",
+        image: Annotated[str, Field(max_length=LONGEST_PATH, description="Path or image:// URI")],
+        organ: Annotated[str, Field(max_length=100, description="Organ, if known")] = "",
+        question: Annotated[
+            str, Field(max_length=LONGEST_WORDS, description="The open question")
+        ] = "What can be seen here?",
     ) -> str:
         """Walk a non-expert through the structures of an image."""
         clause = f" of {organ}" if organ else ""
@@ -133,7 +139,7 @@ def _add_files(server: MCPServer, service: Service) -> None:
         try:
             return await service.call(work, None)
         except TissuetalkError as error:
-            raise ResourceError(f"{error.code}: {error}") from error
+            raise ResourceError(readable(error, "library")) from error
 
     @server.resource("result://{result_id}/overlay.png", mime_type="image/png")
     async def overlay(result_id: str) -> bytes:
@@ -190,7 +196,7 @@ def _add_taxonomy(server: MCPServer) -> None:
         try:
             parsed = Label.parse(label)
         except TissuetalkError as error:
-            raise ResourceError(f"{error.code}: {error}") from error
+            raise ResourceError(readable(error, "library")) from error
         meaning = asdict(card_for(parsed))
         return json.dumps(
             {"label": str(parsed), "prompt": pathsegmentor_prompt(parsed), "meaning": meaning}, indent=1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +167,7 @@ BAD = [
     other("library", "delete a path", "unknown_result", action="delete", result_id="../../images"),
     other("library", "delete without an id", action="delete"),
 ]
+CALL = re.compile(r"\b(segment|measure|explain|view|job|library)\(")
 ADDRESSES = [
     "result://RESULT/masks/../request.json",
     "result://RESULT/masks/..%2Frequest.json",
@@ -262,6 +264,7 @@ def test_a_bad_call_is_refused_with_its_code_and_writes_nothing(bad: Bad, outcom
     assert is_error, text
     assert text.startswith(f"{bad.code}: ") and bad.mentions in text
     assert len(text) < 2000 and "Traceback" not in text and len(text) > len(bad.code) + 20
+    assert CALL.search(text), "every error names the next call"
     assert not outcome.written[bad.name]
 
 

@@ -4,26 +4,53 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Required, TypedDict
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from tissuetalk.tools.answers.results import TargetArgument
 
+MAX_UPLOAD_BYTES = 512 * 2**20
+LONGEST_WORDS = 1_000_000
+LONGEST_PATH = 4096
+LONGEST_FOLDER_BYTES = 250
+"""One name of a path may have 255 on any file system in use."""
+MOST_TARGETS = 40
+MOST_POINTS = 100
+"""Of points and boxes together."""
+MOST_IDS = 200
+FARTHEST_PX = 10**9
+FINEST_MPP, COARSEST_MPP = 0.02, 50.0
+
+
+def _published(least: float, most: float) -> WithJsonSchema:
+    """Bounds that hosts read; beyond them the tool itself says what is wrong, which knows the image."""
+    return WithJsonSchema({"type": "number", "minimum": least, "maximum": most})
+
+
+Pixels = Annotated[float, _published(-FARTHEST_PX, FARTHEST_PX)]
+Id = Annotated[str, Field(max_length=100)]
+Name = Annotated[str, Field(max_length=100)]
 ImagePath = Annotated[
-    str, Field(description="Path inside an allowed folder (relative to the first), or image:// URI")
+    str,
+    Field(
+        max_length=LONGEST_PATH,
+        description="Path inside an allowed folder (relative to the first), or image:// URI",
+    ),
 ]
-ResultId = Annotated[str, Field(description="result_id from segment (res_…)")]
-MaskIds = Annotated[list[str] | None, Field(description="mask_id values (msk_…); all masks when left out")]
+ResultId = Annotated[Id, Field(description="result_id from segment (res_…)")]
+MaskIds = Annotated[
+    list[Id] | None,
+    Field(max_length=MOST_IDS, description="mask_id values (msk_…); all masks when left out"),
+]
 Region = Annotated[
-    list[float] | None,
+    list[Pixels] | None,
     Field(
         min_length=4,
         max_length=4,
         description="[x0, y0, x1, y1] in full-resolution pixels, half-open; default all",
     ),
 ]
-XY = Annotated[list[float], Field(min_length=2, max_length=2)]
-XYXY = Annotated[list[float], Field(min_length=4, max_length=4)]
-MAX_UPLOAD_BYTES = 512 * 2**20
+XY = Annotated[list[Pixels], Field(min_length=2, max_length=2)]
+XYXY = Annotated[list[Pixels], Field(min_length=4, max_length=4)]
 DEFAULTS = {"grid": False, "dry_run": False}
 """Of arguments that may be left out; None for all others."""
 
@@ -32,7 +59,7 @@ class _ImageAndWords(TypedDict, total=False):
     image: Required[ImagePath]
     words: Annotated[
         str | None,
-        Field(max_length=1_000_000, description="A report, a request or a question, as it was said"),
+        Field(max_length=LONGEST_WORDS, description="A report, a request or a question, as it was said"),
     ]
 
 
@@ -41,19 +68,28 @@ class SegmentOptions(TypedDict, total=False):
 
     targets: Annotated[
         list[TargetArgument] | None,
-        Field(description="Targets chosen by you instead of words; labels are in taxonomy://labels"),
+        Field(
+            max_length=MOST_TARGETS,
+            description="Targets chosen by you instead of words; labels are in taxonomy://labels",
+        ),
     ]
-    points: Annotated[list[XY] | None, Field(description="[x, y] pixels: only the objects there")]
-    boxes: Annotated[list[XYXY] | None, Field(description="[x0, y0, x1, y1] pixels: only what lies inside")]
+    points: Annotated[
+        list[XY] | None,
+        Field(max_length=MOST_POINTS, description="[[x, y], …] pixels: only the objects there"),
+    ]
+    boxes: Annotated[
+        list[XYXY] | None,
+        Field(max_length=MOST_POINTS, description="[[x0, y0, x1, y1], …] pixels: only what lies inside"),
+    ]
     region: Region
-    organ: Annotated[str | None, Field(max_length=100, description="Organ, if known and not in the words")]
+    organ: Annotated[Name | None, Field(description="Organ, if known and not in the words")]
     mpp: Annotated[
-        float | None, Field(description="µm per pixel, only if the file does not say and you know it")
+        Annotated[float, _published(FINEST_MPP, COARSEST_MPP)] | None,
+        Field(description="µm per pixel, only if the file does not say and you know it"),
     ]
     model: Annotated[
-        str | None,
+        Name | None,
         Field(
-            max_length=100,
             description="A name from model://models; default the shipped one. litemedsam, medsam, sam2 outline what a box holds",
         ),
     ]
@@ -69,7 +105,10 @@ class SegmentCall(_ImageAndWords, SegmentOptions, total=False):
 
 class MeasureCall(TypedDict, total=False):
     result_id: Required[ResultId]
-    metrics: Annotated[list[str] | None, Field(description="Metric names; default: all that need no pixels")]
+    metrics: Annotated[
+        list[Name] | None,
+        Field(max_length=MOST_IDS, description="Metric names; default: all that need no pixels"),
+    ]
     mask_ids: MaskIds
 
 
@@ -84,23 +123,21 @@ class ExplainCall(TypedDict, total=False):
         ),
     ]
     classifier: Annotated[
-        str | None,
-        Field(
-            max_length=100, description="Name of a diagnosis classifier to explain, from model://classifiers"
-        ),
+        Name | None,
+        Field(description="Name of a diagnosis classifier to explain, from model://classifiers"),
     ]
 
 
 class ViewCall(TypedDict, total=False):
-    image: Annotated[str | None, Field(description="Image to look at: a path or image:// URI")]
-    result_id: Annotated[str | None, Field(description="Result to look at, with its masks")]
+    image: Annotated[ImagePath | None, Field(description="Image to look at: a path or image:// URI")]
+    result_id: Annotated[Id | None, Field(description="Result to look at, with its masks")]
     region: Region
     mask_ids: MaskIds
     grid: Annotated[bool, Field(description="Draw lines labelled in image pixels, to name points")]
 
 
 class JobCall(TypedDict):
-    job_id: Annotated[str, Field(description="job_id from segment (job_…)")]
+    job_id: Annotated[Id, Field(description="job_id from segment (job_…)")]
     action: Literal["status", "wait", "cancel"]
 
 
@@ -109,9 +146,12 @@ LibraryAction = Literal["images", "results", "labels", "save", "delete"]
 
 class LibraryCall(TypedDict, total=False):
     action: Required[LibraryAction]
-    result_id: Annotated[str | None, Field(description="Which result to save or delete")]
+    result_id: Annotated[Id | None, Field(description="Which result to save or delete")]
     format: Annotated[
-        str | None, Field(description="For save: folder (default, everything) or another format, see above")
+        Name | None, Field(description="For save: folder (default, everything) or another format, see above")
     ]
-    folder: Annotated[str | None, Field(description="For save: a new folder inside an allowed folder")]
-    organ: Annotated[str | None, Field(max_length=100, description="For labels: only those of this organ")]
+    folder: Annotated[
+        str | None,
+        Field(max_length=LONGEST_FOLDER_BYTES, description="For save: a new folder inside an allowed folder"),
+    ]
+    organ: Annotated[Name | None, Field(description="For labels: only those of this organ")]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tissuetalk.tools.answers.results import Assertion, BoxXYXY, Closed, Provenance, SegmentResult
+from tissuetalk.tools.answers.results import Assertion, BoxXYXY, Closed, Provenance, SegmentResult, ToolAnswer
 
 NOTICE = "Research use only: masks and numbers are a model's output, not a diagnosis. A pathologist has to confirm them."
 """Stated in every explanation."""
@@ -166,7 +166,7 @@ class ClassifierEvidence(Closed):
     statement: str
 
 
-class ExplainResult(Closed):
+class ExplainResult(ToolAnswer):
     """Answer of ``explain``. While a job is running everything but ``job_id`` is empty."""
 
     result_id: str
@@ -223,7 +223,7 @@ class JobError(Closed):
     message: str
 
 
-class JobStatus(Closed):
+class JobStatus(ToolAnswer):
     """Answer of ``job``."""
 
     job_id: str

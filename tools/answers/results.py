@@ -40,6 +40,14 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ToolAnswer(Closed):
+    """Whole answer of a tool."""
+
+    left_out: list[str] = Field(
+        default_factory=list, description="What did not fit: how many of which field, and how to get them"
+    )
+
+
 def is_known(source: MppSource) -> bool:
     """Whether the file or the caller said the scale; one that was only assumed gives no µm."""
     return source in ("file", "given")
@@ -69,6 +77,12 @@ class RelationInfo(Closed):
 LONGEST_NAME = 200
 
 
+class RelationArgument(RelationInfo):
+    """How a target lies to another one, as the caller says it."""
+
+    reference: str = Field(max_length=LONGEST_NAME, description="The other one: its label or words")
+
+
 class TargetArgument(Closed):
     """A target the assistant names itself: a canonical label of taxonomy://, or words, or both."""
 
@@ -79,7 +93,7 @@ class TargetArgument(Closed):
         default="present",
         description="When you have read a report yourself: absent and historical are not looked for",
     )
-    relation: RelationInfo | None = None
+    relation: RelationArgument | None = None
 
 
 class MaskResources(Closed):
@@ -173,7 +187,7 @@ class ReadAs(Closed):
     mask_id: str | None
 
 
-class SegmentAnswer(Closed):
+class SegmentAnswer(ToolAnswer):
     """Answer of ``segment``. While a job is running ``result_id`` is null and there are no masks yet."""
 
     result_id: str | None
@@ -212,7 +226,7 @@ class Measured(Closed):
     rule: str
 
 
-class MeasureResult(Closed):
+class MeasureResult(ToolAnswer):
     """Answer of ``measure``."""
 
     result_id: str
@@ -225,7 +239,7 @@ class MeasureResult(Closed):
     warnings: list[Warned]
 
 
-class ViewResult(Closed):
+class ViewResult(ToolAnswer):
     """Answer of ``view``: what the attached picture shows."""
 
     image: ImageInfo
@@ -252,7 +266,7 @@ class ListedResult(Closed):
     problem: str | None = Field(default=None, description="Why a damaged result cannot be read")
 
 
-class LibraryResult(Closed):
+class LibraryResult(ToolAnswer):
     """Answer of ``library``."""
 
     action: Literal["images", "results", "labels", "save", "delete"]

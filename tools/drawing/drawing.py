@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.tools.answers.bounds import MOST_STRUCTURE_BYTES, MOST_TEXT_BYTES, RESULT_BYTES
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.masks.layer import layers_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LONGEST_SIDE_PX = 1024
-RESULT_BYTES = 195_000
-"""A whole tool result stays under 200 kB; the rest is the protocol's envelope."""
 PALETTE = (
     "#ffd400",
     "#00e5ff",
@@ -245,4 +244,5 @@ def _encoded(picture: Image.Image, kind: str, options: dict[str, int]) -> bytes:
 
 def picture_budget(text: str, structured_json_bytes: int) -> int:
     """Bytes a JPEG may have so that text, structured content and its base64 form fit in one result."""
-    return max(12_000, (RESULT_BYTES - len(text.encode()) - structured_json_bytes) * 3 // 4)
+    others = min(len(text.encode()), MOST_TEXT_BYTES) + min(structured_json_bytes, MOST_STRUCTURE_BYTES)
+    return (RESULT_BYTES - others) * 3 // 4

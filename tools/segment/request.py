@@ -22,6 +22,7 @@ from tissuetalk.prompts.measures import place_measures_in
 from tissuetalk.prompts.names import prompt_for, prompt_of, target_named
 from tissuetalk.prompts.target import Reader, Relation, Request, Target
 from tissuetalk.prompts.taxonomy import Label
+from tissuetalk.tools.answers.arguments import COARSEST_MPP, FINEST_MPP, MOST_POINTS, MOST_TARGETS
 from tissuetalk.tools.answers.results import (
     ImageInfo,
     Mask,
@@ -38,13 +39,10 @@ from tissuetalk.tools.storage.features import FeatureCache
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session
 
-MOST_TARGETS = 40
-MOST_POINTS = 100
 RULED_OUT = {
     "absent": "the words rule it out, so it was not looked for",
     "historical": "the words speak of an earlier specimen or history, so it was not looked for",
 }
-FINEST_MPP, COARSEST_MPP = 0.02, 50.0
 _ANYTHING = Prompt(None, "a thing without a name", "a thing without a name")
 SMALL_PX = 1024
 """Longest side up to which models judge an image from all of it; of a larger one a shrunk view would lose what they know."""
@@ -127,7 +125,7 @@ def read_request(
     if targets:
         if len(targets) > MOST_TARGETS:
             raise InvalidArgumentError(f"{len(targets)} targets; pass at most {MOST_TARGETS} in one call.")
-        wanted = tuple(_target(argument, organ) for argument in targets)
+        wanted = tuple(dict.fromkeys(_target(argument, organ) for argument in targets))
         request = Request(kind="request", organ=organ, targets=wanted)
     elif words and words.strip():
         request = reader.translate(words, organ=organ)

@@ -16,6 +16,7 @@ from tissuetalk.models.images import ImageSource
 from tissuetalk.models.writing import disk_errors, place_errors, whole_folder
 from tissuetalk.prompts import organs
 from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_of
+from tissuetalk.tools.answers.arguments import LONGEST_FOLDER_BYTES
 from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult
 from tissuetalk.tools.session.results import with_addresses
 from tissuetalk.tools.storage import manifest
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from tissuetalk.tools.session.session import Session
 
 MOST_LISTED = 100
-LONGEST_FOLDER_BYTES = 250
-"""One name of a path may have 255 on any file system in use."""
 
 
 def library(

@@ -108,9 +108,9 @@ class ResultFolder:
         unknown = [mask_id for mask_id in mask_ids if mask_id not in by_id]
         if unknown:
             raise UnknownMaskError(
-                f"this result has no mask {unknown[0]!r}; it has: {', '.join(by_id) or 'none'}."
+                f"this result has no mask {unknown[0][:60]!r}; it has: {', '.join(by_id) or 'none'}."
             )
-        return [by_id[mask_id] for mask_id in mask_ids]
+        return [by_id[mask_id] for mask_id in dict.fromkeys(mask_ids)]
 
     def mask(self, mask_id: str) -> NDArray[np.bool_]:
         """[H, W] of the segmented region."""
