@@ -110,7 +110,10 @@ class CodesFirst(ServerMiddleware[Any]):
         try:
             if ctx.method != "tools/call":
                 return await call_next(ctx)
-            schema = await self._schema(str(params.get("name")))
+            schema = await self._schema(name := str(params.get("name")))
+            if not schema:
+                there = ", ".join(self._schemas)
+                return _refusal(f"there is no tool {name[:60]!r}; there are: {there}.", "library")
             if (refusal := _unknown_argument(params, schema)) is not None:
                 return refusal
             result = await call_next(ctx)

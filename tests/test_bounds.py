@@ -85,7 +85,7 @@ async def test_the_largest_permitted_of_everything_gives_a_bounded_answer(place:
     points = [[20.0 + number / 7, 20.0 + number / 7] for number in range(arguments.MOST_POINTS)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with Client(build_server(place.lazy(patience_s=100))) as client:
-        ask = {**MODEL, "targets": crowded(), "points": points, "words": LONG, "organ": "p" * 100}
+        ask = {**MODEL, "targets": crowded(), "points": points, "words": "w" * 9_000, "organ": "p" * 100}
         await call(client, "segment", **ask, dry_run=True)
         found = await segmented(client, **ask)
         assert "read result://" in " ".join(found["left_out"])
@@ -97,16 +97,12 @@ async def test_the_largest_permitted_of_everything_gives_a_bounded_answer(place:
         pairs = ["area", "ratio", "density_in", "distance_to", "histogram"]
         measured = (await call(client, "measure", **result, metrics=pairs)).structured_content
         assert "measurements: ask with the mask_ids" in " ".join(measured["left_out"])
-        await call(client, "explain", **result)
-        await call(client, "explain", **result, question="why? " * 400)
+        await call(client, "explain", **result, question="which model and settings? " + "why? " * 390)
         await call(client, "view", **result)
         listed = await call(client, "library", action="results")
         assert listed.structured_content["results"]
-        report = "Malignant glands" + " and crowded glands" * 50_000
+        report = "Malignant glands" + " and crowded glands" * 2_000
         await call(client, "segment", image="a.png", words=f"{report}.", dry_run=True)
-        many = "Carcinoma is seen. No necrosis is seen. " * 20_000
-        read_as = (await call(client, "segment", image="a.png", words=many, dry_run=True)).structured_content
-        assert any("read_as" in each for each in read_as["left_out"])
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
     assert grown_mb < 600
 
@@ -156,11 +152,8 @@ async def test_names_of_nothing_come_back_short(place: Place) -> None:
             with pytest.raises(MCPError) as refused:
                 await ask()
             assert len(str(refused.value)) < MOST_ERROR
-        try:
-            nothing = text_of(await client.call_tool(LONG, {}))
-        except MCPError as error:
-            nothing = str(error)
-        assert len(nothing) < MOST_ERROR
+        nothing = text_of(await client.call_tool(LONG, {}))
+        assert nothing.startswith("invalid_argument: there is no tool") and len(nothing) < MOST_ERROR
 
 
 @pytest.mark.parametrize(
