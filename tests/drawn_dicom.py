@@ -19,14 +19,14 @@ def draw_dicom(drawing: Drawing, folder: Path) -> Path:
     """Files of one series, a level each, in ``folder``; returns the largest level."""
     base = folder.with_name(f"{folder.name}-base")
     base.mkdir(parents=True)
-    _base_level(drawing).save_as(base / "base.dcm", enforce_file_format=True)
+    base_level(drawing).save_as(base / "base.dcm", enforce_file_format=True)
     folder.mkdir(parents=True)
     with WsiDicom.open(base) as slide:
         written = slide.save(folder, add_missing_levels=True, workers=1)
     return max((Path(str(path)) for path in written), key=lambda path: path.stat().st_size)
 
 
-def _base_level(drawing: Drawing) -> FileDataset:
+def base_level(drawing: Drawing) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = VLWholeSlideMicroscopyImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()

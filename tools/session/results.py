@@ -298,6 +298,7 @@ def view_source(
             scale = Scale(stored.known_mpp, stored.mpp_source)
         masks = [mask for mask in folder.chosen(list(mask_ids or ())) if mask.found or mask_ids]
     pixels = drawing.pixels_of(source, box)
+    source.verify_unchanged()
     width = pixels.shape[1]
     layers = drawing.layers_in(folder, masks, box) if folder is not None else []
     picture = drawing.draw(pixels, box, layers=layers, mpp=None if scale is None else scale.mpp, grid=grid)
