@@ -69,10 +69,11 @@ class Folder:
         """Of the entry itself, a link or not."""
         return os.stat(self.at_name(name), dir_fd=self.descriptor, follow_symlinks=False)
 
-    def open(self, name: str, flags: int) -> int:
-        """A descriptor of an entry that is no link."""
+    def open(self, name: str) -> int:
+        """A descriptor to read an entry that is no link."""
         self.require_no_link(name)
-        descriptor = os.open(self.at_name(name), flags | _NO_LINK, 0o666, dir_fd=self.descriptor)
+        flags = read_flags(follow_symlinks=False)
+        descriptor = os.open(self.at_name(name), flags, dir_fd=self.descriptor)
         if self.descriptor is None and Path(os.path.realpath(self.path / name)) != self.path / name:
             os.close(descriptor)
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -80,9 +81,7 @@ class Folder:
 
     def create(self, name: str) -> int:
         """A descriptor of a new, empty file. Raises FileExistsError for anything that is there, a link too."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK
-        for flag in ("O_CLOEXEC", "O_BINARY"):  # each exists on some systems only
-            flags |= getattr(os, flag, 0)
+        flags = read_flags(follow_symlinks=False) | os.O_WRONLY | os.O_CREAT | os.O_EXCL
         return os.open(self.at_name(name), flags, 0o666, dir_fd=self.descriptor)
 
     def names(self) -> list[str]:
@@ -151,6 +150,14 @@ def through(descriptor: int | None) -> Path | None:
 
 
 _PATHS = Path("/proc/self/fd")
+
+
+def read_flags(*, follow_symlinks: bool) -> int:
+    """Flags of ``os.open`` that never block, never take a terminal and never reach child processes."""
+    flags = os.O_RDONLY  # the others exist on some systems only
+    for flag in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"):
+        flags |= getattr(os, flag, 0)
+    return flags if follow_symlinks else flags | getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextmanager

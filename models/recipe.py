@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.reading import content_of, yaml_in
 
 
 def _beside_the_recipe(path: Path, info: ValidationInfo) -> Path:
@@ -48,8 +48,8 @@ def read_values(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidArgumentError(f"there is no recipe at {path}; shipped ones are in models/recipes.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml_in(content_of(path, 2**20))
+    except (OSError, ValueError) as error:
         raise InvalidArgumentError(f"{path.name} is not YAML: {error}.") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InvalidArgumentError(f"{path.name} is not a list of keys and values.")

@@ -10,7 +10,7 @@ import torch
 from drawn_tissue import save_vit, tiny_vit
 
 from tissuetalk.models.classifiers.encoder import (
-    OWN,
+    OWN_ENCODER,
     OwnEncoder,
     encode_patches,
     load_encoder,
@@ -54,7 +54,7 @@ def test_the_models_own_normalisation_is_used_when_it_says_so(tmp_path: Path) ->
 def test_without_a_name_our_own_encoder_is_loaded() -> None:
     encoder = load_encoder()
     features = encoder.encode(to_batch([noise(0)]))
-    assert encoder.name == OWN and encoder.weights_sha256
+    assert encoder.name == OWN_ENCODER and encoder.weights_sha256
     assert features.tokens.shape[:3] == (1, 14, 14) and features.pooled.ndim == 2
     assert torch.equal(encoder.encode(to_batch([noise(0)])).pooled, features.pooled)
 

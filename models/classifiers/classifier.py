@@ -17,6 +17,7 @@ from tissuetalk.models.classifiers.activation_maps import ObjectMap, object_map
 from tissuetalk.models.classifiers.bags import ObjectMask, PatchBag, SourceBag
 from tissuetalk.models.classifiers.card import (
     ClassifierCard,
+    ClassifierFile,
     Kind,
     find_classifier,
     read_card,
@@ -166,7 +167,7 @@ def store_classifier(path: Path, card: ClassifierCard, model: Network) -> Classi
     return save_classifier(path, replace(card, sizes=asdict(model.config)), model.state_dict())
 
 
-def load_classifier(path: Path | str, encoder: PatchEncoder | None = None) -> Classifier:
+def load_classifier(path: Path | str | ClassifierFile, encoder: PatchEncoder | None = None) -> Classifier:
     """A standard classifier by file, or by name as ``card.classifiers`` lists them.
 
     encoder: one that is loaded already; default is the one the card names.
@@ -175,7 +176,9 @@ def load_classifier(path: Path | str, encoder: PatchEncoder | None = None) -> Cl
     return Classifier(*_load(path, "attention", lambda card: AttentionMIL(MilConfig(**card.sizes)), encoder))
 
 
-def load_object_classifier(path: Path | str, encoder: PatchEncoder | None = None) -> ObjectClassifier:
+def load_object_classifier(
+    path: Path | str | ClassifierFile, encoder: PatchEncoder | None = None
+) -> ObjectClassifier:
     """The same for an object-aware classifier."""
 
     def build(card: ClassifierCard) -> ObjectAwareModel:
@@ -189,7 +192,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def _load(
-    path: Path | str, kind: Kind, build: Callable[[ClassifierCard], Module], encoder: PatchEncoder | None
+    path: Path | str | ClassifierFile,
+    kind: Kind,
+    build: Callable[[ClassifierCard], Module],
+    encoder: PatchEncoder | None,
 ) -> tuple[ClassifierCard, Module, PatchEncoder]:
     card, tensors = read_classifier_file(find_classifier(path), kind)
     encoder = encoder or load_encoder(card.encoder)
@@ -215,7 +221,7 @@ def _load(
     return card, model.eval(), encoder
 
 
-def load_any(path: Path | str) -> Classifier | ObjectClassifier:
+def load_any(path: Path | str | ClassifierFile) -> Classifier | ObjectClassifier:
     """Whichever kind the card says it is."""
     kind = read_card(find_classifier(path)).kind
     return load_object_classifier(path) if kind == "object-aware" else load_classifier(path)

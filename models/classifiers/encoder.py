@@ -6,7 +6,6 @@ download our own segmenter's image encoder does. Results of different encoders a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tissuetalk.models.classifiers.bags import PatchBag
+from tissuetalk.models.classifiers.card import OWN_ENCODER
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in
 from tissuetalk.models.segmentation.pretrained import from_folder, weights_hash
 from tissuetalk.models.segmenter import RGB
 
@@ -29,7 +30,6 @@ INPUT_PX = 224
 GRID = 14
 CONCH_MEAN, CONCH_STD = (0.481, 0.458, 0.408), (0.269, 0.261, 0.276)
 BATCH = 8
-OWN = "tissuetalk-mini"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class OwnEncoder:
         from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 
         segmenter = MiniSegmenter()
-        self.name = OWN
+        self.name = OWN_ENCODER
         self.weights_sha256 = segmenter.weights_sha256
         self._inference = segmenter.inference
 
@@ -116,7 +116,12 @@ class TransformersEncoder:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    told = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    try:
+        told = json_in(content_of(path, MOST_JSON_BYTES)) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise ModelUnavailableError(
+            f"{path} is no configuration ({error}); fetch the model again."
+        ) from error
     return told if isinstance(told, dict) else {}
 
 
@@ -125,7 +130,7 @@ def load_encoder(name: str | None = None) -> PatchEncoder:
 
     Raises ModelUnavailableError when it is not there; nothing is downloaded.
     """
-    if name is None or name == OWN:
+    if name is None or name == OWN_ENCODER:
         return OwnEncoder()
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -138,7 +143,7 @@ def load_encoder(name: str | None = None) -> PatchEncoder:
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise ModelUnavailableError(
             f"the patch encoder {name!r} is no folder and not in this machine's model cache; fetch it once with "
-            f"`hf download {name}`, or leave the encoder out to use {OWN}."
+            f"`hf download {name}`, or leave the encoder out to use {OWN_ENCODER}."
         ) from error
     return TransformersEncoder(folder, name=name)
 

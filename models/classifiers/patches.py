@@ -7,10 +7,12 @@ that patches never overlap; a patch lies wholly in the image; small images need 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
@@ -18,6 +20,11 @@ from tissuetalk.models.segmenter import RGB
 
 PATCH_PX, PATCH_UM = 1024, 256.0
 """A patch's side: 1024 px at full resolution, which at 0.25 µm per pixel is 256 µm."""
+PatchUm = Annotated[float, Field(ge=8, le=4096)]
+PatchPx = Annotated[int, Field(ge=32, le=16384)]
+"""Sides that a card or a recipe may name: some cells to a field of view."""
+MOST_PATCHES = 500_000
+"""On the grid over one image; a whole slide has some thousands."""
 LEAST_PATCHES = 10
 """Slides of a cohort with fewer patches are left out of training."""
 _UNIT_PX = 512
@@ -128,6 +135,11 @@ def patch_boxes(
     limits = (region or source.box).clipped_to(source.width, source.height)
     xs = _starts(max(around.x0, limits.x0), min(around.x1, limits.x1), limits.x1, side_px)
     ys = _starts(max(around.y0, limits.y0), min(around.y1, limits.y1), limits.y1, side_px)
+    if len(xs) * len(ys) > MOST_PATCHES:
+        raise InvalidArgumentError(
+            f"{source.name} would be cut into {len(xs) * len(ys)} patches of {side_px} px; give the real µm per pixel, a smaller "
+            "region, or larger patches."
+        )
     grid = [Box(x, y, x + side_px, y + side_px) for y in ys for x in xs]
     return [box for box in grid if box.x0 >= limits.x0 and box.y0 >= limits.y0 and tissue.holds(box)]
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tissuetalk.models.classifiers.importance import SIGMA_PX
 from tissuetalk.models.classifiers.objects import listed_objects
-from tissuetalk.models.classifiers.patches import LEAST_PATCHES, PATCH_PX, PATCH_UM
+from tissuetalk.models.classifiers.patches import LEAST_PATCHES, PATCH_PX, PATCH_UM, PatchPx, PatchUm
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.images.files import PLAUSIBLE_MPP
+from tissuetalk.models.reading import table_of
 from tissuetalk.models.recipe import Recipe, RecipePath
 
 
@@ -61,10 +62,10 @@ class CohortRecipe(Recipe):
     suffixes: tuple[str, ...] = (".svs",)
     """Tried where the table names a slide without one."""
     tissue: Literal["clam", "tcga"] = "clam"
-    patch_um: float = PATCH_UM
-    patch_px: int = PATCH_PX
+    patch_um: PatchUm = PATCH_UM
+    patch_px: PatchPx = PATCH_PX
     """Side of a patch where the scale is unknown."""
-    mpp: float | None = None
+    mpp: Annotated[float | None, Field(ge=PLAUSIBLE_MPP[0], le=PLAUSIBLE_MPP[1])] = None
     """µm per pixel of slides whose files do not say."""
     least_patches: int = LEAST_PATCHES
     """Slides with fewer are left out."""
@@ -119,16 +120,14 @@ def read_slides(recipe: CohortRecipe) -> list[Slide]:
         )
     number = {value: i for i, values in enumerate(recipe.classes.values()) for value in values}
     # spreadsheets write a byte order mark, which would be part of the first column's name
-    with recipe.labels.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.DictReader(lines)
-        wanted = {recipe.image_column, recipe.label_column, recipe.group_column}
-        if missing := wanted - set(rows.fieldnames or ()):
-            raise InvalidArgumentError(
-                f"{recipe.labels.name} has no column {', '.join(sorted(missing))}; its columns are "
-                f"{', '.join(rows.fieldnames or ())}. Name them in the recipe (image_column, label_column, group_column)."
-            )
-        columns = (recipe.image_column, recipe.label_column, recipe.group_column)
-        told = [tuple(row[column] for column in columns) for row in rows]
+    found, rows = table_of(recipe.labels, "utf-8-sig")
+    columns = (recipe.image_column, recipe.label_column, recipe.group_column)
+    if missing := set(columns) - set(found):
+        raise InvalidArgumentError(
+            f"{recipe.labels.name} has no column {', '.join(sorted(missing))}; its columns are "
+            f"{', '.join(found)}. Name them in the recipe (image_column, label_column, group_column)."
+        )
+    told = [tuple(row[column] for column in columns) for row in rows]
     slides = [
         Slide(_find(recipe, image), number[label], group) for image, label, group in told if label in number
     ]

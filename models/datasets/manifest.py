@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO, cast
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.datasets.example import Pixels
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.writing import CsvWriter, as_meant
+from tissuetalk.models.reading import table_of
+from tissuetalk.models.writing import CsvWriter
 
 MaskKind = Literal["instance", "binary", "class-index", "boxes", "class-label", "none"]
 SUBSET_SEED = 2026
@@ -63,38 +63,28 @@ def read_manifest(path: Path) -> list[Record]:
         raise InvalidArgumentError(
             f"there is no manifest at {path}; give a manifest.csv or the folder that holds one."
         )
-    with path.open(encoding="utf-8", newline="") as lines:
-        columns, rows = _rows(lines)
-        if missing := REQUIRED_COLUMNS - set(columns):
-            raise InvalidArgumentError(
-                f"{path} lacks the columns {', '.join(sorted(missing))}; add them to the header."
-            )
-        return [
-            Record(
-                image=path.parent / row["file"],
-                mask=path.parent / row["mask"] if row["mask"] else None,
-                kind=cast(MaskKind, row["mask_kind"] or "none"),
-                mask_class=row["mask_class"],
-                group=row["group"],
-                organ=row["organ"],
-                stain=row.get("stain") or "",
-                mpp=microns_per_pixel(row["mpp_um"]),
-                note=row.get("note") or "",
-                source=row.get("source") or "",
-                split=row.get("split") or "",
-                absent=tuple(name for name in (row.get("absent") or "").split(";") if name),
-            )
-            for row in rows
-        ]
-
-
-def _rows(lines: TextIO) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows of a table, its cells as they were before they were made safe for spreadsheets."""
-    table = csv.DictReader(lines)
-    rows = [
-        {key: as_meant(cell) if isinstance(cell, str) else cell for key, cell in row.items()} for row in table
+    columns, rows = table_of(path)
+    if missing := REQUIRED_COLUMNS - set(columns):
+        raise InvalidArgumentError(
+            f"{path} lacks the columns {', '.join(sorted(missing))}; add them to the header."
+        )
+    return [
+        Record(
+            image=path.parent / row["file"],
+            mask=path.parent / row["mask"] if row["mask"] else None,
+            kind=cast(MaskKind, row["mask_kind"] or "none"),
+            mask_class=row["mask_class"],
+            group=row["group"],
+            organ=row["organ"],
+            stain=row.get("stain") or "",
+            mpp=microns_per_pixel(row["mpp_um"]),
+            note=row.get("note") or "",
+            source=row.get("source") or "",
+            split=row.get("split") or "",
+            absent=tuple(name for name in (row.get("absent") or "").split(";") if name),
+        )
+        for row in rows
     ]
-    return list(table.fieldnames or ()), rows
 
 
 def read_rgb(path: Path) -> Pixels:
@@ -132,8 +122,7 @@ def draw_subset(
         raise InvalidArgumentError(f"there is no manifest at {manifest}; give a manifest.csv or its folder.")
     if not 0 < fraction <= 1:
         raise InvalidArgumentError(f"a fraction of {fraction:g} is no share; give more than 0 and at most 1.")
-    with manifest.open(encoding="utf-8", newline="") as lines:
-        columns, rows = _rows(lines)
+    columns, rows = table_of(manifest)
     if by not in columns or "file" not in columns:
         raise InvalidArgumentError(f"{manifest} has no column {by!r}; it has {', '.join(columns)}.")
     rows = [row for row in rows if split is None or row.get("split") == split]

@@ -24,7 +24,7 @@ from tissuetalk.models.errors import (
     UnknownImageError,
     UnreadableImageError,
 )
-from tissuetalk.models.folders import Folder
+from tissuetalk.models.folders import Folder, read_flags
 
 
 @dataclass(frozen=True)
@@ -361,7 +361,7 @@ def open_in(folder: Folder, entry: str, *, name: str) -> CheckedFile:
         folder.require_no_link(entry)
         # before opening: a pipe would block, a device might act
         require_regular(folder.status(entry), name)
-        descriptor = folder.open(entry, read_flags(follow_symlinks=False))
+        descriptor = folder.open(entry)
         return adopt(descriptor, name=name, path=folder.path / entry, folder=folder)
     except BaseException:
         folder.close()
@@ -376,14 +376,6 @@ def adopt(descriptor: int, *, name: str, path: Path, folder: Folder | None = Non
         os.close(descriptor)
         raise
     return CheckedFile(os.fdopen(descriptor, "rb", buffering=0), name=name, path=path, folder=folder)
-
-
-def read_flags(*, follow_symlinks: bool) -> int:
-    """Flags of ``os.open`` that never block, never take a terminal and never reach child processes."""
-    flags = os.O_RDONLY  # the others exist on some systems only
-    for flag in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"):
-        flags |= getattr(os, flag, 0)
-    return flags if follow_symlinks else flags | getattr(os, "O_NOFOLLOW", 0)
 
 
 def require_regular(status: os.stat_result, name: str) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.reading import require_tensors_at
 from tissuetalk.models.segmenter import RGB, Capability, ModelCard, Prompt, Repertoire
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ def from_folder(kind: Any, folder: Path, name: str, **options: Any) -> Any:
     from safetensors import SafetensorError
 
     try:
+        require_tensors_at(*folder.glob("*.safetensors"))
         loaded, report = kind.from_pretrained(
             folder,
             local_files_only=True,
@@ -271,12 +273,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelUnavailableError(f"there is no weight file {path}; give a .safetensors, .pt or .pth file.")
     try:
+        if path.suffix == ".safetensors":
+            require_tensors_at(path)
         state = (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise ModelUnavailableError(
             f"{path.name} cannot be read as plain weights ({_first_line(error)}); fetch it again, or convert it to "
             "safetensors on a machine you trust."

@@ -6,7 +6,6 @@ in for it (A24). On several sets, each model is asked one sentence and nothing i
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.statistics import Comparison, Interval, against_second_best, bootstrap
 from tissuetalk.models.metrics.tables import csv_text, intervals_svg, table, with_limits
+from tissuetalk.models.reading import table_of
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.evaluate.scores import Mean, Summary
 
@@ -159,8 +159,7 @@ def read_scores(folder: Path) -> dict[Pair, ScoreRow]:
         raise InvalidArgumentError(
             f"there is no scores.csv in {folder}; run `tissuetalk evaluate` with --out {folder}."
         )
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    _, rows = table_of(path)
     if not rows or not {"file", "mask_class", "dice", "target_present"} <= rows[0].keys():
         raise InvalidArgumentError(
             f"{path} is no scores.csv of `tissuetalk evaluate`; give its --out folder."

@@ -14,7 +14,7 @@ from PIL import Image
 from tissuetalk.models.classifiers.activation_maps import patch_map
 from tissuetalk.models.classifiers.bags import Mask as Painted
 from tissuetalk.models.classifiers.bags import ObjectMask, SourceBag
-from tissuetalk.models.classifiers.card import ClassifierCard
+from tissuetalk.models.classifiers.card import ClassifierCard, ClassifierFile
 from tissuetalk.models.classifiers.classifier import (
     Classifier,
     ObjectClassifier,
@@ -77,14 +77,17 @@ class Consultation:
 
 
 def consult(
-    classifier: str | Path, folder: ResultFolder, source: ImageSource, control: Control = Control()
+    classifier: str | Path | ClassifierFile,
+    folder: ResultFolder,
+    source: ImageSource,
+    control: Control = Control(),
 ) -> Consultation:
     """Ask a classifier about the segmented region.
 
     Raises InvalidArgumentError for too few patches or objects that were never segmented, ModelUnavailableError for a
     classifier that is damaged or made for another encoder or other classes, CancelledError.
     """
-    loaded = load_any(classifier) if isinstance(classifier, Path) else named_classifier(classifier)
+    loaded = named_classifier(classifier) if isinstance(classifier, str) else load_any(classifier)
     if isinstance(loaded, Classifier):
         return _by_blurring(loaded, folder, source, control)
     return _by_shares(loaded, folder, source, control)

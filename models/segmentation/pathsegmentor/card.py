@@ -16,6 +16,7 @@ from typing import Any, Final
 from rapidfuzz import fuzz, process
 
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in
 from tissuetalk.models.segmentation.pretrained import Entry, PackageWeights, Weights
 from tissuetalk.models.segmenter import Capability, ModelCard, Prompt
 
@@ -222,7 +223,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        told: dict[str, Any] = json_in(content_of(path, MOST_JSON_BYTES))
         return {**told, "model": dict(told.get("model", {}))}
     except (ValueError, AttributeError, TypeError) as error:
         raise ModelUnavailableError(

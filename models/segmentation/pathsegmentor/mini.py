@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.reading import json_in, require_tensors_at
 from tissuetalk.models.segmentation.layers import ConvNormAct
 from tissuetalk.models.segmentation.pretrained import (
     IMAGENET_MEAN,
@@ -409,10 +410,11 @@ def load_mini(path: Path) -> MiniPathSegmentor:
             f"the weight file {path} is missing; reinstall the package or train it from its recipe."
         )
     try:
+        require_tensors_at(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ModelUnavailableError(
             f"{path.name} is not a readable safetensors file ({error}); fetch it again or reinstall the package."
         ) from error
@@ -423,13 +425,13 @@ def load_mini(path: Path) -> MiniPathSegmentor:
         )
     try:
         sizes: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header["config"]).items()
+            key: tuple(v) if isinstance(v, list) else v for key, v in json_in(header["config"]).items()
         }
         model = MiniPathSegmentor(MiniConfig(**sizes))
         model.presence_calibration = {
-            target: Calibration(**curve) for target, curve in json.loads(header.get("presence", "{}")).items()
+            target: Calibration(**curve) for target, curve in json_in(header.get("presence", "{}")).items()
         }
-        model.cuts = {target: float(cut) for target, cut in json.loads(header.get("cuts", "{}")).items()}
+        model.cuts = {target: float(cut) for target, cut in json_in(header.get("cuts", "{}")).items()}
         absent, foreign = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelUnavailableError(f"{path.name} does not fit the mini PathSegmentor: {error}") from error

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in, require_tensors_at
 from tissuetalk.models.segmentation.open_vocabulary import OpenVocabulary
 from tissuetalk.models.segmentation.pfps.card import CARD, MPP, UNIT_WORDS, WEIGHTS, KidneyUnits, target_of
 from tissuetalk.models.segmentation.pfps.efficient_sam import SamSizes, load_published
@@ -77,11 +78,12 @@ def load_folder(folder: Path) -> Pfps:
             f"pfps: {folder} lacks {SETTINGS} or {TRAINED}; give a folder `train` wrote"
         )
     try:
-        settings = json.loads((folder / SETTINGS).read_text("utf-8"))
+        settings = json_in(content_of(folder / SETTINGS, MOST_JSON_BYTES))
         sizes = settings["sizes"]
         sam = SamSizes(**{**sizes["sam"], "upscaling": tuple(sizes["sam"]["upscaling"])})
         said = {"language_model": settings["language_model"], "lora": settings["lora"]}
         model = build_pfps(PfpsSizes(**{**sizes, "sam": sam}), **said)
+        require_tensors_at(folder / TRAINED)
         weights = load_file(folder / TRAINED)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelUnavailableError(
