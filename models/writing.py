@@ -245,12 +245,13 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def place_errors(target: Path) -> Iterator[None]:
+def place_errors(target: Path, within: Path | None = None) -> Iterator[None]:
     """Name what is wrong with a place outside the workspace that somebody chose for a new file or folder.
 
+    within: the root of a caller, who is told no more than the path below it.
     Raises InvalidArgumentError for one that is taken or cannot be written, WorkspaceFullError when its disk is full.
     """
-    name = str(target)[:200]
+    name = str(target if within is None else target.relative_to(within))[:200]
     try:
         if "\0" in str(target):  # Python itself refuses it, with another kind of error
             raise OSError(errno.EINVAL, "the name holds a null character")

@@ -108,8 +108,9 @@ def _labels(organ: str | None) -> dict[str, Any]:
 
 
 def _save(session: Session, result_id: str, format: str | None, folder: str | None) -> dict[str, Any]:
-    from tissuetalk.tools.export import FORMATS, export
+    from tissuetalk.tools.export import FORMATS
     from tissuetalk.tools.export.links import write_outlines
+    from tissuetalk.tools.masks.stored import open_masks
 
     format = format or "folder"
     if format not in ("folder", *FORMATS):
@@ -122,10 +123,11 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
     with session.reading(result_id) as stored, session.workspace.owners.writing(target):
         if format != "folder":
             with (
-                place_errors(target),
+                place_errors(target, root),
                 whole_folder(target, scratch=scratch, durable=True, within=root) as private,
             ):
-                export(stored.folder, format, private / FORMATS[format].file_name, stored.open_image)
+                masks = open_masks(stored.folder, stored.open_image)
+                FORMATS[format].write(masks, private / FORMATS[format].file_name)
                 saved = _files_in(private)
         else:
             with suppress(WorkspaceFullError), disk_errors(session.workspace.folder):

@@ -191,7 +191,7 @@ class Results:
             raise InvalidArgumentError(
                 f"{shown(str(folder))} lies in the workspace itself; choose a folder outside"
             )
-        with self.reading(result_id) as stored, self.owners.writing(target), place_errors(target):
+        with self.reading(result_id) as stored, self.owners.writing(target), place_errors(target, within):
             copy_folder(
                 stored.folder,
                 target,
