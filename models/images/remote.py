@@ -28,6 +28,7 @@ from tissuetalk.models.folders import through
 from tissuetalk.models.images import decoding, wire, worker
 from tissuetalk.models.images.budget import MIB, PASSING
 from tissuetalk.models.images.files import CheckedFile, Limits, plausible_mpp
+from tissuetalk.models.images.parts import is_dicom, is_mirax
 from tissuetalk.models.images.source import RGB, Box, Level, PixelReader, ReadCost
 from tissuetalk.models.images.worker import Decoder, DecoderDiedError, Lease
 
@@ -53,6 +54,7 @@ def reader_for(file: CheckedFile, limits: Limits) -> PixelReader:
             # The suffix alone says something; libraries get the rest where they cannot open by descriptor.
             "path": f"image{real.suffix}" if through(0) else str(real),
             "roles": [role for role, _ in file.parts],
+            "links": is_mirax(file) or is_dicom(file),  # read from a folder of links, also when it is alone
             "limits": asdict(limits),
         }
         with _descriptors(file) as descriptors:

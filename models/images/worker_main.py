@@ -110,7 +110,7 @@ class _Warm:
         return {"cpu_s": _cpu_seconds(pid)}
 
     def _fork(self, number: int, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        folder = Path(tempfile.mkdtemp(prefix="tissuetalk-slide-")) if len(descriptors) > 2 else None
+        folder = Path(tempfile.mkdtemp(prefix="tissuetalk-slide-")) if request["links"] else None
         try:
             pid = os.fork()
         except OSError as error:
