@@ -15,8 +15,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tissuetalk.models import worker
 from tissuetalk.models.errors import TissuetalkError
-from tissuetalk.models.images import Box, Limits, worker
+from tissuetalk.models.images import Box, Limits
 from tissuetalk.tools.storage.roots import Roots
 
 DATA = Path(__file__).parent / "data" / "images"

@@ -23,14 +23,16 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+from tissuetalk.models import wire, worker
 from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.folders import through
-from tissuetalk.models.images import decoding, wire, worker
+from tissuetalk.models.images import decoding
 from tissuetalk.models.images.budget import MIB, PASSING
+from tissuetalk.models.images.decoder import CPU_S_PER_BYTE, Decoder, Lease
 from tissuetalk.models.images.files import CheckedFile, Limits, plausible_mpp
 from tissuetalk.models.images.parts import is_dicom, is_mirax
 from tissuetalk.models.images.source import RGB, Box, Level, PixelReader, ReadCost
-from tissuetalk.models.images.worker import Decoder, DecoderDiedError, Lease
+from tissuetalk.models.worker import DecoderDiedError
 
 OPENING_BYTES = 64 * MIB
 _READING_CPU_S, _CPU_S_PER_PIXEL = 5.0, 1e-6
@@ -183,7 +185,7 @@ class DecoderReader:
         """[h, w, 3] in memory that is used again when nobody holds the array any more. takes: bytes of the budget."""
         PASSING.take(takes, self._decoder.name)
         allowed_s = _READING_CPU_S + box.width * box.height * _CPU_S_PER_PIXEL
-        allowed_s += self.cost.fixed * worker.CPU_S_PER_BYTE
+        allowed_s += self.cost.fixed * CPU_S_PER_BYTE
         slot = None
         try:
             slot = self._slots.take()

@@ -270,7 +270,9 @@ def _directory(page: TiffPage, file: CheckedFile, limits: Limits) -> _Directory:
     # A file without tiles is read by strips, which may be as high as the image.
     wide, high = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
     high = high if page.is_tiled else min(high, page.imagelength)
-    if wide < 1 or high < 1 or wide * high > max(limits.segment_pixels, 0 if page.is_tiled else _area(page)):
+    if wide < 1 or high < 1:
+        raise UnreadableImageError(f"{file.name} has parts without pixels ({wide} by {high}); save it again")
+    if wide * high > max(limits.segment_pixels, 0 if page.is_tiled else _area(page)):
         raise ImageTooLargeError(
             f"{file.name} has tiles of {wide} by {high} pixels; save it with tiles of 512"
         )

@@ -25,8 +25,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tissuetalk.models import wire
 from tissuetalk.models.errors import ImageTooLargeError, TissuetalkError, UnreadableImageError
-from tissuetalk.models.images import confinement, wire
+from tissuetalk.models.images import confinement
 from tissuetalk.models.images.budget import MIB
 from tissuetalk.models.images.decoding import reader_for
 from tissuetalk.models.images.files import CheckedFile, Limits

@@ -52,8 +52,10 @@ def serve(
     quota: Quota = 10,
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
+    from tissuetalk.models import worker
     from tissuetalk.server.service import Settings
 
+    worker.start()  # it warms while everything else is imported
     settings = Settings(
         roots=tuple(root) if root else None,
         workspace=workspace or _own_workspace(),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tissuetalk.models import worker
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.server.commands.terminal import (
     JSON,
@@ -93,6 +94,7 @@ def segment(
         made = _cohort(cohort, asked, out, reader, engine, ray_address, quiet=json_)
         _say_cohort(made, out, json_)
         raise typer.Exit(made.exit_status)
+    worker.start()  # it warms while the model is loaded
     with _blocks_by(engine, ray_address) as runner:
         found = _to_folder(asked, Path(out), reader, runner, quiet=json_)
     show(json_, found.to_json(), *_found(found, Path(out)))
