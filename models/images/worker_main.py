@@ -84,6 +84,7 @@ class _Warm:
         self._code = _code_folders()
         self._running: dict[int, int] = {}
         self._folders: dict[int, Path] = {}
+        self._peak_kib = 0
 
     def answer(self) -> bool:
         """One request; False when the server is gone."""
@@ -98,6 +99,8 @@ class _Warm:
         return True
 
     def _answered(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        if request["do"] == "peak":  # of the largest that has ended, for tests and measurements
+            return {"bytes": self._peak_kib * 1024}
         number = request["number"]
         if request["do"] == "open":
             return self._fork(number, request, descriptors)
@@ -106,6 +109,8 @@ class _Warm:
             return {"gone": True}
         if request["do"] == "kill":
             os.kill(pid, signal.SIGKILL)
+            self._reap(number, 0)
+            return {}
         elif request["do"] == "limit":
             confinement.limit_memory(pid, request["bytes"] + _SPARE_BYTES)
         return {"cpu_s": _cpu_seconds(pid)}
@@ -126,11 +131,17 @@ class _Warm:
         return {"pid": pid}
 
     def reap(self) -> None:
-        for number, pid in list(self._running.items()):
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                del self._running[number]
-                if (folder := self._folders.pop(number, None)) is not None:
-                    shutil.rmtree(folder, ignore_errors=True)
+        """Those that ended on their own."""
+        for number in list(self._running):
+            self._reap(number, os.WNOHANG)
+
+    def _reap(self, number: int, options: int) -> None:
+        ended, _, used = os.wait4(self._running[number], options)
+        if ended:
+            del self._running[number]
+            self._peak_kib = max(self._peak_kib, used.ru_maxrss)
+            if (folder := self._folders.pop(number, None)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def end(self) -> None:
         for pid in self._running.values():
