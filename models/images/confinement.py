@@ -56,7 +56,7 @@ def landlock_version() -> int:
     """0 where the kernel has none."""
     if sys.platform != "linux":
         return 0
-    return max(0, _libc().syscall(_CREATE_RULESET, None, 0, 1))
+    return max(0, int(_libc().syscall(_CREATE_RULESET, None, 0, 1)))
 
 
 def locks() -> list[str]:

@@ -13,6 +13,7 @@ import stat
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 from math import isfinite
 from pathlib import Path
 from threading import Lock
@@ -88,7 +89,7 @@ PLAUSIBLE_MPP = (0.05, 20.0)
 _MICRONS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 _INCH_UM, _CENTIMETRE_UM = 25_400.0, 10_000.0
 # A pattern instead of an XML parser: no entity is expanded, no schema fetched.
-_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]{0,4000}>")
+_PIXELS = re.compile(r"<(?:\w{1,40}:)?Pixels\b[^<>]{0,4000}>")
 _ATTRIBUTE = re.compile(r"\b(SizeX|PhysicalSize[XY](?:Unit)?)\s*=\s*[\"']([^\"']{1,40})[\"']")
 
 
@@ -120,7 +121,8 @@ def mpp_from_tiff(per_unit_x: float, per_unit_y: float, unit: int) -> float | No
 
 def mpp_from_ome(description: str, width: int) -> float | None:
     """PhysicalSizeX of the OME image that is ``width`` pixels wide; the unit defaults to µm."""
-    for element in _PIXELS.findall(description):
+    # Some thousand pictures are no slide; without an end the whole text would be looked through for each.
+    for element in islice((found.group() for found in _PIXELS.finditer(description)), 1000):
         values = dict(_ATTRIBUTE.findall(element))
         if values.get("SizeX") == str(width) and "PhysicalSizeX" in values:
             x = _microns(values["PhysicalSizeX"], values.get("PhysicalSizeXUnit", "µm"))

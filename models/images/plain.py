@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from io import BytesIO
@@ -42,6 +44,8 @@ _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _JPEG_HEADER_BYTES = 8 * MIB
 _PILLOW_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 """Per pixel of a mode in Pillow's memory; every other takes 4, RGB too."""
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By the colour type of a PNG."""
 _WEBP_BYTES = 17
 """Per pixel, Pillow's included (measured: 16.1): canvases, frame, and its copy."""
 _COEFFICIENT_BYTES = 2
@@ -113,6 +117,7 @@ def open_plain(file: CheckedFile, kind: str, limits: Limits, grant: Grant) -> Pi
         if kind == "PNG":  # loading alone does not check the sums of the pixels
             with file.view() as again:
                 opener(again).verify()
+            _require_all_passes(file)
         with opener(_stream(file, kind)) as image:
             if not deep:
                 image.load()
@@ -127,12 +132,38 @@ def open_plain(file: CheckedFile, kind: str, limits: Limits, grant: Grant) -> Pi
     return OrientedReader(reader, orientation) if orientation in range(2, 9) else reader
 
 
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of an interlaced PNG: first column and row, and their steps."""
+
+
+def _require_all_passes(file: CheckedFile) -> None:
+    """Raise ValueError for an interlaced PNG that ends early: Pillow shows what there is as if it were all."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", file.read_at(16, 13))
+    if not interlaced:
+        return
+    bits, wanted = depth * _PNG_SAMPLES.get(colour, 4), 0
+    for left, top, across, down in _PASSES:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        wanted += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
+    unpack, at = zlib.decompressobj(), 8
+    while wanted > 0 and at + 8 <= file.size_bytes:
+        length, kind = struct.unpack(">I4s", file.read_at(at, 8))
+        if kind == b"IDAT":
+            packed = file.read_at(at + 8, length)
+            while packed and wanted > 0:
+                wanted -= len(unpack.decompress(packed, MIB))
+                packed = unpack.unconsumed_tail
+        at += 12 + length
+    if wanted > 0:
+        raise ValueError("rows are missing")
+
+
 def _bytes_to_decode(image: Any, kind: str, file: CheckedFile, *, deep: bool) -> int:
     """From the header: the decoder's own memory, and 3 bytes a pixel for what is handed on."""
-    pixels = image.size[0] * image.size[1]
+    pixels: int = image.size[0] * image.size[1]
     each, more = 3 + _PILLOW_BYTES.get(image.mode, 4), 0
     if deep:
-        samples = {0: 1, 2: 3, 4: 2, 6: 4}.get(file.read_at(25, 1)[0], 4)
+        samples = _PNG_SAMPLES.get(file.read_at(25, 1)[0], 4)
         each, more = 3 + max(4, 2 * samples), file.size_bytes
     elif kind == "JPEG":
         more = 2 * file.size_bytes

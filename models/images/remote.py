@@ -172,7 +172,8 @@ class DecoderReader:
         self.levels = tuple(_level(each, limits) for each in about["levels"][:_MOST_LEVELS])
         self.mpp = plausible_mpp(None if about["mpp"] is None else float(about["mpp"]))
         self.is_slide = bool(about["is_slide"])
-        self.cost = ReadCost(*(int(each) for each in about["cost"]))
+        per_pixel, fixed = about["cost"]
+        self.cost = ReadCost(int(per_pixel), int(fixed))
         self._decoder = decoder
         self._slots = _Slots(decoder)
         self._end = weakref.finalize(self, _end, decoder, self._slots)

@@ -62,11 +62,11 @@ def main(control_descriptor: int) -> None:
     warm = _Warm(control)
     to_import = list(_WHEN_IDLE)
     while True:
-        ready, _, _ = select.select([control, woken], [], [], 0 if to_import else None)
+        ready, _, _ = select.select([control.fileno(), woken], [], [], 0 if to_import else None)
         if woken in ready:
             os.read(woken, 4096)
             warm.reap()
-        if control in ready and not warm.answer():
+        if control.fileno() in ready and not warm.answer():
             break
         if not ready:
             with suppress(ImportError):
@@ -250,16 +250,17 @@ def _read_for(channel: socket.socket, reader: PixelReader, name: str) -> None:
             out = np.frombuffer(shared, np.uint8, box.width * box.height * 3)
             target = out.reshape(box.height, box.width, 3)
             level = request["level"]
-            if _answer_to(channel, lambda: _fill(target, reader, level, box) or True, name):  # noqa: B023
+            if _answer_to(channel, lambda: _filled(target, reader, level, box), name):  # noqa: B023
                 wire.send(channel, {"done": True})
             del out, target
 
 
-def _fill(target: Any, reader: PixelReader, level: int, box: Box) -> None:
+def _filled(target: Any, reader: PixelReader, level: int, box: Box) -> bool:
     rows = max(1, _BAND_PIXELS // box.width) if reader.cost.in_bands else box.height
     for top in range(0, box.height, rows):
         bottom = min(top + rows, box.height)
         target[top:bottom] = reader.read(level, Box(box.x0, box.y0 + top, box.x1, box.y0 + bottom))
+    return True
 
 
 def _answer_to(channel: socket.socket, work: Callable[[], Any], name: str) -> Any:
