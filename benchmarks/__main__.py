@@ -22,9 +22,10 @@ EXPERIMENTS = {
     "report": "report",
     "card": "model_card",
     "soak": "soak",
+    "conversations": "conversations",
 }
 """Scripts with arguments: what explanations find of what was planted, the curves of reliability, and scores and card of
-weights; what hours of calls do to a server; each with its module."""
+weights; what hours of calls do to a server; an assistant in the loop; each with its module."""
 
 
 def main(names: list[str]) -> int:

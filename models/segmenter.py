@@ -57,12 +57,14 @@ class Capability:
     mpp: µm per pixel at which the model wants tiles for this target.
     objects: whether separate objects come back (nuclei, glands) or only a region.
     least_px: area at that scale below which an object is a speck, far smaller than what the model was trained on.
+    present_from: calibrated presence below which nothing is painted (the model card reports the curve).
     """
 
     target: str
     mpp: float
     objects: bool
     least_px: int = 0
+    present_from: float = 0.5
 
 
 @dataclass(frozen=True)

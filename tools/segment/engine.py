@@ -32,8 +32,6 @@ from tissuetalk.tools.segment.tiles import BlockSpec, HeldMaps, ImageTask, answe
 from tissuetalk.tools.segment.windows import WindowFiles, WindowSpec, save_tissue
 from tissuetalk.tools.storage.features import FeatureCache
 
-PRESENT = 0.5
-"""Calibrated probability from which a target counts as found (the model card reports the curve)."""
 TILES_SHARE = 0.9
 """Part of the work that is tiles; the rest is deciding objects."""
 
@@ -43,7 +41,7 @@ class FoundMask:
     """What a model said about one prompt, in full-resolution pixels of the region.
 
     labels: [H, W] int32, 0 background, 1..N objects, or the connected parts of a region. objects: which of the two.
-    presence: 0..1. Below PRESENT nothing is painted and ``weak_px`` counts what would have been.
+    presence: 0..1. Below the capability's nothing is painted and ``weak_px`` counts what would have been.
     expected_dice: overlap to expect if the model's own pixel probabilities were right, 2 sum(p m) / sum(p + m).
     model_mpp: µm per pixel the model worked at. specks: objects too small to count.
     note: what a reader must know about this answer, in a few words; empty mostly.
@@ -138,7 +136,7 @@ def _finish(
     evidence = decided.evidence(grid.box)
     labels, specks = all_of(decided, grid)
     presence, dice = evidence.presence(question), evidence.expected_dice
-    if presence < PRESENT:
+    if presence < question.capability.present_from:
         return FoundMask(nothing, objects, presence, layer.model_mpp, int(np.count_nonzero(labels)))
     return FoundMask(labels, objects, presence, layer.model_mpp, expected_dice=dice, specks=specks)
 

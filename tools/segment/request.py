@@ -43,6 +43,8 @@ RULED_OUT = {
     "absent": "the words rule it out, so it was not looked for",
     "historical": "the words speak of an earlier specimen or history, so it was not looked for",
 }
+CLEARLY_PRESENT = 0.9
+"""Presence from which an open question shows what nobody named; a false tumour would frighten the one who asked."""
 _ANYTHING = Prompt(None, "a thing without a name", "a thing without a name")
 SMALL_PX = 1024
 """Longest side up to which models judge an image from all of it; of a larger one a shrunk view would lose what they know."""
@@ -380,9 +382,10 @@ def _beyond_the_survey(request: Request, model: Segmenter, asked: Sequence[Wante
         return []
     ruled_out = {name_of(target).casefold() for target in request.targets if target.assertion in RULED_OUT}
     have = {wanted.capability.target for wanted in asked}
+    # nobody named them: only what is clearly there is shown
     target = replace(surveyed, label=None, alternatives=(), plain="", reason="the model knows it")
     return [
-        Wanted(replace(target, words=prompt.words), prompt, capability)
+        Wanted(replace(target, words=prompt.words), prompt, replace(capability, present_from=CLEARLY_PRESENT))
         for prompt, capability in repertoire(model, request.organ)
         if capability.target not in have and prompt.words not in ruled_out
     ]

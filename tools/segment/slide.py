@@ -23,7 +23,7 @@ from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.rasters import RULE
 from tissuetalk.tools.segment import algebra, first_look, unfinished
 from tissuetalk.tools.segment.algebra import LabelImage, Renumbered
-from tissuetalk.tools.segment.engine import PRESENT, Plan, ScaleLayer
+from tissuetalk.tools.segment.engine import Plan, ScaleLayer
 from tissuetalk.tools.segment.first_look import FirstLook
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.objects import Measuring, paint, read_rows, row_alone, write_tables
@@ -196,10 +196,11 @@ class _Run:
         layer = plan.layer_of(index)
         at = layer.targets.index(index)
         store = WindowStore(plan.folder(layer, "windows"), layer.grid, layer.windows, at)
-        objects = self.asked[index].capability.objects
+        capability = self.asked[index].capability
+        objects = capability.objects
         stitched = stitch(store, objects=objects, control=control)
         presence = stitched.evidence.presence(layer.question(self.field.model, at))
-        base = number(store, stitched, objects=objects, present=presence >= PRESENT)
+        base = number(store, stitched, objects=objects, present=presence >= capability.present_from)
         store.forget()
         give_back()
         return _Mapped(layer, base, presence)
@@ -227,7 +228,7 @@ class _Run:
         }
         painted = paint(self.slide / "labels" / f"{mask_id}.ome.zarr", mask, mpp, about, control)
         write_tables(self.slide / "objects" / f"{mask_id}.parquet", tables, mpp, control)
-        present = mapped.presence >= PRESENT
+        present = mapped.presence >= self.asked[index].capability.present_from
         note = "" if painted.area or not present else algebra.why_empty(derived, mapped.presence)
         base.store.forget()
         outcome = MaskOutcome(

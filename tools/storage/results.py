@@ -295,5 +295,5 @@ def _no_result(result_id: str) -> UnknownResultError:
     """Always the same sentence, whether the id is wrong or its result was removed or deleted."""
     return UnknownResultError(
         f"there is no result {shown(result_id)} (it may have been deleted, or removed to make room); "
-        "list the results with library, or segment the image again"
+        "library(action='results') lists what is there, or segment the image again"
     )

@@ -91,7 +91,7 @@ class Roots:
         """
         if not image.strip() or len(image) > _LONGEST_NAME:
             raise InvalidArgumentError(
-                "the image must be a path inside a root or an image:// URI; list the images"
+                "the image must be a path inside a root or an image:// URI; library(action='images') lists them"
             )
         if not image.isprintable():
             raise InvalidArgumentError("the image's path holds control characters; give a plain path")
@@ -130,7 +130,7 @@ class Roots:
         path = self._seen.get(image_id) or (self._lookup(image_id) if self._lookup else None)
         if path is None:
             raise UnknownImageError(
-                f"no image {image_id} is known; open it by its path first, or list the images"
+                f"no image {image_id} is known; open it by its path first; library(action='images') lists them"
             )
         name = path.name
         try:
@@ -179,7 +179,7 @@ class Roots:
             file = open_in(_below(root, *folders), last, name=name)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UnknownImageError(
-                f"there is no image {name}; list the images to see what there is"
+                f"there is no image {name}; library(action='images') lists what there is"
             ) from error
         except OSError as error:
             # a link where realpath has just seen none: swapped in between
@@ -227,13 +227,15 @@ class Roots:
         close = get_close_matches(Path(image).name.lower(), by_file_name, n=3, cutoff=0.6)
         similar = ", ".join(by_file_name[name] for name in close)
         return f"there is no image {image[:200]!r} in the roots; " + (
-            f"similar names: {similar}" if similar else "list the images to see what there is"
+            f"similar names: {similar}; library(action='images') lists all"
+            if similar
+            else "library(action='images') lists what there is"
         )
 
 
 def _outside() -> OutsideRootsError:
     return OutsideRootsError(
-        "the path leads outside the folders images may be read from; list the images for paths that work"
+        "the path leads outside the folders images may be read from; library(action='images') lists paths that work"
     )
 
 
