@@ -45,7 +45,6 @@ RULED_OUT = {
 }
 CLEARLY_PRESENT = 0.9
 """Presence from which an open question shows what nobody named; a false tumour would frighten the one who asked."""
-_ANYTHING = Prompt(None, "a thing without a name", "a thing without a name")
 SMALL_PX = 1024
 """Longest side up to which models judge an image from all of it; of a larger one a shrunk view would lose what they know."""
 
@@ -345,8 +344,8 @@ def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Want
     refused: list[NotSegmented] = []
     wanted: list[Target] = []
     for target in request.targets:
-        if (reason := RULED_OUT.get(target.assertion)) is not None:
-            refused.append(refusal(target, target.assertion, reason))
+        if target.assertion in RULED_OUT:
+            refused.append(refusal(target, target.assertion, RULED_OUT[target.assertion]))
         elif target.ambiguous:
             refused.append(refusal(target, "ambiguous", target.ambiguous, target.alternatives))
         else:
@@ -377,31 +376,28 @@ def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Want
 
 def _beyond_the_survey(request: Request, model: Segmenter, asked: Sequence[Wanted]) -> list[Wanted]:
     """What the model knows besides, where the question was open: "what can you see?" means whatever can be seen."""
-    surveyed = next((target for target in request.targets if target.surveyed), None)
-    if surveyed is None:
+    if (surveyed := next((target for target in request.targets if target.surveyed), None)) is None:
         return []
-    ruled_out = {name_of(target).casefold() for target in request.targets if target.assertion in RULED_OUT}
+    left = {name_of(target).casefold() for target in request.targets if target.assertion in RULED_OUT}
     have = {wanted.capability.target for wanted in asked}
-    # nobody named them: only what is clearly there is shown
     target = replace(surveyed, label=None, alternatives=(), plain="", reason="the model knows it")
     return [
         Wanted(replace(target, words=prompt.words), prompt, replace(capability, present_from=CLEARLY_PRESENT))
         for prompt, capability in repertoire(model, request.organ)
-        if capability.target not in have and prompt.words not in ruled_out
+        if capability.target not in have and prompt.words not in left
     ]
 
 
 def repertoire(model: Segmenter, organ: str | None) -> list[tuple[Prompt, Capability]]:
     """Everything a model says it knows in an organ, each once; nothing of a model that takes any words, or only places."""
-    if is_pointed(model) or model.capability(_ANYTHING) is not None:
+    if is_pointed(model) or model.capability(Prompt(None, "any thing", "any thing")) is not None:
         return []
     known: dict[str, tuple[Prompt, Capability]] = {}
     for name in model.card.targets:
         # the organ decides which of its targets a model takes a name for
-        words = f"{organ} {name}" if organ else name
-        capability = model.capability(prompt_of(None, words, words))
-        if capability is not None and capability.target not in known:
-            known[capability.target] = prompt_of(None, name, name), capability
+        words = f"{organ or ''} {name}".strip()
+        if (capability := model.capability(prompt_of(None, words, words))) is not None:
+            known.setdefault(capability.target, (prompt_of(None, name, name), capability))
     return list(known.values())
 
 
