@@ -24,7 +24,7 @@ def colon(place: Place) -> Place:
 
 
 async def test_a_report_comes_back_sentence_by_sentence(colon: Place) -> None:
-    async with Client(build_server(colon.lazy())) as client:
+    async with Client(build_server(colon.lazy(patience_s=200))) as client:
         answer = await segmented(client, image="colon.jpg", words=REPORT, mpp=1.2)
         lines = answer["read_as"]
         assert [line["assertion"] for line in lines] == ["present", "absent", "historical"]
@@ -37,7 +37,7 @@ async def test_a_report_comes_back_sentence_by_sentence(colon: Place) -> None:
 
 async def test_the_caller_corrects_a_reading_with_targets(colon: Place) -> None:
     targets = [{"words": "gland", "assertion": "absent"}, {"words": "nuclei", "assertion": "uncertain"}]
-    async with Client(build_server(colon.lazy())) as client:
+    async with Client(build_server(colon.lazy(patience_s=200))) as client:
         answer = await segmented(client, image="colon.jpg", words=REPORT, targets=targets, mpp=1.2)
         (mask,) = answer["masks"]
         assert mask["target"] == "nuclei" and mask["assertion"] == "uncertain"
@@ -45,7 +45,7 @@ async def test_the_caller_corrects_a_reading_with_targets(colon: Place) -> None:
 
 
 async def test_a_dry_run_reads_and_leaves_nothing_behind(colon: Place) -> None:
-    async with Client(build_server(colon.lazy())) as client:
+    async with Client(build_server(colon.lazy(patience_s=200))) as client:
         read = await call(client, "segment", image="colon.jpg", words=REPORT, dry_run=True)
         answer = read.structured_content
         assert answer["result_id"] is None and answer["masks"] == [] and len(answer["read_as"]) == 3
@@ -54,7 +54,7 @@ async def test_a_dry_run_reads_and_leaves_nothing_behind(colon: Place) -> None:
 
 
 async def test_what_do_you_see_is_answered_with_everything_that_can_be_seen(colon: Place) -> None:
-    async with Client(build_server(colon.lazy())) as client:
+    async with Client(build_server(colon.lazy(patience_s=200))) as client:
         asked = await call(client, "segment", image="colon.jpg", words="Tell me what you see", mpp=1.2)
         found = {mask["target"] for mask in asked.structured_content["masks"] if mask["found"]}
         assert found == {"nuclei", "gland"}
