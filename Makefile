@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install format lint types bench test-vllm conformance clean
+.PHONY: faults demo test install format lint types bench test-vllm conformance clean
 
 demo: $(STAMP)
 	@$(BIN)/tissuetalk demo
@@ -37,6 +37,9 @@ types: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
+
+faults: $(STAMP)
+	@TISSUETALK_KILLS=100 TISSUETALK_DAMAGES=400 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_faults.py
 
 test-vllm: $(STAMP)
 	@$(BIN)/python tests/vllm/run.py

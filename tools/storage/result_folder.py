@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,13 @@ class ResultFolder:
 
     def require_same_image(self, source: ImageSource) -> ImageSource:
         """The source, if it holds what was segmented; otherwise it is closed. Raises ImageChangedError."""
-        if source.image_id != self.result().image.image_id:
-            source.close()
-            raise ImageChangedError(f"{source.name} has changed since it was segmented; segment it again.")
+        with ExitStack() as unless_same:
+            unless_same.callback(source.close)
+            if source.image_id != self.result().image.image_id:
+                raise ImageChangedError(
+                    f"{source.name} has changed since it was segmented; segment it again."
+                )
+            unless_same.pop_all()
         return source
 
     def write_mask(

@@ -16,6 +16,7 @@ from peewee import SQL, SqliteDatabase
 from tissuetalk.models.errors import (
     BusyError,
     InvalidArgumentError,
+    TissuetalkError,
     UnknownResultError,
     WorkspaceFullError,
     WorkspaceUnwritableError,
@@ -147,7 +148,7 @@ class Results:
                 raise _no_result(result_id) from error
             self._used(result_id)
             try:
-                with self._names_a_full_disk():
+                with self._names_a_full_disk(), _names_damage(stored):
                     yield stored
             finally:
                 # measured while still held: nobody can take the folder away meanwhile
@@ -289,6 +290,24 @@ class Results:
     def _stored(self, row: Any) -> StoredResult:
         folder = self.folder / "results" / row.result_id
         return StoredResult(row.result_id, folder, row.image_id, row.kind, row.created_at, row.size_bytes)
+
+
+@contextmanager
+def _names_damage(stored: StoredResult) -> Iterator[None]:
+    """A crash over files that are not as they were written is no crash of ours. Raises UnknownResultError."""
+    try:
+        yield
+    except TissuetalkError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise
+        if not (wrong := manifest.problems(stored.folder)):
+            raise
+        raise UnknownResultError(
+            f"files of {stored.result_id} are damaged ({'; '.join(wrong[:3])}); segment the image again, and have the operator "
+            "look with tissuetalk doctor --workspace"
+        ) from error
 
 
 def _no_result(result_id: str) -> UnknownResultError:
