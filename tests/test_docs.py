@@ -29,7 +29,7 @@ NOT_RUN = {
 }
 """Commands whose options are checked but which are not run, with the reason."""
 PLACEHOLDER = re.compile(
-    r"s3://|gs://|ray://|[A-Z]{3,}\.(?:csv|yaml|svs)|RESULT_DIR|/path/to|my-classifier|--engine ray|https?://"
+    r"s3://|gs://|ray://|[A-Z]{3,}\.(?:csv|yaml|svs)|RESULT_DIR|/path/to|my-classifier|--engine ray|https?://|doctor --workspace"
 )
 """Arguments only the reader can fill in."""
 

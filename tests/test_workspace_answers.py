@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -11,14 +12,17 @@ from conftest import Place
 from conversation import call, text_of
 from drawn import disc_image
 from mcp import Client
+from typer.testing import CliRunner, Result
 
 from tissuetalk.server.app import build_server
+from tissuetalk.server.commands.command_line import app
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.workspace import Workspace
 
 pytestmark = pytest.mark.anyio
-ASK = {"image": "discs.png", "targets": [{"words": "nuclei"}], "mpp": 0.5, "model": "classical-nuclei"}
+_WORDS = {"targets": [{"words": "nuclei"}], "mpp": 0.5, "model": "classical-nuclei"}
+ASK = {"image": "discs.png", **_WORDS}
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ async def test_one_damaged_result_does_not_hide_the_others(images: Place) -> Non
 async def test_the_next_answer_and_the_library_say_what_was_removed_to_make_room(images: Place) -> None:
     yesterday = time.time() - 3 * 24 * 3600
     with Session(images.root, images.workspace) as session:
-        session.segment("discs.png", **{name: ASK[name] for name in ("targets", "mpp", "model")})
+        session.segment("discs.png", **_WORDS)
     with Workspace(images.workspace, clock=lambda: yesterday) as workspace:
         size = workspace.results()[0].size_bytes
         with workspace.new_result(image_id="img", kind="segment") as draft:
@@ -69,14 +73,45 @@ async def test_a_workspace_whose_path_reads_as_a_pattern_touches_no_neighbour(
 ) -> None:
     odd, neighbour = tmp_path / "ws[ab]*?", tmp_path / "wsa-x"
     with Session(images.root, neighbour) as session:
-        session.segment("discs.png", targets=[{"words": "nuclei"}], mpp=0.5, model="classical-nuclei")
+        session.segment("discs.png", **_WORDS)
     shutil.copytree(neighbour, tmp_path / "wsb-y")
     before = {path: path.read_bytes() for path in neighbour.rglob("*.json")}
     in_blocks = SlideSettings(whole_px=0, tile_px=256, window_px=512)
     with Session(images.root, odd, slides=in_blocks) as session:
-        found = session.segment("discs.png", targets=[{"words": "nuclei"}], mpp=0.5, model="classical-nuclei")
+        found = session.segment("discs.png", **_WORDS)
         assert found.masks[0].record.count == 5 == len(found.objects)
         assert len(session.workspace.results()) == 1
         for kind in ("csv", "parquet", "geojson", "ome-zarr"):
             session.export(found, kind, tmp_path / f"out-{kind}")
     assert {path: path.read_bytes() for path in neighbour.rglob("*.json")} == before
+
+
+def test_the_doctor_finds_what_is_wrong_and_mends_it(images: Place) -> None:
+    """Hashes, a lost database, a row without files: found by one command, mended by another."""
+    folder = images.workspace
+    with Session(images.root, folder) as session:
+        kept, hurt = [session.segment("discs.png", **_WORDS).result.result_id for _ in range(2)]
+        picture = session.upload((images.root / "discs.png").read_bytes())
+    runner = CliRunner()
+
+    def doctor(*more: str) -> Result:
+        return runner.invoke(app, ["doctor", "--workspace", str(folder), *more])
+
+    assert doctor().exit_code == 0
+    overlay = folder / "results" / hurt / "overlay.png"
+    overlay.write_bytes(overlay.read_bytes()[:-1] + b"?")
+    found = doctor("--json")
+    assert found.exit_code == 3
+    states = {part["part"]: part for part in json.loads(found.stdout)}
+    assert states["results"]["state"] == "broken"
+    assert hurt in states["results"]["what"] and "overlay.png has changed" in states["results"]["what"]
+    (folder / "workspace.sqlite").unlink()
+    assert doctor().exit_code == 3
+    assert doctor("--repair").exit_code == 0
+    assert doctor().exit_code == 0
+    assert (folder / "damaged" / hurt / "result.json").is_file()
+    with Session(images.root, folder) as session:
+        assert [stored.result_id for stored in session.workspace.results()] == [kept]
+        assert session.measure(kept, ["count"]).result.measurements[0].value == 5
+        session.open(picture["image"]).close()
+    assert runner.invoke(app, ["doctor", "--repair"]).exit_code != 0
