@@ -29,6 +29,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+LONGEST_SHOWN = 160
+
+
+def shown(foreign: str) -> str:
+    """Text of others, such as a file's name, inside a message: in quotation marks that it cannot close, on one line, cut."""
+    cut = foreign if len(foreign) <= LONGEST_SHOWN else f"{foreign[:LONGEST_SHOWN]}…"
+    return f"“{''.join(each if each.isprintable() and each not in '“”' else '?' for each in cut)}”"
+
 
 class TissuetalkError(Exception):
     """Root of the tree; ``code`` is what an assistant can act on."""

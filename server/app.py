@@ -6,8 +6,6 @@ Nothing heavy is imported until a tool is called: a client connects to a server 
 from __future__ import annotations
 
 import asyncio
-import logging
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -171,6 +169,5 @@ def _signature(tool: Tool) -> Signature:
 
 
 def serve_stdio(settings: Settings) -> None:
-    """Protocol on stdin and stdout, everything else on stderr."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    """Protocol on stdin and stdout, everything else on stderr (models/logs.py)."""
     asyncio.run(build_server(Service(settings)).run_stdio_async())

@@ -219,6 +219,7 @@ def serve_http(settings: Settings, where: Where) -> None:
         ws="none",
         proxy_headers=bool(proxies),
         forwarded_allow_ips=[str(network) for network in proxies],
+        log_config=None,  # as models/logs.py has it
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=5,

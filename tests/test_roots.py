@@ -163,7 +163,7 @@ def test_a_private_folder_is_reached_by_uri_only_and_a_lookup_leads_nowhere_else
         image_id = image.image_id
     places[image_id] = private / "upload.png"
     with roots.open(f"image://{image_id}") as image:
-        assert image.name == "upload.png"
+        assert image.name == image_id, "whoever has only the id is not told the file's name"
     with pytest.raises(OutsideRootsError):
         roots.open(str(private / "upload.png"))
     places[image_id] = root.parent / "secret.png"

@@ -10,6 +10,7 @@ from importlib import resources
 from itertools import groupby
 from string import Template
 
+from tissuetalk.prompts.lexicon import is_english
 from tissuetalk.prompts.llm.seam import MAX_TARGETS, Turn
 from tissuetalk.prompts.taxonomy import LABELS, labels_of
 
@@ -87,11 +88,26 @@ _PATTERNS = (
 )
 
 
+_PERSON = re.compile(r"dr|mrs?|ms|prof|name|patient|physician|surgeon", re.IGNORECASE)
+_NAME = re.compile(r"[^\W\d_a-z][^\W\d_]{2,40}")
+
+
 def masked(text: str) -> str:
-    """The text with dates, long numbers, addresses and names in labelled places as rows of x, at the same offsets."""
+    """The text with dates, long numbers, addresses and names as rows of x, at the same offsets.
+
+    A name is known by a labelled place, and then hidden wherever it stands.
+    """
+    names: set[str] = set()
     for pattern in _PATTERNS:
+        if pattern.groups:
+            people = (match for match in pattern.finditer(text) if _PERSON.match(match.group()))
+            names.update(word for match in people for word in _NAME.findall(match.group(1)))
         text = pattern.sub(_hidden, text)
-    return text
+    # "Patient: Jane Roe" tells that the Roe of "Roe's carcinoma" is one, too
+    names = {name for name in names if not is_english(name.lower())}
+    return _NAME.sub(
+        lambda match: "x" * len(match.group()) if match.group() in names else match.group(), text
+    )
 
 
 def _hidden(match: re.Match[str]) -> str:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import typer
 
+from tissuetalk.models import logs
 from tissuetalk.models.errors import BadRequestError, TissuetalkError
 from tissuetalk.server.commands import data, evaluate, machine, results, segment, train
 
@@ -42,6 +43,7 @@ for _name, _old in (("zero-shot", evaluate.sets), ("ablate", train.ablate), ("we
 
 def main() -> NoReturn:
     """Run the command; our own errors become one line and an exit status, anything else stays a crash."""
+    logs.configure()
     try:
         status = app(standalone_mode=False)
     except TissuetalkError as error:

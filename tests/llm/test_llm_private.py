@@ -34,6 +34,14 @@ def test_findings_and_numbers_of_a_report_are_left_alone(text):
     assert masked(text) == text
 
 
+def test_a_name_that_one_place_gives_away_is_hidden_everywhere():
+    shown = masked(
+        "Patient: Jane Quenneville. Quenneville's keloid, seen by J. Quenneville; Keloid, Brown tissue."
+    )
+    assert "Quenneville" not in shown and "Jane" not in shown
+    assert shown.count("keloid") + shown.count("Keloid") == 2 and "Brown" in shown
+
+
 def named(evidence, words=None):
     return {"evidence": evidence, "words": words or evidence, "label": None, "assertion": "present"}
 

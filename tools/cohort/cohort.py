@@ -213,7 +213,7 @@ def run_cohort(
                 else:
                     rows[job.slide] = failed_row(job.name, job.slide, outcome)
                     if not isinstance(outcome, TissuetalkError):
-                        log.error("%s crashed", job.slide, exc_info=outcome)
+                        log.error("the work on a slide crashed; cohort.csv names it", exc_info=outcome)
                 # a full disk or missing weights would fail every other slide, too
                 if isinstance(outcome, ResourceError):
                     stopping.set()

@@ -11,6 +11,7 @@ from tissuetalk.models.errors import (
     UnknownLabelError,
     UnknownResultError,
     WorkspaceFullError,
+    shown,
 )
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.writing import disk_errors, place_errors, whole_folder
@@ -50,7 +51,7 @@ def library(
         raise InvalidArgumentError(f"unknown action {action[:60]!r}; choose from: {', '.join(actions)}.")
     found = {"images": [], "results": [], "labels": [], "saved": [], **actions[action]()}
     result = LibraryResult.model_validate({"action": action, **found})
-    lines = [f"{image.path} ({image.size_bytes:,} bytes)" for image in result.images]
+    lines = [f"{shown(image.path)} ({image.size_bytes:,} bytes)" for image in result.images]
     lines += [
         f"{item.result_id} of {item.image_id}, {item.created_at}: {item.problem or ', '.join(item.masks)}"
         for item in result.results
@@ -134,7 +135,7 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
                 write_outlines(stored.folder)  # for those who read the folder without us
             session.workspace.save(result_id, target, within=root)
             saved = [name for name in _files_in(stored.folder.path) if name != manifest.NAME]
-    return {"message": f"saved {len(saved)} file(s) to {folder}.", "saved": saved}
+    return {"message": f"saved {len(saved)} file(s) to {shown(folder)}.", "saved": saved}
 
 
 def _files_in(folder: Path) -> list[str]:
@@ -149,7 +150,7 @@ def _new_folder(session: Session, name: str) -> tuple[Path, Path]:
         )
     root, asked = session.roots.place(name)
     if asked.exists() and (not asked.is_dir() or any(asked.iterdir())):
-        raise InvalidArgumentError(f"{name!r} is in use; nothing is overwritten, give a new folder.")
+        raise InvalidArgumentError(f"{shown(name)} is in use; nothing is overwritten, give a new folder.")
     return root, asked
 
 

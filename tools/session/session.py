@@ -125,9 +125,12 @@ class Session:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def open(self, image: str | Path) -> ImageSource:
-        """An image by path inside a root, or by image:// URI; it is remembered, so that its URI works later."""
-        source = self.roots.open(str(image))
+    def open(self, image: str | Path, *, name: str | None = None) -> ImageSource:
+        """An image by path inside a root, or by image:// URI; it is remembered, so that its URI works later.
+
+        name: what messages call it, in place of its path.
+        """
+        source = self.roots.open(str(image), name=name)
         try:
             self._remember(source)
         except TissuetalkError:
@@ -368,8 +371,9 @@ class Session:
             yield Stored(folder, partial(self._image_of, folder), lambda path: f"result://{name}/{path}")
 
     def _image_of(self, folder: ResultFolder) -> ImageSource:
-        """The image a result was made from; the content decides, not the name."""
-        return folder.require_same_image(self.open(folder.request()["image"]))
+        """The image a result was made from; the content decides, not the name, which its reader need not know."""
+        image_id = folder.result().image.image_id
+        return folder.require_same_image(self.open(folder.request()["image"], name=image_id))
 
 
 def _image_anywhere(folder: ResultFolder) -> ImageSource:

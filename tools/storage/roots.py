@@ -23,6 +23,7 @@ from tissuetalk.models.errors import (
     OutsideRootsError,
     UnknownImageError,
     UnreadableImageError,
+    shown,
 )
 from tissuetalk.models.folders import Folder
 from tissuetalk.models.images import CheckedFile, ImageSource, Limits, open_image
@@ -83,8 +84,10 @@ class Roots:
         self._limits = limits
         self._seen: dict[str, Path] = {}
 
-    def open(self, image: str) -> ImageSource:
+    def open(self, image: str, *, name: str | None = None) -> ImageSource:
         """Open a path inside a root, or an ``image://`` URI.
+
+        name: what messages call it when whoever reads them has not said the path, and it may be a patient's.
 
         Raises OutsideRootsError (alike for what exists and what does not), UnknownImageError with similar names,
         InvalidArgumentError for what cannot be a path, ImageChangedError when the image of a URI is another now.
@@ -105,10 +108,11 @@ class Roots:
             raise InvalidArgumentError(
                 "addresses are not fetched; give a path inside a root or an image:// URI"
             )
+        called = name or shown(image)
         try:
-            return open_image(self._checked(self.paths[0] / image, image), name=image, limits=self._limits)
+            return open_image(self._checked(self.paths[0] / image, called), name=called, limits=self._limits)
         except UnknownImageError as error:
-            raise UnknownImageError(self._not_found(image)) from error
+            raise UnknownImageError(self._not_found(image) if name is None else _gone(name)) from error
 
     def register(self, source: ImageSource) -> str:
         """Remember where an open image lies, so that its URI can be opened. Returns ``image://img_…``."""
@@ -132,14 +136,11 @@ class Roots:
             raise UnknownImageError(
                 f"no image {image_id} is known; open it by its path first; library(action='images') lists them"
             )
-        name = path.name
         try:
-            file = self._checked(path, name, private=True)
+            file = self._checked(path, image_id, private=True)
         except UnknownImageError as error:
-            raise UnknownImageError(
-                f"the file of {image_id} is gone; put it back or open another image"
-            ) from error
-        source = open_image(file, name=name, limits=self._limits)
+            raise UnknownImageError(_gone(image_id)) from error
+        source = open_image(file, name=image_id, limits=self._limits)
         if source.image_id != image_id:
             source.close()
             raise ImageChangedError(f"the file of {image_id} changed; open it by its path to get its new id")
@@ -154,7 +155,7 @@ class Roots:
         root = self._root_of(real)
         if root is None or real == root:
             raise InvalidArgumentError(
-                f"{name[:200]!r} is not inside an allowed folder; give a new folder below one."
+                f"{shown(name)} is not inside an allowed folder; give a new folder below one."
             )
         return root, real
 
@@ -225,12 +226,16 @@ class Roots:
         # reversed: of two with one file name the first listed stays
         by_file_name = {Path(name).name.lower(): name for name in reversed(names)}
         close = get_close_matches(Path(image).name.lower(), by_file_name, n=3, cutoff=0.6)
-        similar = ", ".join(by_file_name[name] for name in close)
-        return f"there is no image {image[:200]!r} in the roots; " + (
+        similar = ", ".join(shown(by_file_name[name]) for name in close)
+        return f"there is no image {shown(image)} in the roots; " + (
             f"similar names: {similar}; library(action='images') lists all"
             if similar
             else "library(action='images') lists what there is"
         )
+
+
+def _gone(name: str) -> str:
+    return f"the file of {name} is gone; put it back or open another image"
 
 
 def _outside() -> OutsideRootsError:
