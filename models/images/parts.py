@@ -149,7 +149,7 @@ def _mirax_parts(file: CheckedFile, folder: Folder) -> Iterator[tuple[str, Check
                 yield name, _part(below, name, file)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UnreadableImageError(
-            f"{file.name} needs the whole of its data folder {data!r} beside it; copy all of that too"
+            f"{file.name} needs the whole of its data folder, called as it is without .mrxs, beside it; copy all of that too"
         ) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -160,7 +160,7 @@ def _mirax_parts(file: CheckedFile, folder: Folder) -> Iterator[tuple[str, Check
 
 
 def _part(folder: Folder, name: str, file: CheckedFile) -> CheckedFile:
-    part = open_in(folder.below(), name, name=f"{file.name} ({name})")
+    part = open_in(folder.below(), name, name=f"a part of {file.name}")
     if not _same_owner(part, file):
         part.close()
         raise UnreadableImageError(
@@ -186,7 +186,7 @@ def _dicom_parts(file: CheckedFile, folder: Folder) -> Iterator[tuple[str, Check
         if name == file.path.name:
             continue
         try:
-            part = open_in(folder.below(), name, name=f"{file.name} ({name})")
+            part = open_in(folder.below(), name, name=f"a part of {file.name}")
         except (FileNotFoundError, PermissionError, UnreadableImageError):
             continue  # a folder, a pipe, gone, or not ours to read
         except OSError as error:

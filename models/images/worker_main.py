@@ -7,6 +7,7 @@ starts reads one image and ends with it: nothing of one image can reach the next
 from __future__ import annotations
 
 import gc
+import logging
 import mmap
 import os
 import select
@@ -54,6 +55,7 @@ def main(control_descriptor: int) -> None:
     control = socket.socket(fileno=control_descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's to answer
     warnings.simplefilter("ignore")  # of decoders, about foreign files
+    logging.disable()  # they repeat what stands in headers
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(woken, False)

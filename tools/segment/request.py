@@ -73,10 +73,7 @@ class SegmentArguments:
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """What to look for and where; enough to do it again, without the text it came from.
-
-    Sentences of a report are there while the call that brought them runs, and are not kept.
-    """
+    """What to look for and where; enough to do it again, without the text it came from: its sentences are not kept."""
 
     image: str
     request: Request
