@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [
+    PROJECT / "README.md",
+    PROJECT / "CONTRIBUTING.md",
+    PROJECT / "SECURITY.md",
+    *sorted((PROJECT / "docs").glob("*.md")),
+]
 COMMAND = Path(sys.executable).with_name("tissuetalk")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -135,3 +140,8 @@ def test_a_python_block_runs(page: str, block: str, folder: Path) -> None:
         timeout=280,
     )
     assert done.returncode == 0, f"{page}\n{block}\n{done.stderr[-1500:]}"
+
+
+def test_the_tests_that_the_threat_model_names_are_there() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (PROJECT / "docs" / "security.md").read_text("utf-8")))
+    assert len(named) > 10 and not [name for name in named if not (PROJECT / name).is_file()]
