@@ -56,8 +56,8 @@ def library(
         f"{item.result_id} of {item.image_id}, {item.created_at}: {item.problem or ', '.join(item.masks)}"
         for item in result.results
     ]
-    shown = [result.message, *lines[:MOST_LISTED], *result.labels, *result.saved, *result.removed]
-    return Answer(result, "\n".join(shown))
+    said = [result.message, *lines[:MOST_LISTED], *result.labels, *result.saved, *result.removed]
+    return Answer(result, "\n".join(said))
 
 
 def _images(session: Session) -> dict[str, Any]:
