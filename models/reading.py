@@ -68,7 +68,7 @@ def yaml_in(content: bytes) -> Any:
     try:
         return yaml.load(content.decode("utf-8"), Loader=_PlainLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error).strip() or "it is nested too deep") from error
+        raise ValueError(" ".join(str(error).split())[:300] or "it is nested too deep") from error
 
 
 def table_of(path: Path, encoding: str = "utf-8") -> tuple[list[str], list[dict[str, str]]]:

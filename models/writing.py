@@ -78,16 +78,21 @@ def copy_folder(
     durable: bool = False,
     within: Path | None = None,
     without: Collection[str] = (),
+    more: Path | None = None,
 ) -> None:
     """The files of a folder of ours as the new folder ``path``, which must be missing or empty: all of them or none.
 
-    durable, within: as for ``whole_file``. without: names of files that stay behind. Raises OSError.
+    durable, within: as for ``whole_file``. without: names of files that stay behind. more: a folder of files to
+    lay over them. Raises OSError.
     """
     name = f".{path.name}.{uuid.uuid4().hex[:12]}.partial"
     with parent_of(path, within) as folder:
         try:
             with folder.below(name, create=True) as copy:
-                _copy_into(source, copy, durable, without)
+                laid_over = () if more is None else {path.name for path in more.iterdir()}
+                _copy_into(source, copy, durable, {*without, *laid_over})
+                if more is not None:
+                    _copy_into(more, copy, durable, ())
             folder.rename(name, path.name)
             if durable:
                 folder.sync()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tissuetalk.models.errors import InvalidArgumentError, NoTargetInWordsError
+from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.target import Reader, Request, Target
 
 
@@ -19,7 +20,7 @@ def translate_items(in_path: Path, out_path: Path, reader: Reader) -> int:
     """
     lines = [json.dumps(_answer(item, reader), ensure_ascii=False) for item in _items(in_path)]
     try:
-        out_path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        write_whole(out_path, "".join(line + "\n" for line in lines))
     except OSError as error:
         raise InvalidArgumentError(
             f"cannot write {out_path.name}: {error.strerror}; give --out a file in a folder you may write to."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,48 @@ def test_the_python_interface_names_them_too(result: tuple[Session, str], tmp_pa
             session.export(result_id, "csv", out)
         with pytest.raises(InvalidArgumentError):
             session.workspace.save(result_id, out)
+
+
+def test_a_copy_goes_where_its_folder_was_when_the_work_began(
+    result: tuple[Session, str], tmp_path: Path
+) -> None:
+    session, result_id = result
+    kept, outside = tmp_path / "kept", tmp_path / "outside"
+    kept.mkdir()
+    outside.mkdir()
+    found = session.result(result_id)
+    copy = found.save(kept / "first", within=tmp_path)
+    assert {"result.json", "request.json", "objects.geojson", "overlay.png"} <= {
+        path.name for path in (kept / "first").iterdir()
+    }
+    assert copy.session.measure(kept / "first").result.measurements
+    kept.rename(tmp_path / "away")
+    kept.symlink_to(outside)
+    with pytest.raises(InvalidArgumentError, match="cannot write kept/second"):
+        found.save(kept / "second", within=tmp_path)
+    assert not list(outside.iterdir())
+
+
+BY_PATH = {
+    "models/writing.py",
+    *("models/training/loop.py", "models/images/confinement.py", "models/datasets/pathseg/prepare.py"),
+    *("tools/export/tables.py", "tools/export/coco.py", "tools/export/geojson.py"),
+    "tools/storage/",
+    *("tools/segment/windows.py", "tools/segment/slide.py", "tools/segment/segment.py"),
+}
+"""They write in the workspace, to a part that is given its name later, or (the first of the second line) a log and data sets of
+the operator's own."""
+
+
+def test_nothing_else_writes_by_path() -> None:
+    project, found = Path(__file__).parents[1], []
+    for area in ("models", "prompts", "tools", "server"):
+        for file in (project / area).rglob("*.py"):
+            name = file.relative_to(project).as_posix()
+            writes = re.search(r"\.write_(bytes|text)\(|\.open\(\"[wax]", file.read_text("utf-8"))
+            if writes and not any(name.startswith(each) for each in BY_PATH):
+                found.append(f"{name}: {writes.group()}")
+    assert found == [], "use whole_file, write_whole or copy_folder"
 
 
 def test_a_workspace_inside_a_root_is_no_part_of_it(result: tuple[Session, str]) -> None:

@@ -40,7 +40,7 @@ from tissuetalk.models.classifiers.recipe import CohortRecipe, Slide
 from tissuetalk.models.classifiers.training import train_attention, train_objects
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.models.writing import CsvWriter
+from tissuetalk.models.writing import CsvWriter, whole_file
 
 
 class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
@@ -69,7 +69,8 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
     def write_evidence(
         self, cohort: GatheredSlides[Tensor], run: SeedRun[AttentionMIL], card: ClassifierCard
     ) -> None:
-        with (self.out / "predictions.csv").open("w", encoding="utf-8", newline="") as lines:
+        table = self.out / "predictions.csv"
+        with whole_file(table) as part, part.open("w", encoding="utf-8", newline="") as lines:
             writer = CsvWriter(lines, line_end="\r\n")
             writer.row(["slide", "patient", "class", *card.classes])
             for i, shares in zip(run.tested, self.shares(cohort, run), strict=True):

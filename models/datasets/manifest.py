@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.datasets.example import Pixels
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.reading import table_of
-from tissuetalk.models.writing import CsvWriter
+from tissuetalk.models.writing import CsvWriter, whole_file
 
 MaskKind = Literal["instance", "binary", "class-index", "boxes", "class-label", "none"]
 SUBSET_SEED = 2026
@@ -134,7 +134,7 @@ def draw_subset(
         chosen.update(draw.sample(sorted(files), max(1, round(fraction * len(files)))))
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.parent.resolve()
-    with out.open("w", encoding="utf-8", newline="") as lines:
+    with whole_file(out) as part, part.open("w", encoding="utf-8", newline="") as lines:
         writer = CsvWriter(lines, columns, line_end="\r\n")
         writer.header()
         for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -133,12 +134,16 @@ def _to_folder(
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidArgumentError(f"{out} exists and is not an empty folder; choose a new one.")
+    # settled now: a folder on the way that is a link when the work is done was swapped in
+    place = Path(os.path.realpath(out))
     with (
         unfinished_workspace(out) as scratch,
         Session(Path(asked.image).parent, scratch, reader=reader, runner=runner) as session,
         image_progress(quiet) as progress,
     ):
-        return session.segment_request(session.understand(asked), Control(progress)).save(out)
+        return session.segment_request(session.understand(asked), Control(progress)).save(
+            place, within=Path(place.anchor)
+        )
 
 
 def _found(found: Segmentation, out: Path) -> list[Any]:

@@ -9,6 +9,7 @@ OUT/.unfinished/NAME/         the workspace of a slide that is not finished; wor
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,14 +104,14 @@ def run_slide(job: SlideJob, control: Control = Control(), **bench_options: Any)
         # the row is written last, so a result without one is done again and may be replaced
         with disk_errors(job.out):
             remove(job.result)
-            bench.workspace.save(result.result_id, job.result)
+            bench.workspace.save(result.result_id, job.result, within=job.out)
         with bench.open(str(path)) as source:
             tissue = tissue_mm2(job.result, result, source)
         row = row_of(job.name, job.slide, stamp, result, tissue, time.monotonic() - started)
     if job.address is not None:
         addresses.put(job.result, f"{job.address}/slides/{job.name}")
     with disk_errors(job.out):
-        write_whole(job.row, row.model_dump_json(indent=1))
+        write_whole(job.row, row.model_dump_json(indent=1), within=job.out)
     if job.address is not None:
         addresses.put(job.row, f"{job.address}/slides/{job.name}.json")
     remove(job.workspace)
@@ -198,6 +199,7 @@ def run_cohort(
     Raises InvalidArgumentError for a folder in other use, BusyError while another run writes to it, and
     WorkspaceFullError or WorkspaceUnwritableError when it cannot be written.
     """
+    out = Path(os.path.realpath(out))
     with _own(out):
         rows = _known_rows(slides, order, out, address)
         todo = [row for row in rows.values() if row.state != "done"]

@@ -6,6 +6,7 @@ what went wrong and no score: could not look is never counted as found nothing.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from tissuetalk.models.errors import (
     UnknownLabelError,
     WorkspaceUnwritableError,
 )
+from tissuetalk.models.folders import parent_of
 from tissuetalk.models.images import open_image
 from tissuetalk.models.masks.characteristics import Labels, Mask, components, survey_of
 from tissuetalk.models.metrics.annotations import SCORED_KINDS, Annotation, read_annotations
@@ -134,7 +136,9 @@ def evaluate(
     rows: list[Row] = []
     with _writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
-        file = (out / "scores.csv").open("w", newline="", encoding="utf-8")
+        with parent_of(out / "scores.csv") as folder:
+            folder.remove("scores.csv")  # of an earlier run; a link is not written through
+            file = os.fdopen(folder.create("scores.csv"), "w", newline="", encoding="utf-8")
     with file:
         writer = CsvWriter(file, [column.name for column in fields(Row)], line_end="\r\n")
         writer.header()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from PIL import Image
 
 from tissuetalk.models.errors import WorkspaceUnwritableError
 from tissuetalk.models.images import ImageSource
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.explained import ExplainResult
 from tissuetalk.tools.answers.results import (
     Answer,
@@ -70,17 +72,23 @@ class Segmentation(Answer[SegmentResult]):
         with self.session.reading(self.place) as stored:
             return _picture(stored.folder.path / "overlay.png")
 
-    def save(self, folder: Path) -> Segmentation:
-        """Copy the result to a new folder, outlines of everything in one file, and open it there."""
+    def save(self, folder: Path, *, within: Path | None = None) -> Segmentation:
+        """Copy the result to a new folder, outlines of everything in one file, and open it there.
+
+        within: a real folder above, below which no link is followed.
+        """
         from tissuetalk.tools.export.links import write_all_outlines
 
         assert isinstance(self.place, str), "a result in a folder is saved already"
-        self.session.workspace.save(self.place, folder)
-        stored = ResultFolder(folder)
-        write_all_outlines(stored, folder / "objects.geojson")
-        if (image := self.session.workspace.image_path(self.result.image.image_id)) is not None:
-            # the request names the image as this session's roots do; the folder must find it without them
-            stored.write_request({**stored.request(), "image": str(image)})
+        workspace = self.session.workspace
+        with tempfile.TemporaryDirectory(dir=workspace.owners.folder) as private:
+            with self.session.reading(self.place) as stored:
+                write_all_outlines(stored.folder, Path(private) / "objects.geojson")
+                if (image := workspace.image_path(self.result.image.image_id)) is not None:
+                    # the request names the image as this session's roots do; the folder must find it without them
+                    asked = {**stored.folder.request(), "image": str(image)}
+                    ResultFolder(Path(private)).write_request(asked)
+            workspace.save(self.place, folder, within=within, more=Path(private))
         return self.session.result(folder, read_as=self.result.read_as)
 
 
@@ -246,9 +254,9 @@ def explanation_beside(explained: Explained, target: Path) -> Answer[ExplainResu
     if explained.picture is not None:
         maps = {mask_id: target.with_name(f"{target.stem}-{mask_id}.png") for mask_id in explained.maps}
         try:
-            target.write_bytes(drawing.as_png(explained.picture))
+            write_whole(target, drawing.as_png(explained.picture))
             for mask_id, path in maps.items():
-                path.write_bytes(drawing.as_png(explained.maps[mask_id]))
+                write_whole(path, drawing.as_png(explained.maps[mask_id]))
         except OSError as error:
             raise WorkspaceUnwritableError(
                 f"cannot write {target}: {error.strerror}; pass --picture elsewhere."

@@ -181,10 +181,12 @@ class Results:
             with suppress(WorkspaceFullError), self.database.write() as db:
                 drop_row(db, StoredFile("results", result_id))
 
-    def save(self, result_id: str, folder: Path, *, within: Path | None = None) -> None:
+    def save(
+        self, result_id: str, folder: Path, *, within: Path | None = None, more: Path | None = None
+    ) -> None:
         """Copy a result to ``folder``, which must be missing or empty; it appears there complete or not at all.
 
-        within: a real folder above, below which no link is followed.
+        within: a real folder above, below which no link is followed. more: a folder of files to lay over those of the result.
         Raises InvalidArgumentError for a folder in use or not writable, WorkspaceFullError when its disk is full.
         """
         target = Path(os.path.realpath(folder.parent)) / folder.name if within is None else folder
@@ -199,6 +201,7 @@ class Results:
                 durable=True,
                 within=within or Path(target.anchor),
                 without={manifest.NAME},
+                more=more,
             )
 
     def _add(self, size_bytes: int, add: Callable[[SqliteDatabase], None]) -> None:
