@@ -12,14 +12,13 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 from tissuetalk.models.errors import NoTargetInWordsError
 from tissuetalk.prompts.lexicon import is_english, lexicon
-from tissuetalk.prompts.measures import measures_in
 from tissuetalk.prompts.request.places import places_in
-from tissuetalk.prompts.request.survey import survey_of
-from tissuetalk.prompts.target import Assertion, Relation, Request, Target
+from tissuetalk.prompts.request.survey import NO_JUDGEMENT, survey_of
+from tissuetalk.prompts.target import Assertion, Measure, Relation, Request, Target
 from tissuetalk.prompts.words import load_terms
 
 NAMES = {
@@ -39,11 +38,24 @@ LONGEST = 600
 """Characters: longer texts are reports, which are read in English only."""
 HEAD = 3000
 """Characters by which a language is told."""
-LONGEST_ENDING = 6
+LONGEST_ENDING = 9
 """Letters that may follow the beginning of a word: a plural, a case, the second half of a short compound."""
 PARTS = re.compile(r"[.,;:!?\n\u3002\uff0c\u3001\uff1b\uff1a\uff01\uff1f\u0964]")
+NO_LISTS = ("names", "organs", "joins", "measures")
+MARKS = {
+    "es": ("ñ", "¿", "¡", "ión"),
+    "fr": ("œ", "ù", "î", "è", "l'", "d'"),
+    "de": ("ä", "ö", "ü", "ß"),
+    "pt": ("ã", "õ", "ção", "ência"),
+    "it": ("ì", "ò", "zione"),
+}
+"""Letters that speak for a language when its words are shared by others."""
+VERBS_OUT = re.compile("[标画圈找指勾数列]出")
+"""Chinese verbs whose second half begins other words (标出, 出血)."""
+SENTENCES = re.compile(r"[.;!?\n\u3002\uff1b\uff01\uff1f\u0964]")
 _SPACELESS = ("zh", "ja")
 _WEIGHT_OF_A_NAME = 2
+QUESTION_MARKS = ("?", "\uff1f", "\u304b\u3002", "\u304b", "\u5417", "\u5417\u3002")
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class _Language:
     joins: re.Pattern[str]
     names: Mapping[str, re.Pattern[str]]
     organs: Mapping[str, re.Pattern[str]]
+    measures: Mapping[Measure, re.Pattern[str]]
 
 
 @dataclass(frozen=True)
@@ -86,12 +99,19 @@ def _languages() -> tuple[_Language, ...]:
     for code in NAMES:
         rows = load_terms("languages.yaml")[code]
         lists = {
-            name: _pattern(rows[name], code) for name in rows if name not in ("names", "organs", "joins")
+            name: _pattern(rows.get(name, []), code)
+            for name in (
+                *(key for key in rows if key not in NO_LISTS),
+                "case_before",
+                "case_behind",
+                "worried",
+            )
         }
         joins = re.compile(rf"\s*(?:(?:{'|'.join(map(folded, rows['joins']))})\s*)+")
         names = {concept: _pattern(forms, code) for concept, forms in rows["names"].items()}
         organs = {region: _pattern(forms, code) for region, forms in rows["organs"].items()}
-        found.append(_Language(code, lists, joins, names, organs))
+        measures = {measure: _pattern(forms, code) for measure, forms in rows["measures"].items()}
+        found.append(_Language(code, lists, joins, names, organs, measures))
     return tuple(found)
 
 
@@ -131,7 +151,11 @@ def _is_other(head: str) -> bool:
     if sum(mark > "\u024f" for mark in letters) * 2 > len(letters) > 0:
         return True
     low = folded(head)
-    return bool(_other_denials().search(low)) and not ENGLISH.search(low)
+    if ENGLISH.search(low):
+        return False
+    accented = sum(not mark.isascii() for mark in letters) > 0 and len(head) < LONGEST
+    strange = accented and not any(is_english(word) for word in re.findall(r"[^\W\d_]{3,}", low))
+    return strange or bool(_other_denials().search(low))
 
 
 @lru_cache(maxsize=1)
@@ -147,11 +171,20 @@ def _listed(text: str) -> str | None:
     if re.search(r"[\u0900-\u097f]", text):
         return "hi"
     low = folded(text)
-    english = len(ENGLISH.findall(low))
-    scores = {one.code: _score(one, low) for one in _languages() if one.code not in ("zh", "ja", "hi")}
+    known = sum(is_english(word) for word in re.findall(r"[^\W\d_]{4,}", low))
+    english = max(len(ENGLISH.findall(low)), known // 2)
+    scores = {
+        one.code: _score(one, low) + _marks(one.code, text)
+        for one in _languages()
+        if one.code not in ("zh", "ja", "hi")
+    }
     best = max(scores, key=lambda code: scores[code])
     least = 2 if len(text) <= LONGEST else 6
     return best if scores[best] >= least and scores[best] > english else None
+
+
+def _marks(code: str, text: str) -> int:
+    return min(2, sum(text.lower().count(mark) for mark in MARKS[code]))
 
 
 def _score(language: _Language, low: str) -> int:
@@ -161,7 +194,10 @@ def _score(language: _Language, low: str) -> int:
     named = {
         m.start() for pattern in language.names.values() for m in pattern.finditer(low) if _is_foreign(m)
     }
-    return len(said) + _WEIGHT_OF_A_NAME * len(named)
+    if not said and len(low.split()) > 3 and not _marks(language.code, low):
+        return 0  # names of tumours are alike in all languages: without a word of grammar they say nothing
+    denied = {m.start() for pattern in lists[2:] for m in pattern.finditer(low) if _is_foreign(m)}
+    return len(said | denied) + len(denied) + _WEIGHT_OF_A_NAME * len(named)
 
 
 def _is_foreign(match: re.Match[str]) -> bool:
@@ -177,29 +213,47 @@ def read_foreign(text: str, code: str, organ: str | None) -> Request:
     language = next(one for one in _languages() if one.code == code)
     low = folded(text)
     named = _names(language, low)
-    region = organ or next((r for r, pattern in language.organs.items() if pattern.search(low)), None)
+    hits = {
+        r: max((len(m.group()) for m in pattern.finditer(low)), default=0)
+        for r, pattern in language.organs.items()
+    }
+    region = organ or (max(hits, key=lambda r: hits[r]) if any(hits.values()) else None)
+    worried = (
+        (NO_JUDGEMENT,) if language.lists["worried"].search(low) and re.search(r"[?\uff1f]", text) else ()
+    )
     note = f"read as {NAMES[code]} by a word list; check the targets, or say it in English"
     opened = language.lists["everything"].search(low)
     if not named and opened:
         shown = survey_of(region, "everything", opened.group(), opened.start())
-        return Request("exploratory", tuple(shown), region, notes=(note,))
+        return Request("exploratory", tuple(shown), region, notes=(note, *worried))
     if not named:
         raise NoTargetInWordsError(
             f"the words are {NAMES[code]} and name nothing that is known in it; please use English, "
             "or pass targets=[{label}] (labels: taxonomy://labels)."
         )
+    named = _without_cases(language, low, named)
     said = {one: _assertion(language, low, one, named) for one in named}
+    if low.rstrip(" )\"'").endswith(QUESTION_MARKS) and set(said.values()) == {"absent"}:
+        said = dict.fromkeys(named, "present")  # "¿No hay ningún tumor aquí?" asks for it
     targets: dict[str, Target] = {}
     for one in named:
         target = _target(text, one, region, said[one])
         key = target.label or target.words
         if key not in targets or said[one] == "present":
             targets[key] = target
-    related = _related(language, low, named, said, targets)
     places = places_in(text)
-    kind = "exploratory" if opened or (re.search(r"[?\uff1f]", text) and not places.points) else "request"
-    cells = any(lexicon().concepts[one.concept].kind == "cells" for one in named)
-    measures = measures_in(low, single_objects=cells) if kind == "request" else ()
+    related = _related(language, low, named, said, targets)
+    wanted = [key for key, target in related.items() if target.assertion == "present"]
+    if wanted and (places.points or places.boxes) and not any(target.relation for target in related.values()):
+        chosen = Relation("selected", "point" if places.points else "box")
+        related[wanted[0]] = replace(related[wanted[0]], relation=chosen)
+    measures = tuple(
+        name
+        for name in get_args(Measure)
+        if name in language.measures and language.measures[name].search(low)
+    )
+    asking = re.search(r"[?\uff1f]", text) and not places.points and not measures
+    kind = "exploratory" if opened or asking else "request"
     return Request(
         "exploratory" if kind == "exploratory" else "request",
         tuple(related.values()),
@@ -207,12 +261,29 @@ def read_foreign(text: str, code: str, organ: str | None) -> Request:
         places.points,
         places.boxes,
         measures,
-        notes=(note, *places.notes),
+        notes=(note, *worried, *places.notes),
     )
+
+
+def _without_cases(language: _Language, low: str, named: list[_ForeignMention]) -> list[_ForeignMention]:
+    """ "Imagen de cáncer de mama: marca los linfocitos": the tumour only says what the slide is."""
+    before, behind = language.lists["case_before"], language.lists["case_behind"]
+    cases = [
+        one
+        for one in named
+        if one.concept == "tumor"
+        and (
+            behind.match(low, one.end)
+            or any(m.end() >= one.start - 1 for m in before.finditer(low, max(0, one.start - 30), one.start))
+        )
+    ]
+    return [one for one in named if one not in cases] or named
 
 
 def _names(language: _Language, low: str) -> list[_ForeignMention]:
     """All named objects, longest first where they overlap, in the order of the text; organs hide their own words."""
+    if language.code == "zh":
+        low = VERBS_OUT.sub("\u25a1\u25a1", low)
     found = [
         _ForeignMention(concept, match.start(), match.end())
         for concept, pattern in language.names.items()
@@ -241,12 +312,22 @@ def _assertion(
     """Wanted, not wanted, or uncertain where the words say more than the lists can bind."""
     start, end = _part(language, low, one)
     before, behind = (_spans(language, f"not_{where}", low, start, end) for where in ("before", "behind"))
-    if language.lists["doubt"].search(low):
+    if language.lists["doubt"].search(low, *_sentence(low, one)):
         return "uncertain"
+    if language.code == "de" and low[one.start : one.end].endswith(("frei", "freie", "freies")):
+        return "absent"
     if not before and not behind:
         return "present"
-    if language.lists["twice"].search(low, start, end):
-        return "present" if len({*before, *behind}) == 1 else "uncertain"
+    denials = {*before, *behind}
+    losing = [match.span() for match in language.lists["twice"].finditer(low, start, end)]
+    if any(not any(_overlap(loss, denial) for denial in denials) for loss in losing):
+        return "present" if _apart(denials) == 1 else "uncertain"
+    if (
+        losing
+        and _apart(denials) > 1
+        and any(_overlap(loss, denial) for loss in losing for denial in denials)
+    ):
+        return "present" if _apart(denials) == 2 else "uncertain"  # "no ignores"
     names = [other for other in named if start <= other.start < end]
     head = _head(language, low, one, names)
     if any(last <= head.start and not _between(names, last, head.start) for _, last in before):
@@ -264,6 +345,26 @@ def _assertion(
     return "present" if bound and len(names) > 1 and (not shared or len(names) > 1) else "uncertain"
 
 
+def _apart(spans: set[tuple[int, int]]) -> int:
+    """How many of them do not overlap an earlier one."""
+    count, end = 0, -1
+    for first, last in sorted(spans):
+        count += first >= end
+        end = max(end, last)
+    return count
+
+
+def _sentence(low: str, one: _ForeignMention) -> tuple[int, int]:
+    ends = [match.end() for match in SENTENCES.finditer(low)]
+    return max((e for e in ends if e <= one.start), default=0), min(
+        (e for e in ends if e > one.end), default=len(low)
+    )
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
 def _spans(language: _Language, name: str, low: str, start: int, end: int) -> list[tuple[int, int]]:
     return [match.span() for match in language.lists[name].finditer(low, start, end)]
 
@@ -272,12 +373,16 @@ def _between(names: list[_ForeignMention], start: int, end: int) -> bool:
     return any(start <= other.start < end for other in names)
 
 
+def _joined(language: _Language, low: str, end: int, start: int) -> bool:
+    return (end == start and language.code in _SPACELESS) or bool(language.joins.fullmatch(low, end, start))
+
+
 def _head(
     language: _Language, low: str, one: _ForeignMention, names: list[_ForeignMention]
 ) -> _ForeignMention:
     """The first name of the list "A y B", "A ni B" that a name belongs to."""
     for other in reversed([other for other in names if other.end <= one.start]):
-        if not language.joins.fullmatch(low, other.end, one.start):
+        if not _joined(language, low, other.end, one.start):
             break
         one = other
     return one
@@ -288,7 +393,7 @@ def _tail(
 ) -> _ForeignMention:
     """The last name of its list."""
     for other in (other for other in names if other.start >= one.end):
-        if not language.joins.fullmatch(low, one.end, other.start):
+        if not _joined(language, low, one.end, other.start):
             break
         one = other
     return one

@@ -22,6 +22,7 @@ from tissuetalk.prompts.names import labels_in, unread
 from tissuetalk.prompts.organs import region_of
 from tissuetalk.prompts.reading.report import read_lines, read_report, targets_of
 from tissuetalk.prompts.request.parse import read_request
+from tissuetalk.prompts.request.survey import NO_JUDGEMENT
 from tissuetalk.prompts.target import Reader, ReaderName, Request
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ WORRIED = re.compile(
     r"\b(?:danger\w*|serious|harmful|is (?:it|this|that) (?:bad|cancer)|worr(?:y|ied)|benign or malignant|malignant or benign|"
     r"cancerous|should i be)\b.*\?",
     re.IGNORECASE | re.DOTALL,
-)
-NO_JUDGEMENT = (
-    "what is shown are structures that can be looked for; nothing here says whether something is benign, malignant or "
-    "dangerous: a pathologist has to judge that"
 )
 LONGEST_TEXT = 1_000_000
 LONGEST_UNREAD, MOST_UNREAD = 100_000, 12

@@ -132,8 +132,19 @@ def test_labels_and_their_sentences_read_as_themselves(label: Label) -> None:
         ("标出除了淋巴细胞以外的细胞核", ["absent", "present"]),
         ("壊死を除いて腫瘍を示してください", ["absent", "present"]),
         ("कृपया ग्रंथियों को चिह्नित करें, स्ट्रोमा नहीं", ["present", "absent"]),
-        ("Kein Tumor nachweisbar.", ["uncertain"]),
-        ("No se observa carcinoma en esta imagen de mama.", ["uncertain"]),
+        ("Kein Tumor nachweisbar.", ["absent"]),
+        ("No se observa carcinoma en esta imagen de mama.", ["absent"]),
+        ("No se identifica necrosis; sí hay inflamación.", ["absent", "present"]),
+        ("¿No hay ningún tumor aquí?", ["present"]),
+        ("Nekrosen fehlen, frei von Tumorzellen.", ["absent", "absent"]),
+        ("Tumor ausente, necrosis presente.", ["absent", "present"]),
+        ("Je ne vois pas de tumeur, montre-la", ["present"]),
+        ("Contorne os vasos e ignore a gordura", ["present", "absent"]),
+        ("无淋巴结转移", ["absent"]),
+        ("不要标出血管，请标出神经", ["absent", "present"]),
+        ("腫瘍はみられません", ["absent"]),
+        ("नेक्रोसिस अनुपस्थित, सूजन मौजूद", ["absent", "present"]),
+        ("Immagine di cancro della mammella: conta i linfociti", ["present"]),
     ],
 )
 def test_other_languages(text: str, expected: list[str]) -> None:
@@ -144,6 +155,18 @@ def test_other_languages(text: str, expected: list[str]) -> None:
 def test_what_is_not_understood_asks_for_english(text: str) -> None:
     with pytest.raises(NoTargetInWordsError, match="English"):
         ask(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "measures"),
+    [
+        ("¿Cuántas células plasmáticas hay por mm2?", ("count", "density")),
+        ("Durchmesser der Zellkerne bestimmen", ("size",)),
+        ("请计算坏死的面积", ("area",)),
+    ],
+)
+def test_measures_in_other_languages(text: str, measures: tuple[str, ...]) -> None:
+    assert ask(text).measures == measures
 
 
 def test_generated_sentences_are_read_by_construction() -> None:

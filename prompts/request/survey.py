@@ -13,6 +13,10 @@ from tissuetalk.prompts.target import Target
 from tissuetalk.prompts.taxonomy import Label, is_label
 from tissuetalk.prompts.words import Words, load_terms, word_set
 
+NO_JUDGEMENT = (
+    "what is shown are structures that can be looked for; nothing here says whether something is benign, malignant or "
+    "dangerous: a pathologist has to judge that"
+)
 Scope = Literal["", "everything", "cells"]
 
 
