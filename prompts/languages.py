@@ -53,6 +53,8 @@ MARKS = {
 VERBS_OUT = re.compile("[标画圈找指勾数列]出")
 """Chinese verbs whose second half begins other words (标出, 出血)."""
 SENTENCES = re.compile(r"[.;!?\n\u3002\uff1b\uff01\uff1f\u0964]")
+LONG = 40
+"""Words of a text whose grammar alone tells its language."""
 _SPACELESS = ("zh", "ja")
 _WEIGHT_OF_A_NAME = 2
 QUESTION_MARKS = ("?", "\uff1f", "\u304b\u3002", "\u304b", "\u5417", "\u5417\u3002")
@@ -174,7 +176,7 @@ def _listed(text: str) -> str | None:
     known = sum(is_english(word) for word in re.findall(r"[^\W\d_]{4,}", low))
     english = max(len(ENGLISH.findall(low)), known // 2)
     scores = {
-        one.code: _score(one, low) + _marks(one.code, text)
+        one.code: _score(one, low, english) + _marks(one.code, text)
         for one in _languages()
         if one.code not in ("zh", "ja", "hi")
     }
@@ -187,17 +189,22 @@ def _marks(code: str, text: str) -> int:
     return min(2, sum(text.lower().count(mark) for mark in MARKS[code]))
 
 
-def _score(language: _Language, low: str) -> int:
+def _score(language: _Language, low: str, english: int) -> int:
     """Words of the language in the text that are no English words; the names of structures count twice."""
     lists = [language.lists[name] for name in ("asks", "doubt", "not_before", "not_behind")]
-    said = {match.start() for pattern in lists for match in pattern.finditer(low) if _is_foreign(match)}
+    said, denied = (
+        {match.start() for pattern in some for match in pattern.finditer(low) if _is_foreign(match)}
+        for some in (lists, lists[2:])
+    )
+    length = len(low.split())
+    if length > 3 and not said and not _marks(language.code, low):
+        return 0  # names of tumours are alike in all languages: without a word of grammar they say nothing
+    if length > LONG and len(said) + len(denied) <= english:
+        return 0
     named = {
         m.start() for pattern in language.names.values() for m in pattern.finditer(low) if _is_foreign(m)
     }
-    if not said and len(low.split()) > 3 and not _marks(language.code, low):
-        return 0  # names of tumours are alike in all languages: without a word of grammar they say nothing
-    denied = {m.start() for pattern in lists[2:] for m in pattern.finditer(low) if _is_foreign(m)}
-    return len(said | denied) + len(denied) + _WEIGHT_OF_A_NAME * len(named)
+    return len(said) + len(denied) + _WEIGHT_OF_A_NAME * len(named)
 
 
 def _is_foreign(match: re.Match[str]) -> bool:

@@ -30,9 +30,9 @@ _TISSUES: Mapping[Tissue, re.Pattern[str]] = {
 _NO_OBJECT = frozenset({"diagnosis", "prognosis", "anastomosis"})
 
 
-def unread(text: str) -> tuple[Span, ...]:
+def unread(text: str, words: Words | None = None) -> tuple[Span, ...]:
     """Where such words stand, in order. A noun such as "bodies" is taken with the word before it."""
-    words = read_words(text, loose=False)
+    words = read_words(text, loose=False) if words is None else words
     hits = [hit for hit in lexicon().find(words) if not hit.concept.broad]
     known = {index for hit in hits for index in range(hit.first, hit.last + 1)}
     gaps = []

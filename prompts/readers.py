@@ -24,6 +24,7 @@ from tissuetalk.prompts.reading.report import read_lines, read_report, targets_o
 from tissuetalk.prompts.request.parse import read_request
 from tissuetalk.prompts.request.survey import NO_JUDGEMENT
 from tissuetalk.prompts.target import Reader, ReaderName, Request
+from tissuetalk.prompts.words import Words
 
 if TYPE_CHECKING:
     from tissuetalk.prompts.llm.reader import LanguageModelReader
@@ -73,7 +74,7 @@ class RuleReader:
                 "report",
                 targets_of(reading),
                 reading.organ,
-                notes=not_understood(text),
+                notes=not_understood(text, reading.words if len(text) <= LONGEST_UNREAD else None),
                 read_as=read_lines(reading),
             )
         else:
@@ -88,9 +89,9 @@ class RuleReader:
         return request
 
 
-def not_understood(text: str) -> tuple[str, ...]:
+def not_understood(text: str, words: Words | None = None) -> tuple[str, ...]:
     """One line that names the structures of a report that nobody here knows; silence would hide them."""
-    said = (text[span.start : span.end] for span in unread(text[:LONGEST_UNREAD]))
+    said = (text[span.start : span.end] for span in unread(text[:LONGEST_UNREAD], words))
     names = dict.fromkeys(name.lower() for name in said if not all(map(is_everyday, name.lower().split())))
     if not names:
         return ()

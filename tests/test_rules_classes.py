@@ -40,6 +40,21 @@ def assertions(text: str) -> list[str]:
             ["present", "absent", "present"],
         ),
         ("Colon, biopsy. No nec\u200brosis is seen.", ["absent"]),
+        (
+            "Colon, biopsy. Necrosis remains undetected, and is not associated with fibrosis.",
+            ["absent", "absent"],
+        ),
+        ("Colon, biopsy. Necrosis is not uncommon.", ["present"]),
+        ("Colon, biopsy. Necrosis, not seen in the earlier biopsy, is now present.", ["present"]),
+        ("Colon, biopsy. None of the fragments shows dysplasia.", ["absent"]),
+        ("Colon, biopsy. Not seen: necrosis; dysplasia; fibrosis.", ["absent", "absent", "absent"]),
+        ("Colon, biopsy. Necrosis ++, calcification -", ["present", "absent"]),
+        ("Colon, biopsy. Melanoma was considered unlikely and has now been excluded.", ["absent"]),
+        ("Colon, biopsy. No plausible reading of this shows necrosis.", ["uncertain"]),
+        (
+            "Colon, biopsy. The 2018 biopsy showed lymphoma; the present one shows necrosis.",
+            ["historical", "present"],
+        ),
     ],
 )
 def test_reports(text: str, expected: list[str]) -> None:
@@ -56,6 +71,11 @@ def test_reports(text: str, expected: list[str]) -> None:
         ("glands yes, stroma no", ["present", "absent"]),
         ("I am interested in the necrosis, not in the stroma", ["present", "absent"]),
         ("the stroma should not be marked, the glands should", ["absent", "present"]),
+        ("you may ignore the stroma, but not the glands", ["absent", "present"]),
+        ("ignore everything except the glands", ["present"]),
+        ("stroma: skip. glands: mark.", ["absent", "present"]),
+        ("rather the glands than the stroma", ["present", "absent"]),
+        ("are you sure there is no necrosis?", ["present"]),
     ],
 )
 def test_requests(text: str, expected: list[str]) -> None:
@@ -141,7 +161,7 @@ def test_labels_and_their_sentences_read_as_themselves(label: Label) -> None:
         ("Je ne vois pas de tumeur, montre-la", ["present"]),
         ("Contorne os vasos e ignore a gordura", ["present", "absent"]),
         ("无淋巴结转移", ["absent"]),
-        ("不要标出血管，请标出神经", ["absent", "present"]),
+        ("不要标出血管，请标出神经", ["absent", "present"]),  # noqa: RUF001  # a Chinese comma
         ("腫瘍はみられません", ["absent"]),
         ("नेक्रोसिस अनुपस्थित, सूजन मौजूद", ["absent", "present"]),
         ("Immagine di cancro della mammella: conta i linfociti", ["present"]),

@@ -33,6 +33,7 @@ SAYS: dict[str, Assertion] = {
 INSTEAD = word_set("instead rather except besides")
 GENERAL = word_set("malignancy tumor carcinoma cancer neoplasm neoplasia")
 PLURAL = word_set("are were all both each none neither nothing have")
+SETTING_APART = word_set("but except besides than apart aside however and")
 OWN_LINKS = word_set("and but has have been is was were now then which that be later since")
 CLOSE = word_set("uncertain doubtful")
 """Adjectives that speak of the next word only ("of uncertain malignant potential, with necrosis")."""
@@ -51,13 +52,6 @@ EARLIER = re.compile(
     re.IGNORECASE,
 )
 CONTRAST = frozenset({"but", "however", "now", "although", "currently"})
-FIELD_WORDS = word_set(
-    "finding feature result item parameter structure change include are is the and following"
-)
-"""Words that may stand between a cue and the colon of its heading ("Negative findings:")."""
-ZERO_WORDS = frozenset({"0", "zero", "none", "nil"})
-COUNTED = word_set("mitosis lymphocyte neutrophil eosinophil plasma_cell necrosis tumor")
-SCORE_WORDS = frozenset({"score", "tubule", "grade", "nottingham"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +88,8 @@ class SegmentReader:
                 if best is None or rank < best[:2]:
                     best = (*rank, Verdict(says, cue))
         if best is None:
-            return Verdict("uncertain") if self._question_mark(mention) else Verdict("present")
+            doubted = self._question_mark(mention) or self._denial_without_object(mention)
+            return Verdict("uncertain") if doubted else Verdict("present")
         said, by = best[2].assertion, best[2].cue
         if said == "uncertain" and (self._denied_doubt(by) or self._settled(by, mention, reached)):
             return Verdict("absent", by)
@@ -108,6 +103,26 @@ class SegmentReader:
         if said == "historical" and "pre_family" not in reached and self._is_current(mention):
             return Verdict("present")
         return best[2]
+
+    def _denial_without_object(self, mention: Mention) -> bool:
+        """A denial in the same clause that reaches no named object: what it denies is anybody's guess.
+
+        Behind the object only a verb counts: "tumour cells are negative for CK20" has an object nobody lists.
+        """
+        for cue in self.cues:
+            if "pre_absent" in cue.kinds and cue.last < mention.core_first:
+                kind, low, high = "pre_absent", cue.last, mention.core_first
+            elif "post_absent" in cue.kinds and cue.first > mention.last:
+                kind, low, high = "post_absent", mention.last, cue.first
+            else:
+                continue
+            if high - low > 8 or any(mark in self.words.gap(low, high) for mark in ",;:()"):
+                continue
+            if SETTING_APART & set(self.words.norms(low, high)):
+                continue
+            if not any(self._reach(cue, kind, other) is not None for other in self.mentions):
+                return True
+        return False
 
     def _is_current(self, mention: Mention) -> bool:
         """ "previously biopsied carcinoma, now larger"; but in "biopsied as dysplasia, now carcinoma" only the carcinoma."""
@@ -351,95 +366,3 @@ class SegmentReader:
         return self.words.text[max(0, start - 2) : start].rstrip().endswith("?") or after.lstrip().startswith(
             "?"
         )
-
-
-def heading_verdict(words: Words, heading: Segment) -> Verdict:
-    """What a heading without an object says about its value: "Absent: necrosis", "Differential diagnosis: lymphoma"."""
-    cues = find_cues(words, heading.first, heading.last, frozenset())
-    for cue in cues:
-        for kind in ("pre_uncertain", "pre_absent", "post_absent", "pre_family", "pre_historical"):
-            closing = words.norms(cue.last + 1, heading.last + 1)
-            if kind in cue.kinds and set(closing) <= FIELD_WORDS and "pseudo" not in cue.kinds:
-                return Verdict(SAYS[kind], cue)
-    return Verdict("present")
-
-
-def value_verdict(words: Words, value: Segment | None) -> Verdict:
-    """What the value of a heading says about the objects the heading names; None for an empty or unanswered field."""
-    if value is None:
-        return Verdict(None)
-    first = value.first
-    while first < value.last and (words[first].norm,) in phrases("adverbs"):
-        first += 1
-    cues = find_cues(words, first, min(value.last, first + 7), frozenset())
-    opening = [cue for cue in cues if cue.first <= first + 2]
-    for cue in opening:
-        if "unknown" in cue.kinds:
-            return Verdict(None, cue)
-    for cue in opening:
-        if "pre_uncertain" in cue.kinds or "post_uncertain" in cue.kinds:
-            denied = any("pre_absent" in other.kinds and other.first < cue.first for other in opening)
-            return Verdict("absent" if denied else "uncertain", cue)
-    for cue in opening:
-        if cue.first == first and ("pre_absent" in cue.kinds or "post_absent" in cue.kinds):
-            return Verdict("absent", cue)
-        if "post_absent" in cue.kinds and cue.last - cue.first >= 1:
-            return Verdict("absent", cue)
-    if words[first].norm in ZERO_WORDS:
-        return Verdict("absent", Cue(frozenset({"post_absent"}), first, first))
-    return Verdict("present")
-
-
-SIGN = re.compile(r"\s*:\s*([-+\u2013])\s*(?=[\n;,.)]|$)")
-
-
-def signed(words: Words, heading: Segment) -> Assertion | None:
-    """ "Necrosis: -": a sign for a value."""
-    sign = SIGN.match(words.text, words[heading.last].end)
-    return None if sign is None else "present" if sign.group(1) == "+" else "absent"
-
-
-INLINE_SIGN = re.compile(r"(?: \(?|\()([-\u2013]|\+{1,3})\)?(?=\s*(?:[,;./)]|\n|$))")
-INLINE_ZERO = re.compile(r" (?:0|x ?0|0 ?%)(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
-
-
-def marked(words: Words, mention: Mention) -> Assertion | None:
-    """ "ulceration ++, necrosis -" and "calcification 0": a sign or a nought right behind a mention."""
-    end = words[mention.last].end
-    sign = INLINE_SIGN.match(words.text, end)
-    if sign is not None:
-        return "present" if sign.group(1)[0] == "+" else "absent"
-    return "absent" if INLINE_ZERO.match(words.text, end) else None
-
-
-def counted(words: Words, mention: Mention, limit: int) -> Assertion | bool | None:
-    """A number with the mention: "absent" for a count of 0, None for a mitotic score of 1, False where no number speaks."""
-    if mention.concept.id not in COUNTED:
-        return False
-    near = set(words.norms(mention.first - 6, mention.last + 4))
-    for index in range(mention.last + 1, min(mention.last + 4, limit + 1)):
-        norm = words[index].norm
-        if norm == "0":
-            return "absent"
-        if norm[0].isdigit():
-            scored = mention.concept.id == "mitosis" and bool(near & SCORE_WORDS)
-            if scored:
-                return None if norm == "1" else "present"
-            return "present"
-        if norm not in (
-            "score",
-            "count",
-            "rate",
-            "index",
-            "is",
-            "activity",
-            "of",
-            "cell",
-            "grade",
-            "less",
-            "fewer",
-            "than",
-            "with",
-        ):
-            break
-    return False

@@ -9,23 +9,25 @@ from itertools import pairwise
 
 from tissuetalk.prompts.lexicon import Concept, Placement, lexicon, names_nobody, read_words
 from tissuetalk.prompts.organs import organ_hits, organ_of
-from tissuetalk.prompts.reading.assertion import (
-    SegmentReader,
-    Verdict,
-    counted,
-    heading_verdict,
-    marked,
-    signed,
-    value_verdict,
-)
+from tissuetalk.prompts.reading.assertion import SegmentReader, Verdict
 from tissuetalk.prompts.reading.filters import called_normal, is_small_print, keep
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
-from tissuetalk.prompts.reading.segments import Segment, has_phrase, opens_specimen, order_spans, segments
+from tissuetalk.prompts.reading.segments import (
+    Segment,
+    covering,
+    has_phrase,
+    opens_specimen,
+    order_spans,
+    segments,
+)
+from tissuetalk.prompts.reading.values import counted, heading_verdict, marked, signed, value_verdict
 from tissuetalk.prompts.target import Assertion, ReadLine, Target
 from tissuetalk.prompts.words import Words, word_set
 
 WITHDRAWN = ("unclear whether", "uncertain whether", "unclear if", "withdrawn", "not confirmed")
 
+LONGEST_LIST = 16
+"""Items behind one heading that are parted by semicolons."""
 IN_SITU = frozenset({"dcis", "lcis", "cis"})
 AFFIRMED = word_set("present yes identified positive extensive")
 REACHING = word_set("within inside into invade in involve penetrate")
@@ -68,9 +70,10 @@ def read_report(text: str, organ: str | None) -> Reading:
     words = read_words(without(text, orders), loose=False) if orders else whole
     report = _Report(words, organ)
     findings = report.findings()
+    ordered = covering(orders)
     for mention in find_mentions(whole) if orders else ():
         start = whole[mention.core_first].start
-        if any(low <= start < high for low, high in orders) and mention.concept.report:
+        if ordered(start) and mention.concept.report:
             end = whole[mention.last].end
             concept = mention.concept.report_as or mention.concept.id
             findings.append(Finding(mention, concept, "absent", report.region, start, end, words=whole))
@@ -87,6 +90,7 @@ class _Report:
         inside = frozenset(i for m in mentions for i in range(m.core_first + 1, m.last + 1))
         self.parts = segments(words, inside)
         self.named = self._by_segment(mentions)
+        self.numbers = {part.first: number for number, part in enumerate(self.parts)}
         self.region = organ or self._organ(range(len(self.parts)))
         self.regions = [organ] * len(self.parts) if organ else self._organs()
 
@@ -143,17 +147,14 @@ class _Report:
 
     def _heading(self, number: int) -> Segment | None:
         """The heading before the colon; it goes on for the items of a list by semicolons ("Not seen: A; B")."""
-        before = self.parts[number - 1] if number else None
-        if before is None:
-            return None
-        if before.sentence == self.parts[number].sentence:
-            return before
-        listed = ";" in self.words.gap(before.last, self.parts[number].first)
-        earlier = self._heading(number - 1) if listed and len(self.named.get(number - 1, ())) == 1 else None
-        return earlier if earlier is not None and not earlier.last - earlier.first > 6 else None
-
-    def _names(self, part: Segment) -> bool:
-        return any(part.first <= m.first <= part.last for own in self.named.values() for m in own)
+        for earlier in range(number - 1, max(number - LONGEST_LIST, 0) - 1, -1):
+            before, after = self.parts[earlier], self.parts[earlier + 1]
+            if before.sentence == after.sentence:
+                return before if earlier == number - 1 or before.last - before.first <= 6 else None
+            listed = ";" in self.words.gap(before.last, after.first)
+            if not listed or len(self.named.get(earlier, ())) != 1:
+                return None
+        return None
 
     def _decide(self, number: int, reader: SegmentReader, mention: Mention) -> Verdict:
         words, part, value, heading = (
@@ -166,7 +167,11 @@ class _Report:
         sign = signed(words, part) or marked(words, mention)
         if sign is not None:
             return Verdict(sign)
-        if heading is not None and verdict.assertion == "present" and not self._names(heading):
+        if (
+            heading is not None
+            and verdict.assertion == "present"
+            and not self.named.get(self.numbers[heading.first])
+        ):
             verdict = heading_verdict(words, heading)
         if part.empty_value and not _opens_fields(mention):
             return Verdict(None)
@@ -255,9 +260,13 @@ class _Report:
 
 def without(text: str, spans: Sequence[tuple[int, int]]) -> str:
     """The text with some spans blanked, each an end of what stands before; every offset stays."""
-    for low, high in spans:
-        text = text[:low] + "\n\n"[: high - low].ljust(high - low) + text[high:]
-    return text
+    pieces, end = [], 0
+    for low, high in sorted(spans):
+        if high > end:
+            low = max(low, end)
+            pieces += [text[end:low], "\n\n"[: high - low].ljust(high - low)]
+            end = high
+    return "".join([*pieces, text[end:]])
 
 
 def _opens_fields(mention: Mention) -> bool:

@@ -1,0 +1,111 @@
+"""What a value says: of a heading ("Necrosis: absent"), a sign ("calcification -") or a number ("mitoses: 0")."""
+
+from __future__ import annotations
+
+import re
+
+from tissuetalk.prompts.reading.assertion import SAYS, Verdict
+from tissuetalk.prompts.reading.mentions import Mention
+from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues, phrases
+from tissuetalk.prompts.target import Assertion
+from tissuetalk.prompts.words import Words, word_set
+
+FIELD_WORDS = word_set(
+    "finding feature result item parameter structure change include are is the and following"
+)
+"""Words that may stand between a cue and the colon of its heading ("Negative findings:")."""
+ZERO_WORDS = frozenset({"0", "zero", "none", "nil"})
+COUNTED = word_set("mitosis lymphocyte neutrophil eosinophil plasma_cell necrosis tumor")
+SCORE_WORDS = frozenset({"score", "tubule", "grade", "nottingham"})
+
+
+def heading_verdict(words: Words, heading: Segment) -> Verdict:
+    """What a heading without an object says about its value: "Absent: necrosis", "Differential diagnosis: lymphoma"."""
+    cues = find_cues(words, heading.first, heading.last, frozenset())
+    for cue in cues:
+        for kind in ("pre_uncertain", "pre_absent", "post_absent", "pre_family", "pre_historical"):
+            closing = words.norms(cue.last + 1, heading.last + 1)
+            if kind in cue.kinds and set(closing) <= FIELD_WORDS and "pseudo" not in cue.kinds:
+                return Verdict(SAYS[kind], cue)
+    return Verdict("present")
+
+
+def value_verdict(words: Words, value: Segment | None) -> Verdict:
+    """What the value of a heading says about the objects the heading names; None for an empty or unanswered field."""
+    if value is None:
+        return Verdict(None)
+    first = value.first
+    while first < value.last and (words[first].norm,) in phrases("adverbs"):
+        first += 1
+    cues = find_cues(words, first, min(value.last, first + 7), frozenset())
+    opening = [cue for cue in cues if cue.first <= first + 2]
+    for cue in opening:
+        if "unknown" in cue.kinds:
+            return Verdict(None, cue)
+    for cue in opening:
+        if "pre_uncertain" in cue.kinds or "post_uncertain" in cue.kinds:
+            denied = any("pre_absent" in other.kinds and other.first < cue.first for other in opening)
+            return Verdict("absent" if denied else "uncertain", cue)
+    for cue in opening:
+        if cue.first == first and ("pre_absent" in cue.kinds or "post_absent" in cue.kinds):
+            return Verdict("absent", cue)
+        if "post_absent" in cue.kinds and cue.last - cue.first >= 1:
+            return Verdict("absent", cue)
+    if words[first].norm in ZERO_WORDS:
+        return Verdict("absent", Cue(frozenset({"post_absent"}), first, first))
+    return Verdict("present")
+
+
+SIGN = re.compile(r"\s*:\s*([-+\u2013])\s*(?=[\n;,.)]|$)")
+
+
+def signed(words: Words, heading: Segment) -> Assertion | None:
+    """ "Necrosis: -": a sign for a value."""
+    sign = SIGN.match(words.text, words[heading.last].end)
+    return None if sign is None else "present" if sign.group(1) == "+" else "absent"
+
+
+INLINE_SIGN = re.compile(r"(?: \(?|\()([-\u2013]|\+{1,3})\)?(?=\s*(?:[,;./)]|\n|$))")
+INLINE_ZERO = re.compile(r" (?:0|x ?0|0 ?%)(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
+
+
+def marked(words: Words, mention: Mention) -> Assertion | None:
+    """ "ulceration ++, necrosis -" and "calcification 0": a sign or a nought right behind a mention."""
+    end = words[mention.last].end
+    sign = INLINE_SIGN.match(words.text, end)
+    if sign is not None:
+        return "present" if sign.group(1)[0] == "+" else "absent"
+    return "absent" if INLINE_ZERO.match(words.text, end) else None
+
+
+def counted(words: Words, mention: Mention, limit: int) -> Assertion | bool | None:
+    """A number with the mention: "absent" for a count of 0, None for a mitotic score of 1, False where no number speaks."""
+    if mention.concept.id not in COUNTED:
+        return False
+    near = set(words.norms(mention.first - 6, mention.last + 4))
+    for index in range(mention.last + 1, min(mention.last + 4, limit + 1)):
+        norm = words[index].norm
+        if norm == "0":
+            return "absent"
+        if norm[0].isdigit():
+            scored = mention.concept.id == "mitosis" and bool(near & SCORE_WORDS)
+            if scored:
+                return None if norm == "1" else "present"
+            return "present"
+        if norm not in (
+            "score",
+            "count",
+            "rate",
+            "index",
+            "is",
+            "activity",
+            "of",
+            "cell",
+            "grade",
+            "less",
+            "fewer",
+            "than",
+            "with",
+        ):
+            break
+    return False
