@@ -11,7 +11,16 @@ from importlib import import_module
 
 from benchmarks.figure import table, write
 
-NAMES = ("first_answer", "overhead", "connecting", "memory", "explaining", "structure", "swapping")
+NAMES = (
+    "first_answer",
+    "overhead",
+    "connecting",
+    "memory",
+    "explaining",
+    "decoding",
+    "structure",
+    "swapping",
+)
 WITH_EXTRAS = ("backends", "slides")
 """Run only when named: they need the weights of LiteMedSAM, or `tissuetalk[ray]` and many minutes."""
 

@@ -91,6 +91,11 @@ class Worker:
         with self._lock:
             self._end()
 
+    @property
+    def pid(self) -> int | None:
+        """Of the warm process, while there is one."""
+        return None if self._process is None else self._process.pid
+
     def forget(self) -> None:
         """In a copy of this process: the worker is the other's."""
         self.__init__()  # type: ignore[misc]  # as if nothing had been started

@@ -46,8 +46,7 @@ def nothing_is_kept() -> Iterator[None]:
 def processes() -> list[int]:
     """Those that hold an image open now."""
     assert WORKER.ask({"do": "peak"}), "it runs"
-    assert WORKER._process is not None
-    children = Path(f"/proc/{WORKER._process.pid}/task/{WORKER._process.pid}/children").read_text()
+    children = Path(f"/proc/{WORKER.pid}/task/{WORKER.pid}/children").read_text()
     return [int(pid) for pid in children.split()]
 
 
@@ -279,8 +278,8 @@ def test_a_decoder_that_works_for_ever_is_ended(tmp_path: Path, monkeypatch: pyt
 @linux
 def test_the_worker_is_started_again_when_it_is_killed() -> None:
     opened_and_read(JPEG)
-    assert WORKER._process is not None
-    os.kill(WORKER._process.pid, signal.SIGKILL)
+    assert WORKER.pid is not None and WORKER._process is not None
+    os.kill(WORKER.pid, signal.SIGKILL)
     WORKER._process.wait()
     opened_and_read(JPEG)
 
@@ -298,7 +297,7 @@ def test_the_server_ends_and_takes_all_of_them_along(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from tissuetalk.models.images import open_image\n"
         "from tissuetalk.models.worker import WORKER\n"
-        "image = open_image(Path(sys.argv[1]), name='slide.svs'); print(WORKER._process.pid, flush=True)\n"
+        "image = open_image(Path(sys.argv[1]), name='slide.svs'); print(WORKER.pid, flush=True)\n"
         "time.sleep(60)"
     )
     server = subprocess.Popen([sys.executable, "-c", program, str(SLIDE)], stdout=subprocess.PIPE, text=True)

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from tissuetalk.models import worker
+from tissuetalk.models.images import confinement
 from tissuetalk.models.registry import DEFAULT_MODEL, MODELS
 from tissuetalk.tools.answers.results import Closed
 from tissuetalk.tools.storage import verify
@@ -53,6 +55,7 @@ def examine() -> list[Checked]:
     url = os.environ.get("TISSUETALK_LLM_URL")
     return [
         *(_library(name, module) for name, module in PARTS.items()),
+        _decoder(),
         _accelerator(),
         *(_model(name) for name in MODELS),
         Checked(part="language model", state="works", what=f"set to {url}; not contacted")
@@ -90,6 +93,23 @@ def _library(name: str, module: str) -> Checked:
         return Checked(part=name, state="works", what=version(name))
     except (ImportError, OSError, PackageNotFoundError) as error:
         return Checked(part=name, state="broken", what=f"{error}; install tissuetalk again with pip")
+
+
+def _decoder() -> Checked:
+    part = "image decoder"
+    if not worker.SUPPORTED:
+        what = "images are decoded in this process: this system cannot hand open files to another"
+        return Checked(part=part, state="missing", what=what)
+    try:
+        worker.WORKER.ask({"do": "peak"})
+    except worker.DecoderDiedError:
+        what = "its process does not start; run tissuetalk from a shell to see why, or install it again"
+        return Checked(part=part, state="broken", what=what)
+    closed, open_ = confinement.locks(), confinement.missing()
+    what = f"a process for every image: {'; '.join(closed)}"
+    if not open_:
+        return Checked(part=part, state="works", what=what)
+    return Checked(part=part, state="missing", what=f"{what}; not on this system: {'; '.join(open_)}")
 
 
 def _accelerator() -> Checked:

@@ -59,14 +59,24 @@ def landlock_version() -> int:
     return max(0, int(_libc().syscall(_CREATE_RULESET, None, 0, 1)))
 
 
+_LIMITS, _FILES = "memory and files limited", "no other file and no network (Landlock)"
+_CALLS_ONLY = "no sockets, programs or processes (seccomp)"
+
+
 def locks() -> list[str]:
-    """Names of what confines a decoder on this system, for ``doctor``."""
-    found = ["memory, files and core limits"] if resource is not None and sys.platform == "linux" else []
-    if version := landlock_version():
-        found.append("no other file (Landlock)" if version < 4 else "no other file, no network (Landlock)")
+    """What confines a decoder on this system, for ``doctor``."""
+    found = [_LIMITS] if hasattr(resource, "prlimit") else []
+    if landlock_version():
+        found.append(_FILES)
     if sys.platform == "linux" and platform.machine() in _ARCHITECTURES:
-        found.append("no sockets, programs or processes (seccomp)")
+        found.append(_CALLS_ONLY)
     return found
+
+
+def missing() -> list[str]:
+    """What does not."""
+    found = locks()
+    return [each for each in (_LIMITS, _FILES, _CALLS_ONLY) if each not in found]
 
 
 def limit_memory(pid: int, count: int) -> None:

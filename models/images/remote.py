@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from math import isfinite
@@ -45,23 +45,37 @@ def reader_for(file: CheckedFile, limits: Limits) -> PixelReader:
 
     Raises UnreadableImageError, ImageTooLargeError or BusyError.
     """
+    if not worker.SUPPORTED:
+        return reader_here(file, limits)
+    real = file.path or Path(file.name)
+    about = {
+        # The suffix alone says something; libraries get the rest where they cannot open by descriptor.
+        "path": f"image{real.suffix}" if through(0) else str(real),
+        "roles": [role for role, _ in file.parts],
+        "links": is_mirax(file) or is_dicom(file),  # read from a folder of links, also when it is alone
+        "limits": asdict(limits),
+    }
+
+    def opened(lease: Lease) -> PixelReader:
+        with _descriptors(file) as descriptors:
+            decoder = Decoder(file.name, about, descriptors)
+        return _opened(decoder, lease, limits)
+
+    return _leased(file, opened)
+
+
+def reader_here(file: CheckedFile, limits: Limits) -> PixelReader:
+    """The same within this process."""
+    return _leased(
+        file, lambda lease: decoding.reader_for(file, limits, lambda needs: lease.grow_to(needs, file.name))
+    )
+
+
+def _leased(file: CheckedFile, opened: Callable[[Lease], PixelReader]) -> PixelReader:
     lease = Lease()
     try:
         lease.grow_to(OPENING_BYTES, file.name)
-        if not worker.SUPPORTED:
-            here = decoding.reader_for(file, limits, lambda needs: lease.grow_to(needs, file.name))
-            return _LeasedReader(here, lease)
-        real = file.path or Path(file.name)
-        about = {
-            # The suffix alone says something; libraries get the rest where they cannot open by descriptor.
-            "path": f"image{real.suffix}" if through(0) else str(real),
-            "roles": [role for role, _ in file.parts],
-            "links": is_mirax(file) or is_dicom(file),  # read from a folder of links, also when it is alone
-            "limits": asdict(limits),
-        }
-        with _descriptors(file) as descriptors:
-            decoder = Decoder(file.name, about, descriptors)
-        return _LeasedReader(_opened(decoder, lease, limits), lease)
+        return _LeasedReader(opened(lease), lease)
     except BaseException:
         lease.end()
         raise
