@@ -16,7 +16,7 @@ from typing import IO
 
 from drawn import disc_image
 
-from tissuetalk.models.images import worker
+from tissuetalk.models import worker
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage import manifest, verify

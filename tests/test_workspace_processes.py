@@ -6,13 +6,17 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from killer_jobs import Deed
 
 from tissuetalk.models.errors import BusyError
+from tissuetalk.tools import jobs as server_jobs
+from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.jobs import JobStore
 from tissuetalk.tools.storage.workspace import Workspace
@@ -133,6 +137,27 @@ def test_a_job_of_a_killed_process_can_be_claimed_at_once(tmp_path: Path) -> Non
         assert jobs.claim(job_id)
         assert jobs.get(job_id).attempts == 2
         assert jobs.get(job_id).request == {"image": "a.svs"}
+
+
+def test_a_job_of_a_dead_server_goes_on_when_a_living_one_is_asked_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(server_jobs.VERBS, "segment", Deed)
+    with Session(tmp_path, tmp_path / "ws") as session:
+        living = server_jobs.Jobs(session)
+        with Workspace(tmp_path / "ws") as dying:
+            its = JobStore(dying)
+            job_id = its.create("segment", {"kills": False}, "me")
+            assert its.claim(job_id)
+            living.status(job_id)
+            assert its.progress(job_id, 0.5)
+        assert [living.status(job_id).result.state for _ in range(2)] == ["running", "running"]
+        store = JobStore(session.workspace)
+        until = time.monotonic() + 30
+        while store.unfinished() and time.monotonic() < until:
+            time.sleep(0.05)
+        living.close()
+        assert (store.get(job_id).state, store.get(job_id).attempts) == ("done", 2)
 
 
 def test_a_job_that_kills_its_server_is_given_up_and_the_one_beside_it_is_not(tmp_path: Path) -> None:

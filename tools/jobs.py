@@ -163,6 +163,7 @@ class Jobs:
         self._suspects: deque[JobRow] = deque()
         self._suspect = ""
         self._closing = False
+        self._guard = threading.Lock()
         self._large = Lane("large", workers, most_waiting)
         self._small = Lane("small", workers, most_waiting, large=self._large)
         self._questions = Lane("questions", QUESTIONS_AT_ONCE, most_waiting)
@@ -222,11 +223,15 @@ class Jobs:
         return [row.job_id for row in rows if row.job_id in self._followed or row in self._suspects]
 
     def _take_up(self, row: JobRow) -> bool:
-        try:
-            task = self.start(VERBS[row.kind].from_json(row.request), row.job_id)
-        except BusyError:
-            return False
-        self._follow(row.job_id, task)
+        """Queue a job that nobody runs, once however many ask for it. False where the queue is full."""
+        with self._guard:
+            if row.job_id in self._followed:
+                return True
+            try:
+                task = self.start(VERBS[row.kind].from_json(row.request), row.job_id)
+            except BusyError:
+                return False
+            self._follow(row.job_id, task)
         return True
 
     def _next_suspect(self) -> None:
@@ -238,6 +243,8 @@ class Jobs:
     def status(self, job_id: str) -> Answer[JobStatus]:
         """How far the job is, with the result when it is done and what is known of a slide before. Raises UnknownJobError."""
         row = self._store.get(job_id)
+        if job_id not in self._followed and row not in self._suspects and self._store.is_abandoned(job_id):
+            self._take_up(row)  # its server died, and this one lives
         done = None
         if row.state == "done":
             done = VERBS[row.kind].from_json(row.request).done(self.session, row.result["result_id"])
@@ -328,7 +335,8 @@ class Jobs:
         elif isinstance(error, CancelledError) and self._store.cancel_requested(job_id):
             self._store.cancelled(job_id)
         elif isinstance(error, CancelledError):
-            self._store.release(job_id)  # the server is closing: the job goes on when a server is back
+            if task.claimed:  # the server is closing: the job goes on when a server is back
+                self._store.release(job_id)
         elif isinstance(error, TissuetalkError):
             self._store.fail(job_id, error.code, str(error))
         else:

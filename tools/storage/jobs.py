@@ -124,6 +124,12 @@ class JobStore:
         with self._database.read() as db:
             return [_row(record) for record in jobs.execute(db)]
 
+    def is_abandoned(self, job_id: str) -> bool:
+        """Whether it is running as far as its record goes, and nobody alive runs it. Raises UnknownJobError."""
+        with self._database.read() as db:
+            record = _record(db, job_id)
+        return record.state == "running" and self._is_abandoned(record)
+
     def takeable(self) -> list[JobRow]:
         """The unfinished jobs that nobody alive is running, oldest first."""
         with self._database.read() as db:
