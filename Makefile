@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: faults demo test install format lint types bench test-vllm conformance clean
+.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance clean
 
 demo: $(STAMP)
 	@$(BIN)/tissuetalk demo
@@ -40,6 +40,14 @@ bench: $(STAMP)
 
 faults: $(STAMP)
 	@TISSUETALK_KILLS=100 TISSUETALK_DAMAGES=400 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_faults.py
+
+# Every hostile file and call against the real server, and the table of docs/security.md. FAMILY=png for one family.
+hostile: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python -m hostile $(if $(FAMILY),--family $(FAMILY))
+
+# Readers of strangers' bytes, driven by coverage; what breaks one is kept in tests/hostile/seeds.
+fuzz: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python -m hostile.fuzz --minutes $(or $(MINUTES),10)
 
 test-vllm: $(STAMP)
 	@$(BIN)/python tests/vllm/run.py

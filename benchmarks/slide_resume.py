@@ -35,8 +35,8 @@ PATIENCE_S = 1.0
 
 def serve(root: str, workspace: str, pid_file: str) -> None:
     """The server as users run it, except that small slides, too, are worked on block by block and become jobs soon."""
-    from tissuetalk.server.app import serve_stdio
     from tissuetalk.server.service import Settings
+    from tissuetalk.server.stdio import serve_stdio
 
     grid.SlideSettings = partial(replace, ALWAYS_BLOCKS)
     Path(pid_file).write_text(str(os.getpid()))

@@ -5,7 +5,6 @@ Nothing heavy is imported until a tool is called: a client connects to a server 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 
 from tissuetalk.server import resources
 from tissuetalk.server.protocol import CodesFirst, as_result, readable_errors
-from tissuetalk.server.service import Service, Settings
+from tissuetalk.server.service import Service
 from tissuetalk.tools.answers import arguments
 from tissuetalk.tools.answers.explained import ExplainResult, JobStatus
 from tissuetalk.tools.answers.results import (
@@ -166,8 +165,3 @@ def _signature(tool: Tool) -> Signature:
         parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default))
     ctx = Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=Context)
     return Signature([*parameters, ctx], return_annotation=Annotated[CallToolResult, tool.answer])
-
-
-def serve_stdio(settings: Settings) -> None:
-    """Protocol on stdin and stdout, everything else on stderr (models/logs.py)."""
-    asyncio.run(build_server(Service(settings)).run_stdio_async())

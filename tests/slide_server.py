@@ -18,8 +18,8 @@ SMALL_BLOCKS = SlideSettings(whole_px=0, tile_px=256, window_px=512)
 
 
 def main() -> None:
-    from tissuetalk.server.app import serve_stdio
     from tissuetalk.server.service import Settings
+    from tissuetalk.server.stdio import serve_stdio
 
     root, workspace, patience_s = sys.argv[1:]
     slow_model.TILE_S = 3.0  # long enough for another server to start while this one works

@@ -44,9 +44,9 @@ ENTRY = registry.Entry(SlowNuclei.card, f"{__name__}:SlowNuclei")
 
 def main() -> None:
     """ROOT WORKSPACE PATIENCE_S WORKERS [HOST:PORT]: serve over stdio or HTTP."""
-    from tissuetalk.server.app import serve_stdio
     from tissuetalk.server.http import serve_http
     from tissuetalk.server.service import Settings
+    from tissuetalk.server.stdio import serve_stdio
 
     root, workspace, patience_s, workers, *address = sys.argv[1:]
     registry.MODELS[NAME] = replace(ENTRY, load="__main__:SlowNuclei")

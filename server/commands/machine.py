@@ -63,7 +63,7 @@ def serve(
         quota_gb=quota,
     )
     if http is None:
-        from tissuetalk.server.app import serve_stdio
+        from tissuetalk.server.stdio import serve_stdio
 
         serve_stdio(settings)
     else:
