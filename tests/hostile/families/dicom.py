@@ -22,10 +22,10 @@ JPEG_2000, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.1
 
 @cache
 def _base() -> Any:
-    from drawn_dicom import _base_level
+    from drawn_dicom import base_level
     from drawn_slides import Drawing
 
-    slide = _base_level(Drawing(side_px=512, fragment_mm2=0.005))
+    slide = base_level(Drawing(side_px=512, fragment_mm2=0.005))
     slide.PatientName, slide.PatientID = PATIENT.split()[0], RECORD_NUMBER
     slide.PatientBirthDate, slide.AccessionNumber = BIRTH_DATE, RECORD_NUMBER[:12]
     slide.ReferringPhysicianName = slide.ContainerIdentifier = PATIENT.split()[0]
