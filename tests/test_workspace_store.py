@@ -22,6 +22,7 @@ from tissuetalk.models.errors import (
     ImageTooLargeError,
     InvalidArgumentError,
     UnknownResultError,
+    UnreadableImageError,
     WorkspaceFullError,
     WorkspaceUnwritableError,
 )
@@ -309,10 +310,20 @@ def test_uploads_are_kept_once_and_count_for_the_quota(workspace: Workspace, clo
     put(workspace, 5 * KB)
     assert not first.exists()
     assert any(first.name[:12] in str(removal) for removal in workspace.removed())
-    clock.pass_days(2)
-    wrong = workspace.store_upload(io.BytesIO(b"no image"), ".ome.tiff", 5 * KB)
-    workspace.discard_upload(wrong)
     assert files_in(workspace.uploads_folder) == []
+
+
+def test_a_refused_upload_takes_nobody_elses_along(workspace: Workspace) -> None:
+    first = workspace.store_upload(io.BytesIO(b"i" * KB), ".png", 5 * KB)
+
+    def refuse(part: Path) -> None:
+        raise UnreadableImageError("no image")
+
+    for content in (b"no image", b"i" * KB):  # the second lies there already, as somebody else's
+        with pytest.raises(UnreadableImageError):
+            workspace.store_upload(io.BytesIO(content), ".png", 5 * KB, refuse)
+    assert files_in(workspace.uploads_folder) == [first.name]
+    assert list(workspace.owners.folder.iterdir()) == []
 
 
 def test_uploads_too_large_or_with_a_path_as_ending_are_refused(workspace: Workspace) -> None:

@@ -146,21 +146,16 @@ class Session:
     def upload(self, content: bytes | BinaryIO) -> dict[str, Any]:
         """Keep an uploaded image and say how to name it. Raises the reader's errors, and then keeps nothing."""
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
-        path = self.workspace.store_upload(stream, ".img", MAX_UPLOAD_BYTES)
-        try:
-            source = open_image(path, name="upload", alone=True)
-        except TissuetalkError:
-            self.workspace.discard_upload(path)
-            raise
-        with source:
-            self._remember(source)
-            return {
-                "image": f"image://{source.image_id}",
-                "image_id": source.image_id,
-                "width": source.width,
-                "height": source.height,
-                "mpp": source.mpp,
-            }
+        about: dict[str, Any] = {}
+
+        def look(part: Path) -> None:
+            with open_image(part, name="upload", alone=True) as source:
+                size = {"width": source.width, "height": source.height}
+                about.update(image_id=source.image_id, **size, mpp=source.mpp)
+
+        path = self.workspace.store_upload(stream, ".img", MAX_UPLOAD_BYTES, look)
+        self.workspace.remember_image(about["image_id"], path)
+        return {"image": f"image://{about['image_id']}", **about}
 
     def segment(
         self,

@@ -38,7 +38,6 @@ from tissuetalk.tools.storage.results import Results
 from tissuetalk.tools.storage.room import (
     GB,
     Removal,
-    StoredFile,
     drop_row,
     mark_announced,
     oldest_first,
@@ -103,10 +102,17 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
                 self._upload_used(db, path)
         return path
 
-    def store_upload(self, stream: BinaryIO, suffix: str, max_bytes: int) -> Path:
+    def store_upload(
+        self,
+        stream: BinaryIO,
+        suffix: str,
+        max_bytes: int,
+        require: Callable[[Path], None] = lambda part: None,
+    ) -> Path:
         """Keep an upload as ``<sha256><suffix>``; the same content twice is one file.
 
-        Raises ImageTooLargeError beyond ``max_bytes``, WorkspaceFullError; both leave nothing behind.
+        require: looks at the content before it is an upload, and raises to refuse it.
+        Raises ImageTooLargeError beyond ``max_bytes``, WorkspaceFullError, what ``require`` raises; all leave nothing behind.
         """
         if not _SUFFIX.fullmatch(suffix):
             raise InvalidArgumentError(
@@ -128,6 +134,7 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
                         digest.update(chunk)
                         file.write(chunk)
                     flush(file)
+                require(part)
                 return self._publish(part, f"{digest.hexdigest()}{suffix.lower()}", size_bytes)
             finally:
                 remove(part)
@@ -147,15 +154,6 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
         self._add(size_bytes, add)
         fsync_folder(self.uploads_folder)
         return path
-
-    def discard_upload(self, path: Path) -> None:
-        """Remove an upload that turned out not to be an image. Anything else is left alone."""
-        if path.parent != self.uploads_folder or not UPLOAD.fullmatch(path.name):
-            return
-        with disk_errors(self.folder):
-            remove(path)
-            with suppress(WorkspaceFullError), self.database.write() as db:
-                drop_row(db, StoredFile("images", path.name))
 
     def removed(self, *, unannounced: bool = False, limit: int = 20) -> list[Removal]:
         """What was removed to make room, newest first; unannounced: only what no answer has said yet, each once."""
