@@ -6,6 +6,7 @@ words, so a text takes time in proportion to its length whatever it says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -312,8 +313,24 @@ def respell(word: str, loose: bool) -> str:
     allowed = 1 if len(word) < (8 if loose else 11) else 2
     best = process.extractOne(word, guesses, scorer=OSA.distance, score_cutoff=allowed)
     if best is None or (best[0][0] != word[0] and len(word) < 8):
-        return word
+        return _by_sound().get(sound(word), word) if loose and len(word) > 5 else word
     return str(best[0])
+
+
+SOUNDS = (("ph", "f"), ("y", "i"), ("k", "c"), ("ae", "e"), ("oe", "e"), ("z", "s"), ("x", "cs"), ("h", ""))
+
+
+def sound(word: str) -> str:
+    """How a word sounds, roughly: "limfocite" and "lymphocyte" are one."""
+    word = re.sub("c(?=[eiy])", "s", word)
+    for letters, said in SOUNDS:
+        word = word.replace(letters, said)
+    return re.sub(r"(.)\1+", r"\1", word)
+
+
+@lru_cache(maxsize=1)
+def _by_sound() -> dict[str, str]:
+    return {sound(word): word for word in _spelling_lists()[1]}
 
 
 def read_words(text: str, *, loose: bool) -> Words:

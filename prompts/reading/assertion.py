@@ -51,6 +51,7 @@ EARLIER = re.compile(
     r"\b(?:earlier|previous(?:ly)?|prior|outside|last|before|first|originally|initial(?:ly)?)\b",
     re.IGNORECASE,
 )
+PLACED = re.compile(r"\b(?:in|within|inside|around|beside|near|to|of|at|into) (?:the|this|that) $")
 CONTRAST = frozenset({"but", "however", "now", "although", "currently"})
 
 
@@ -91,6 +92,8 @@ class SegmentReader:
             doubted = self._question_mark(mention) or self._denial_without_object(mention)
             return Verdict("uncertain") if doubted else Verdict("present")
         said, by = best[2].assertion, best[2].cue
+        if said == "absent" and by is not None and by.first > mention.last and self._seen_after_all(by):
+            return Verdict("present")
         if said == "uncertain" and (self._denied_doubt(by) or self._settled(by, mention, reached)):
             return Verdict("absent", by)
         if (
@@ -104,6 +107,19 @@ class SegmentReader:
             return Verdict("present")
         return best[2]
 
+    def _seen_after_all(self, denial: Cue) -> bool:
+        """ "was absent in the previous biopsy but is now seen": a contrast and a present of the same thing."""
+        links = [i for i in range(denial.last + 1, self.segment.last) if self.words[i].norm in ("but", "yet")]
+        if not links or any(other.first > denial.last for other in self.mentions):
+            return False
+        earlier = bool(EARLIER.search(self.words.gap(denial.last, links[0])))
+        said = [cue for cue in self.cues if cue.first > links[0]]
+        return (
+            earlier
+            and any({"positive", "current"} & cue.kinds for cue in said)
+            and not any({"pre_absent", "post_absent"} & cue.kinds for cue in said)
+        )
+
     def _denial_without_object(self, mention: Mention) -> bool:
         """A denial in the same clause that reaches no named object: what it denies is anybody's guess.
 
@@ -111,16 +127,19 @@ class SegmentReader:
         """
         for cue in self.cues:
             if "pre_absent" in cue.kinds and cue.last < mention.core_first:
-                kind, low, high = "pre_absent", cue.last, mention.core_first
+                low, high = cue.last, mention.core_first
             elif "post_absent" in cue.kinds and cue.first > mention.last:
-                kind, low, high = "post_absent", mention.last, cue.first
+                low, high = mention.last, cue.first
             else:
                 continue
             if high - low > 8 or any(mark in self.words.gap(low, high) for mark in ",;:()"):
                 continue
             if SETTING_APART & set(self.words.norms(low, high)):
                 continue
-            if not any(self._reach(cue, kind, other) is not None for other in self.mentions):
+            kinds = cue.kinds & SAYS.keys()
+            if not any(
+                self._reach(cue, kind, other) is not None for kind in kinds for other in self.mentions
+            ):
                 return True
         return False
 
@@ -188,6 +207,8 @@ class SegmentReader:
             return True
         if any("verbs" in other.kinds and self._new_statement(other, mention) for other in between):
             return True
+        if "pre_absent" in cue.kinds and self._where(cue, mention):
+            return True
         return self._past_the_list(cue, mention) or self._own_predicate(cue, mention)
 
     def _goes_on(self, cue: Cue, stop: Cue) -> bool:
@@ -207,6 +228,12 @@ class SegmentReader:
             return False
         named = {i for other in inside for i in range(other.first, other.last + 1)}
         return all(i in named for i in range(cue.last + 1, after.first))
+
+    def _where(self, cue: Cue, mention: Mention) -> bool:
+        """ "no necrosis within the carcinoma": the tumour is the place where nothing was found."""
+        before = self.words.text[: self.words[mention.first].start][-24:].lower()
+        named = any(cue.last < other.first and other.last < mention.first for other in self.mentions)
+        return named and mention.concept.id in ("tumor", "dcis", "adenoma") and bool(PLACED.search(before))
 
     def _past_the_list(self, cue: Cue, mention: Mention) -> bool:
         """A denial crosses a comma only within a list: "no A, B or C" does, "without A, B, C" does not."""
@@ -273,7 +300,7 @@ class SegmentReader:
             for other in self._between(mention.last, cue.first)
             if other.first not in aside and not (other.last + 1 == cue.first and "verbs" in other.kinds)
         ]
-        if self._own_clause(mention, cue):
+        if self._own_clause(mention, cue) or self._contrasted(mention, cue):
             return False
         if any(
             {"stop", "verbs", "positive", "post_absent"} & other.kinds
@@ -304,6 +331,11 @@ class SegmentReader:
             or (other.kinds == {"stop"} and self.words[other.first].norm not in OWN_LINKS)
             for other in self._between(mention.last, cue.first)
         )
+
+    def _contrasted(self, mention: Mention, cue: Cue) -> bool:
+        """ "was present in the previous biopsy but is not seen now": the word of contrast stands right before the cue."""
+        linked = {"but", "yet"} & set(self.words.norms(max(cue.first - 2, mention.last + 1), cue.first))
+        return bool(linked) and not any(mention.last < other.first < cue.first for other in self.mentions)
 
     def _same_subject(self, other: Cue, cue: Cue, mention: Mention) -> bool:
         """ "would be expected but is not found": no other thing stands between "but" and the denial."""
@@ -361,8 +393,6 @@ class SegmentReader:
         return any("pre_absent" in other.kinds and 0 < cue.first - other.last <= 3 for other in self.cues)
 
     def _question_mark(self, mention: Mention) -> bool:
-        start = self.words[mention.first].start
-        after = self.words.text[self.words[mention.last].end : self.words[mention.last].end + 2]
-        return self.words.text[max(0, start - 2) : start].rstrip().endswith("?") or after.lstrip().startswith(
-            "?"
-        )
+        start, end = self.words[mention.first].start, self.words[mention.last].end
+        after = self.words.text[end : end + 3].lstrip(" (")
+        return self.words.text[max(0, start - 2) : start].rstrip().endswith("?") or after.startswith("?")

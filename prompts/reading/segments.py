@@ -312,6 +312,8 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
         if words[found[0]].norm == "negative" and words.norms(found[0] + 1, found[0] + 2) == ["for"]:
             # "tumour cells are negative for keratin": the tumour cells are there
             kinds = frozenset({"pre_absent"})
+        elif words[index].norm in CANNOT and found[0] == index > first and _closes(words, index):
+            kinds = frozenset({"post_absent"})  # "carcinoma is there, necrosis isn't."
         elif words[index].norm == "no" and found[0] == index and _closes(words, index):
             kinds = frozenset({"post_absent", "pre_absent"})  # "necrosis no, haemorrhage yes"
         start = index
@@ -340,7 +342,7 @@ def _built_cue(words: Words, index: int, first: int, end: int) -> tuple[int, fro
     """Cues that no list can hold: years, and denials that close a clause ("carcinoma is seen, necrosis cannot.")."""
     norm = words[index].norm
     if norm == "in" and YEAR.fullmatch(" ".join(words.norms(index + 1, index + 2))):
-        return index + 1, frozenset({"post_historical"})
+        return index + 1, frozenset({"pre_historical" if index == first else "post_historical"})
     if YEAR.fullmatch(norm):
         return _dated(words, index, end)
     if (norm == "free" or norm in CANNOT) and index > first and _closes(words, index):

@@ -65,7 +65,7 @@ def signed(words: Words, heading: Segment) -> Assertion | None:
     return None if sign is None else "present" if sign.group(1) == "+" else "absent"
 
 
-INLINE_SIGN = re.compile(r"(?: \(?|\()([-\u2013]|\+{1,3})\)?(?=\s*(?:[,;./)]|\n|$))")
+INLINE_SIGN = re.compile(r"(?: [(\[]?|[(\[])([-\u2013]|\+{1,3})[)\]]?(?=\s*(?:[,;./)]|\n|$))")
 INLINE_ZERO = re.compile(r" (?:0|x ?0|0 ?%)(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
 
 

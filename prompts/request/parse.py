@@ -44,7 +44,7 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     points, boxes, offsets = places.points, places.boxes, places.offsets
     mentions = _merged(find_mentions(words), words)
     ordered = [m for m in mentions if _inside(words[m.first].start, quoted)]
-    mentions = [m for m in mentions if m not in ordered]
+    mentions = [m for m in mentions if m not in ordered and not _asked_if_normal(words, m)]
     region = organ or organ_of(words, ignored=quoted) or _implied(mentions)
     mentions = _without_vague(mentions)
     parts = roles_of(words, mentions)
@@ -120,6 +120,13 @@ def _split(mention: Mention, words: Words) -> list[Mention]:
         Mention(lexicon().concepts["tumor"], first, first, first),
         Mention(mention.concept, last, last, last),
     ]
+
+
+def _asked_if_normal(words: Words, mention: Mention) -> bool:
+    """ "Is it normal to have so many purple dots?" asks for no normal tissue."""
+    before = words.norms(mention.first - 2, mention.first)
+    asked = before[:1] in (["is"], ["are"], ["was"]) and before[-1] in ("it", "this", "that", "these", "they")
+    return _is_bare_normal(mention, words) and asked
 
 
 def _is_bare_normal(mention: Mention, words: Words) -> bool:

@@ -58,7 +58,7 @@ _BOX_WORDS = re.compile(r"\b(?:box|rect|rectangle|roi|region|window|area|square|
 _MEASURED = re.compile(r"\b(?:distance|line|how far|length)\b")
 _BRACKETED = re.compile(rf"[(\[]\s?{_N}{_PX}\s?[,;/ ]\s?{_N}{_PX}\s?[)\]]")
 _AT = re.compile(
-    rf"(?:{_PLACE_WORD}|@)\W{{0,3}}(?:is\s|at\s|point\s|pixel\s|position\s|location\s|coordinates?\s|\()?\W{{0,3}}{_N}{_PX}\s?(?:,|/|;|\band\b|\bx\b| )\s?{_N}(?!\s?(?:mm|%|\u00b5m|um|x\b|\u00d7)|\d)"
+    rf"(?:{_PLACE_WORD}|@)\W{{0,3}}(?:is\s|at\s|point\s|pixel\s|position\s|location\s|coordinates?\s|\()?\W{{0,3}}{_N}{_PX}\s?(?:,|/|;|\band\b|\bby\b|\bx\b| )\s?{_N}(?!\s?(?:mm|%|\u00b5m|um|x\b|\u00d7)|\d)"
 )
 _NEXT = re.compile(rf"(?:\band\b|;|,)\s?{_N}\s?[,/]\s?{_N}(?!\s?(?:mm|%|\u00b5m|um|x\b|\u00d7)|[\d.,])")
 _BARE = re.compile(

@@ -42,7 +42,7 @@ ASKED_FOR = re.compile(
     re.IGNORECASE,
 )
 NOT_WANTED = re.compile(
-    r"(?:\?\s*no(?: thanks?)?|\s+(?:is|are)(?: not|n't))(?=\s*(?:[.,;!?\n]|$))", re.IGNORECASE
+    r"(?:\?\s*no(?: thanks?)?|\s+(?:is|are|does|do)(?: not|n't))(?=\s*(?:[.,;!?\n]|$))", re.IGNORECASE
 )
 TAG = re.compile(
     r"(?:right|correct|true|yes|no|eh|huh|or not|is(?:n't)? (?:it|there|that|this)|are(?:n't)? (?:they|there|those)|"
@@ -114,6 +114,12 @@ def roles_of(words: Words, mentions: Sequence[Mention]) -> list[Part]:
         for i in range(first, last + 1)
     }
     before = [cue for cue in find_terms(words, "unwanted_before") if cue[0] not in inside]
+    if " + " in words.text:
+        before += [
+            (m.first - 1, m.first - 1, "unwanted_before")
+            for m in mentions[1:]
+            if words.gap(m.first - 1, m.first) == " - "
+        ]
     before = sorted(before + [(i, i, "unwanted_before") for i in _chosen_over(words)])
     losing = find_terms(words, "losing")
     parts: list[Part] = []
