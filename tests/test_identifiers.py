@@ -148,7 +148,7 @@ async def _ask_everything(url: str, root: Path, images: dict[str, Path], seen: E
     ):
         seen.say("library images", await client.call_tool("library", {"action": "images"}))
         for kind, path in images.items():
-            if kind not in ("mrxs", "dicom"):  # slides of several files are not uploaded
+            if kind != "mrxs":  # its data lies in other files
                 uploaded = await http.put(f"{url}/images", content=path.read_bytes())
                 seen.say(f"upload of {kind}", uploaded.content)
             await _ask(client, kind, path.relative_to(root).as_posix(), seen)
