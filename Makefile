@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance clean
+.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance lock licences audit clean
 
 demo: $(STAMP)
 	@$(BIN)/tissuetalk demo
@@ -55,6 +55,24 @@ test-vllm: $(STAMP)
 # REQUIRED=1: without npm, or where it reaches no registry, this fails instead of being skipped
 conformance: $(STAMP)
 	@$(BIN)/python tests/conformance/run.py $(if $(REQUIRED),--required)
+
+# WHEELS=FOLDER: take torch's CPU build from there where download.pytorch.org is not reached
+lock: .venv-audit/.installed
+	@.venv-audit/bin/uv pip compile pyproject.toml --extra export --extra llm -c constraints.txt --quiet --no-header --no-annotate \
+	  --generate-hashes --python-version 3.11.7 --python-platform x86_64-manylinux_2_28 -o requirements.body \
+	  $(if $(WHEELS),--find-links $(WHEELS) --no-emit-find-links,--torch-backend cpu)
+	@{ head -n 2 requirements.lock; cat requirements.body; } > requirements.new && rm requirements.body && mv requirements.new requirements.lock
+
+licences: $(STAMP)
+	@$(BIN)/python -m benchmarks dependencies
+
+audit: $(STAMP) .venv-audit/.installed
+	@$(BIN)/python -m benchmarks dependencies --audit .venv-audit/bin/pip-audit
+
+.venv-audit/.installed:
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 pip-audit==2.10.1
+	@touch $@
 
 clean:
 	@rm -rf $(VENV) demo-out
