@@ -23,11 +23,10 @@ from tissuetalk.models.segmentation.pathsegmentor.mini import (
     save_mini,
 )
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import (
-    MINILM,
-    MiniLMSentences,
     MiniSegmenter,
     fold_norms,
 )
+from tissuetalk.models.segmentation.pathsegmentor.text_tower import MINILM, MiniLMSentences
 from tissuetalk.models.segmenter import Context
 from tissuetalk.models.training.ablation import ask
 from tissuetalk.prompts.names import prompt_of

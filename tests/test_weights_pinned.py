@@ -9,12 +9,8 @@ import pytest
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pathsegmentor.card import MINI_FILE, MINI_WEIGHTS
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import (
-    MINILM,
-    MINILM_TOKENIZER,
-    MiniLMSentences,
-    MiniSegmenter,
-)
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
+from tissuetalk.models.segmentation.pathsegmentor.text_tower import MINILM, MINILM_TOKENIZER, MiniLMSentences
 from tissuetalk.models.segmentation.pretrained import PackageWeights, weights_hash
 
 

@@ -22,7 +22,7 @@ from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pathsegmentor.base import build_base, cosine
 from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import load_weights, save_base, word_pieces
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import MINILM
+from tissuetalk.models.segmentation.pathsegmentor.text_tower import MINILM
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.loop import TrainingRun, draw_curves, prepare_torch
 from tissuetalk.models.training.recipes import BaseRecipe

@@ -28,7 +28,7 @@ from tissuetalk.models.segmentation.pathsegmentor.mini import (
     load_mini,
     save_mini,
 )
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniLMSentences
+from tissuetalk.models.segmentation.pathsegmentor.text_tower import MiniLMSentences
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.loop import TrainingRun, draw_curves, prepare_torch
 from tissuetalk.models.training.recipes import GroupGradient, MiniRecipe
