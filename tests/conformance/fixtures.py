@@ -84,7 +84,7 @@ def add_tools(server: MCPServer) -> None:
         server.tool(name=name, description="Says a fixed thing.")(saying(contents))
 
     @server.tool()
-    @readable_errors
+    @readable_errors("test_error_handling")
     async def test_error_handling() -> CallToolResult:
         raise InvalidArgumentError("This tool intentionally returns an error for testing")
 
