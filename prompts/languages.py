@@ -8,68 +8,23 @@ for. A finding is never inverted.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, get_args
 
 from tissuetalk.models.errors import NoTargetInWordsError
-from tissuetalk.prompts.lexicon import is_english, lexicon
+from tissuetalk.prompts.foreign_lists import NAMES, SPACELESS, Language, folded, languages
+from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.request.places import places_in
 from tissuetalk.prompts.request.survey import NO_JUDGEMENT, survey_of
 from tissuetalk.prompts.target import Assertion, Measure, Relation, Request, Target
-from tissuetalk.prompts.words import load_terms
 
-NAMES = {
-    "es": "Spanish",
-    "fr": "French",
-    "de": "German",
-    "pt": "Portuguese",
-    "it": "Italian",
-    "zh": "Chinese",
-    "ja": "Japanese",
-    "hi": "Hindi",
-}
-ENGLISH = re.compile(
-    r"\b(?:the|of|is|are|and|with|please|show|segment|mark|no|not|in|what|where|how|all|find|outline|this|that|for)\b"
-)
-LONGEST = 600
-"""Characters: longer texts are reports, which are read in English only."""
-HEAD = 3000
-"""Characters by which a language is told."""
-LONGEST_ENDING = 9
-"""Letters that may follow the beginning of a word: a plural, a case, the second half of a short compound."""
 PARTS = re.compile(r"[.,;:!?\n\u3002\uff0c\u3001\uff1b\uff1a\uff01\uff1f\u0964]")
-NO_LISTS = ("names", "organs", "joins", "measures")
-MARKS = {
-    "es": ("ñ", "¿", "¡", "ión"),
-    "fr": ("œ", "ù", "î", "è", "l'", "d'"),
-    "de": ("ä", "ö", "ü", "ß"),
-    "pt": ("ã", "õ", "ção", "ência"),
-    "it": ("ì", "ò", "zione"),
-}
-"""Letters that speak for a language when its words are shared by others."""
+SENTENCES = re.compile(r"[.;!?\n\u3002\uff1b\uff01\uff1f\u0964]")
 VERBS_OUT = re.compile("[标画圈找指勾数列]出")
 """Chinese verbs whose second half begins other words (标出, 出血)."""
-SENTENCES = re.compile(r"[.;!?\n\u3002\uff1b\uff01\uff1f\u0964]")
-LONG = 40
-"""Words of a text whose grammar alone tells its language."""
-_SPACELESS = ("zh", "ja")
-_WEIGHT_OF_A_NAME = 2
+MOST_LEFT = 6
 QUESTION_MARKS = ("?", "\uff1f", "\u304b\u3002", "\u304b", "\u5417", "\u5417\u3002")
-
-
-@dataclass(frozen=True)
-class _Language:
-    """One language: a pattern for each list, and one for each concept and organ."""
-
-    code: str
-    lists: Mapping[str, re.Pattern[str]]
-    joins: re.Pattern[str]
-    names: Mapping[str, re.Pattern[str]]
-    organs: Mapping[str, re.Pattern[str]]
-    measures: Mapping[Measure, re.Pattern[str]]
 
 
 @dataclass(frozen=True)
@@ -79,145 +34,13 @@ class _ForeignMention:
     end: int
 
 
-def _pattern(forms: list[str], code: str) -> re.Pattern[str]:
-    """Any of the forms, longest first; never matching where there are none."""
-    if not forms:
-        return re.compile(r"(?!)")
-    texts = sorted((folded(str(form)) for form in forms), key=len, reverse=True)
-    if code in _SPACELESS:
-        return re.compile("|".join(map(re.escape, texts)))
-    # Combining marks are letters to Hindi and no part of \w, so its words have no end that a pattern could tell.
-    ending = "" if code == "hi" else rf"[^\W\d_]{{0,{LONGEST_ENDING}}}(?![^\W\d_])"
-    words = (
-        re.escape(text[:-1]) + r"(?![^\W_])" if text.endswith("$") else re.escape(text) + ending
-        for text in texts
-    )
-    return re.compile(rf"(?<![^\W\d_])(?:{'|'.join(words)})")
-
-
-@lru_cache(maxsize=1)
-def _languages() -> tuple[_Language, ...]:
-    found = []
-    for code in NAMES:
-        rows = load_terms("languages.yaml")[code]
-        lists = {
-            name: _pattern(rows.get(name, []), code)
-            for name in (
-                *(key for key in rows if key not in NO_LISTS),
-                "case_before",
-                "case_behind",
-                "worried",
-            )
-        }
-        joins = re.compile(rf"\s*(?:(?:{'|'.join(map(folded, rows['joins']))})\s*)+")
-        names = {concept: _pattern(forms, code) for concept, forms in rows["names"].items()}
-        organs = {region: _pattern(forms, code) for region, forms in rows["organs"].items()}
-        measures = {measure: _pattern(forms, code) for measure, forms in rows["measures"].items()}
-        found.append(_Language(code, lists, joins, names, organs, measures))
-    return tuple(found)
-
-
-def folded(text: str) -> str:
-    """Lower case without accents and hyphens, of the same length, so that every offset stays."""
-    return "".join(_plain(mark) for mark in text)
-
-
-@lru_cache(maxsize=4096)
-def _plain(mark: str) -> str:
-    if "\u0900" <= mark <= "\u097f":
-        return mark
-    low = {"\u00df": "s", "\u2019": "'", "-": " "}.get(mark, mark.lower())
-    base = unicodedata.normalize("NFD", low)[:1] if low else low
-    return base if len(base) == 1 else mark
-
-
-def language_of(text: str) -> str | None:
-    """The code of the language of a text when it is one of those listed and not English.
-
-    Raises:
-        NoTargetInWordsError: it is in another language, or too long to be read by word lists; English is asked for.
-    """
-    head = text[:HEAD]
-    code = _listed(head)
-    if (code and len(text) > LONGEST) or (code is None and _is_other(head)):
-        said = f"reports in {NAMES[code]}" if code else "this language"
-        raise NoTargetInWordsError(
-            f"{said} cannot be read here; please use English, or pass targets=[{{label}}] (labels: taxonomy://labels)."
-        )
-    return code
-
-
-def _is_other(head: str) -> bool:
-    """A script or a denial of a language that is not listed: an English reading could invert what it says."""
-    letters = [mark for mark in head if mark.isalpha()]
-    if sum(mark > "\u024f" for mark in letters) * 2 > len(letters) > 0:
-        return True
-    low = folded(head)
-    if ENGLISH.search(low):
-        return False
-    accented = sum(not mark.isascii() for mark in letters) > 0 and len(head) < LONGEST
-    strange = accented and not any(is_english(word) for word in re.findall(r"[^\W\d_]{3,}", low))
-    return strange or bool(_other_denials().search(low))
-
-
-@lru_cache(maxsize=1)
-def _other_denials() -> re.Pattern[str]:
-    return _pattern(load_terms("languages.yaml")["other"], "")
-
-
-def _listed(text: str) -> str | None:
-    if re.search(r"[\u3040-\u30ff]", text):
-        return "ja"
-    if re.search(r"[\u4e00-\u9fff]", text):
-        return "zh"
-    if re.search(r"[\u0900-\u097f]", text):
-        return "hi"
-    low = folded(text)
-    known = sum(is_english(word) for word in re.findall(r"[^\W\d_]{4,}", low))
-    english = max(len(ENGLISH.findall(low)), known // 2)
-    scores = {
-        one.code: _score(one, low, english) + _marks(one.code, text)
-        for one in _languages()
-        if one.code not in ("zh", "ja", "hi")
-    }
-    best = max(scores, key=lambda code: scores[code])
-    least = 2 if len(text) <= LONGEST else 6
-    return best if scores[best] >= least and scores[best] > english else None
-
-
-def _marks(code: str, text: str) -> int:
-    return min(2, sum(text.lower().count(mark) for mark in MARKS[code]))
-
-
-def _score(language: _Language, low: str, english: int) -> int:
-    """Words of the language in the text that are no English words; the names of structures count twice."""
-    lists = [language.lists[name] for name in ("asks", "doubt", "not_before", "not_behind")]
-    said, denied = (
-        {match.start() for pattern in some for match in pattern.finditer(low) if _is_foreign(match)}
-        for some in (lists, lists[2:])
-    )
-    length = len(low.split())
-    if length > 3 and not said and not _marks(language.code, low):
-        return 0  # names of tumours are alike in all languages: without a word of grammar they say nothing
-    if length > LONG and len(said) + len(denied) <= english:
-        return 0
-    named = {
-        m.start() for pattern in language.names.values() for m in pattern.finditer(low) if _is_foreign(m)
-    }
-    return len(said) + len(denied) + _WEIGHT_OF_A_NAME * len(named)
-
-
-def _is_foreign(match: re.Match[str]) -> bool:
-    return not all(len(word) > 1 and is_english(word) for word in match.group().split())
-
-
 def read_foreign(text: str, code: str, organ: str | None) -> Request:
     """A request or a question in one of the languages.
 
     Raises:
         NoTargetInWordsError: it names nothing that is known there, or it reads like a report; English is asked for.
     """
-    language = next(one for one in _languages() if one.code == code)
+    language = next(one for one in languages() if one.code == code)
     low = folded(text)
     named = _names(language, low)
     hits = {
@@ -268,11 +91,30 @@ def read_foreign(text: str, code: str, organ: str | None) -> Request:
         places.points,
         places.boxes,
         measures,
-        notes=(note, *worried, *places.notes),
+        notes=(note, *_left_over(language, text, low), *worried, *places.notes),
     )
 
 
-def _without_cases(language: _Language, low: str, named: list[_ForeignMention]) -> list[_ForeignMention]:
+def _left_over(language: Language, text: str, low: str) -> tuple[str, ...]:
+    """One line that names the long words no list knows: what is not understood is said."""
+    if language.code in (*SPACELESS, "hi"):
+        return ()
+    patterns = (
+        *language.lists.values(),
+        *language.names.values(),
+        *language.organs.values(),
+        *language.measures.values(),
+    )
+    known = [match.span() for pattern in patterns for match in pattern.finditer(low)]
+    left = [
+        text[start:end]
+        for start, end in (match.span() for match in re.finditer(r"[^\W\d_]{6,}", low))
+        if not any(first < end and start < last for first, last in known)
+    ]
+    return (f"not understood: {', '.join(left[:MOST_LEFT])}",) if left else ()
+
+
+def _without_cases(language: Language, low: str, named: list[_ForeignMention]) -> list[_ForeignMention]:
     """ "Imagen de cáncer de mama: marca los linfocitos": the tumour only says what the slide is."""
     before, behind = language.lists["case_before"], language.lists["case_behind"]
     cases = [
@@ -287,7 +129,7 @@ def _without_cases(language: _Language, low: str, named: list[_ForeignMention]) 
     return [one for one in named if one not in cases] or named
 
 
-def _names(language: _Language, low: str) -> list[_ForeignMention]:
+def _names(language: Language, low: str) -> list[_ForeignMention]:
     """All named objects, longest first where they overlap, in the order of the text; organs hide their own words."""
     if language.code == "zh":
         low = VERBS_OUT.sub("\u25a1\u25a1", low)
@@ -304,7 +146,7 @@ def _names(language: _Language, low: str) -> list[_ForeignMention]:
     return sorted(kept, key=lambda one: one.start)
 
 
-def _part(language: _Language, low: str, one: _ForeignMention) -> tuple[int, int]:
+def _part(language: Language, low: str, one: _ForeignMention) -> tuple[int, int]:
     """The part of the sentence between punctuation and words of contrast in which a name stands."""
     edges = [match.end() for match in PARTS.finditer(low)]
     edges += [match.start() for match in language.lists["contrast"].finditer(low)]
@@ -313,9 +155,7 @@ def _part(language: _Language, low: str, one: _ForeignMention) -> tuple[int, int
     return start, end
 
 
-def _assertion(
-    language: _Language, low: str, one: _ForeignMention, named: list[_ForeignMention]
-) -> Assertion:
+def _assertion(language: Language, low: str, one: _ForeignMention, named: list[_ForeignMention]) -> Assertion:
     """Wanted, not wanted, or uncertain where the words say more than the lists can bind."""
     start, end = _part(language, low, one)
     before, behind = (_spans(language, f"not_{where}", low, start, end) for where in ("before", "behind"))
@@ -372,7 +212,7 @@ def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return one[0] < other[1] and other[0] < one[1]
 
 
-def _spans(language: _Language, name: str, low: str, start: int, end: int) -> list[tuple[int, int]]:
+def _spans(language: Language, name: str, low: str, start: int, end: int) -> list[tuple[int, int]]:
     return [match.span() for match in language.lists[name].finditer(low, start, end)]
 
 
@@ -380,12 +220,12 @@ def _between(names: list[_ForeignMention], start: int, end: int) -> bool:
     return any(start <= other.start < end for other in names)
 
 
-def _joined(language: _Language, low: str, end: int, start: int) -> bool:
-    return (end == start and language.code in _SPACELESS) or bool(language.joins.fullmatch(low, end, start))
+def _joined(language: Language, low: str, end: int, start: int) -> bool:
+    return (end == start and language.code in SPACELESS) or bool(language.joins.fullmatch(low, end, start))
 
 
 def _head(
-    language: _Language, low: str, one: _ForeignMention, names: list[_ForeignMention]
+    language: Language, low: str, one: _ForeignMention, names: list[_ForeignMention]
 ) -> _ForeignMention:
     """The first name of the list "A y B", "A ni B" that a name belongs to."""
     for other in reversed([other for other in names if other.end <= one.start]):
@@ -396,7 +236,7 @@ def _head(
 
 
 def _tail(
-    language: _Language, low: str, one: _ForeignMention, names: list[_ForeignMention]
+    language: Language, low: str, one: _ForeignMention, names: list[_ForeignMention]
 ) -> _ForeignMention:
     """The last name of its list."""
     for other in (other for other in names if other.start >= one.end):
@@ -424,7 +264,7 @@ def _target(text: str, one: _ForeignMention, region: str | None, said: Assertion
 
 
 def _related(
-    language: _Language,
+    language: Language,
     low: str,
     named: list[_ForeignMention],
     said: Mapping[_ForeignMention, Assertion],
@@ -435,11 +275,11 @@ def _related(
     if len(wanted) != 2:
         return targets
     gap = low[wanted[0].end : wanted[1].start]
-    if language.code in _SPACELESS:
+    if language.code in SPACELESS:
         gap += low[wanted[1].end : wanted[1].end + 1]
     op: Any = next((name for name in ("outside", "inside") if language.lists[name].search(gap)), None)
     subject, reference = (
-        (wanted[1], wanted[0]) if language.code in (*_SPACELESS, "hi") else (wanted[0], wanted[1])
+        (wanted[1], wanted[0]) if language.code in (*SPACELESS, "hi") else (wanted[0], wanted[1])
     )
     keys = [
         key for one in (subject, reference) for key, target in targets.items() if target.start == one.start

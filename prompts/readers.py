@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, NoTargetInWordsError
+from tissuetalk.prompts.foreign_lists import language_of
 from tissuetalk.prompts.glossary import plain_line
 from tissuetalk.prompts.kind import kind_of
-from tissuetalk.prompts.languages import language_of, read_foreign
+from tissuetalk.prompts.languages import read_foreign
 from tissuetalk.prompts.lexicon import is_english
 from tissuetalk.prompts.names import labels_in, unread
 from tissuetalk.prompts.organs import region_of

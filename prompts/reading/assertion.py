@@ -104,7 +104,7 @@ class SegmentReader:
         ):
             return Verdict("present")
         if said == "historical" and "pre_family" not in reached and self._is_current(mention):
-            return Verdict("present")
+            return Verdict("absent" if "post_absent" in reached else "present")
         return best[2]
 
     def _seen_after_all(self, denial: Cue) -> bool:

@@ -124,6 +124,13 @@ def _ends(before: Token, after: Token, text: str) -> bool:
     first = text[after.start]
     if before.norm == "not" and first.isupper() and text[before.start].islower():
         return True  # "whereas dysplasia is not. Plasma cells": elsewhere a scanner's stop after "not" is a line end
+    if (
+        after.norm == "in"
+        and first.isupper()
+        and text[before.end - 1].islower()
+        and text[after.end : after.end + 2] != " s"
+    ):
+        return True  # "is seen. In 2016": a scanner's stop before "in" leaves it small
     if before.norm in OPEN_WORDS or after.norm in CLOSING_WORDS:
         return False
     if len(before.lower) == 1 and before.lower.isalpha() and text[before.start].isupper():

@@ -177,11 +177,11 @@ def _denied_loss(
     if words[cue[0]].norm in ("nothing", "none"):
         return bool((LEAVING | {"out"}) & set(words.norms(cue[0] - 3, cue[0])))
     if any(first == cue[0] for first, _, _ in losing):
-        near = words.norms(cue[0] - 2, cue[0])
-        if LEAVING & set(near):
+        before = words.norms(cue[0] - 2, cue[0])
+        if LEAVING & set(before):
             return True
         # "leave out nothing of it", "ignore everything except the glands"
-        return bool(NEGATORS & set(near)) or bool(WHOLE & set(words.norms(cue[1] + 1, cue[1] + 3)))
+        return bool(NEGATORS & set(before)) or bool(WHOLE & set(words.norms(cue[1] + 1, cue[1] + 3)))
     return False
 
 
