@@ -1,4 +1,4 @@
-"""Folders swapped for links while results are saved and images are read: how many tries end outside the root."""
+"""Folders swapped for links while results are saved and slides are read: how many tries end outside the root."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.figure import Figure
+from tests.drawn_mirax import draw_mirax
 from tissuetalk.models.errors import TissuetalkError
+from tissuetalk.models.images import Box
 from tissuetalk.models.writing import copy_folder, write_whole
 from tissuetalk.tools.session import Session
+from tissuetalk.tools.storage.roots import Roots
 
 SECONDS = 60.0
 
@@ -29,6 +32,8 @@ def measure() -> list[Figure]:
             figures.append(_figure(f"save of a result as {kind}", *saved(Path(folder), kind, SECONDS)))
     with tempfile.TemporaryDirectory() as folder:
         figures.append(_figure("files and folders alone", *written(Path(folder), SECONDS)))
+    with tempfile.TemporaryDirectory() as folder:
+        figures.append(_figure("views of a slide of several files", *viewed(Path(folder), SECONDS)))
     return figures
 
 
@@ -128,3 +133,20 @@ def written(folder: Path, seconds: float) -> tuple[int, int, int]:
     with swapping(kept, outside):
         tries, done = attempts(write, seconds)
     return escaped(outside), tries, done
+
+
+def viewed(folder: Path, seconds: float) -> tuple[int, int, int]:
+    """Views of a slide whose data folder is swapped for a link to another's: how many show the other, tries, and views."""
+    root, kept, outside = places(folder)
+    kept.rmdir()
+    draw_mirax(root / "kept.mrxs", ((200, 80, 160),))
+    draw_mirax(outside / "kept.mrxs", ((40, 200, 60),))
+    roots, shown = Roots([root]), []
+
+    def view(number: int) -> None:
+        with roots.open("kept.mrxs") as slide:
+            shown.append(slide.read_region(Box(0, 0, 8, 8), width=8, height=8)[4, 4, 1] > 150)
+
+    with swapping(kept, outside / "kept"):
+        tries, done = attempts(view, seconds)
+    return sum(shown), tries, done

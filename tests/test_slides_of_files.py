@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from drawn_dicom import base_level
 from drawn_mirax import draw_mirax, index_text
 from drawn_slides import Drawing
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import swapping  # after the project is on the path
 from tissuetalk.models.errors import (
     ImageChangedError,
     OutsideRootsError,
@@ -104,6 +108,11 @@ def test_what_is_swapped_in_while_it_is_read_is_never_seen_and_is_said(
     else:
         with pytest.raises(OutsideRootsError):
             colour(root)
+
+
+def test_no_view_shows_a_slide_from_outside_while_its_folder_is_swapped(tmp_path: Path) -> None:
+    escapes, tries, _ = swapping.viewed(tmp_path, 3.0)
+    assert escapes == 0 and tries > 3
 
 
 def test_a_view_of_a_slide_that_changes_meanwhile_says_so(
