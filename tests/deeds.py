@@ -1,12 +1,13 @@
-"""What the fault tests have killed: a process that segments, saves, exports, uploads and deletes until it is: ROOT SEED.
+"""What the fault tests have killed: a process that segments, saves, exports, uploads, deletes and explains until it is: ROOT KILLS SEED.
 
-Every line it prints is a deed that is done. ``Killed`` runs it in a fork of a process that has everything imported.
+Every line it prints is a deed that is done. Each is a fork of a process that has everything imported.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -28,29 +29,21 @@ MOST_KEPT = 6
 
 
 class Deeds:
-    """One process's work on a workspace, at random, told line by line."""
+    """One process that does one kind of deed again and again, so that a kill at any moment falls into it; told line by line."""
 
     def __init__(self, root: Path, seed: int, told: IO[str]) -> None:
         self.root, self.told = root, told
         self.chance = random.Random(seed)
 
-    def go_on(self) -> None:
+    def go_on(self, kind: str) -> None:
         """Until the process is killed."""
-        with (
-            Session(self.root, self.root.parent / "ws") as session,
-            Session(self.root, self.root.parent / "ws", slides=IN_BLOCKS) as slides,
-        ):
-            does: list[Callable[[Session], str]] = [
-                self.segment,
-                self.save,
-                self.upload,
-                self.delete,
-                self.add,
-            ]
-            self._tell(self.segment(session))
+        slides = IN_BLOCKS if kind == "slide" or self.chance.random() < 0.3 else None
+        with Session(self.root, self.root.parent / "ws", slides=slides) as session:
+            while len(session.workspace.results()) < 2:
+                self._tell(self.segment(session))
+            self._tell("ready")
             while True:
-                deed = self.chance.choice(does)
-                self._tell(deed(slides if self.chance.random() < 0.3 else session))
+                self._tell(KINDS[kind](self, session))
 
     def _tell(self, what: str) -> None:
         if what:
@@ -67,9 +60,14 @@ class Deeds:
         return f"segment {session.segment('discs.png', **NUCLEI).result.result_id}"
 
     def save(self, session: Session) -> str:
+        return self._save(session, "folder")
+
+    def export(self, session: Session) -> str:
+        return self._save(session, self.chance.choice(["csv", "geojson", "parquet", "ome-zarr"]))
+
+    def _save(self, session: Session, format: str) -> str:
         name = f"saved-{self.chance.getrandbits(64):x}"
-        kind = self.chance.choice(["folder", "csv", "geojson", "ome-zarr"])
-        session.library("save", result_id=self._one(session), format=kind, folder=name)
+        session.library("save", result_id=self._one(session), format=format, folder=name)
         return f"save {name}"
 
     def upload(self, session: Session) -> str:
@@ -77,11 +75,15 @@ class Deeds:
         return f"upload {session.upload(picture.read_bytes())['image_id']}"
 
     def delete(self, session: Session) -> str:
-        if len(session.workspace.results()) < 2:
-            return ""
-        result_id = self._one(session)
-        session.workspace.delete(result_id)
-        return f"delete {result_id}"
+        """One result is copied and then deleted."""
+        with (
+            session.workspace.reading(self._one(session)) as stored,
+            session.workspace.new_result(image_id=stored.image_id, kind="segment") as draft,
+        ):
+            shutil.copytree(stored.folder, draft.folder, dirs_exist_ok=True)
+        self._tell(f"segment {draft.result_id}")
+        session.workspace.delete(draft.result_id)
+        return f"delete {draft.result_id}"
 
     def add(self, session: Session) -> str:
         """Files that are added to a finished result."""
@@ -89,7 +91,18 @@ class Deeds:
         return ""
 
 
-def kill_one(root: Path, seed: int, after_s: float) -> list[str]:
+KINDS: dict[str, Callable[[Deeds, Session], str]] = {
+    "segment": Deeds.segment,
+    "slide": Deeds.segment,
+    "save": Deeds.save,
+    "export": Deeds.export,
+    "upload": Deeds.upload,
+    "delete": Deeds.delete,
+    "explain": Deeds.add,
+}
+
+
+def kill_one(root: Path, kind: str, seed: int, after_s: float) -> list[str]:
     """Have a process work and kill it. Returns what it said was done."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -97,18 +110,20 @@ def kill_one(root: Path, seed: int, after_s: float) -> list[str]:
         os.close(reading)
         with os.fdopen(writing, "w") as told:
             try:
-                Deeds(root, seed, told).go_on()
+                Deeds(root, seed, told).go_on(kind)
             except BaseException as error:  # noqa: BLE001  # whatever it was must fail the test in the parent
                 told.write(f"failed {error!r}\n")
                 told.flush()
             os._exit(1)
     os.close(writing)
     with os.fdopen(reading) as said:
-        first = said.readline()  # so that the kill falls among the deeds, not into the start
+        lines = []
+        while (line := said.readline().strip()) not in ("ready", "") and not line.startswith("failed"):
+            lines.append(line)
         time.sleep(after_s)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        return [first.strip(), *said.read().splitlines()]
+        return [*lines, line, *said.read().splitlines()]
 
 
 def faults_of(root: Path, kept: set[str], told: list[str]) -> list[str]:
@@ -134,14 +149,16 @@ def faults_of(root: Path, kept: set[str], told: list[str]) -> list[str]:
             if not any(path.is_file() for path in place.rglob("*")):
                 faults.append(f"nothing in {place.name}")
             faults += [f"{place}: {problem}" for problem in _unlike(place)]
+            shutil.rmtree(place)
     for part in verify.check(root.parent / "ws"):
         faults += [f"{part.name}: {each}" for each in (*part.problems, *part.waits)]
     return faults
 
 
 def _unlike(place: Path) -> list[str]:
-    """A saved folder holds a record and what it names."""
-    return manifest.problems(place) if (place / "result.json").exists() else []
+    """A saved result holds a record and what it names; an export is whole as it lies there."""
+    is_result = any((place / name).exists() for name in ("masks", "request.json", "overlay.png"))
+    return manifest.problems(place) if is_result else []
 
 
 def main(root: Path, kills: int, seed: int) -> int:
@@ -155,11 +172,12 @@ def main(root: Path, kills: int, seed: int) -> int:
         session.segment("discs.png", **NUCLEI)
     deeds = 0
     for number in range(kills):
-        told = kill_one(root, chance.getrandbits(32), chance.uniform(0, 1.5))
-        deeds += len(told)
+        kind = sorted(KINDS)[number % len(KINDS)]
+        told = kill_one(root, kind, chance.getrandbits(32), chance.uniform(0, 0.4))
+        deeds += len(told) - 1
         for fault in faults_of(root, kept, told):
             count += 1
-            print(f"kill {number}: {fault}", flush=True)
+            print(f"kill {number} in {kind}: {fault}", flush=True)
     print(f"{kills} kills among {deeds} deeds: {count} faults", flush=True)
     return count
 

@@ -31,7 +31,7 @@ from tissuetalk.tools.storage.jobs import JobStore
 from tissuetalk.tools.storage.workspace import Workspace
 
 KILLS = int(os.environ.get("TISSUETALK_KILLS", "3"))
-DAMAGES = int(os.environ.get("TISSUETALK_DAMAGES", "20"))
+DAMAGES = int(os.environ.get("TISSUETALK_DAMAGES", "15"))
 HERE = Path(__file__).parent
 ASK = {"image": "discs.png", **NUCLEI}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.jobs import JobStore
+from tissuetalk.tools.storage.owners import partials
 from tissuetalk.tools.storage.workspace import Workspace
 
 FILES = ("a.bin", "b.bin")
@@ -48,8 +51,8 @@ def hold_result(folder: Path, result_id: str) -> None:
 
 
 def die_at_every_line(folder: Path) -> None:
-    """Fork children that each commit one result and delete one, killed two lines of our code later every time."""
-    for lines in range(1, 100_000, 2):
+    """Fork children that each commit one result, save it, keep an upload and delete a result, killed six lines of our code later every time."""
+    for lines in range(1, 100_000, 6):
         child = os.fork()
         if child == 0:
             _commit_and_die(folder, lines)
@@ -68,6 +71,15 @@ def die_at_every_line(folder: Path) -> None:
             assert len([path for path in partial if path.is_dir()]) == 1, (lines, partial)
             for row in rows[2:]:
                 workspace.delete(row.result_id)
+            assert partials(folder.parent) == [], lines
+            if (saved := folder.parent / "saved").exists():
+                assert {path.name: path.read_bytes() for path in saved.iterdir()} == dict.fromkeys(
+                    FILES, CONTENT
+                )
+                shutil.rmtree(saved)
+            for upload in (folder / "images").iterdir():
+                assert upload.read_bytes() == CONTENT
+                workspace.discard_upload(upload)
         if survived:
             assert os.WEXITSTATUS(status) == 0
             print(lines, flush=True)
@@ -79,7 +91,7 @@ def _commit_and_die(folder: Path, lines: int) -> None:
 
     def count(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal left
-        if Path(frame.f_code.co_filename).name not in ("workspace.py", "results.py", "room.py"):
+        if Path(frame.f_code.co_filename).name not in ("workspace.py", "results.py", "room.py", "writing.py"):
             return None
         if event == "line":
             left -= 1
@@ -92,6 +104,8 @@ def _commit_and_die(folder: Path, lines: int) -> None:
     with workspace.new_result(image_id="img", kind="segment") as draft:
         for name in FILES:
             (draft.folder / name).write_bytes(CONTENT)
+    workspace.save(draft.result_id, folder.parent / "saved")
+    workspace.store_upload(io.BytesIO(CONTENT), ".png", len(CONTENT))
     oldest = workspace.results()[-1].result_id
     workspace.delete(oldest)
     sys.settrace(None)
