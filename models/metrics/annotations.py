@@ -32,12 +32,12 @@ class Annotation:
 
 def class_name(mask_class: str) -> str:
     """The words of a class without remarks: ``nucleus (all)`` and ``nucleus; type per label`` are ``nucleus``."""
-    return re.sub(r"\([^)]*\)", "", mask_class.split(";")[0]).strip()
+    return re.sub(r"\([^)]{0,200}\)", "", mask_class.split(";")[0]).strip()
 
 
 def indexed_classes(mask_class: str) -> dict[int, str]:
     """Names by number from ``1=tumour epithelium 2=stroma 0=background``, without background and unlabelled."""
-    pairs = re.findall(r"(\d+)\s*=\s*(.*?)\s*(?=[,;]?\s*\d+\s*=|$)", mask_class)
+    pairs = re.findall(r"(?<!\d)(\d{1,9})\s*=\s*(.*?)\s*(?=[,;]?\s*\d+\s*=|$)", mask_class)
     named = {int(number): class_name(name.rstrip(",; ")) for number, name in pairs}
     return {
         number: name for number, name in named.items() if name.split("/")[0].lower() not in UNNAMED_CLASSES

@@ -182,7 +182,7 @@ def default_words(name: str, organ: str) -> str:
     """What to ask for when nobody said it: a canonical label as it is, any other class by its name and known organ."""
     if is_label(name):
         return name
-    region = region_of(re.sub(r"\([^)]*\)", "", organ))
+    region = region_of(re.sub(r"\([^)]{0,200}\)", "", organ))
     return f"{name} in {region}" if region else name
 
 
