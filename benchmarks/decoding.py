@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -29,31 +29,36 @@ WAYS = {"own process": remote.reader_for, "same process": remote.reader_here}
 
 
 def measure() -> list[Figure]:
-    path = cached(ONE_MM2)
     with tempfile.TemporaryDirectory() as folder, Session(folder) as session:
         with Image.open(SAMPLE) as sample:
             sample.resize((SIDE_PX, SIDE_PX)).save(Path(folder) / "picture.png")
 
-        def segmented() -> None:
-            session.segment("picture.png", "nuclei", mpp=0.5)
+        def segmented(way: str) -> None:
+            with _decoding(way):
+                session.segment("picture.png", "nuclei", mpp=0.5)
 
         figures = [_ratio("segment, a picture of 1024 x 1024", segmented)]
-    figures.append(_ratio("reading a slide, 1 thread", lambda: _read(path, 1)))
-    figures.append(_ratio("reading a slide, 4 threads", lambda: _read(path, 4)))
+    path = cached(ONE_MM2)
+    with ExitStack() as stack:
+        slides = {}
+        for way in WAYS:
+            with _decoding(way):
+                slides[way] = stack.enter_context(open_image(path, name=path.name))
+        figures.append(_ratio("regions of a slide, 1 thread", lambda way: _read(slides[way], 1)))
+        figures.append(_ratio("regions of a slide, 4 threads", lambda way: _read(slides[way], 4)))
     return figures
 
 
-def _ratio(name: str, work: Callable[[], None]) -> Figure:
+def _ratio(name: str, work: Callable[[str], None]) -> Figure:
     """Of processor time, ours and the worker's together: it is what a decoder costs, however busy the machine is."""
     used, waited = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0.0)
     for number in range(ROUNDS + 1):
         for way in WAYS if number % 2 else reversed(WAYS):
-            with _decoding(way):
-                before, started = _processor_s(), time.perf_counter()
-                work()
-                if number >= 1:  # the first warms
-                    used[way] += _processor_s() - before
-                    waited[way] += time.perf_counter() - started
+            before, started = _processor_s(), time.perf_counter()
+            work(way)
+            if number >= 1:  # the first warms
+                used[way] += _processor_s() - before
+                waited[way] += time.perf_counter() - started
     parts = {f"{way}, s of processor": seconds / ROUNDS for way, seconds in used.items()}
     parts |= {f"{way}, s on the clock": seconds / ROUNDS for way, seconds in waited.items()}
     ratio = used["own process"] / used["same process"]
@@ -61,11 +66,15 @@ def _ratio(name: str, work: Callable[[], None]) -> Figure:
 
 
 def _processor_s() -> float:
-    """Of this process, the warm worker, and all processes for images that have ended."""
+    """Of this process, the warm worker, and all processes for images, those that have ended too."""
     worker.start()
-    assert worker.WORKER.pid is not None, "just started"
-    fields = Path(f"/proc/{worker.WORKER.pid}/stat").read_text().rpartition(")")[2].split()
-    return time.process_time() + sum(int(each) for each in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    pid = worker.WORKER.pid
+    running = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ticks = 0
+    for each, last in ((str(pid), 15), *((child, 13) for child in running)):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(int(field) for field in fields[11:last])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -78,17 +87,14 @@ def _decoding(way: str) -> Iterator[None]:
         opening.reader_for = before
 
 
-def _read(path: Path, threads: int) -> None:
+def _read(source: ImageSource, threads: int) -> None:
     (piece,) = fragments_of(ONE_MM2)
-    corners = [
-        (int(piece.x) + x * TILE_PX, int(piece.y) + y * TILE_PX)
-        for x in (-2, -1, 0, 1)
-        for y in (-2, -1, 0, 1)
-    ]
+    steps = (-2, -1, 0, 1)
+    corners = [(int(piece.x) + x * TILE_PX, int(piece.y) + y * TILE_PX) for x in steps for y in steps]
 
-    def one(source: ImageSource, corner: tuple[int, int]) -> None:
+    def one(corner: tuple[int, int]) -> None:
         x, y = corner
         source.read_region(Box(x, y, x + TILE_PX, y + TILE_PX), width=TILE_PX, height=TILE_PX)
 
-    with open_image(path, name=path.name) as source, ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda corner: one(source, corner), corners))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(one, corners))
