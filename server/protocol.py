@@ -16,7 +16,15 @@ from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent, Tool
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    ContentBlock,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    Tool,
+)
 
 from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.tools.answers import bounds
@@ -120,6 +128,13 @@ class CodesFirst(ServerMiddleware[Any]):
         except MCPError as error:
             error.error.message = bounds.shortened(error.error.message)
             raise
+        except ValueError as error:
+            if (
+                ctx.method != "prompts/get"
+            ):  # the SDK's way of saying that a prompt, or what it takes, is another
+                raise
+            said = f"invalid_argument: {error}. prompts/list has the prompts and what they take."
+            raise MCPError(INVALID_PARAMS, bounds.shortened(said)) from error
         if isinstance(result, dict) and result.get("isError"):  # already in the form of the wire
             return _with_code_first(CallToolResult.model_validate(result), params, schema)
         if isinstance(result, CallToolResult) and result.is_error:

@@ -31,14 +31,18 @@ async def _run(server: MCPServer) -> None:
         async def sort() -> None:
             async with into:
                 async for line in lines:
-                    if isinstance(line, ValidationError):
-                        await answers.send(SessionMessage(_refusal(line)))
-                    else:
+                    if not isinstance(line, ValidationError):
                         await into.send(line)
+                    elif not _blank(line):
+                        await answers.send(SessionMessage(_refusal(line)))
 
         tasks.start_soon(sort)
         await low.run(messages, answers, low.create_initialization_options())
         tasks.cancel_scope.cancel()
+
+
+def _blank(error: ValidationError) -> bool:
+    return not str(error.errors()[0]["input"]).strip()
 
 
 def _refusal(error: ValidationError) -> JSONRPCError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from hostile import fuzz
 from hostile.case import Case
 from hostile.families import MOST_DAMAGED, MOST_IN_A_FAMILY, all_cases, cross_section
 from hostile.runner import run
@@ -21,6 +23,22 @@ def test_the_corpus_is_large_and_no_family_makes_up_for_the_others() -> None:
 def test_hostile_files_and_calls_end_as_they_should(over: str) -> None:
     """Codes, budgets of memory and time, the server alive, nothing written outside, nothing told."""
     cases: list[Case] = [case for case in cross_section() if (case.family == "HTTP") == (over == "http")]
-    outcomes = run(cases, together=True, tell=lambda outcome: None)
+    outcomes = run(cases, together=True)
     assert len(outcomes) == len(cases) > 5
     assert not {f"{one.case.family}: {one.case.name}": one.problems for one in outcomes if one.problems}
+
+
+KEPT = sorted(path for path in fuzz.SEEDS.glob("*/*") if path.is_file())
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_what_once_broke_a_reader_no_longer_does(path: Path) -> None:
+    """Inputs that ``make fuzz`` found."""
+    fuzz.TARGETS[path.parent.name](path.read_bytes())
+
+
+@pytest.mark.parametrize("target", sorted(set(fuzz.TARGETS) - {"calls"}))
+def test_what_fuzzing_begins_with_is_read(target: str) -> None:
+    """A target that refuses everything at once would find nothing."""
+    for content in fuzz.beginnings()[target]:
+        fuzz.TARGETS[target](content)

@@ -73,6 +73,7 @@ def series_of(path: Path) -> str | None:
 
 def series_in(head: bytes) -> str | None:
     """The SeriesInstanceUID that the beginning of a DICOM file names."""
+    from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_partial
     from pydicom.tag import BaseTag
 
@@ -83,7 +84,7 @@ def series_in(head: bytes) -> str | None:
             specific_tags=[BaseTag(_SERIES)],
         )
         return str(found.SeriesInstanceUID) or None
-    except DECODER_ERRORS:  # a header that cannot be read belongs to nothing
+    except (*DECODER_ERRORS, InvalidDicomError):  # a header that cannot be read belongs to nothing
         return None
 
 

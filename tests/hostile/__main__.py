@@ -31,6 +31,7 @@ parser.add_argument(
 )
 parser.add_argument("--quick", action="store_true", help="none of the cases that may take long")
 parser.add_argument("--verbose", action="store_true", help="a line for every case")
+parser.add_argument("--at-once", type=int, default=2, help="families at once")
 asked = parser.parse_args()
 wordy = asked.verbose
 cases = cross_section() if asked.sample else all_cases()
@@ -42,8 +43,10 @@ cases = [
 cases = [case for case in cases if not asked.case or asked.case in case.name]
 cases = [case for case in cases if not asked.quick or case.seconds <= USUAL_S]
 started = time.monotonic()
-outcomes = run(cases, together=asked.sample, tell=tell)
+outcomes = run(cases, together=asked.sample, at_once=asked.at_once, tell=tell)
 print(table(outcomes))
 wrong = sum(bool(outcome.problems) for outcome in outcomes)
-print(f"{len(outcomes)} cases in {time.monotonic() - started:.0f} s, {wrong} with something wrong")
+print(
+    f"{len(outcomes)} cases, {asked.at_once} families at once, in {time.monotonic() - started:.0f} s, {wrong} with something wrong"
+)
 sys.exit(bool(wrong))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hostile.case import SECRET_SIZE, Answer, Case
+from hostile.case import SECRET_SIZE, Answer
 from hostile.server import COMMAND, Server, StdioServer, answer_of, code_of, environment
 
 CANARY = "canary-7d1f-not-to-be-read"
@@ -44,11 +44,10 @@ class Ground:
 
         disc_image(path, 3)
 
-    def begin(self, case: Case, number: int) -> None:
+    def begin(self, number: int) -> None:
         self.here = self.root / f"case{number}"
         self.here.mkdir()
         self.sent = ""
-        case.write(self.here)
 
     def end(self) -> None:
         for path in self.here.rglob("*"):
@@ -116,6 +115,8 @@ class Ground:
     def lines(self, *lines: bytes, wait_s: float = 5.0) -> list[dict[str, Any]]:
         """What a stdio server says to raw lines, those answers that belong to no question of ours."""
         assert isinstance(self.server, StdioServer)
+        while not self.server.others.empty():
+            self.server.others.get()
         for line in lines:
             self.server.send(line)
         said = []

@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -75,19 +76,17 @@ class Run:
     def case(self, case: Case) -> Outcome:
         server = self.server()
         self.number += 1
-        self.ground.begin(case, self.number)
-        before, log_at = self.ground.files(), server.log.stat().st_size
+        self.ground.begin(self.number)
+        log_at = server.log.stat().st_size
         server.meter.reset()
         server.stalled_s = 0.0
-        started = time.monotonic()
-        answer = self._asked(case)
-        seconds = time.monotonic() - started
+        before, answer, seconds = self._asked(case)
         healthy = answer.code != "died" and server.healthy(20)
         peak_mb, stalled_s = server.meter.peak_mb(), server.stalled_s
         load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         outcome = Outcome(case, answer.code, answer.text, seconds, peak_mb, stalled_s, load)
         outcome.died = not healthy
-        outcome.escaped = self._escaped(case, before, answer)
+        outcome.escaped = self._escaped(case, before, answer) if before else []
         log = server.log.read_bytes()[log_at:].decode("utf-8", "replace")
         outcome.said = self._said(answer.text, log)
         if server.meter.burst:
@@ -98,13 +97,21 @@ class Run:
         self.ground.end()
         return outcome
 
-    def _asked(self, case: Case) -> Answer:
+    def _asked(self, case: Case) -> tuple[dict[str, tuple[int, int]], Answer, float]:
+        """What lay there before the call, its answer and how long it took."""
+        before: dict[str, tuple[int, int]] = {}
+        started = time.monotonic()
         try:
-            return case.call(self.ground)
+            case.write(self.ground.here)
+            before, started = self.ground.files(), time.monotonic()
+            answer = case.call(self.ground)
         except TimeoutError as error:
-            return Answer("timeout", str(error))
+            answer = Answer("timeout", str(error))
         except ConnectionError as error:
-            return Answer("died", str(error))
+            answer = Answer("died", str(error))
+        except Exception as error:  # noqa: BLE001  # a case that is broken itself; the others go on
+            answer = Answer(f"broken case {type(error).__name__}", str(error))
+        return before, answer, time.monotonic() - started
 
     def _escaped(self, case: Case, before: dict[str, tuple[int, int]], answer: Answer) -> list[str]:
         """Files that came, went or changed, and what came out that was never to be read."""
@@ -137,26 +144,37 @@ class Run:
 
 
 def run(
-    cases: Iterable[Case], *, together: bool = False, tell: Callable[[Outcome], None] = print
+    cases: Iterable[Case],
+    *,
+    together: bool = False,
+    at_once: int = 1,
+    tell: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Every family on a server of its own; ``together``: one server for all over stdio, one for all over HTTP."""
+    """Every family on a server of its own, some at once; ``together``: one server for all over stdio, one for HTTP."""
 
     def place(case: Case) -> tuple[bool, str]:
         return case.family in OVER_HTTP, "" if together else case.family
 
+    groups = [list(members) for _, members in groupby(cases, key=place)]
+    with ThreadPoolExecutor(at_once) as pool:
+        return [
+            outcome for group in pool.map(lambda group: _run_group(group, tell), groups) for outcome in group
+        ]
+
+
+def _run_group(cases: Sequence[Case], tell: Callable[[Outcome], None]) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    for (http, _), members in groupby(cases, key=place):
-        with tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as folder:
-            running = Run(Path(folder).resolve(), http=http)
-            try:
-                for case in members:
-                    outcomes.append(running.case(case))
-                    tell(outcomes[-1])
-            finally:
-                running.close()
-            if outcomes and (left := running.ground.left_behind()):
-                outcomes[-1].said.append(f"left in the temporary folder: {', '.join(left[:5])}")
+    with tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as folder:
+        running = Run(Path(folder).resolve(), http=cases[0].family in OVER_HTTP)
+        try:
+            for case in cases:
+                outcomes.append(running.case(case))
                 tell(outcomes[-1])
+        finally:
+            running.close()
+        if left := running.ground.left_behind():
+            outcomes[-1].said.append(f"left in the temporary folder: {', '.join(left[:5])}")
+            tell(outcomes[-1])
     return outcomes
 
 

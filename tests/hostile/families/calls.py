@@ -446,30 +446,30 @@ def _lines() -> Iterator[tuple[str, bytes, str]]:
 
 
 def _methods() -> Iterator[tuple[str, Call, str]]:
-    bad = "rpc -32602|rpc -32601|rpc -32600|rpc 0"
+    bad = "invalid_argument|rpc -32602|rpc -32601|rpc -32600|rpc 0"
     yield "a method nobody knows", method("tools/explode", {}), bad
     yield "a method of 1 MB", method("m" * 10**6, {}), bad
     yield "a method that is internal", method("__class__", {}), bad
     yield (
         "a tool nobody knows",
         method("tools/call", {"name": "shell", "arguments": {"cmd": "ls"}}),
-        "invalid_argument|" + bad,
+        bad,
     )
     yield (
         "a tool of 1 MB",
         method("tools/call", {"name": "t" * 10**6, "arguments": {}}),
-        "invalid_argument|" + bad,
+        bad,
     )
     yield "a tool without a name", method("tools/call", {"arguments": {}}), bad
     yield (
         "arguments that are a list",
         method("tools/call", {"name": "view", "arguments": [1]}),
-        bad + "|invalid_argument",
+        bad,
     )
     yield (
         "arguments that are text",
         method("tools/call", {"name": "view", "arguments": "x"}),
-        bad + "|invalid_argument",
+        bad,
     )
     yield "parameters that are text", method("tools/call", "x"), bad
     yield (
@@ -509,7 +509,7 @@ def _methods() -> Iterator[tuple[str, Call, str]]:
     yield (
         "a prompt of 3 MB",
         method("prompts/get", {"name": "report", "arguments": {"image": "x", "report": "r" * 3_000_000}}),
-        "ok|invalid_argument|" + bad,
+        "ok|" + bad,
     )
     yield (
         "completing nothing",

@@ -131,8 +131,8 @@ def _pixels() -> Iterator[tuple[str, Callable[[], bytes], str]]:
         )
     yield "JPEG 2000 that is JPEG", lambda: made(_frames(tile, syntax=JPEG_2000)), DAMAGED
     yield "pixels that are not in frames", lambda: made(_raw_pixels), READ
-    yield "a syntax nobody knows", lambda: made(_syntax("1.2.3.4")), DAMAGED
-    yield "a syntax that is big-endian", lambda: made(_syntax(BIG_ENDIAN)), DAMAGED
+    yield "a syntax nobody knows", _syntax("1.2.3.4"), DAMAGED
+    yield "a syntax that is big-endian", _syntax(BIG_ENDIAN), DAMAGED
 
 
 def _raw_pixels(slide: Any) -> None:
@@ -141,12 +141,10 @@ def _raw_pixels(slide: Any) -> None:
     slide.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
 
 
-def _syntax(uid: str) -> Callable[[Any], None]:
-    def change(slide: Any) -> None:
-        slide.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.50"
-        slide.file_meta.add_new(0x00020010, "UI", uid.ljust(22, "\0"))
-
-    return change
+def _syntax(uid: str) -> Callable[[], bytes]:
+    """The same file, its syntax renamed: pydicom would not write such a thing."""
+    known = b"1.2.840.10008.1.2.4.50"
+    return lambda: made().replace(known, uid.encode().ljust(len(known), b"\0"), 1)
 
 
 def _structure() -> Iterator[tuple[str, Callable[[], bytes], str]]:
@@ -184,7 +182,7 @@ def _deflated() -> bytes:
     import zlib
 
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    whole = made(_syntax(DEFLATED))
+    whole = _syntax(DEFLATED)()
     at = whole.index(b"\x08\x00\x05\x00") if b"\x08\x00\x05\x00" in whole else 400
     return whole[:at] + packer.compress(bytes(500_000_000)) + packer.flush()
 
