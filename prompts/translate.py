@@ -40,7 +40,7 @@ def _items(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             item = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidArgumentError(
                 f"{path.name}, line {number}: not JSON; write one object a line."
             ) from error

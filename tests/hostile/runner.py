@@ -88,7 +88,13 @@ class Run:
         outcome.died = not healthy
         outcome.escaped = self._escaped(case, before, answer) if before else []
         log = server.log.read_bytes()[log_at:].decode("utf-8", "replace")
-        outcome.said = self._said(answer.text, log)
+        # whoever must mend a workspace is told which one
+        told = (
+            answer.text.replace(str(self.ground.folder), "")
+            if answer.code.startswith("workspace")
+            else answer.text
+        )
+        outcome.said = self._said(told, log)
         if server.meter.burst:
             outcome.said.append(f"ended at {server.meter.most_mb:.0f} MB")
         if not healthy:
