@@ -99,9 +99,16 @@ class UnknownJobError(BadRequestError):
 
 
 class ResourceError(TissuetalkError):
-    """The operator must fix it: a missing weight file, a full disk."""
+    """The operator must fix it: a missing weight file, a full disk.
+
+    place: which folder or file; for the operator and the log, never told to a caller over the protocol.
+    """
 
     code = "model_unavailable"
+
+    def __init__(self, message: str, place: str | None = None) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class ModelUnavailableError(ResourceError):

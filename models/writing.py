@@ -243,8 +243,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise full_disk(folder) from error
         if error.errno in _UNWRITABLE:
             raise WorkspaceUnwritableError(
-                f"cannot write in the workspace {folder} ({error.strerror}); make it writable "
-                "or choose another folder with --workspace"
+                f"cannot write in the workspace ({error.strerror}); make it writable or choose another folder with --workspace",
+                str(folder),
             ) from error
         raise
 
@@ -277,8 +277,9 @@ def place_errors(target: Path, within: Path | None = None) -> Iterator[None]:
 
 def full_disk(folder: Path) -> WorkspaceFullError:
     return WorkspaceFullError(
-        f"the disk that holds the workspace {folder} is full; free some space, delete results "
-        "that are no longer needed, or choose another folder with --workspace"
+        "the disk that holds the workspace is full; free some space, delete results that are no longer needed, or choose "
+        "another folder with --workspace",
+        str(folder),
     )
 
 

@@ -7,6 +7,7 @@ begins with the contract's code and says what to do next.
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -26,7 +27,7 @@ from mcp_types import (
     Tool,
 )
 
-from tissuetalk.models.errors import TissuetalkError
+from tissuetalk.models.errors import ResourceError, TissuetalkError
 from tissuetalk.tools.answers import bounds
 from tissuetalk.tools.answers.results import Answer
 
@@ -75,7 +76,9 @@ def as_result(answer: Answer[Any]) -> CallToolResult:
 
 
 def readable(error: TissuetalkError, tool: str) -> str:
-    """An error as the calling model reads it: code, what is wrong, and the next call."""
+    """An error as the calling model reads it: code, what is wrong, and the next call. Where it happened is for the log."""
+    if isinstance(error, ResourceError) and error.place is not None:
+        logging.getLogger(__name__).warning("%s at %s", error.code, error.place)
     return _with_next_call(bounds.error_text(error), tool)
 
 

@@ -115,3 +115,13 @@ def test_the_doctor_finds_what_is_wrong_and_mends_it(images: Place) -> None:
         assert session.measure(kept, ["count"]).result.measurements[0].value == 5
         session.open(picture["image"]).close()
     assert runner.invoke(app, ["doctor", "--repair"]).exit_code != 0
+
+
+async def test_a_caller_is_not_told_where_the_workspace_lies(images: Place) -> None:
+    with Session(images.root, images.workspace) as session:
+        session.segment("discs.png", **_WORDS)
+    (images.workspace / "workspace.sqlite").write_bytes(b"noise" * 5000)
+    async with Client(build_server(images.lazy())) as client:
+        refused = await client.call_tool("library", {"action": "results"})
+        assert refused.is_error and text_of(refused).startswith("workspace_unwritable: ")
+        assert "--repair" in text_of(refused) and str(images.workspace) not in text_of(refused)

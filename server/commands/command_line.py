@@ -12,7 +12,7 @@ from typing import NoReturn
 import typer
 
 from tissuetalk.models import logs
-from tissuetalk.models.errors import BadRequestError, TissuetalkError
+from tissuetalk.models.errors import BadRequestError, ResourceError, TissuetalkError
 from tissuetalk.server.commands import data, evaluate, machine, results, segment, train
 
 app = typer.Typer(
@@ -47,7 +47,8 @@ def main() -> NoReturn:
     try:
         status = app(standalone_mode=False)
     except TissuetalkError as error:
-        print(f"tissuetalk: {error.code}: {error}", file=sys.stderr)
+        where = f" ({error.place})" if isinstance(error, ResourceError) and error.place else ""
+        print(f"tissuetalk: {error.code}: {error}{where}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadRequestError) else 3)
     except typer.Abort:
         sys.exit(130)

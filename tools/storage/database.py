@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import shlex
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -263,11 +262,13 @@ class Database:
             if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._no_room()):
                 raise full_disk(self.path.parent) from error
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise BusyError(f"{self.path} is in use by other processes; try again in a moment") from error
+                raise BusyError(
+                    "the workspace is in use by other processes; try again in a moment"
+                ) from error
             if code in _DAMAGED or isinstance(error, _DamagedRowError) or "decode to UTF-8" in str(error):
                 raise self.damaged("is damaged or not a database") from error
             if code in _UNWRITABLE:
-                why = f"cannot be written ({error}); make its folder writable"
+                why = "cannot be written; make its folder writable"
                 raise self._refused(why) from error
             raise
 
@@ -278,12 +279,14 @@ class Database:
         """The error to raise; what can be done is the same for every kind of damage."""
         return self._refused(
             f"{why}; the results are files and not touched. Restore it from a copy, or end the servers on this workspace "
-            f"and index the results anew: tissuetalk doctor --workspace {shlex.quote(str(self.path.parent))} --repair. "
+            "and index the results anew: tissuetalk doctor --workspace DIR --repair. "
             "Where it never was a workspace, move it away"
         )
 
     def _refused(self, why: str) -> WorkspaceUnwritableError:
-        return WorkspaceUnwritableError(f"{self.path} {why}, or choose another folder with --workspace")
+        return WorkspaceUnwritableError(
+            f"the database of the workspace {why}, or choose another folder with --workspace", str(self.path)
+        )
 
 
 def _scalar(db: Any, sql: str) -> Any:

@@ -134,8 +134,8 @@ def _problems_of_old(folder: Path) -> list[str]:
     """A version that wrote no manifest: the record, and the files it always has."""
     try:
         result = ResultFolder.existing(folder).result()
-        json.loads((folder / "request.json").read_bytes())
-    except (UnknownResultError, OSError, ValueError):
+        json.loads((folder / "request.json").read_bytes())["image"]
+    except (UnknownResultError, OSError, ValueError, LookupError, TypeError):
         return ["result.json or request.json is missing or damaged"]
     links = [mask.resources.mask for mask in result.masks]
     links += [mask.resources.instances for mask in result.masks if mask.resources.instances is not None]

@@ -78,7 +78,7 @@ class Owners:
         try:
             lock.acquire()
         except Timeout:
-            raise BusyError(f"another process is starting on {self._partial.parent}; try again") from None
+            raise BusyError("another process is starting on this workspace; try again") from None
         try:
             yield
         finally:
