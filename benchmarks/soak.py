@@ -41,6 +41,7 @@ MOST_MB_PER_1000 = 1.0
 MOST_MORE_DESCRIPTORS = 10.0
 MOST_SLOWER = 1.5
 """p95 of the last window over that of the first one after the warm-up."""
+LOST, MOST_LOST = "conversation broken off", 20
 SAMPLE_EVERY_S = 5.0
 THINKING_S = (0.1, 1.5)
 SLIDE = Drawing(side_px=4_000, fragments=1, fragment_mm2=0.25)
@@ -171,21 +172,30 @@ async def _slide(soak: Soak, client: Client) -> None:
 
 
 async def _caller(soak: Soak, url: str, number: int) -> None:
-    """Conversations, each in a session of its own, until time is over."""
-    while not soak.over:
-        async with Client(url) as client:
-            for _ in range(random.randint(1, 4)):
-                if soak.over:
-                    break
-                await random.choices(
-                    (
-                        lambda: _talk(soak, client, random.choice(("colon.jpg", "tissue.png"))),
-                        lambda: _uploaded(soak, client, url, number),
-                        lambda: _slide(soak, client),
-                        lambda: _around(soak, client),
-                    ),
-                    (5, 1, 1, 3),
-                )[0]()
+    """Conversations, each in a session of its own, until time is over; one that breaks off is counted."""
+    while not soak.over and soak.codes[LOST] < MOST_LOST:
+        try:
+            async with Client(url) as client:
+                for _ in range(random.randint(1, 4)):
+                    await _conversation(soak, client, url, number)
+        except* (MCPError, httpx2.HTTPError, OSError) as broken:
+            soak.codes[LOST] += 1
+            print(f"{LOST}: {broken.exceptions!r}"[:500], file=sys.stderr, flush=True)
+
+
+async def _conversation(soak: Soak, client: Client, url: str, number: int) -> None:
+    if soak.over:
+        return
+    kinds = {"picture": 5, "upload": 1, "slide": 1, "around": 3}
+    (kind,) = random.choices(list(kinds), list(kinds.values()))
+    if kind == "picture":
+        await _talk(soak, client, random.choice(("colon.jpg", "tissue.png")))
+    elif kind == "upload":
+        await _uploaded(soak, client, url, number)
+    elif kind == "slide":
+        await _slide(soak, client)
+    else:
+        await _around(soak, client)
 
 
 async def _uploaded(soak: Soak, client: Client, url: str, number: int) -> None:
@@ -304,6 +314,7 @@ def figures_of(soak: Soak, windows: list[Window]) -> list[Figure]:
         Figure("memory per 1,000 calls", float(slope), "MB", MOST_MB_PER_1000, parts),
         Figure("descriptors, last window over first", more, "", MOST_MORE_DESCRIPTORS, {}),
         Figure("p95, last window over first", slower, "times", MOST_SLOWER, {"p95 s": later[-1].p95_s}),
+        Figure("conversations broken off", float(soak.codes[LOST]), "", 0.0, {}),
     ]
 
 

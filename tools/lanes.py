@@ -6,6 +6,8 @@ to be large moves to the lane of large work.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 import time
 from collections import deque
@@ -21,6 +23,29 @@ R = TypeVar("R")
 
 SMALL_PX = 4_000_000
 """Full-resolution pixels up to which work counts as small: seconds on any machine."""
+
+
+GIVE_BACK_EVERY_S = 10.0
+_M_ARENA_MAX, _ARENAS = -8, 2
+_given_back_at = 0.0
+
+
+def few_arenas() -> None:
+    """Of glibc's allocator, before threads begin: each thread would hold on to the most it ever needed in one of its own."""
+    if hasattr(libc := _libc(), "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def give_back() -> None:
+    """What the allocator keeps of finished work goes back to the system, now and then."""
+    global _given_back_at
+    if time.monotonic() - _given_back_at >= GIVE_BACK_EVERY_S and hasattr(libc := _libc(), "malloc_trim"):
+        _given_back_at = time.monotonic()
+        libc.malloc_trim(0)
+
+
+def _libc() -> object:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class MovedOnError(Exception):
@@ -155,6 +180,7 @@ class Lane:
         while (task := self._next()) is not None:
             self._do(task)
             del task  # an idle worker keeps no answer alive
+            give_back()
 
     def _do(self, task: Task[Any]) -> None:
         try:

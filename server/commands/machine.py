@@ -54,7 +54,9 @@ def serve(
     """Serve MCP over stdio, or over HTTP with --http."""
     from tissuetalk.models import worker
     from tissuetalk.server.service import Settings
+    from tissuetalk.tools.lanes import few_arenas
 
+    few_arenas()
     worker.start()  # it warms while everything else is imported
     settings = Settings(
         roots=tuple(root) if root else None,
