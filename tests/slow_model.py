@@ -18,7 +18,7 @@ from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.segmenter import RGB, Context
 
 NAME = "slow-nuclei"
-GATE, LOG = "SLOW_MODEL_GATE", "SLOW_MODEL_LOG"
+GATE, LOG, TILE_TAKES = "SLOW_MODEL_GATE", "SLOW_MODEL_LOG", "SLOW_MODEL_TILE_S"
 TILE_S = 1.5
 TILES = 10
 """Tiles with tissue of a 288 x 288 px picture at the model's own scale; the rest is glass and not looked at."""
@@ -34,8 +34,9 @@ class SlowNuclei(ClassicalNuclei):
     def encode(self, tile: RGB, context: Context) -> Any:
         with Path(os.environ[LOG]).open("a") as log:
             log.write("tile\n")
-        if not Path(os.environ[GATE]).exists():
-            time.sleep(TILE_S)
+        until = time.monotonic() + float(os.environ.get(TILE_TAKES, TILE_S))
+        while not Path(os.environ[GATE]).exists() and time.monotonic() < until:
+            time.sleep(0.1)
         return super().encode(tile, context)
 
 
@@ -44,7 +45,7 @@ ENTRY = registry.Entry(SlowNuclei.card, f"{__name__}:SlowNuclei")
 
 def main() -> None:
     """ROOT WORKSPACE PATIENCE_S WORKERS [HOST:PORT]: serve over stdio or HTTP."""
-    from tissuetalk.server.http import serve_http
+    from tissuetalk.server.http import Where, serve_http
     from tissuetalk.server.service import Settings
     from tissuetalk.server.stdio import serve_stdio
 
@@ -58,7 +59,7 @@ def main() -> None:
         workers=int(workers),
     )
     if address:
-        serve_http(settings, *address)
+        serve_http(settings, Where(*address))
     else:
         serve_stdio(settings)
 

@@ -253,7 +253,7 @@ class Jobs:
             error = JobError(code=row.error_code or "error", message=row.error_message or "")
         early, picture = self._early(row)
         task = self._followed.get(job_id)
-        place = None if task is None else task.place()
+        place = None if task is None or row.ended else task.place()
         state = row.state if place is None else "queued"
         result = JobStatus(
             job_id=job_id,
@@ -278,7 +278,11 @@ class Jobs:
     def cancel(self, job_id: str) -> Answer[JobStatus]:
         """Ask the job to stop; one that has ended stays as it is."""
         outcome = self._store.request_cancel(job_id)
-        until = time.monotonic() + 1.0
+        task = self._followed.get(job_id)
+        if outcome != "already_ended" and task is not None:
+            task.stop()
+        # what has not begun ends at once; work ends at its next safe point
+        until = time.monotonic() + (5.0 if task is not None and task.future.done() else 1.0)
         while outcome == "requested" and not self._store.get(job_id).ended and time.monotonic() < until:
             time.sleep(0.05)
         return self.status(job_id)
