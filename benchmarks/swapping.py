@@ -145,7 +145,7 @@ def viewed(folder: Path, seconds: float) -> tuple[int, int, int]:
 
     def view(number: int) -> None:
         with roots.open("kept.mrxs") as slide:
-            shown.append(slide.read_region(Box(0, 0, 8, 8), width=8, height=8)[4, 4, 1] > 150)
+            shown.append(int(slide.read_region(Box(0, 0, 8, 8), width=8, height=8)[4, 4, 1]) > 150)
 
     with swapping(kept, outside / "kept"):
         tries, done = attempts(view, seconds)
