@@ -118,7 +118,11 @@ def _asked(name: str = "{here}/c.safetensors") -> Call:
     def call(ground: Ground) -> Answer:
         result = a_result(ground)
         question = "what did the classifier rely on?"
-        return ground.tool("explain", result_id=result, question=question, classifier=ground.filled(name))
+        answer = ground.tool("explain", result_id=result, question=question, classifier=ground.filled(name))
+        while (job := answer.data.get("job_id")) and answer.data.get("state") not in ("done", "failed"):
+            answer = ground.tool("job", job_id=job, action="wait")
+        error = answer.data.get("error")
+        return Answer(str(error["code"]), str(error)) if error else answer
 
     return call
 
