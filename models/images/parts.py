@@ -84,7 +84,9 @@ def series_in(head: bytes) -> str | None:
             specific_tags=[BaseTag(_SERIES)],
         )
         return str(found.SeriesInstanceUID) or None
-    except (*DECODER_ERRORS, InvalidDicomError):  # a header that cannot be read belongs to nothing
+    except DECODER_ERRORS:  # a header that cannot be read belongs to nothing
+        return None
+    except InvalidDicomError:
         return None
 
 
