@@ -73,7 +73,7 @@ def series_of(path: Path) -> str | None:
 
 def series_in(head: bytes) -> str | None:
     """The SeriesInstanceUID that the beginning of a DICOM file names."""
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
     from pydicom.filereader import read_partial
     from pydicom.tag import BaseTag
 
@@ -86,7 +86,7 @@ def series_in(head: bytes) -> str | None:
         return str(found.SeriesInstanceUID) or None
     except DECODER_ERRORS:  # a header that cannot be read belongs to nothing
         return None
-    except InvalidDicomError:
+    except (BytesLengthException, InvalidDicomError):
         return None
 
 
