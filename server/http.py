@@ -106,7 +106,7 @@ def http_app(
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", "name": "tissuetalk", "version": version("tissuetalk")})
 
-    server.custom_route("/images", methods=["PUT"])(uploads.receive)  # type: ignore[untyped-decorator]  # the same
+    server.custom_route("/images", methods=["PUT"])(uploads.receive)
 
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
