@@ -154,9 +154,9 @@ def failed(call: Mapping[str, Any], now: Sequence[BaseMessage]) -> bool:
 def after_error(
     known: Mapping[str, Any], text: str, call: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
 ) -> Step:
-    """An error says what to do next; the assistant does that, once."""
+    """An error says what to do next; the assistant does that, once, or the same again set right."""
     named = CALL.search(text)
-    if named is not None:
+    if named is not None and named[1] != call["name"]:
         arguments = {name: a or b or c == "true" for name, a, b, c in ARGUMENT.findall(named[2])}
         if named[1] == "view":
             arguments["image"] = call["args"].get("image")
