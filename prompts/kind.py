@@ -19,6 +19,30 @@ STATING = re.compile(
     r"no (?:hyperplasia|atypia|metastas\w+|malignancy|tumou?r|carcinoma|dysplasia|necrosis|granulomas?|melanoma|residual|definite|invasive|gland|lymphovascular|perineural|vascular)|"
     r"differential|devoid of|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"
 )
+STATED_SURELY = re.compile(
+    r"\bfree from\b|-free\b|\b(?:likewise|similarly|equally|also|too) (?:missing|absent|lacking|not)\b|\bin vain\b|\bno longer (?!need|want|requir|interest|of\b)|"
+    r"\bin the absence of\b|\bwithout (?:any )?(?:evidence|sign|trace)s? of\b|\bthere (?:being|having been)\b|\b0 ?(?:/|per) ?(?:\d|mm|hpf|high)|\b(?:hpf|high.power fields?)\b|"
+    r"\b(?:neg|pos)\b|\w ?[-\u2013+](?=\s*[,;])[^?]{1,40}\w ?[-\u2013+](?=\s*(?:[,;.]|$))|\bspeaks? (?:for|against)\b|\bargu(?:es?|ing) (?:for|against)\b|"
+    r"^\W*quer(?:y|ied)\b|^\W*\? ?\w|\b(?:patient|mother|father|sister|brother|aunt|uncle|cousin|grand\w+|son|daughter)(?:'s \w+)? (?:had|has|died|suffered)\b|"
+    r"\b(?:earlier|previous|prior|former|last|first|old) (?:\w+ )?(?:biops\w+|specimen|excision|resection|core|cytology|sample)|\b(?:possibility|suspicion|likelihood|absence|lack) of\b|\bwhat (?:may|might|could) be\b|\bsuspicious,|\b(?:should|must) be (?:considered\W*$|excluded\W*$|ruled out)|\b(?:hardly|scarcely|barely) any\b|^\W*of (?:\w+ ){1,4}there (?:is|are|was)\b|"
+    r"\bruled? out\b|\bexcluded?\b(?=\W*$)|\bhas not (?:occurred|developed|happened|taken)\b|\bhave not (?:occurred|developed|happened|taken)\b|\btoday's\b|\bnot (?:been )?(?:raised|increased|expanded|elevated|recogni[sz]ed|established)\b|"
+    r"(?:^|[.;/|]\s*)[\w -]{3,40}: ?(?:no|yes|none|absent|present|neg\w*|pos\w*|nil|not \w+)\b(?=\s*(?:[,;./|]|$))[^?]{1,60}: ?(?:no|yes|none|absent|present|neg\w*|pos\w*|nil|not \w+)\b(?=\s*(?:[,;./|]|$))",
+    re.IGNORECASE,
+)
+"""Wordings of reports that no request has."""
+PREDICATE = re.compile(
+    r"(?<!that )(?<!which )(?<!who )(?<!what )(?<!there )\b(?:is|are|was|were|has|have|had)(?:n['\u2019]t)?\b(?! (?:what|all|my|me|needed|wanted))"
+)
+PERSONS = re.compile(
+    r"\b(?:i|i'm|me|my|mine|we|us|our|you|your|want\w*|need\w*|wish\w*|interest\w*|matter\w*|important|relevant|target\w*|request\w*|required|unwanted|"
+    r"ignored|skipped|omitted|left|out|off|excluded|irrelevant|unimportant|pointless|superfluous|redundant|enough|finished|done|marked|outlined|segmented|in the way|mask\w*|beside|concern|use|noise|welcome|asked|secondary|distract\w*|wait|goal|aim|task|optional|mandatory|essential|negotiable|missed|lost|forgotten)\b"
+)
+"""Words of somebody who asks; without them a sentence with a verb of being states."""
+ANSWERED = re.compile(
+    r"\?(?=\s*(?:no|none|nil|yes|absent|present|negative|positive|not (?:seen|found|present|identified))\b\s*(?:[.:,;]|$))",
+    re.IGNORECASE,
+)
+"""A question that the text answers itself ("Dysplasia? No: ...")."""
 HEADING = re.compile(
     r"(?:^|[.\n])\s{0,3}(?:\(?[A-Z0-9]{1,2}[.):]{1,2}\s{0,2})?[A-Z][A-Za-z'/ ,()-]{2,60}:(?!\d)"
 )
@@ -31,7 +55,7 @@ ORDERING = re.compile(rf"(?:^|[.!?,;:\n]\s*)(?:please |just |only |then )?(?:{IM
 """A sentence or a part of one that begins with a verb of asking."""
 WISH = re.compile(
     rf"(?:^|[.!?:;,\u2013\n-]\s{{0,3}})(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please|pls|plz|i need|i want|i'd like|we need|"
-    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|should not be|must not be|why not|should be (?:missed|overlooked)|important that|must not|mustn't|may be (?:forgotten|missed)|you (?:can|may|should|must)|stay away|hide|spare me|no thanks|isn't needed|what i (?:want|need)|i don't want|i do not want|to segment|not needed|not required)\b|\?(?=\s|$)",
+    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|should not be|must not be|why not|should be (?:missed|overlooked)|important that|i(?:'m| am)? wonder(?:ing)?|wonder(?:ing)? (?:if|whether)|like to know|not sure (?:whether|if|what|where)|no (?:idea|clue)|i (?:don't|do not) (?:know|understand)|never (?:seen|heard of) an?|must not|mustn't|may be (?:forgotten|missed)|you (?:can|may|should|must)|stay away|hide|spare me|no thanks|isn't needed|what i (?:want|need)|i don't want|i do not want|to segment|not needed|not required)\b|\?(?=\s|$)",
     re.IGNORECASE,
 )
 SPECIMEN = re.compile(
@@ -66,12 +90,13 @@ def kind_of(text: str) -> Kind:
     """Decide by what the words do: stating and headings against wishes and question marks."""
     if len(text) > LONG_CHARACTERS:
         return "report"
-    plain = ORDER.sub(" ", unscan(text))
+    plain = ANSWERED.sub(":", ORDER.sub(" ", unscan(text)))
     low = plain.lower()
     length = len(low.split())
     stated, wished, hinted = (len(pattern.findall(low)) for pattern in (STATING, WISH, HINT))
     stated += 3 * bool(SPECIMEN.match(low) and not ORDERING.search(low))
-    stated += _opens_with_an_organ(plain)
+    stated += _opens_with_an_organ(plain) + 2 * len(STATED_SURELY.findall(low))
+    stated += not wished and not PERSONS.search(low) and bool(PREDICATE.search(low))
     headings = len(HEADING.findall(plain))
     stated += headings if stated or headings > 1 else 0
     if WISH.match(low) and length <= SHORT_WORDS * 2:

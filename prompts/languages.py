@@ -21,6 +21,8 @@ from tissuetalk.prompts.target import Assertion, Measure, Relation, Request, Tar
 
 PARTS = re.compile(r"[.,;:!?\n\u3002\uff0c\u3001\uff1b\uff1a\uff01\uff1f\u0964]")
 SENTENCES = re.compile(r"[.;!?\n\u3002\uff1b\uff01\uff1f\u0964]")
+PARTICLES = ("", "de", "d", "di", "a", "que", "che", "zu", "me", "le", "les", "la", "los", "las")
+"""What may stand between a denial and the verb it denies."""
 VERBS_OUT = re.compile("[标画圈找指勾数列]出")
 """Chinese verbs whose second half begins other words (标出, 出血)."""
 MOST_LEFT = 6
@@ -148,8 +150,19 @@ def _names(language: Language, low: str) -> list[_ForeignMention]:
 
 def _part(language: Language, low: str, one: _ForeignMention) -> tuple[int, int]:
     """The part of the sentence between punctuation and words of contrast in which a name stands."""
+    denials = [match.span() for match in language.lists["not_before"].finditer(low)]
     edges = [match.end() for match in PARTS.finditer(low)]
-    edges += [match.start() for match in language.lists["contrast"].finditer(low)]
+    edges = [edge for edge in edges if not any(first < edge <= last for first, last in denials)]
+    edges += [
+        match.start()
+        for match in language.lists["contrast"].finditer(low)
+        # "no hace falta marcar": a verb right behind a denial opens no wish of its own
+        if not any(
+            first < match.start() < last
+            or (last <= match.start() and low[last : match.start()].strip(" ',") in PARTICLES)
+            for first, last in denials
+        )
+    ]
     start = max((edge for edge in edges if edge <= one.start), default=0)
     end = min((edge for edge in edges if edge > one.end), default=len(low))
     return start, end

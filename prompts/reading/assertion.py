@@ -51,7 +51,21 @@ EARLIER = re.compile(
     r"\b(?:earlier|previous(?:ly)?|prior|outside|last|before|first|originally|initial(?:ly)?)\b",
     re.IGNORECASE,
 )
+PAST = re.compile(
+    EARLIER.pattern
+    + r"|\b(?:in|from|of) (?:january |february |march |april |may |june |july |august |september |october |november |december )?(?:19|20)\d\d\b|\b(?:last|years?|months?|weeks?) (?:year|month|week|ago|before)\b",
+    re.IGNORECASE,
+)
 PLACED = re.compile(r"\b(?:in|within|inside|around|beside|near|to|of|at|into) (?:the|this|that) $")
+NOUGHT_OF = re.compile(
+    r"of (?:the |any )?(?P<what>[^,;.:]{1,80}?) (?:there (?:is|are|was|were|remains?)|(?:i|we) (?:see|saw|find|found)) "
+    r"(?:none|nothing|no trace|no sign|no hint|not a|never)\b",
+    re.IGNORECASE,
+)
+""" "Of necrosis there is none"."""
+ELSEWHERE = word_set("is are was were it they he now clearly also again definitely evidently unequivocally")
+"""Words between "but" and a word of presence with the same subject."""
+SETTLED_PLACES = word_set("does do did")
 CONTRAST = frozenset({"but", "however", "now", "although", "currently"})
 
 
@@ -74,6 +88,9 @@ class SegmentReader:
 
     def verdict(self, mention: Mention) -> Verdict:
         """The assertion of one mention of this segment, without its heading or value."""
+        nought = NOUGHT_OF.match(self.words.text, self.words[self.segment.first].start)
+        if nought is not None and self.words[mention.last].end <= nought.end("what"):
+            return Verdict("absent")
         best: tuple[int, int, Verdict] | None = None
         reached: set[str] = set()
         for cue in self.cues:
@@ -103,14 +120,20 @@ class SegmentReader:
             and by.last + 3 < mention.core_first
         ):
             return Verdict("present")
+        if said == "historical" and by is not None and self._gone_since(by, mention, reached):
+            return Verdict("absent", by)
         if said == "historical" and "pre_family" not in reached and self._is_current(mention):
             return Verdict("absent" if "post_absent" in reached else "present")
         return best[2]
 
     def _seen_after_all(self, denial: Cue) -> bool:
         """ "was absent in the previous biopsy but is now seen": a contrast and a present of the same thing."""
+        if any(other.first > denial.last for other in self.mentions):
+            return False
+        if self._seen_elsewhere(denial):
+            return True
         links = [i for i in range(denial.last + 1, self.segment.last) if self.words[i].norm in ("but", "yet")]
-        if not links or any(other.first > denial.last for other in self.mentions):
+        if not links:
             return False
         earlier = bool(EARLIER.search(self.words.gap(denial.last, links[0])))
         said = [cue for cue in self.cues if cue.first > links[0]]
@@ -119,6 +142,19 @@ class SegmentReader:
             and any({"positive", "current"} & cue.kinds for cue in said)
             and not any({"pre_absent", "post_absent"} & cue.kinds for cue in said)
         )
+
+    def _seen_elsewhere(self, denial: Cue) -> bool:
+        """ "is absent from the left lobe but present in the right": present in one place is present."""
+        for cue in self.cues:
+            if "positive" not in cue.kinds or cue.first <= denial.last:
+                continue
+            link = cue.first - 1
+            while link > denial.last and self.words[link].norm in ELSEWHERE:
+                link -= 1
+            linked = self.words[link].norm in ("but", "yet", "and", "while", "whereas", "though", "although")
+            if linked and link > denial.last + 1:
+                return True
+        return False
 
     def _denial_without_object(self, mention: Mention) -> bool:
         """A denial in the same clause that reaches no named object: what it denies is anybody's guess.
@@ -132,7 +168,11 @@ class SegmentReader:
                 low, high = mention.last, cue.first
             else:
                 continue
-            if high - low > 8 or any(mark in self.words.gap(low, high) for mark in ",;:()"):
+            if (
+                self.words[cue.last].norm == "by"
+                or high - low > 8
+                or any(mark in self.words.gap(low, high) for mark in ",;:()")
+            ):
                 continue
             if SETTING_APART & set(self.words.norms(low, high)):
                 continue
@@ -142,6 +182,11 @@ class SegmentReader:
             ):
                 return True
         return False
+
+    def _gone_since(self, past: Cue, mention: Mention, reached: set[str]) -> bool:
+        """ "were seen in 2020 and are not found": behind the word of the past a denial of the same thing."""
+        later = [cue for cue in self.cues if cue.first > past.last and "post_absent" in cue.kinds]
+        return "post_absent" in reached and past.first > mention.last and bool(later)
 
     def _is_current(self, mention: Mention) -> bool:
         """ "previously biopsied carcinoma, now larger"; but in "biopsied as dysplasia, now carcinoma" only the carcinoma."""
@@ -207,6 +252,8 @@ class SegmentReader:
             return True
         if any("verbs" in other.kinds and self._new_statement(other, mention) for other in between):
             return True
+        if self.words[cue.last].norm == "by" and self.words.norms(cue.last + 1, cue.last + 2) == ["the"]:
+            return True  # "vessels are spared by the tumour": it is there
         if "pre_absent" in cue.kinds and self._where(cue, mention):
             return True
         return self._past_the_list(cue, mention) or self._own_predicate(cue, mention)
@@ -335,6 +382,8 @@ class SegmentReader:
     def _contrasted(self, mention: Mention, cue: Cue) -> bool:
         """ "was present in the previous biopsy but is not seen now": the word of contrast stands right before the cue."""
         linked = {"but", "yet"} & set(self.words.norms(max(cue.first - 2, mention.last + 1), cue.first))
+        if "and" in self.words.norms(max(cue.first - 2, mention.last + 1), cue.first):
+            linked |= {found.group() for found in PAST.finditer(self.words.gap(mention.last, cue.first))}
         return bool(linked) and not any(mention.last < other.first < cue.first for other in self.mentions)
 
     def _same_subject(self, other: Cue, cue: Cue, mention: Mention) -> bool:

@@ -186,6 +186,8 @@ class _Report:
                 verdict = said
         elif _unanswered(reader, mention):
             return Verdict(None)
+        if verdict.assertion == "absent" and self._other_place_does(number):
+            return Verdict("present")
         number_said = counted(words, mention, value.last if part.key and value else part.last)
         if number_said is None:
             return Verdict(None)
@@ -194,6 +196,14 @@ class _Report:
         if verdict.assertion is not None and part.section in ("history", "family"):
             return Verdict("historical", verdict.cue)
         return verdict
+
+    def _other_place_does(self, number: int) -> bool:
+        """ "The antrum contains no tumour; the body does.": the next statement affirms the same of another place."""
+        if number + 1 >= len(self.parts) or self.parts[number].key or self.named.get(number + 1):
+            return False
+        following = self.parts[number + 1]
+        norms = self.words.norms(following.first, following.last + 1)
+        return len(norms) <= 8 and norms[-1] in ("does", "do", "did") and not {"neither", "nor"} & set(norms)
 
     def _finding(self, mention: Mention, verdict: Verdict, number: int) -> Finding:
         words, part, region = self.words, self.parts[number], self.regions[number]

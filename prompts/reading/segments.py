@@ -81,7 +81,7 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
         return ":" if gap == "? " and answered else "."
     if "=" in gap:
         return ""
-    if gap == " / " and before.norm in VALUES:
+    if gap.strip() in ("/", "//") and (before.norm in VALUES or _opens_field(words, index)):
         return "."
     if BULLET.search(gap):
         return "."
@@ -95,6 +95,15 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
             return "."  # the "no" of a field does not go on with the next sentence
         return "." if "." not in gap or _ends(before, after, words.text) else ""
     return ""
+
+
+def _opens_field(words: Words, index: int) -> bool:
+    """ "Tumour type: adenocarcinoma / Necrosis: absent": behind the slash a heading of few words with its colon."""
+    for place in range(index, min(index + 7, len(words) - 1)):
+        gap = words.gap(place, place + 1)
+        if gap not in (" ", "-"):
+            return gap.startswith(":")
+    return False
 
 
 def _is_value(words: Words, index: int) -> bool:
@@ -311,6 +320,8 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
             further = _longest_cue(words, found[0], end)
             if further is not None and further[0] > found[0]:
                 index, found = found[0], further
+        if words[index].norm == "free" and index - 1 in taken and words.gap(index - 1, index) == "-":
+            found = index, frozenset({"post_absent"})  # "tumour-free"
         found = found or _built_cue(words, index, first, end)
         if found is None:
             index += 1
@@ -323,6 +334,8 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
             kinds = frozenset({"post_absent"})  # "carcinoma is there, necrosis isn't."
         elif words[index].norm == "no" and found[0] == index and _closes(words, index):
             kinds = frozenset({"post_absent", "pre_absent"})  # "necrosis no, haemorrhage yes"
+        elif "positive" in kinds and {"still", "again"} & set(words.norms(index, found[0])):
+            kinds |= {"current"}  # "is still present"
         start = index
         if kinds == {"post_historical"} and words[index].norm == "in":
             while start > first and start - 1 not in taken and _is_passive(words[start - 1]):

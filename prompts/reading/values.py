@@ -65,7 +65,9 @@ def signed(words: Words, heading: Segment) -> Assertion | None:
     return None if sign is None else "present" if sign.group(1) == "+" else "absent"
 
 
-INLINE_SIGN = re.compile(r"(?: [(\[]?|[(\[])([-\u2013]|\+{1,3})[)\]]?(?=\s*(?:[,;./)]|\n|$))")
+INLINE_SIGN = re.compile(
+    r"(?:(?: [(\[]?|[(\[])(?=[-\u2013+])|(?=[-\u2013+]+(?:[,;]|\.?\s*$)))([-\u2013]|\+{1,3})[)\]]?(?=\s*(?:[,;./)]|\n|$))"
+)
 INLINE_ZERO = re.compile(r" (?:0|x ?0|0 ?%)(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
 
 
@@ -82,6 +84,11 @@ def counted(words: Words, mention: Mention, limit: int) -> Assertion | bool | No
     """A number with the mention: "absent" for a count of 0, None for a mitotic score of 1, False where no number speaks."""
     if mention.concept.id not in COUNTED:
         return False
+    if (
+        words.norms(mention.first - 1, mention.first) == ["0"]
+        and words.gap(mention.first - 1, mention.first) == " "
+    ):
+        return "absent"
     near = set(words.norms(mention.first - 6, mention.last + 4))
     for index in range(mention.last + 1, min(mention.last + 4, limit + 1)):
         norm = words[index].norm

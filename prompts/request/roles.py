@@ -29,7 +29,10 @@ NEGATED_QUESTION = re.compile(
     re.IGNORECASE,
 )
 DENIED_QUESTION = re.compile(
-    r"^(?:(?:so|and|but|then|really|hm+|ok|well|there (?:is|are))\W+)*(?:no|not|none|nothing|never|absolutely no)\b|\b(?:sure|certain|true|mean|say|saying|think|believe|positive)\b.*\b(?:no|not|none|n't)\b|\b(?:is|are|was|were) there (?:really |truly )?(?:no|not|none)\b",
+    r"^(?:(?:so|and|but|then|really|hm+|ok|well|there (?:is|are))\W+)*(?:no|not|none|nothing|never|absolutely no)\b|\b(?:sure|certain|true|mean|say|saying|think|believe|positive)\b.*\b(?:no|not|none|n't)\b|\b(?:is|are|was|were) there (?:really |truly )?(?:no|not|none)\b|"
+    r"^(?:(?:so|and|but|then|surely|really|hm+|ok|well|oh|maybe|perhaps|therefore|now)\W+)*"
+    r"(?:(?:it|this|that|these|those|there|they|which)\b.*(?:\b(?:no|not|never|none|cannot)\b|n['\u2019]t\b)|"
+    r"you (?:can )?(?:see|find)\b.*\b(?:no|not|none)\b|(?:i|we|you) (?:do|can)(?:n?['\u2019]t|not| not) (?:see|find|think|believe)\b)",
     re.IGNORECASE,
 )
 """Questions whose denial is what is asked about ("no necrosis?", "are you sure there is no tumour?")."""
@@ -41,6 +44,19 @@ ASKED_FOR = re.compile(
     r"\b(?:can|could|would|will) you (?:please |kindly |just )?(?!see|tell|say|find out|confirm|exclude|rule)\w+|\bplease\b",
     re.IGNORECASE,
 )
+IGNORANT = re.compile(
+    r"\b(?:(?:no|not the slightest|not the faintest|haven't an?|without any) (?:idea|clue|notion)|(?:not|n't|never|un) ?(?:really |quite |exactly |even |too )?"
+    r"(?:sure|certain|know|understand|tell|clear|figure out)|never (?:yet |really |actually |even )?(?:seen|heard of|met|noticed|come across))\b"
+    r"(?:(?!\b(?:not|no|don't|without|except|only|but)\b)[^.;!?,]){0,60}$",
+    re.IGNORECASE,
+)
+"""Words in front of a thing by somebody who does not know it ("no idea what glands are")."""
+USELESS = word_set("noise irrelevant unimportant unwanted ignored skipped omitted uninteresting superfluous")
+SUFFICING = re.compile(
+    r" (?:alone )?(?:(?:will|would|should|may|'ll) (?:do|suffice|be (?:enough|fine|sufficient|plenty))|(?:is|are) (?:enough|sufficient|plenty|fine|all (?:i|we)|what (?:i|we)|ok|okay)|suffices?)\b",
+    re.IGNORECASE,
+)
+"""What is enough is wanted ("no need to do the nuclei, the glands will do")."""
 NOT_WANTED = re.compile(
     r"(?:\?\s*no(?: thanks?)?|\s+(?:is|are|does|do)(?: not|n't))(?=\s*(?:[.,;!?\n]|$))", re.IGNORECASE
 )
@@ -131,6 +147,7 @@ def roles_of(words: Words, mentions: Sequence[Mention]) -> list[Part]:
         if cue is not None and (
             _denied_loss(words, mention, cue, losing)
             or _only_asked(words, mention)
+            or _suffices(words, mention, cue)
             or _kept_after_all(words, parts, cue)
         ):
             cue = None
@@ -174,6 +191,14 @@ def _denied_loss(
                 near = words.gap(min(first, mention.last), max(first, mention.last))
                 if excepting or not {",", ".", ";"} & set(near):
                     return True
+    if EXCEPTING & set(words.norms(cue[0], cue[1] + 1)) and "anything" in words.norms(cue[0] - 2, cue[1] + 1):
+        low = max(words.text.rfind(mark, 0, words[cue[0]].start) for mark in ".;!?\n") + 1
+        behind = set(words.norms(mention.last + 1, mention.last + 6))
+        return bool(behind & USELESS) or bool(
+            NEGATORS & {word.norm for word in words[max(0, cue[0] - 8) : cue[0]] if word.start >= low}
+        )
+    if "not" in words.norms(cue[0], cue[1] + 1) and "nothing" in words.norms(cue[0] - 3, cue[0]):
+        return True  # "nothing that is not a gland"
     if words[cue[0]].norm in ("nothing", "none"):
         return bool((LEAVING | {"out"}) & set(words.norms(cue[0] - 3, cue[0])))
     if any(first == cue[0] for first, _, _ in losing):
@@ -185,12 +210,22 @@ def _denied_loss(
     return False
 
 
+def _suffices(words: Words, mention: Mention, cue: tuple[int, int]) -> bool:
+    """ "no need to do the nuclei, the glands will do": behind a comma, what is enough."""
+    return cue[1] < mention.first and bool(
+        {",", ";"} & set(words.gap(cue[1], mention.first))
+        and SUFFICING.match(words.text, words[mention.last].end)
+    )
+
+
 def _only_asked(words: Words, mention: Mention) -> bool:
     """ "That isn't a tumour, right?", "isn't there necrosis?": a negated question asks for what it names."""
     text, start = words.text, words[mention.first].start
     low = max(text.rfind(mark, 0, start) for mark in ".!?\n") + 1
     end = re.compile(r"[.!?\n]|$").search(text, start)
     sentence = text[low : end.end() if end else len(text)].strip()
+    if IGNORANT.search(text[low:start]):
+        return True
     if re.match(r"why (?:not|don't)\b", sentence, re.IGNORECASE):
         return True
     if not sentence.endswith("?") or ORDERING.search(sentence):
