@@ -20,12 +20,12 @@ STATING = re.compile(
     r"differential|devoid of|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"
 )
 STATED_SURELY = re.compile(
-    r"\bfree from\b|-free\b|\b(?:likewise|similarly|equally|also|too) (?:missing|absent|lacking|not)\b|\bin vain\b|\bno longer (?!need|want|requir|interest|of\b)|"
+    r"\bfree from\b|-free\b|\b(?:likewise|similarly|equally) (?:missing|absent|lacking|not)\b|\bin vain\b|^\W*cannot (?:rule out|exclude)\b|\bno longer (?:present|seen|visible|found|there|detect\w+|demonstra\w+|identifi\w+|evident|recogni\w+)\b|"
     r"\bin the absence of\b|\bwithout (?:any )?(?:evidence|sign|trace)s? of\b|\bthere (?:being|having been)\b|\b0 ?(?:/|per) ?(?:\d|mm|hpf|high)|\b(?:hpf|high.power fields?)\b|"
     r"\b(?:neg|pos)\b|\w ?[-\u2013+](?=\s*[,;])[^?]{1,40}\w ?[-\u2013+](?=\s*(?:[,;.]|$))|\bspeaks? (?:for|against)\b|\bargu(?:es?|ing) (?:for|against)\b|"
     r"^\W*quer(?:y|ied)\b|^\W*\? ?\w|\b(?:patient|mother|father|sister|brother|aunt|uncle|cousin|grand\w+|son|daughter)(?:'s \w+)? (?:had|has|died|suffered)\b|"
     r"\b(?:earlier|previous|prior|former|last|first|old) (?:\w+ )?(?:biops\w+|specimen|excision|resection|core|cytology|sample)|\b(?:possibility|suspicion|likelihood|absence|lack) of\b|\bwhat (?:may|might|could) be\b|\bsuspicious,|\b(?:should|must) be (?:considered\W*$|excluded\W*$|ruled out)|\b(?:hardly|scarcely|barely) any\b|^\W*of (?:\w+ ){1,4}there (?:is|are|was)\b|"
-    r"\bruled? out\b|\bexcluded?\b(?=\W*$)|\bhas not (?:occurred|developed|happened|taken)\b|\bhave not (?:occurred|developed|happened|taken)\b|\btoday's\b|\bnot (?:been )?(?:raised|increased|expanded|elevated|recogni[sz]ed|established)\b|"
+    r"(?:^|[.;]\s*)(?:[a-h]|\d): [^?]{1,200}?[.;\n]\s*(?:[a-h]|\d): |\bhas not (?:occurred|developed|happened|taken)\b|\bhave not (?:occurred|developed|happened|taken)\b|\btoday's\b|\bnot (?:been )?(?:raised|increased|expanded|elevated|recogni[sz]ed|established)\b|"
     r"(?:^|[.;/|]\s*)[\w -]{3,40}: ?(?:no|yes|none|absent|present|neg\w*|pos\w*|nil|not \w+)\b(?=\s*(?:[,;./|]|$))[^?]{1,60}: ?(?:no|yes|none|absent|present|neg\w*|pos\w*|nil|not \w+)\b(?=\s*(?:[,;./|]|$))",
     re.IGNORECASE,
 )
@@ -96,6 +96,7 @@ def kind_of(text: str) -> Kind:
     stated, wished, hinted = (len(pattern.findall(low)) for pattern in (STATING, WISH, HINT))
     stated += 3 * bool(SPECIMEN.match(low) and not ORDERING.search(low))
     stated += _opens_with_an_organ(plain) + 2 * len(STATED_SURELY.findall(low))
+    stated += 2 * len(ANSWERED.findall(text))
     stated += not wished and not PERSONS.search(low) and bool(PREDICATE.search(low))
     headings = len(HEADING.findall(plain))
     stated += headings if stated or headings > 1 else 0

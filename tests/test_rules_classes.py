@@ -222,3 +222,62 @@ def test_abbreviations_of_targets_go_through_the_same_lexicon(words: str, label:
 def test_words_of_a_target_that_say_more_than_one_name_stay_words() -> None:
     assert target_named("a cat", None) is None
     assert target_named("oral squamous cell carcinoma", None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Squamous mucosa free from dysplasia.", ["present", "absent"]),
+        ("A necrosis-free area.", ["absent"]),
+        ("Granulomas are likewise missing.", ["absent"]),
+        ("LVI neg, PNI pos.", ["absent", "present"]),
+        ("LVI-, PNI+.", ["absent", "present"]),
+        ("Mitotic count 0/mm2.", ["absent"]),
+        (
+            "Melanoma. Ulceration: absent / Regression: none / Necrosis: present",
+            ["present", "absent", "present"],
+        ),
+        ("Without any granulomas, the inflammation is mild.", ["absent", "present"]),
+        ("There being no necrosis, the carcinoma is low grade.", ["absent", "present"]),
+        ("Tumour is not seen in block A but is present in block B.", ["present"]),
+        ("The antrum shows no metaplasia; the body does.", ["present"]),
+        ("Viable tumour is no longer detectable.", ["absent"]),
+        ("Ulceration has not occurred.", ["absent"]),
+        ("The morphology argues against carcinoma and for adenoma.", ["absent", "present"]),
+        ("Dysplasia? No: fibrosis.", ["absent", "present"]),
+        ("Granulomas were seen in 2019 and are not found today.", ["absent"]),
+        ("The previously noted lymphoma is confirmed.", ["present"]),
+        (
+            "Compared with the previous biopsy, which held dysplasia, there is fibrosis.",
+            ["historical", "present"],
+        ),
+        ("The mother had lymphoma.", ["historical"]),
+        ("Vessels are spared by the carcinoma.", ["present"]),
+        ("Of granulomas there is no trace.", ["absent"]),
+        ("Cells suspicious, but not diagnostic, for lymphoma.", ["uncertain"]),
+    ],
+)
+def test_single_sentences_of_reports(text: str, expected: list[str]) -> None:
+    request = ask(text)
+    assert request.kind == "report"
+    assert [target.assertion for target in request.targets] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("So it's not necrosis?", ["present"]),
+        ("Surely there is no tumour here?", ["present"]),
+        ("I'm not interested in anything except eosinophils.", ["present"]),
+        ("Everything that is stroma, and nothing that is tumour.", ["present", "absent"]),
+        ("There's no need to do the stroma, the nuclei will do.", ["absent", "present"]),
+        ("No idea what nuclei are, show me", ["present"]),
+        ("I wonder whether there are any nerves here", ["present"]),
+        ("No hace falta marcar la grasa; marca las glándulas.", ["absent", "present"]),
+        ("Segmenta i vasi, lascia stare lo stroma.", ["present", "absent"]),
+        ("Pas besoin de marquer le stroma, marque les glandes.", ["absent", "present"]),
+        ("Es ist nicht nötig, Gefäße zu markieren; markiere Nerven.", ["absent", "present"]),
+    ],
+)
+def test_denials_that_ask(text: str, expected: list[str]) -> None:
+    assert assertions(text) == expected

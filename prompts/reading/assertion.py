@@ -56,16 +56,15 @@ PAST = re.compile(
     + r"|\b(?:in|from|of) (?:january |february |march |april |may |june |july |august |september |october |november |december )?(?:19|20)\d\d\b|\b(?:last|years?|months?|weeks?) (?:year|month|week|ago|before)\b",
     re.IGNORECASE,
 )
-PLACED = re.compile(r"\b(?:in|within|inside|around|beside|near|to|of|at|into) (?:the|this|that) $")
+PLACED = re.compile(r"\b(?:in|within|inside|around|beside|near|to|of|at|into|by) (?:the|this|that) $")
+BUTS = word_set("but yet and while whereas though although")
 NOUGHT_OF = re.compile(
     r"of (?:the |any )?(?P<what>[^,;.:]{1,80}?) (?:there (?:is|are|was|were|remains?)|(?:i|we) (?:see|saw|find|found)) "
     r"(?:none|nothing|no trace|no sign|no hint|not a|never)\b",
     re.IGNORECASE,
 )
 """ "Of necrosis there is none"."""
-ELSEWHERE = word_set("is are was were it they he now clearly also again definitely evidently unequivocally")
-"""Words between "but" and a word of presence with the same subject."""
-SETTLED_PLACES = word_set("does do did")
+ELSEWHERE = word_set("is are was were it they now clearly also again definitely evidently unequivocally")
 CONTRAST = frozenset({"but", "however", "now", "although", "currently"})
 
 
@@ -151,8 +150,7 @@ class SegmentReader:
             link = cue.first - 1
             while link > denial.last and self.words[link].norm in ELSEWHERE:
                 link -= 1
-            linked = self.words[link].norm in ("but", "yet", "and", "while", "whereas", "though", "although")
-            if linked and link > denial.last + 1:
+            if link > denial.last + 1 and self.words[link].norm in BUTS:
                 return True
         return False
 
@@ -252,8 +250,8 @@ class SegmentReader:
             return True
         if any("verbs" in other.kinds and self._new_statement(other, mention) for other in between):
             return True
-        if self.words[cue.last].norm == "by" and self.words.norms(cue.last + 1, cue.last + 2) == ["the"]:
-            return True  # "vessels are spared by the tumour": it is there
+        if self.words[cue.last].norm == "against" and "for" in self.words.norms(cue.last, mention.first):
+            return True  # "argue against carcinoma and for adenosis"
         if "pre_absent" in cue.kinds and self._where(cue, mention):
             return True
         return self._past_the_list(cue, mention) or self._own_predicate(cue, mention)
@@ -280,7 +278,12 @@ class SegmentReader:
         """ "no necrosis within the carcinoma": the tumour is the place where nothing was found."""
         before = self.words.text[: self.words[mention.first].start][-24:].lower()
         named = any(cue.last < other.first and other.last < mention.first for other in self.mentions)
-        return named and mention.concept.id in ("tumor", "dcis", "adenoma") and bool(PLACED.search(before))
+        named |= before.endswith("by the ")  # "vessels are spared by the tumour"
+        return (
+            named
+            and mention.concept.id in ("tumor", "tumor_nuclei", "dcis", "adenoma")
+            and bool(PLACED.search(before))
+        )
 
     def _past_the_list(self, cue: Cue, mention: Mention) -> bool:
         """A denial crosses a comma only within a list: "no A, B or C" does, "without A, B, C" does not."""

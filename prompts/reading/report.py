@@ -199,7 +199,7 @@ class _Report:
 
     def _other_place_does(self, number: int) -> bool:
         """ "The antrum contains no tumour; the body does.": the next statement affirms the same of another place."""
-        if number + 1 >= len(self.parts) or self.parts[number].key or self.named.get(number + 1):
+        if number + 1 >= len(self.parts) or self.parts[number].key:
             return False
         following = self.parts[number + 1]
         norms = self.words.norms(following.first, following.last + 1)

@@ -33,6 +33,8 @@ TABLE_GAP = re.compile(r"\s{2,}|[\t:?.|]")
 NO_SECTION = word_set("no not unlike compared as in contrast like")
 """A heading that begins so compares with what it names: "No change from the previous biopsy:"."""
 NOTS = word_set("not never neither")
+PRIOR = word_set("previous prior earlier")
+DOUBTING = word_set("suspicious suggestive concerning worrisome")
 CANNOT = word_set("cannot can't couldn't isn't aren't wasn't weren't doesn't didn't hasn't haven't")
 TAKEN_WORD = re.compile(r"biops|specimen|resect|excis|material|slide|report|section|ectomy|polyp")
 VALUES = word_set("no yes none absent present negative positive nil neg pos")
@@ -74,10 +76,14 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
         return ""
     if (DASH.fullmatch(gap) or gap in (" [", "[")) and _is_value(words, index):
         return ":"
+    if ":" in gap and index > 1 and before.norm in VALUES and words.gap(index - 2, index - 1).startswith("?"):
+        return "."  # "Dysplasia? No: reactive change"
     if ":" in gap and not gap.startswith("::"):
         return "." if "\n" in gap[gap.index(":") :] and _is_heading_line(words.text, after.start) else ":"
     if ";" in gap or "!" in gap or gap.startswith("?"):
-        answered = after.norm in ("no", "yes", "none", "absent", "present") and _closes(words, index)
+        answered = after.norm in ("no", "yes", "none", "absent", "present") and (
+            _closes(words, index) or words.text[after.end : after.end + 1] == ":"
+        )
         return ":" if gap == "? " and answered else "."
     if "=" in gap:
         return ""
@@ -334,8 +340,18 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
             kinds = frozenset({"post_absent"})  # "carcinoma is there, necrosis isn't."
         elif words[index].norm == "no" and found[0] == index and _closes(words, index):
             kinds = frozenset({"post_absent", "pre_absent"})  # "necrosis no, haemorrhage yes"
+        elif words[index].norm in NOTS and DOUBTING & set(words.norms(index - 3, index)):
+            if {"diagnostic", "definitive", "conclusive"} & set(words.norms(index + 1, index + 2)):
+                kinds = frozenset({"pre_uncertain"})  # "suspicious, but not diagnostic, of"
         elif "positive" in kinds and {"still", "again"} & set(words.norms(index, found[0])):
             kinds |= {"current"}  # "is still present"
+        elif (
+            kinds == {"pseudo"}
+            and words.norms(found[0] + 1, found[0] + 2) == ["which"]
+            and words[index].norm in PRIOR
+        ):
+            kinds = frozenset({"pre_historical"})  # "compared with the previous biopsy, which held dysplasia"
+            found = min(found[0] + 2, last), kinds
         start = index
         if kinds == {"post_historical"} and words[index].norm == "in":
             while start > first and start - 1 not in taken and _is_passive(words[start - 1]):
