@@ -19,7 +19,7 @@ from tissuetalk.tools.storage.workspace import Workspace
 class AnyOrder(RuleBasedStateMachine):
     """What a dictionary would hold is what the folder holds, whatever came before."""
 
-    made, deleted, uploaded = Bundle("made"), Bundle("deleted"), Bundle("uploaded")
+    made, deleted = Bundle("made"), Bundle("deleted")
 
     @initialize()
     def begin(self) -> None:
@@ -71,17 +71,11 @@ class AnyOrder(RuleBasedStateMachine):
             self.workspace.save(result, target)
             assert (target / "a.bin").read_bytes() == self.results[result]
 
-    @rule(target=uploaded, content=binary(min_size=1, max_size=50))
-    def upload(self, content: bytes) -> Path:
+    @rule(content=binary(min_size=1, max_size=50))
+    def upload(self, content: bytes) -> None:
         path = self.workspace.store_upload(io.BytesIO(content), ".img", 10_000)
         assert path.stem == hashlib.sha256(content).hexdigest()
         self.uploads[path] = content
-        return path
-
-    @rule(path=uploaded)
-    def discard(self, path: Path) -> None:
-        self.workspace.discard_upload(path)
-        self.uploads.pop(path, None)
 
     @rule(again=booleans())
     def reopen(self, again: bool) -> None:
