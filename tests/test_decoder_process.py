@@ -21,7 +21,7 @@ import tifffile
 from PIL import Image
 
 from tissuetalk.models.errors import BusyError, ImageTooLargeError, TissuetalkError, UnreadableImageError
-from tissuetalk.models.images import Box, decoding, open_image
+from tissuetalk.models.images import Box, ImageSource, decoding, open_image
 from tissuetalk.models.images import decoder as decoders
 from tissuetalk.models.images.budget import HELD, MIB, PASSING, Budget
 from tissuetalk.models.images.confinement import locks
@@ -135,6 +135,21 @@ def test_threads_read_one_slide_at_once_and_get_what_they_asked_for() -> None:
         ):
             rows, columns = box.inside(image.box)
             assert np.array_equal(part, whole[rows, columns])
+
+
+def test_threads_that_begin_together_each_get_a_line_of_their_own() -> None:
+    """Protects from: two asked for a line at once, their messages mixed, and the slide was called damaged."""
+    together = threading.Barrier(12)
+
+    def first_look(image: ImageSource) -> np.ndarray:
+        together.wait()
+        return image.read_region(Box(0, 0, 8, 8), width=8, height=8)
+
+    with ThreadPoolExecutor(12) as pool:
+        for _ in range(8):
+            with open_image(SLIDE, name="slide.svs") as image:
+                looks = list(pool.map(first_look, [image] * 12))
+            assert all(np.array_equal(each, looks[0]) for each in looks)
 
 
 @linux

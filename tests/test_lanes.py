@@ -7,10 +7,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL
+from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
@@ -22,11 +23,15 @@ from conversation import call, read, segmented, text_of, wait_for
 from drawn import disc_image, discs, lattice, save
 from mcp import Client
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import BusyError
 from tissuetalk.server.app import build_server
 from tissuetalk.server.service import WAIT_S
+from tissuetalk.tools import jobs
 from tissuetalk.tools.jobs import QUESTIONS_AT_ONCE
 from tissuetalk.tools.lanes import SMALL_PX, Lane, Task
+from tissuetalk.tools.session import Session
+from tissuetalk.tools.storage.jobs import JobStore
 
 pytestmark = pytest.mark.anyio
 SIDE_PX = 2100
@@ -190,3 +195,66 @@ def test_places_are_told_and_a_withdrawn_task_never_begins() -> None:
     third.future.result(10)
     assert ran == ["third"]
     lane.close()
+
+
+class Large:
+    """A job that covers more than a small picture may."""
+
+    def __init__(self, stored: Any) -> None:
+        self.stored = stored
+
+    @classmethod
+    def from_json(cls, stored: Any) -> Large:
+        return cls(stored)
+
+    def run(self, session: Session, control: Control) -> Any:
+        control.covers(SMALL_PX + 1)
+        control.check()
+        return SimpleNamespace(result=SimpleNamespace(result_id="res"))
+
+
+@pytest.fixture
+def moving(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[jobs.Jobs, JobStore, str]]:
+    """Workers, their store, and a large job that nobody has begun."""
+    monkeypatch.setitem(jobs.VERBS, "segment", Large)
+    with Session(place.root, place.workspace) as session:
+        store = JobStore(session.workspace)
+        job_id = store.create("segment", {}, "test")
+        working = jobs.Jobs(session)
+        yield working, store, job_id
+        working.close()
+
+
+def ended(store: JobStore, job_id: str) -> str:
+    until = time.monotonic() + 20
+    while not store.get(job_id).ended and time.monotonic() < until:
+        time.sleep(0.05)
+    return store.get(job_id).state
+
+
+def test_a_job_that_moves_to_another_lane_is_not_taken_for_lost(
+    moving: tuple[jobs.Jobs, JobStore, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects from: looked at between being given back and waiting again, it was dropped and stayed queued for ever."""
+    working, store, job_id = moving
+    release = JobStore.release
+
+    def slowly(self: JobStore, job_id: str) -> bool:
+        released = release(self, job_id)
+        time.sleep(4 * jobs.LOOK_EVERY_S)
+        return released
+
+    monkeypatch.setattr(JobStore, "release", slowly)
+    assert working.resume() == [job_id]
+    assert ended(store, job_id) == "done"
+
+
+def test_a_job_that_finds_no_room_where_it_moves_to_says_so(
+    moving: tuple[jobs.Jobs, JobStore, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects from: it had been given back, so its end was not written and it stayed queued for ever."""
+    working, store, job_id = moving
+    monkeypatch.setattr(working._large, "_most_waiting", -working._large._workers)
+    assert working.resume() == [job_id]
+    assert ended(store, job_id) == "failed"
+    assert store.get(job_id).error_code == "busy"

@@ -140,6 +140,23 @@ class JobTask(Task[Answer[Any]]):
             if self._begun:
                 self._claim()
 
+    def goes_on(self) -> bool:
+        """Says how far it is. Whether the job is still ours to do and wanted; looked at before or after a move, never within."""
+        job_id = self.job_id or ""
+        try:
+            with self._guard:
+                if not self.claimed:
+                    return not self._store.get(job_id).ended
+                owned = self._store.progress(job_id, self.done_share, self.eta_s(), self.doing)
+            return owned and not self._store.cancel_requested(job_id)
+        except (BusyError, ResourceError):  # a disk in trouble; whoever asks next is told
+            return True
+
+    def may_end(self) -> bool:
+        """Whether its end is ours to write: it is claimed for that where it was given back and waits for nobody."""
+        with self._guard:
+            return self.claimed or self._store.claim(self.job_id or "")
+
     def _claim(self) -> None:
         """Raises CancelledError where somebody else has taken or ended the job while it waited."""
         if self.job_id is None or self.claimed:
@@ -308,7 +325,7 @@ class Jobs:
 
         def watch() -> None:
             while not task.future.done():
-                if not self._goes_on(job_id, task):
+                if not task.goes_on():
                     task.stop()
                 time.sleep(LOOK_EVERY_S)
             self._record_end(job_id, task)
@@ -322,16 +339,6 @@ class Jobs:
         self._followers.add(thread)
         thread.start()
 
-    def _goes_on(self, job_id: str, task: JobTask) -> bool:
-        """Whether the job is still ours to do and wanted."""
-        try:
-            if not task.claimed:
-                return not self._store.get(job_id).ended
-            owned = self._store.progress(job_id, task.done_share, task.eta_s(), task.doing)
-            return owned and not self._store.cancel_requested(job_id)
-        except (BusyError, ResourceError):  # a disk in trouble; whoever asks next is told
-            return True
-
     def _record_end(self, job_id: str, task: JobTask) -> None:
         error = task.future.exception()
         if error is None:
@@ -341,6 +348,8 @@ class Jobs:
         elif isinstance(error, CancelledError):
             if task.claimed:  # the server is closing: the job goes on when a server is back
                 self._store.release(job_id)
+        elif not task.may_end():
+            return  # somebody else has it now
         elif isinstance(error, TissuetalkError):
             self._store.fail(job_id, error.code, str(error))
         else:

@@ -91,7 +91,8 @@ class Decoder:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                wire.send(self._front, {}, [theirs.fileno()])
+                with self._lock:  # a message and its descriptor are two writes
+                    wire.send(self._front, {}, [theirs.fileno()])
             except OSError as error:
                 ours.close()
                 raise DecoderDiedError from error
