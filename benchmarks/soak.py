@@ -42,6 +42,9 @@ MOST_MORE_DESCRIPTORS = 10.0
 MOST_SLOWER = 1.5
 """p95 of the last window over that of the first one after the warm-up."""
 LOST, MOST_LOST = "conversation broken off", 20
+STUCK, LONGEST_JOB_S = "job that never ended", 600.0
+LAST_WORD_S = 120.0
+"""What a caller may take to end when time is over; longer, and it counts as broken off."""
 SAMPLE_EVERY_S = 5.0
 THINKING_S = (0.1, 1.5)
 SLIDE = Drawing(side_px=4_000, fragments=1, fragment_mm2=0.25)
@@ -127,7 +130,11 @@ async def _finished(soak: Soak, client: Client, answer: CallToolResult) -> dict[
     said = answer.structured_content
     if answer.is_error or said is None:
         return None
+    until = time.monotonic() + LONGEST_JOB_S
     while said["job_id"] is not None:
+        if time.monotonic() > until:
+            soak.codes[STUCK] += 1
+            return None
         status = (await soak.ask(client, "job", job_id=said["job_id"], action="wait")).structured_content
         if status is None or status["state"] in ("failed", "cancelled"):
             return None
@@ -315,16 +322,23 @@ def figures_of(soak: Soak, windows: list[Window]) -> list[Figure]:
         Figure("descriptors, last window over first", more, "", MOST_MORE_DESCRIPTORS, {}),
         Figure("p95, last window over first", slower, "times", MOST_SLOWER, {"p95 s": later[-1].p95_s}),
         Figure("conversations broken off", float(soak.codes[LOST]), "", 0.0, {}),
+        Figure("jobs that never ended", float(soak.codes[STUCK]), "", 0.0, {}),
     ]
 
 
 async def run(hours: float, callers: int, root: Path, workspace: Path) -> Soak:
     with http_process(root, workspace) as (url, pid):
         soak = Soak(time.monotonic() + hours * 3600)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_sampled(soak, pid))
-            for number in range(callers):
-                group.create_task(_caller(soak, url, number))
+        sampling = asyncio.create_task(_sampled(soak, pid))
+        talking = [asyncio.create_task(_caller(soak, url, number)) for number in range(callers)]
+        ended, hanging = await asyncio.wait(talking, timeout=hours * 3600 + LAST_WORD_S)
+        soak.codes[LOST] += len(hanging)
+        for each in hanging:
+            each.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        for each in ended:
+            each.result()
+        await sampling
     return soak
 
 
