@@ -208,7 +208,7 @@ def make_reader(name: str, settings: LanguageSettings | None = None) -> Reader:
 def _language_model_reader(settings: LanguageSettings) -> LanguageModelReader:
     settings.require_server()
     from tissuetalk.prompts.llm.endpoint import EndpointModel
-    from tissuetalk.prompts.llm.reader import Budget, LanguageModelReader
+    from tissuetalk.prompts.llm.reader import LanguageModelReader, TokenBudget
 
     model = EndpointModel(
         url=settings.url,
@@ -218,5 +218,5 @@ def _language_model_reader(settings: LanguageSettings) -> LanguageModelReader:
         max_tokens=settings.max_tokens,
     )
     return LanguageModelReader(
-        model, Budget(settings.context_tokens, settings.max_tokens, settings.max_passages)
+        model, TokenBudget(settings.context_tokens, settings.max_tokens, settings.max_passages)
     )

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, TissuetalkError
 from tissuetalk.models.writing import disk_errors
 from tissuetalk.server.app import build_server
-from tissuetalk.server.limits import Holding, Limits, Network, Share, peer_of
+from tissuetalk.server.limits import Holding, Network, PeerLimits, Share, peer_of
 from tissuetalk.server.names import Names, is_loopback
 from tissuetalk.server.service import Service, Settings
 from tissuetalk.server.sessions import MCP_PATH, Sessions
@@ -52,7 +52,7 @@ class Where:
     allowed_hosts: Sequence[str] = ()
     proxies: Sequence[str] = ()
     token_file: Path | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: PeerLimits = field(default_factory=PeerLimits)
 
 
 def address(text: str) -> tuple[str, int]:
@@ -97,7 +97,7 @@ def networks(texts: Sequence[str]) -> list[Network]:
 
 
 def http_app(
-    server: MCPServer, service: Service, names: Names, token: str | None, limits: Limits
+    server: MCPServer, service: Service, names: Names, token: str | None, limits: PeerLimits
 ) -> Starlette:
     """The ASGI application: /mcp, /health, PUT /images."""
     uploads = _Uploads(service, limits)
@@ -152,7 +152,7 @@ class _Guard:
 class _Uploads:
     """PUT /images: the body is one image; the answer is its image:// URI. Nothing is kept that is no image."""
 
-    def __init__(self, service: Service, limits: Limits) -> None:
+    def __init__(self, service: Service, limits: PeerLimits) -> None:
         self._service = service
         self._count = Share("uploads", limits.uploads_each, limits.uploads)
         self._bytes = Share("bytes of uploads", limits.upload_bytes_each, limits.upload_bytes)

@@ -19,7 +19,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
-class Limits:
+class PeerLimits:
     """Safe for a machine with 2 GB to spare. ``*_each`` is per peer, the other half is for all peers together.
 
     sessions: open MCP sessions; the oldest idle one of the greediest peer ends when there are more.

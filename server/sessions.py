@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tissuetalk.models.errors import BusyError
-from tissuetalk.server.limits import Limits, Share, peer_of
+from tissuetalk.server.limits import PeerLimits, Share, peer_of
 
 MCP_PATH = "/mcp"
 MOST_UNANSWERED = 1000
@@ -46,7 +46,7 @@ class _Session:
 class Sessions:
     """Middleware around the SDK's endpoint."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: PeerLimits) -> None:
         self._app, self._limits = app, limits
         self._sessions: dict[str, _Session] = {}
         self._working = Share("requests", limits.requests_each, limits.requests)

@@ -20,10 +20,10 @@ _WITH_LIMITS = """
 import sys
 from pathlib import Path
 from tissuetalk.server.http import Where, serve_http
-from tissuetalk.server.limits import Limits
+from tissuetalk.server.limits import PeerLimits
 from tissuetalk.server.service import Settings
 address, root, workspace, limits = sys.argv[1:]
-serve_http(Settings((Path(root),), Path(workspace)), Where(address, limits=Limits(**eval(limits))))
+serve_http(Settings((Path(root),), Path(workspace)), Where(address, limits=PeerLimits(**eval(limits))))
 """
 
 

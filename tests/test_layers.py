@@ -51,7 +51,13 @@ def test_only_the_server_knows_the_protocol() -> None:
 
 @pytest.mark.parametrize(
     "problems",
-    [sources.cycles, sources.upward, sources.long_functions, sources.long_files],
+    [
+        sources.cycles,
+        sources.upward,
+        sources.classes_twice,
+        sources.long_functions,
+        sources.long_files,
+    ],
     ids=lambda check: check.__name__,
 )
 def test_the_structure_stays_readable(problems: Callable[[Sequence[Source]], list[str]]) -> None:

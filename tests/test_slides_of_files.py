@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from drawn_dicom import base_level
-from drawn_mirax import draw_mirax, index_text
+from drawn_mirax import Mirax, draw_mirax, slidedat
 from drawn_slides import Drawing
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -173,7 +173,7 @@ def test_a_name_in_the_index_is_never_a_path(line: bytes) -> None:
 
 
 def test_names_are_found_as_the_reader_finds_them() -> None:
-    assert parts.names_in(index_text(2).encode(), "slide.mrxs") == [
+    assert parts.names_in(Mirax(slidedat(files=2)).slidedat(), "slide.mrxs") == [
         "Data0000.dat",
         "Data0001.dat",
         "Index.dat",

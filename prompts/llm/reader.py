@@ -37,7 +37,7 @@ _LEAST_ROOM = 150
 
 
 @dataclass(frozen=True)
-class Budget:
+class TokenBudget:
     """What one ask may cost, in tokens, and how many asks one text may cost.
 
     context: of the served model, prompt and answer together. answer: longest answer.
@@ -51,9 +51,9 @@ class Budget:
 class LanguageModelReader:
     """Words in, targets out, through a language model. It keeps nothing about any text."""
 
-    def __init__(self, model: LanguageModel, budget: Budget | None = None) -> None:
+    def __init__(self, model: LanguageModel, budget: TokenBudget | None = None) -> None:
         self.model = model
-        self.budget = budget or Budget()
+        self.budget = budget or TokenBudget()
         self._most = most_targets(self.budget.answer)
 
     def translate(

@@ -16,6 +16,10 @@ PLANTED = (SURNAME, GIVEN, RECORD_NUMBER, BIRTH_DATE)
 PATIENT = f"{SURNAME}^{GIVEN} {RECORD_NUMBER} {BIRTH_DATE}"
 SECRET_SIZE = (1237, 941)
 """Of the picture outside the roots: an answer that names its width has read it."""
+INVALID, OUTSIDE, UNKNOWN = "invalid_argument", "outside_roots", "unknown_image"
+A_RESULT, A_MASK, A_JOB = "res_" + "a" * 32, "msk_" + "a" * 32, "job_" + "a" * 32
+"""Ids that look right and name nothing."""
+NUCLEI = {"targets": [{"words": "nuclei"}], "model": "classical-nuclei"}
 USUAL_MB, USUAL_S = 2048.0, 5.0
 
 

@@ -174,9 +174,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 def beginnings() -> dict[str, list[bytes]]:
     """What each target starts from, besides what is kept in ``seeds``."""
+    from drawn_mirax import Mirax
+
     from hostile.bytes_of import jpeg, png
     from hostile.families import damage, kept, tiffs
-    from hostile.mirax import Mirax
 
     tools = [
         {"name": "view", "arguments": {"image": "a.png", "region": [0, 0, 9, 9], "grid": True}},

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hostile.case import SECRET_SIZE, Answer
+from hostile.case import NUCLEI, SECRET_SIZE, Answer
 from hostile.server import COMMAND, Server, StdioServer, answer_of, code_of, environment
 
 CANARY = "canary-7d1f-not-to-be-read"
@@ -32,6 +32,7 @@ class Ground:
         self.here = self.root
         self.sent = ""
         self.server: Server | None = None
+        self._results: dict[int, str] = {}
         Image.fromarray(np.full((*SECRET_SIZE[::-1], 3), 200, np.uint8)).save(self.outside / "secret.png")
         (self.outside / "secret.txt").write_text(CANARY)
         (self.outside / "folder").mkdir()
@@ -43,6 +44,14 @@ class Ground:
         from drawn import disc_image
 
         disc_image(path, 3)
+
+    def a_result(self) -> str:
+        """A result to ask about, made once for each server."""
+        assert self.server is not None
+        pid = self.server.process.pid
+        if pid not in self._results:
+            self._results[pid] = str(self.tool("segment", image="good.png", **NUCLEI).data.get("result_id"))
+        return self._results[pid]
 
     def begin(self, number: int) -> None:
         self.here = self.root / f"case{number}"

@@ -14,7 +14,7 @@ from tissuetalk.models.errors import (
 )
 from tissuetalk.prompts.llm import LanguageModelReader, Reply, ScriptedModel
 from tissuetalk.prompts.llm.passages import token_counter
-from tissuetalk.prompts.llm.reader import _REPAIR_TOKENS, Budget
+from tissuetalk.prompts.llm.reader import _REPAIR_TOKENS, TokenBudget
 from tissuetalk.prompts.llm.wording import ask_for
 from tissuetalk.prompts.target import Relation
 from tissuetalk.prompts.taxonomy import LABELS, is_label
@@ -212,12 +212,12 @@ LONG = "\n".join(
 )
 
 
-def room_for_one_section() -> Budget:
+def room_for_one_section() -> TokenBudget:
     """A context that holds one section of LONG and never two, however tokens are counted on this machine."""
     count = token_counter().count
     instructions = sum(count(turn.text) for turn in ask_for("", "breast")) + _REPAIR_TOKENS
     longest = max(count(section) for section in LONG.splitlines(keepends=True))
-    return Budget(context=instructions + 400 + longest + 40, answer=400)
+    return TokenBudget(context=instructions + 400 + longest + 40, answer=400)
 
 
 def test_a_long_report_is_read_section_by_section_and_merged():
@@ -266,7 +266,7 @@ def test_a_text_beyond_the_budget_is_refused_before_anything_is_asked(text):
 
 def test_a_context_too_small_for_the_instructions_says_which_setting_to_change():
     with pytest.raises(ModelUnavailableError, match="TISSUETALK_LLM_CONTEXT_TOKENS"):
-        LanguageModelReader(ScriptedModel([GOOD]), Budget(context=1024, answer=512)).translate(REPORT)
+        LanguageModelReader(ScriptedModel([GOOD]), TokenBudget(context=1024, answer=512)).translate(REPORT)
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "12 / 34 -- ...", "\x00\x01\x02"])

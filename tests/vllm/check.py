@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError, NoTargetInWordsError
 from tissuetalk.prompts.llm.endpoint import EndpointModel
-from tissuetalk.prompts.llm.reader import Budget, LanguageModelReader
+from tissuetalk.prompts.llm.reader import LanguageModelReader, TokenBudget
 from tissuetalk.prompts.llm.seam import Cancelled, LanguageModel, ModelAnswer, Reply, Turn, never
 from tissuetalk.prompts.readers import LanguageSettings, make_reader
 from tissuetalk.prompts.target import Request
@@ -76,7 +76,7 @@ def reading(port: int) -> None:
     """Every complete answer has the form; every target is canonical and verbatim; the rest is refused in words."""
     asked = settings(port)
     model = Overheard(EndpointModel(asked.url, asked.model, asked.api_key, asked.timeout_s, asked.max_tokens))
-    reader = LanguageModelReader(model, Budget(CONTEXT, ANSWER))
+    reader = LanguageModelReader(model, TokenBudget(CONTEXT, ANSWER))
     for text, organ in TEXTS:
         began = time.monotonic()
         outcome = _outcome(lambda text=text, organ=organ: reader.translate(text, organ=organ))
@@ -131,7 +131,7 @@ def cancelling(port: int) -> None:
     model = EndpointModel(asked.url, asked.model, asked.api_key, asked.timeout_s, asked.max_tokens)
     give_up = time.monotonic() + 2
     try:
-        LanguageModelReader(model, Budget(CONTEXT, ANSWER)).translate(
+        LanguageModelReader(model, TokenBudget(CONTEXT, ANSWER)).translate(
             TEXTS[1][0], cancelled=lambda: time.monotonic() > give_up
         )
     except CancelledError:

@@ -41,7 +41,7 @@ from tissuetalk.prompts.readers import make_reader
 from tissuetalk.prompts.target import Request
 from tissuetalk.prompts.taxonomy import is_label
 from tissuetalk.tools.answers.results import TargetArgument
-from tissuetalk.tools.evaluate.scores import Row, Summary, summarise
+from tissuetalk.tools.evaluate.scores import ScoreRow, Summary, summarise
 from tissuetalk.tools.segment.request import FieldOfView, read_request, scale_of
 from tissuetalk.tools.segment.segment import FieldMasks, segment_field
 from tissuetalk.tools.storage.features import FeatureCache
@@ -100,7 +100,7 @@ class ModelUnderTest:
 class Probe(Protocol):
     """A further question about every scored image and target, with tables of its own."""
 
-    def look(self, record: Record, row: Row, target: Annotation, predicted: Mask) -> None:
+    def look(self, record: Record, row: ScoreRow, target: Annotation, predicted: Mask) -> None:
         """Ask about one image and target. Raises a TissuetalkError when it cannot be asked."""
         ...
 
@@ -133,14 +133,14 @@ def evaluate(
             f"{manifest.name} lists no image with a mask; mask_kind must be one of {', '.join(SCORED_KINDS)}"
         )
     started = time.monotonic()
-    rows: list[Row] = []
+    rows: list[ScoreRow] = []
     with _writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
         with parent_of(out / "scores.csv") as folder:
             folder.remove("scores.csv")  # of an earlier run; a link is not written through
             file = os.fdopen(folder.create("scores.csv"), "w", newline="", encoding="utf-8")
     with file:
-        writer = CsvWriter(file, [column.name for column in fields(Row)], line_end="\r\n")
+        writer = CsvWriter(file, [column.name for column in fields(ScoreRow)], line_end="\r\n")
         writer.header()
         for done, record in enumerate(scored):
             control.report(done / len(scored), record.image.name)
@@ -188,11 +188,11 @@ def default_words(name: str, organ: str) -> str:
 
 def _rows(
     record: Record, folder: Path, words: str | None, model: ModelUnderTest, probes: Sequence[Probe]
-) -> Iterator[Row]:
+) -> Iterator[ScoreRow]:
     inside = record.image.is_relative_to(folder)
     file = str(record.image.relative_to(folder) if inside else record.image)
     source = record.source or folder.resolve().name
-    row = Row(file, record.mask_class, record.group, words or "", source=source)
+    row = ScoreRow(file, record.mask_class, record.group, words or "", source=source)
     try:
         targets = _asked_for(read_annotations(record), words, record)
     except TissuetalkError as error:
@@ -239,7 +239,9 @@ def _stems(text: str) -> set[str]:
     return {word.lower().replace("tumour", "tumor").rstrip("s") for word in re.findall(r"[A-Za-z]+", text)}
 
 
-def _scored(row: Row, target: Annotation, mask: Mask, instances: Labels | None, seconds: float) -> Row:
+def _scored(
+    row: ScoreRow, target: Annotation, mask: Mask, instances: Labels | None, seconds: float
+) -> ScoreRow:
     height, width = target.mask.shape
     true_objects = components(target.mask) if target.instances is None else target.instances
     shape = survey_of(target.mask)

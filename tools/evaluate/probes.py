@@ -31,7 +31,7 @@ from tissuetalk.models.segmenter import is_pointed
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.drawing.drawing import DrawnMask, as_png, draw, picture_size
 from tissuetalk.tools.evaluate.evaluate import ModelUnderTest, Probe, evaluate
-from tissuetalk.tools.evaluate.scores import Row, Summary
+from tissuetalk.tools.evaluate.scores import ScoreRow, Summary
 from tissuetalk.tools.segment.engine import find_masks
 from tissuetalk.tools.segment.request import FieldOfView, scale_of
 
@@ -63,7 +63,7 @@ class WordingProbe:
         self.said: list[SentenceScore] = []
         self.agreed: list[Agreed] = []
 
-    def look(self, record: Record, row: Row, target: Annotation, predicted: Mask) -> None:
+    def look(self, record: Record, row: ScoreRow, target: Annotation, predicted: Mask) -> None:
         """Ask every sentence about one image; images that do not show the target are left out."""
         looked = self.model.look(record.image, row.words, record.mpp)
         # several targets have no one sentence to re-phrase
@@ -160,7 +160,7 @@ class BoxProbe:
         self.models = models
         self.rows: list[Prompted] = []
 
-    def look(self, record: Record, row: Row, target: Annotation, predicted: Mask) -> None:
+    def look(self, record: Record, row: ScoreRow, target: Annotation, predicted: Mask) -> None:
         """Ask every oracle about one image that shows its target."""
         if not row.target_present or row.dice is None:
             return
@@ -212,7 +212,7 @@ class ScoredPicture:
     """One scored image and target with both masks."""
 
     record: Record
-    row: Row
+    row: ScoreRow
     truth: Mask
     predicted: Mask
 
@@ -228,7 +228,7 @@ class PictureProbe:
         self.most = most
         self.extremes: list[ScoredPicture] = []
 
-    def look(self, record: Record, row: Row, target: Annotation, predicted: Mask) -> None:
+    def look(self, record: Record, row: ScoreRow, target: Annotation, predicted: Mask) -> None:
         """Remember the answer as long as it is among the extremes."""
         if row.target_present:
             self.extremes.append(ScoredPicture(record, row, target.mask, predicted))

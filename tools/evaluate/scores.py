@@ -14,7 +14,7 @@ METRICS: Final = ("dice", "iou", "precision", "recall", "pq", "aji", "f1")
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One line of ``scores.csv``; empty cells do not apply or could not be computed.
 
     target_present: whether the annotation has any pixel. objects_from: ``model``, or ``components`` when the model
@@ -104,7 +104,7 @@ class Summary(Closed):
 
 
 def summarise(
-    rows: Sequence[Row],
+    rows: Sequence[ScoreRow],
     *,
     manifest: str,
     model: str,
@@ -130,7 +130,7 @@ def summarise(
     )
 
 
-def _target(rows: Sequence[Row]) -> TargetSummary:
+def _target(rows: Sequence[ScoreRow]) -> TargetSummary:
     present = [row for row in rows if row.target_present]
     absent = [row for row in rows if not row.target_present]
     means = {}

@@ -29,7 +29,7 @@ _AHEAD = 3
 """Pieces handed to every worker ahead of time."""
 
 
-class Worker:
+class RayWorker:
     """One process of the pool. Model and slide stay open in it from one piece of work to the next."""
 
     def call(self, function: Callable[[Any], Any], work: Any) -> Any:
@@ -44,7 +44,7 @@ class Pool:
 
     def __init__(self, ray: Any, workers: int, **resources: float) -> None:
         self._ray = ray
-        actor = ray.remote(Worker).options(max_restarts=-1, max_task_retries=ATTEMPTS - 1, **resources)
+        actor = ray.remote(RayWorker).options(max_restarts=-1, max_task_retries=ATTEMPTS - 1, **resources)
         self.actors = [actor.remote() for _ in range(workers)]
         self._pending = [0] * workers
         self._references: dict[Future[Any], Any] = {}

@@ -35,7 +35,7 @@ class Manifest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """What the index says of a result, read from its folder."""
 
     result_id: str
@@ -67,27 +67,27 @@ def size_of(folder: Path) -> int:
     return tree_bytes(folder) - noted
 
 
-def read(folder: Path) -> Row:
+def read(folder: Path) -> ResultRow:
     """What a folder says of itself, by its manifest or, where an older version wrote it, by its result.
 
     Raises UnknownResultError when it says nothing.
     """
     with suppress(FileNotFoundError, ValidationError):
         noted = _noted(folder)
-        return Row(folder.name, folder, noted.image_id, noted.kind, noted.created_at)
+        return ResultRow(folder.name, folder, noted.image_id, noted.kind, noted.created_at)
     made = ResultFolder.existing(folder)
-    return Row(
+    return ResultRow(
         folder.name, folder, made.result().image.image_id, "segment", (folder / "result.json").stat().st_mtime
     )
 
 
-def insert(db: SqliteDatabase, row: Row | Draft, created_at: float, **fields: float) -> None:
+def insert(db: SqliteDatabase, row: ResultRow | Draft, created_at: float, **fields: float) -> None:
     """Into the index."""
     known = {"result_id": row.result_id, "image_id": row.image_id, "kind": row.kind}
     ResultTable.insert(**known, created_at=created_at, **fields).execute(db)
 
 
-def unindexed(db: SqliteDatabase, results: Path) -> list[Row]:
+def unindexed(db: SqliteDatabase, results: Path) -> list[ResultRow]:
     """Whole results that have no row: killed just before it was written, or their database is lost."""
     known = {result_id for (result_id,) in ResultTable.select(ResultTable.result_id).tuples().execute(db)}
     found = []

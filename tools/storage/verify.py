@@ -22,7 +22,7 @@ MEND = "end the servers on this workspace and run doctor with --repair"
 
 
 @dataclass(frozen=True)
-class Part:
+class WorkspacePart:
     """One part of a workspace. problems: empty where it is whole; waits: what the next start clears up by itself."""
 
     name: str
@@ -31,7 +31,7 @@ class Part:
     waits: tuple[str, ...] = ()
 
 
-def check(folder: Path) -> list[Part]:
+def check(folder: Path) -> list[WorkspacePart]:
     """Every part of a workspace, also while servers run on it; reads every file once. Raises InvalidArgumentError for no workspace."""
     _require(folder)
     results, uploads = _ids(folder / "results", "res_"), _ids(folder / "images", "")
@@ -41,12 +41,14 @@ def check(folder: Path) -> list[Part]:
     gone = () if rows is None else tuple(f"the files of {name} are gone" for name in sorted(rows - known))
     return [
         part,
-        Part(
+        WorkspacePart(
             "index", "not read" if rows is None else f"{len(rows)} results and uploads", waits=unseen + gone
         ),
         _checked("results", {name: manifest.problems(folder / "results" / name) for name in results}),
         _checked("uploads", {name: _upload_problems(folder / "images" / name) for name in uploads}),
-        Part("leftovers", "parts of files that killed processes left", waits=tuple(_leftovers(folder))),
+        WorkspacePart(
+            "leftovers", "parts of files that killed processes left", waits=tuple(_leftovers(folder))
+        ),
     ]
 
 
@@ -111,11 +113,11 @@ def _ids(folder: Path, prefix: str) -> list[str]:
     return [name for name in names if (is_id("res", name) if prefix else UPLOAD.fullmatch(name))]
 
 
-def _index(folder: Path) -> tuple[Part, set[str] | None]:
+def _index(folder: Path) -> tuple[WorkspacePart, set[str] | None]:
     """What the database is like, and the results and uploads it names where it can be read."""
     path = folder / "workspace.sqlite"
     if not path.is_file():
-        return Part("database", "workspace.sqlite", (f"workspace.sqlite is missing; {MEND}",)), None
+        return WorkspacePart("database", "workspace.sqlite", (f"workspace.sqlite is missing; {MEND}",)), None
     database = Database(path)
     try:
         database.prepare(may_create=False)
@@ -124,20 +126,20 @@ def _index(folder: Path) -> tuple[Part, set[str] | None]:
             rows = {entry.name for entry, _, _ in oldest_first(db)}
             jobs = JobTable.select().where(JobTable.state.in_(("queued", "running"))).count(db)
     except TissuetalkError as error:
-        return Part("database", "workspace.sqlite", (str(error),)), None
+        return WorkspacePart("database", "workspace.sqlite", (str(error),)), None
     finally:
         database.close()
-    return Part("database", f"sound; {jobs} unfinished jobs"), rows
+    return WorkspacePart("database", f"sound; {jobs} unfinished jobs"), rows
 
 
-def _checked(name: str, problems: dict[str, list[str]]) -> Part:
+def _checked(name: str, problems: dict[str, list[str]]) -> WorkspacePart:
     wrong = [f"{which}: {'; '.join(each[:3])}" for which, each in problems.items() if each]
     told = wrong[:_MOST_NAMED]
     if len(wrong) > len(told):
         told.append(f"and {len(wrong) - len(told)} more")
     if told:
         told.append(f"delete them, or {MEND}, which sets them aside")
-    return Part(name, f"{len(problems) - len(wrong)} of {len(problems)} whole", tuple(told))
+    return WorkspacePart(name, f"{len(problems) - len(wrong)} of {len(problems)} whole", tuple(told))
 
 
 def _upload_problems(path: Path) -> list[str]:

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from hostile.case import Case, numbered
-from hostile.families import calls, damage, dicom, kept, mirax, pictures, slides, tiffs, web
+from hostile.families import (
+    arguments,
+    damage,
+    dicom,
+    kept,
+    mirax,
+    paths,
+    pictures,
+    protocol,
+    slides,
+    tiffs,
+    web,
+    words,
+)
 
 MOST_IN_A_FAMILY, MOST_DAMAGED = 80, 50
 FAMILIES = (
@@ -17,10 +30,10 @@ FAMILIES = (
     mirax.mirax_family,
     dicom.dicom_family,
     damage.damage_family,
-    calls.paths_family,
-    calls.arguments_family,
-    calls.texts_family,
-    calls.protocol_family,
+    paths.paths_family,
+    arguments.arguments_family,
+    words.texts_family,
+    protocol.protocol_family,
     kept.classifiers_family,
     kept.user_files_family,
     kept.workspace_family,

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hostile.bytes_of import png
-from hostile.case import Answer, Call, Case, Content
-from hostile.families.calls import NUCLEI, a_result
+from hostile.case import NUCLEI, Answer, Call, Case, Content
 from hostile.ground import Ground
 from hostile.server import StdioServer
 
@@ -116,7 +115,7 @@ def _weights() -> Iterator[tuple[str, Content, str]]:
 
 def _asked(name: str = "{here}/c.safetensors") -> Call:
     def call(ground: Ground) -> Answer:
-        result = a_result(ground)
+        result = ground.a_result()
         question = "what did the classifier rely on?"
         answer = ground.tool("explain", result_id=result, question=question, classifier=ground.filled(name))
         while (job := answer.data.get("job_id")) and answer.data.get("state") not in ("done", "failed"):

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from drawn_mirax import SIDE, Mirax, jpeg_of, slidedat
 
 from hostile.bytes_of import bare_jpeg, png, sized
-from hostile.case import Case, look
-from hostile.mirax import SIDE, Mirax, slidedat
+from hostile.case import PATIENT, Case, look
 
 DAMAGED, LARGE = "unreadable_image", "image_too_large"
 SLOW_S = 20.0
 BIG = "2147483647"
+SLIDE = "slide.mrxs"
+PINK = (200, 80, 160)
 
 
 def with_key(group: str, key: str, value: str | None) -> Mirax:
-    ini = slidedat()
+    ini = slidedat(PATIENT)
     if value is None:
         del ini[group][key]
     else:
@@ -101,7 +104,7 @@ def _index() -> Iterator[tuple[str, Mirax, str]]:
     yield "index page pointer negative", Mirax(change=_word(5, -1)), DAMAGED
     yield "index page of 2^31 pictures", Mirax(change=_word(8, 2**31 - 1)), DAMAGED
     yield "index page that leads to itself", Mirax(change=_word(9, 40)), "ok|unreadable_image"
-    length = len(bare_jpeg(SIDE, SIDE))
+    length = len(jpeg_of(PINK))
     for name, entry, expected in (
         ("picture number negative", (-1, 0, length, 0), DAMAGED),
         ("picture number beyond the slide", (10**6, 0, length, 0), DAMAGED),
@@ -117,11 +120,11 @@ def _index() -> Iterator[tuple[str, Mirax, str]]:
 
 def _contents() -> Iterator[tuple[str, Mirax, str]]:
     jpeg = bare_jpeg(SIDE, SIDE)
-    yield "pictures of another size", Mirax(data=bare_jpeg(32, 32)), DAMAGED
-    yield "pictures that claim 65,000", Mirax(data=sized(jpeg, 65_000, 65_000)), DAMAGED
-    yield "pictures cut", Mirax(data=jpeg[:300]), f"{DAMAGED}|ok"
-    yield "pictures of noise", Mirax(data=bytes(np.random.default_rng(2).bytes(2000))), DAMAGED
-    yield "pictures that are PNG", Mirax(data=png(SIDE, SIDE)), DAMAGED
+    yield "pictures of another size", Mirax(data=[bare_jpeg(32, 32)]), DAMAGED
+    yield "pictures that claim 65,000", Mirax(data=[sized(jpeg, 65_000, 65_000)]), DAMAGED
+    yield "pictures cut", Mirax(data=[jpeg[:300]]), f"{DAMAGED}|ok"
+    yield "pictures of noise", Mirax(data=[np.random.default_rng(2).bytes(2000)]), DAMAGED
+    yield "pictures that are PNG", Mirax(data=[png(SIDE, SIDE)]), DAMAGED
     yield "40 kB of newlines for an index", Mirax(text=b"\n" * 40_000), DAMAGED
     yield "900 kB of newlines for an index", Mirax(text=b"\n" * 900_000), DAMAGED
     yield (
@@ -136,7 +139,7 @@ def _contents() -> Iterator[tuple[str, Mirax, str]]:
 
 def _thirty_thousand() -> Mirax:
     """All of one name."""
-    ini = slidedat()
+    ini = slidedat(PATIENT)
     ini["DATAFILE"] = {
         "FILE_COUNT": "30000",
         **{f"FILE_{number}": "Data0000.dat" for number in range(30_000)},
@@ -146,18 +149,21 @@ def _thirty_thousand() -> Mirax:
 
 def _bomb() -> Mirax:
     """Many pictures that all lie in the same bytes: one file of kilobytes, a slide of gigapixels."""
-    ini = slidedat()
+    ini = slidedat(PATIENT)
     for axis in "XY":
         ini["GENERAL"][f"IMAGENUMBER_{axis}"] = "2000"
-    length = len(bare_jpeg(SIDE, SIDE))
+    length = len(jpeg_of(PINK))
     numbers = [(n, 0, length, 0) for n in range(0, 2000 * 2000, 8)]
     return Mirax(ini, entries=[numbers, numbers[::16]])
 
 
+def _written(slide: Mirax, folder: Path) -> None:
+    slide.write(folder / SLIDE)
+
+
 def _arranged(change: Callable[[Path], None]) -> Callable[[Path], None]:
     def files(folder: Path) -> None:
-        Mirax().write(folder)
-        change(folder / "slide")
+        change(Mirax().write(folder / SLIDE).with_suffix(""))
 
     return files
 
@@ -205,7 +211,7 @@ def _links() -> Iterator[tuple[str, Callable[[Path], None], str]]:
 
 
 def mirax_family() -> Iterator[Case]:
-    call = look("slide.mrxs")
+    call = look(SLIDE)
     for name, slide, expected in _keys():
         slow = SLOW_S if BIG in name else 5.0
         yield Case(
@@ -213,12 +219,12 @@ def mirax_family() -> Iterator[Case]:
             name,
             call,
             expected,
-            slide.write,
+            partial(_written, slide),
             seconds=slow,
             sample="COUNT" in name and BIG in name,
         )
     for name, slide, expected in (*_index(), *_contents()):
-        yield Case("MRXS files", name, call, expected, slide.write, sample="40 kB" in name)
+        yield Case("MRXS files", name, call, expected, partial(_written, slide), sample="40 kB" in name)
     for name, change, expected in _links():
         yield Case("MRXS files", name, call, expected, _arranged(change))
     yield Case(
@@ -226,6 +232,6 @@ def mirax_family() -> Iterator[Case]:
         "half a million pictures in the same bytes",
         call,
         "ok|image_too_large|unreadable_image",
-        lambda folder: _bomb().write(folder),
+        lambda folder: _bomb().write(folder / SLIDE),
         seconds=SLOW_S,
     )
