@@ -35,10 +35,9 @@ SLOW_S = 20.0
 
 
 def png_cases() -> Iterator[tuple[str, Content, str]]:
+    """Header and pixels."""
     plain = png()
     body = plain[len(SIGNATURE) :]
-    exif = b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 274, 3, 1, 9) + bytes(4)
-    bomb = zlib.compress(bytes(80_000_000), 9)
     yield "empty", b"", "unreadable_image"
     yield "signature only", SIGNATURE, "unreadable_image"
     yield "signature with line ends converted", b"\x89PNG\n\x1a\n" + body, "unreadable_image"
@@ -70,6 +69,13 @@ def png_cases() -> Iterator[tuple[str, Content, str]]:
     yield "too many pixels", png(packed=zeros(200_000_000)), "ok|unreadable_image"
     yield "pixels in 5,000 chunks", _in_pieces(5000), "ok"
     yield "pixels in 60,000 empty chunks", _with_empty(60_000), "ok|unreadable_image"
+
+
+def png_extras() -> Iterator[tuple[str, Content, str]]:
+    """Chunks around the pixels."""
+    plain = png()
+    exif = b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 274, 3, 1, 9) + bytes(4)
+    bomb = zlib.compress(bytes(80_000_000), 9)
     yield "a chunk longer than the file", plain[:-12] + b"\x7f\xff\xff\xffIDAT", "unreadable_image"
     yield "an unknown critical chunk", png(before=chunk(b"ABCD", b"x")), "ok|unreadable_image"
     yield "a text that inflates to 80 MB", png(before=chunk(b"zTXt", b"a\0\0" + bomb)), "ok|unreadable_image"
@@ -119,7 +125,7 @@ def png_bombs() -> Iterator[tuple[str, Content, str]]:
 
 
 def png_family() -> Iterator[Case]:
-    for number, (name, content, expected) in enumerate(png_cases()):
+    for number, (name, content, expected) in enumerate((*png_cases(), *png_extras())):
         yield image_case("PNG", name, content, expected, ending="png", sample=number in (9, 20, 27))
     for name, content, expected in png_bombs():
         yield image_case("PNG", name, content, expected, ending="png", seconds=SLOW_S)
@@ -153,10 +159,10 @@ def _interlaced(side: int, depth: int, colour: int) -> bytes:
 
 
 def jpeg_cases() -> Iterator[tuple[str, Content, str]]:
+    """Frame, scan and tables."""
     plain = jpeg()
     frame = frame_at(plain)
     scan = next(start for marker, start, _ in segments(plain) if marker == 0xDA)
-    icc = segment(0xE2, b"ICC_PROFILE\0\1\xff" + bytes(60_000))
     yield "start only", plain[:3], "unreadable_image"
     yield "cut in a table", plain[: scan - 40], "unreadable_image"
     yield "cut before its scan", plain[:scan], "unreadable_image"
@@ -190,6 +196,13 @@ def jpeg_cases() -> Iterator[tuple[str, Content, str]]:
         with_segment(plain, segment(0xC4, b"\0" + b"\xff" * 16 + bytes(50)), 0xC4),
         ("unreadable_image"),
     )
+
+
+def jpeg_extras() -> Iterator[tuple[str, Content, str]]:
+    """Markers around the picture, and other ways of coding it."""
+    plain = jpeg()
+    frame = frame_at(plain)
+    icc = segment(0xE2, b"ICC_PROFILE\0\1\xff" + bytes(60_000))
     yield "a marker of length 0", with_segment(plain, b"\xff\xe1\0\0"), "ok|unreadable_image"
     yield "a marker longer than the file", with_segment(plain, b"\xff\xe9\xff\xff"), "unreadable_image"
     yield (
@@ -241,7 +254,7 @@ def _many_scans(side: int, count: int) -> bytes:
 
 
 def jpeg_family() -> Iterator[Case]:
-    for number, (name, content, expected) in enumerate(jpeg_cases()):
+    for number, (name, content, expected) in enumerate((*jpeg_cases(), *jpeg_extras())):
         yield image_case("JPEG", name, content, expected, ending="jpg", sample=number == 28)
     refused = "unreadable_image|image_too_large"
     for name, made in {

@@ -75,24 +75,26 @@ def _spoken(server: HttpServer, content: bytes, wait_s: float) -> Answer:
 HEAD = b"Host: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n"
 
 
-def _raw() -> Iterator[tuple[str, bytes, str]]:
-    either = REFUSED + "|waits"
-    yield "no HTTP", b"hello\r\n\r\n", either
-    yield "TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), either
-    yield "a version of the future", b"GET /health HTTP/9.9\r\n" + HEAD + b"\r\n", either + "|http 200"
+EITHER = REFUSED + "|waits"
+
+
+def _heads() -> Iterator[tuple[str, bytes, str]]:
+    yield "no HTTP", b"hello\r\n\r\n", EITHER
+    yield "TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), EITHER
+    yield "a version of the future", b"GET /health HTTP/9.9\r\n" + HEAD + b"\r\n", EITHER + "|http 200"
     yield "no host", b"GET /health HTTP/1.1\r\n\r\n", REFUSED
     yield (
         "two hosts",
         b"GET /health HTTP/1.1\r\nHost: evil.example\r\n" + HEAD + b"\r\n",
         REFUSED + "|http 200",
     )
-    yield "a header of 1 MB", b"GET /health HTTP/1.1\r\n" + HEAD + b"X: " + b"x" * 10**6 + b"\r\n\r\n", either
+    yield "a header of 1 MB", b"GET /health HTTP/1.1\r\n" + HEAD + b"X: " + b"x" * 10**6 + b"\r\n\r\n", EITHER
     yield (
         "20,000 headers",
         b"GET /health HTTP/1.1\r\n" + HEAD + b"X: y\r\n" * 20_000 + b"\r\n",
-        either + "|http 200",
+        EITHER + "|http 200",
     )
-    yield "a path of 1 MB", b"GET /" + b"x" * 10**6 + b" HTTP/1.1\r\n" + HEAD + b"\r\n", either
+    yield "a path of 1 MB", b"GET /" + b"x" * 10**6 + b" HTTP/1.1\r\n" + HEAD + b"\r\n", EITHER
     yield "a path that climbs", b"GET /../../etc/passwd HTTP/1.1\r\n" + HEAD + b"\r\n", REFUSED
     yield (
         "a path that climbs, encoded",
@@ -105,6 +107,10 @@ def _raw() -> Iterator[tuple[str, bytes, str]]:
         REFUSED + "|http 200",
     )
     yield "a tunnel", b"CONNECT evil.example:443 HTTP/1.1\r\n" + HEAD + b"\r\n", REFUSED
+
+
+def _bodies() -> Iterator[tuple[str, bytes, str]]:
+    """What is said of them, and headers that are none."""
     yield "a negative length", b"PUT /images HTTP/1.1\r\n" + HEAD + b"Content-Length: -5\r\n\r\n", REFUSED
     yield (
         "a length of 10^30",
@@ -133,7 +139,7 @@ def _raw() -> Iterator[tuple[str, bytes, str]]:
     yield (
         "a chunk of 2^64",
         b"PUT /images HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
-        either,
+        EITHER,
     )
     yield "a line folded", b"GET /health HTTP/1.1\r\n" + HEAD + b"X: a\r\n b\r\n\r\n", REFUSED + "|http 200"
     yield "a NUL in a header", b"GET /health HTTP/1.1\r\n" + HEAD + b"X: a\0b\r\n\r\n", REFUSED
@@ -153,31 +159,34 @@ def _raw() -> Iterator[tuple[str, bytes, str]]:
     )
 
 
-def _requests() -> Iterator[tuple[str, Call, str]]:
-    asked = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}'
-    both = "application/json, text/event-stream"
-    yield "no token", request("POST", "/mcp", asked, with_token=False), "http 401"
+ASKED = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}'
+ANY_ANSWER = "application/json, text/event-stream"
+
+
+def _strangers() -> Iterator[tuple[str, Call, str]]:
+    """Without the token, from another host, from a page elsewhere."""
+    yield "no token", request("POST", "/mcp", ASKED, with_token=False), "http 401"
     yield (
         "a wrong token",
-        request("POST", "/mcp", asked, with_token=False, Authorization="Bearer wrong"),
+        request("POST", "/mcp", ASKED, with_token=False, Authorization="Bearer wrong"),
         "http 401",
     )
     yield (
         "the token by another scheme",
-        request("POST", "/mcp", asked, with_token=False, Authorization=f"Basic {TOKEN}"),
+        request("POST", "/mcp", ASKED, with_token=False, Authorization=f"Basic {TOKEN}"),
         "http 401",
     )
     yield (
         "half the token",
-        request("POST", "/mcp", asked, with_token=False, Authorization=f"Bearer {TOKEN[:-1]}"),
+        request("POST", "/mcp", ASKED, with_token=False, Authorization=f"Bearer {TOKEN[:-1]}"),
         "http 401",
     )
     yield (
         "the token in the address",
-        request("POST", f"/mcp?token={TOKEN}", asked, with_token=False),
+        request("POST", f"/mcp?token={TOKEN}", ASKED, with_token=False),
         "http 401",
     )
-    yield "another host", request("POST", "/mcp", asked, Host="evil.example"), "http 421|http 403|http 400"
+    yield "another host", request("POST", "/mcp", ASKED, Host="evil.example"), "http 421|http 403|http 400"
     yield (
         "another host's health",
         request("GET", "/health", Host="evil.example"),
@@ -186,7 +195,12 @@ def _requests() -> Iterator[tuple[str, Call, str]]:
     yield (
         "a page from elsewhere",
         request(
-            "POST", "/mcp", asked, Origin="https://evil.example", Content_Type="application/json", Accept=both
+            "POST",
+            "/mcp",
+            ASKED,
+            Origin="https://evil.example",
+            Content_Type="application/json",
+            Accept=ANY_ANSWER,
         ),
         "http 403",
     )
@@ -196,23 +210,38 @@ def _requests() -> Iterator[tuple[str, Call, str]]:
         "http 403",
     )
     yield "an upload by no page", request("PUT", "/images", png, Origin="null"), "http 403"
+
+
+def _requests() -> Iterator[tuple[str, Call, str]]:
+    """Sessions and bodies of whoever has the token."""
     yield (
         "a session nobody opened",
-        request("POST", "/mcp", asked, Mcp_Session_Id="x" * 64, Content_Type="application/json", Accept=both),
+        request(
+            "POST", "/mcp", ASKED, Mcp_Session_Id="x" * 64, Content_Type="application/json", Accept=ANY_ANSWER
+        ),
         REFUSED,
     )
     yield (
         "a session of 100 kB",
         request(
-            "POST", "/mcp", asked, Mcp_Session_Id="x" * 60_000, Content_Type="application/json", Accept=both
+            "POST",
+            "/mcp",
+            ASKED,
+            Mcp_Session_Id="x" * 60_000,
+            Content_Type="application/json",
+            Accept=ANY_ANSWER,
         ),
         REFUSED,
     )
     yield "deleting a session nobody opened", request("DELETE", "/mcp", Mcp_Session_Id="x" * 32), REFUSED
-    yield "no JSON", request("POST", "/mcp", b"hello", Content_Type="application/json", Accept=both), REFUSED
+    yield (
+        "no JSON",
+        request("POST", "/mcp", b"hello", Content_Type="application/json", Accept=ANY_ANSWER),
+        REFUSED,
+    )
     yield (
         "100,000 brackets",
-        request("POST", "/mcp", b"[" * 100_000, Content_Type="application/json", Accept=both),
+        request("POST", "/mcp", b"[" * 100_000, Content_Type="application/json", Accept=ANY_ANSWER),
         REFUSED,
     )
     yield (
@@ -222,11 +251,15 @@ def _requests() -> Iterator[tuple[str, Call, str]]:
             "/mcp",
             lambda: b'{"a":"' + b"x" * 20_000_000 + b'"}',
             Content_Type="application/json",
-            Accept=both,
+            Accept=ANY_ANSWER,
         ),
         REFUSED,
     )
-    yield "text for JSON", request("POST", "/mcp", asked, Content_Type="text/plain", Accept=both), REFUSED
+    yield (
+        "text for JSON",
+        request("POST", "/mcp", ASKED, Content_Type="text/plain", Accept=ANY_ANSWER),
+        REFUSED,
+    )
     yield (
         "JSON that is packed",
         request(
@@ -235,11 +268,11 @@ def _requests() -> Iterator[tuple[str, Call, str]]:
             zeros(10_000),
             Content_Type="application/json",
             Content_Encoding="deflate",
-            Accept=both,
+            Accept=ANY_ANSWER,
         ),
         REFUSED,
     )
-    yield "another verb", request("PATCH", "/mcp", asked), REFUSED
+    yield "another verb", request("PATCH", "/mcp", ASKED), REFUSED
     yield "another path", request("GET", "/admin"), "http 404"
     yield "a file", request("GET", "/workspace.sqlite"), "http 404"
     yield "reading uploads", request("GET", "/images"), "http 405|http 404"
@@ -379,9 +412,9 @@ def _closed(connection: socket.socket) -> bool:
 
 
 def web_family() -> Iterator[Case]:
-    for name, content, expected in _raw():
+    for name, content, expected in (*_heads(), *_bodies()):
         yield Case("HTTP", name, raw(content), expected, seconds=12, sample=name == "a header of 1 MB")
-    for name, call, expected in _requests():
+    for name, call, expected in (*_strangers(), *_requests()):
         yield Case("HTTP", name, call, expected, sample="upload by" in name)
     for name, content, expected in _uploads():
         yield Case("HTTP", f"uploading {name}", request("PUT", "/images", content), expected, seconds=20)
