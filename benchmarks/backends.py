@@ -18,7 +18,7 @@ from tissuetalk.models import registry
 from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.models.segmenter import PromptableSegmenter, Segmenter, is_pointed
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.segment.request import FieldOfView, Scale, region_of
+from tissuetalk.tools.segment.field import FieldOfView, Scale, region_of
 from tissuetalk.tools.segment.segment import segment_field
 
 SIDE_PX = 256

@@ -34,7 +34,7 @@ from tissuetalk.tools.answers import results
 from tissuetalk.tools.answers.results import Signal
 from tissuetalk.tools.explain import perturbations, windows
 from tissuetalk.tools.explain.stability import StabilityCheck
-from tissuetalk.tools.segment.request import FieldOfView, Scale
+from tissuetalk.tools.segment.field import FieldOfView, Scale
 
 OUT = Path(results.__file__).with_name("reliability.json")
 MOST_OF_A_SET = 24

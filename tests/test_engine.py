@@ -19,8 +19,8 @@ from tissuetalk.models.images import Box, ImageSource, open_image
 from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
 from tissuetalk.models.segmenter import Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.tools.segment import engine
+from tissuetalk.tools.segment.field import FieldOfView, Scale
 from tissuetalk.tools.segment.grid import Grid, SlideSettings
-from tissuetalk.tools.segment.request import FieldOfView, Scale
 
 
 def look_for(model, source, region, mpp, asked, **control):

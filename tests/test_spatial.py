@@ -11,7 +11,8 @@ from tissuetalk.models.segmenter import Capability, Prompt
 from tissuetalk.prompts.target import Relation, Request, Target
 from tissuetalk.tools.segment.algebra import SLACK_UM
 from tissuetalk.tools.segment.engine import FoundMask
-from tissuetalk.tools.segment.request import FieldOfView, Scale, Wanted, with_references
+from tissuetalk.tools.segment.field import FieldOfView, Scale
+from tissuetalk.tools.segment.request import Wanted, with_references
 from tissuetalk.tools.segment.segment import placed
 
 REGION = Box(1000, 500, 1100, 580)

@@ -42,7 +42,8 @@ from tissuetalk.prompts.target import Request
 from tissuetalk.prompts.taxonomy import is_label
 from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.evaluate.scores import ScoreRow, Summary, summarise
-from tissuetalk.tools.segment.request import FieldOfView, read_request, scale_of
+from tissuetalk.tools.segment.field import FieldOfView, scale_of
+from tissuetalk.tools.segment.request import read_request
 from tissuetalk.tools.segment.segment import FieldMasks, segment_field
 from tissuetalk.tools.storage.features import FeatureCache
 

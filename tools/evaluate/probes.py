@@ -33,7 +33,7 @@ from tissuetalk.tools.drawing.drawing import DrawnMask, as_png, draw, picture_si
 from tissuetalk.tools.evaluate.evaluate import ModelUnderTest, Probe, evaluate
 from tissuetalk.tools.evaluate.scores import ScoreRow, Summary
 from tissuetalk.tools.segment.engine import find_masks
-from tissuetalk.tools.segment.request import FieldOfView, scale_of
+from tissuetalk.tools.segment.field import FieldOfView, scale_of
 
 BOX_ORACLES: Final[tuple[Oracle, ...]] = ("union box", "instance box")
 TEXT: Final = "this model, text"

@@ -39,7 +39,7 @@ from tissuetalk.tools.explain.pictures import WIDTH, Board
 from tissuetalk.tools.explain.request import ExplainRequest
 from tissuetalk.tools.explain.stability import CheckedMask, StabilityCheck
 from tissuetalk.tools.masks.layer import OpenImage
-from tissuetalk.tools.segment.request import FieldOfView, Scale
+from tissuetalk.tools.segment.field import FieldOfView, Scale
 from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.result_folder import ResultFolder
 

@@ -20,7 +20,8 @@ from tissuetalk.tools.answers.explained import Observation
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.segment import engine
-from tissuetalk.tools.segment.request import FieldOfView, repertoire
+from tissuetalk.tools.segment.field import FieldOfView
+from tissuetalk.tools.segment.request import repertoire
 
 MOST_WORKING_PX = 2048 * 2048
 """Largest region, in pixels at the scale of a target, that an overview is looked through for what nobody asked for."""

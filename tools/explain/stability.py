@@ -28,7 +28,7 @@ from tissuetalk.tools.answers.results import Mask, level_of, reliability_of
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.perturbations import KINDS, TOGETHER, Perturbation, PerturbedSegmenter
 from tissuetalk.tools.segment import engine
-from tissuetalk.tools.segment.request import FieldOfView
+from tissuetalk.tools.segment.field import FieldOfView
 
 MOST_WORKING_PX = 1024 * 1024
 """Largest part, in pixels at the model's scale, that is looked at again; of a larger region the part with most outline."""

@@ -18,6 +18,7 @@ from tissuetalk.models.control import Control
 from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
 from tissuetalk.tools.segment.decide import PAD_PX, Labels, ScaledPrompt, all_of, decide, tissue_in
+from tissuetalk.tools.segment.field import FieldOfView
 from tissuetalk.tools.segment.grid import (
     DEFAULTS,
     MAX_MASK_PX,
@@ -27,7 +28,6 @@ from tissuetalk.tools.segment.grid import (
     SlideSettings,
     Window,
 )
-from tissuetalk.tools.segment.request import FieldOfView
 from tissuetalk.tools.segment.tiles import BlockSpec, HeldMaps, ImageTask, answers_of, blend
 from tissuetalk.tools.segment.windows import WindowFiles, WindowSpec, save_tissue
 from tissuetalk.tools.storage.features import FeatureCache

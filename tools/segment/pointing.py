@@ -21,8 +21,8 @@ from tissuetalk.models.segmenter import BoxXYXY, Context, PointXY, PromptableSeg
 from tissuetalk.prompts.relations import renumbered
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.segment.engine import FoundMask, too_large
+from tissuetalk.tools.segment.field import FieldOfView
 from tissuetalk.tools.segment.grid import MAX_MASK_PX
-from tissuetalk.tools.segment.request import FieldOfView
 from tissuetalk.tools.storage.features import FeatureCache
 
 LARGEST_SHARE = 0.25

@@ -25,7 +25,8 @@ from tissuetalk.tools.answers.results import (
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.rasters import tissue_mask
 from tissuetalk.tools.segment.algebra import LabelImage
-from tissuetalk.tools.segment.request import SMALL_PX, FieldOfView, Wanted, region_cut
+from tissuetalk.tools.segment.field import SMALL_PX, FieldOfView, region_cut
+from tissuetalk.tools.segment.request import Wanted
 
 RULES_VERSION = 2
 """Of how maps become objects and outlines. 1: until 0.1, where a slide's masks had the model's pixels and pictures and

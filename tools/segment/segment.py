@@ -15,20 +15,10 @@ from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.segment import algebra, engine, pointing
 from tissuetalk.tools.segment.algebra import HeldLabels
 from tissuetalk.tools.segment.engine import FoundMask
+from tissuetalk.tools.segment.field import FieldOfView, image_info, region_of, scale_of
 from tissuetalk.tools.segment.grid import DEFAULTS, SlideSettings
 from tissuetalk.tools.segment.records import MaskOutcome, record_of, warnings_of
-from tissuetalk.tools.segment.request import (
-    FieldOfView,
-    SegmentRequest,
-    Wanted,
-    check_inside,
-    image_info,
-    read_as,
-    refusal,
-    region_of,
-    scale_of,
-    sort_out,
-)
+from tissuetalk.tools.segment.request import SegmentRequest, Wanted, check_inside, read_as, refusal, sort_out
 from tissuetalk.tools.segment.slide import segment_slide
 from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder

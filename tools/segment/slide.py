@@ -24,11 +24,12 @@ from tissuetalk.tools.masks.rasters import RULE
 from tissuetalk.tools.segment import algebra, first_look, unfinished
 from tissuetalk.tools.segment.algebra import LabelImage, Renumbered
 from tissuetalk.tools.segment.engine import Plan, ScaleLayer
+from tissuetalk.tools.segment.field import FieldOfView, image_info
 from tissuetalk.tools.segment.first_look import FirstLook
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.objects import Measuring, paint, read_rows, row_alone, write_tables
 from tissuetalk.tools.segment.records import RULES_VERSION, MaskOutcome, record_of, warnings_of
-from tissuetalk.tools.segment.request import FieldOfView, SegmentRequest, Wanted, image_info, read_as
+from tissuetalk.tools.segment.request import SegmentRequest, Wanted, read_as
 from tissuetalk.tools.segment.schedule import LocalRunner, Runner, drive
 from tissuetalk.tools.segment.stitching import StitchedLabels, WindowStore, number, stitch
 from tissuetalk.tools.segment.windows import give_back

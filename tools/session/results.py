@@ -28,7 +28,7 @@ from tissuetalk.tools.answers.results import (
     ViewResult,
 )
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.segment.request import Scale, image_info, region_cut, region_of
+from tissuetalk.tools.segment.field import Scale, image_info, region_cut, region_of
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:

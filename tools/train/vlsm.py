@@ -51,7 +51,7 @@ from tissuetalk.prompts.attributes import (
 from tissuetalk.prompts.names import prompt_of
 from tissuetalk.prompts.taxonomy import Label
 from tissuetalk.tools.segment.engine import find_masks
-from tissuetalk.tools.segment.request import FieldOfView, scale_of
+from tissuetalk.tools.segment.field import FieldOfView, scale_of
 
 DRAWN: Final[tuple[PromptId, ...]] = PROMPT_IDS[1:]
 """What ``prompt: random`` draws from, anew for each record and epoch."""

@@ -1,0 +1,133 @@
+"""What is looked at: a region of an open image at a scale, through one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.segmenter import RGB, Context, Segmenter
+from tissuetalk.tools.answers.arguments import COARSEST_MPP, FINEST_MPP
+from tissuetalk.tools.answers.results import ImageInfo, MppSource, Warned, is_known
+from tissuetalk.tools.masks.rasters import Tissue, sample
+from tissuetalk.tools.storage.features import FeatureCache
+
+SMALL_PX = 1024
+"""Longest side up to which models judge an image from all of it; of a larger one a shrunk view would lose what they know."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """µm per full-resolution pixel and where the figure comes from."""
+
+    mpp: float
+    source: MppSource
+
+    @property
+    def known(self) -> bool:
+        return is_known(self.source)
+
+    @property
+    def known_mpp(self) -> float | None:
+        """µm per full-resolution pixel; None when it was only assumed."""
+        return self.mpp if self.known else None
+
+
+@dataclass(frozen=True)
+class FieldOfView:
+    """A region of an open image through one model. It is open only as long as its source is.
+
+    region: full-resolution pixels. scale: of the source. features: of tiles seen before, or None to keep none.
+    asked: the region as the caller gave it, which may reach beyond the image.
+    """
+
+    source: ImageSource
+    model: Segmenter
+    region: Box
+    scale: Scale
+    features: FeatureCache | None = None
+    asked: Sequence[float] | None = None
+
+    @cached_property
+    def tissue(self) -> Tissue:
+        """Of the whole image, by the one rule."""
+        return Tissue.of(self.source)
+
+    def changed(self, **changes: Any) -> FieldOfView:
+        """The same image looked at in another way; what is known of its tissue stays known."""
+        other = replace(self, **changes)
+        other.__dict__["tissue"] = self.tissue
+        return other
+
+    def context(self, step: float) -> Context:
+        """The model's statistics of the whole image, for work at ``step`` full-resolution pixels per pixel.
+
+        Decided by the image alone: any region of it, in memory or on disk, gets the same.
+        """
+        return self.model.prepare(_known(self.source, lambda: self.tissue, step))
+
+
+def _known(source: ImageSource, tissue: Callable[[], Tissue], step: float) -> RGB:
+    """What a model judges an image from: all of a small one, a sample of the tissue of a large one."""
+    small = max(source.width, source.height) <= SMALL_PX
+    return source.overview() if small else sample(source, tissue(), step)
+
+
+def scale_of(source: ImageSource, given: float | None, model: Segmenter | None) -> Scale:
+    """Given by the caller, else from the file, else assumed by the model; unknown where nobody is asked for an assumption."""
+    if given is not None:
+        if not (math.isfinite(given) and FINEST_MPP <= given <= COARSEST_MPP):
+            raise InvalidArgumentError(
+                f"mpp is {given}; pass µm per pixel between {FINEST_MPP} and {COARSEST_MPP:g}."
+            )
+        return Scale(given, "given")
+    if source.mpp is not None:
+        return Scale(source.mpp, "file")
+    if model is None:
+        return Scale(math.nan, "unknown")
+    return Scale(model.assume_mpp(_known(source, lambda: Tissue.of(source), 1.0)), "assumed")
+
+
+def region_of(source: ImageSource, region: Sequence[float] | None) -> Box:
+    """The part of the image to work on; all of it by default. Raises InvalidArgumentError where no pixel of it is inside."""
+    if region is None:
+        return source.box
+    asked = Box.from_sequence(region)
+    found = asked.intersection(source.box)
+    if found is None:
+        raise InvalidArgumentError(
+            f"region {_in_short(region)} is outside the image of {source.width} x {source.height} px; "
+            "view(image, grid=true) shows its pixels."
+        )
+    return found
+
+
+def region_cut(source: ImageSource, region: Sequence[float] | None) -> list[Warned]:
+    """A warning for a region that reaches beyond the image."""
+    if region is None or (found := region_of(source, region)) == Box.from_sequence(region):
+        return []
+    message = (
+        f"region {_in_short(region)} reaches beyond the image of {source.width} x {source.height} px; "
+        f"it was cut to {found.as_list()}."
+    )
+    return [Warned(code="region_cut", message=message)]
+
+
+def _in_short(region: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:.10g}' for value in region)}]"
+
+
+def image_info(source: ImageSource, region: Box, scale: Scale | None) -> ImageInfo:
+    scale = scale or scale_of(source, None, None)
+    return ImageInfo(
+        image_id=source.image_id,
+        width=source.width,
+        height=source.height,
+        mpp=None if scale.source == "unknown" else scale.mpp,
+        mpp_source=scale.source,
+        region=region.as_list(),
+    )
