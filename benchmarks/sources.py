@@ -22,6 +22,7 @@ ORDER = {
         ("masks",),
         ("segmenter",),
         ("segmentation", "networks"),
+        ("by_example",),
         ("registry",),
         ("datasets",),
         ("metrics",),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeGuard
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,23 @@ class Finished:
     mask: NDArray[np.bool_]
     instances: NDArray[np.int32] | None
     presence: float
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """values: [C, ceil(H / stride), ceil(W / stride)] float32 or larger of a tile [H, W]; a pixel of it covers ``stride`` of the tile's."""
+
+    values: NDArray[np.float32]
+    stride: float
+
+
+@runtime_checkable
+class FrozenFeatures(Protocol):
+    """A model that also shows what it saw, so that targets can be taught by example (``models/by_example``)."""
+
+    def encode_with_maps(self, tile: RGB, context: Context) -> tuple[Any, list[FeatureMap]]:
+        """What ``encode`` gives, and maps of the same pass at any strides. They depend on the tile's pixels alone."""
+        ...
 
 
 @dataclass(frozen=True)

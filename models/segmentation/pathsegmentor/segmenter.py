@@ -41,11 +41,13 @@ from tissuetalk.models.segmentation.pretrained import (
     device,
     weights_hash,
 )
-from tissuetalk.models.segmenter import RGB, Context, Decoded, Finished, Prompt
+from tissuetalk.models.segmenter import RGB, Context, Decoded, FeatureMap, Finished, Prompt
 
 M = TypeVar("M", bound=nn.Module)
 F = TypeVar("F")
 
+MAP_STRIDES = (2, 4, 8, 16, 32, 2)
+"""Of the maps that examples are learned from."""
 STRIDE = 32
 """Networks take tiles whose sides are multiples of this."""
 
@@ -310,6 +312,16 @@ class MiniSegmenter(MiniTargets):
     def encode(self, tile: RGB, context: Context) -> MiniTile:
         """tile: [H, W, 3] of any size; it is mirrored up to a multiple of 32."""
         return TileFeatures(self.inference.encode(padded(tile)), tile.shape[0], tile.shape[1])
+
+    def encode_with_maps(self, tile: RGB, context: Context) -> tuple[MiniTile, list[FeatureMap]]:
+        """``encode``, and the maps of the same pass: the image encoder's at strides 2 to 32, then the pixel decoder's."""
+        features, maps = self.inference.encode_with_maps(padded(tile))
+        height, width = tile.shape[:2]
+        offered = [
+            FeatureMap(np.asarray(each[0].float().cpu().numpy(), np.float32), stride)
+            for each, stride in zip((*maps, features.pixels), MAP_STRIDES, strict=True)
+        ]
+        return TileFeatures(features, height, width), offered
 
     def pack(self, features: MiniTile) -> bytes:
         """For the feature cache."""

@@ -1,0 +1,147 @@
+"""A model that also knows what it was shown: the same calls, the same pass, more names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tissuetalk.models.by_example.features import colour_maps, deep_maps, enlarged
+from tissuetalk.models.by_example.learned import Learned
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.segmenter import (
+    RGB,
+    Capability,
+    Context,
+    Decoded,
+    FeatureMap,
+    Finished,
+    Prompt,
+    Segmenter,
+)
+
+CONCEPT = "taught:"
+STRONGEST_PX = 200
+Floats = NDArray[np.float32]
+
+
+def prompt_for(learned: Learned) -> Prompt:
+    """The prompt that means exactly this learned target."""
+    return Prompt(None, learned.name, learned.name, verbatim=True, concept=CONCEPT + learned.sha256)
+
+
+@dataclass(frozen=True)
+class TaughtTile:
+    """Features of the base, and per learned target its maps [1 + K, h, w]."""
+
+    base: Any
+    maps: tuple[Floats, ...]
+
+
+class TaughtSegmenter:
+    """The base model with learned targets beside its own."""
+
+    def __init__(self, base: Segmenter, learned: Sequence[Learned]) -> None:
+        self._base = base
+        self._learned = {each.sha256: each for each in learned}
+        whole = hashlib.sha256(base.weights_sha256.encode())
+        for each in learned:
+            whole.update(each.sha256.encode())
+        self.weights_sha256 = whole.hexdigest()
+        self.card = replace(
+            base.card,
+            name=f"{base.card.name}+examples",
+            targets=(*base.card.targets, *(each.name for each in learned)),
+        )
+        self.tile_px, self.margin_px = base.tile_px, base.margin_px
+
+    def _meant(self, prompt: Prompt) -> Learned | None:
+        """By its own concept; by name only what the base does not know."""
+        if prompt.concept is not None and prompt.concept.startswith(CONCEPT):
+            return self._learned.get(prompt.concept.removeprefix(CONCEPT))
+        if self._base.capability(prompt) is not None:
+            return None
+        asked = prompt.words.strip().casefold()
+        return next((each for each in self._learned.values() if each.name.casefold() == asked), None)
+
+    def capability(self, prompt: Prompt) -> Capability | None:
+        learned = self._meant(prompt)
+        if learned is None:
+            return self._base.capability(prompt)
+        return Capability(learned.name, learned.mpp, learned.kind == "object")
+
+    def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
+        return self._base.nearest(prompt, limit)
+
+    def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
+        return self._base.assume_mpp(overview, reduction)
+
+    def prepare(self, overview: RGB) -> Context:
+        return self._base.prepare(overview)
+
+    def encode(self, tile: RGB, context: Context) -> TaughtTile:
+        features, maps = deep_maps(self._base, tile, context)
+        maps += colour_maps(tile)
+        return TaughtTile(features, tuple(_read(each, maps, tile) for each in self._learned.values()))
+
+    def decode(self, features: TaughtTile, prompts: Sequence[Prompt]) -> list[Decoded]:
+        meant = [self._meant(prompt) for prompt in prompts]
+        own = [prompt for prompt, learned in zip(prompts, meant, strict=True) if learned is None]
+        answers = iter(self._base.decode(features.base, own) if own else ())
+        order = list(self._learned)
+        return [
+            next(answers) if learned is None else Decoded(features.maps[order.index(learned.sha256)][0])
+            for learned in meant
+        ]
+
+    def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
+        learned = self._meant(prompt)
+        if learned is None:
+            return self._base.finish(stitched, prompt, context)
+        logits = stitched.logits.ravel()
+        count = min(STRONGEST_PX, logits.size)
+        strongest = float(np.partition(logits, logits.size - count)[-count:].mean())
+        presence = float(1 / (1 + np.exp(-np.clip(strongest, -30, 30))))
+        mask = _without_small(stitched.logits > 0, learned.rules["smallest_px"])
+        mask = ~_without_small(~mask, learned.rules["hole_px"])
+        instances = None
+        if learned.kind == "object":
+            instances = np.asarray(
+                cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[1], np.int32
+            )
+        return Finished(mask, instances, presence)
+
+
+def with_examples(model: Segmenter, learned: Sequence[Learned]) -> Segmenter:
+    """The model, and beside its own targets the learned ones. Raises InvalidArgumentError where one was taught on other weights."""
+    for each in learned:
+        if each.base_sha256 != model.weights_sha256:
+            raise InvalidArgumentError(
+                f"“{each.name}” was taught on other weights (of {each.base}) than those of {model.card.name} here; teach it again."
+            )
+    return TaughtSegmenter(model, learned)
+
+
+def _read(learned: Learned, maps: Sequence[FeatureMap], tile: RGB) -> Floats:
+    weights, height, width = learned.arrays["weights"], tile.shape[0], tile.shape[1]
+    logits = np.full((height, width), float(learned.arrays["bias"][0]), np.float32)
+    start = 0
+    for each in maps:
+        end = start + len(each.values)
+        logits += enlarged(
+            np.tensordot(weights[start:end], each.values, 1).astype(np.float32), each.stride, height, width
+        )
+        start = end
+    return logits[None]
+
+
+def _without_small(mask: NDArray[np.bool_], smallest_px: float) -> NDArray[np.bool_]:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] >= smallest_px
+    keep[0] = False
+    return np.asarray(keep[labels], np.bool_)

@@ -1,0 +1,130 @@
+"""Pixels: what is shown is found again elsewhere, and what cannot be learned from is refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save
+
+from tissuetalk.models import registry
+from tissuetalk.models.by_example import Learned, Place, Shown, far_from, prompt_for, teach, with_examples
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.images import ImageSource, open_image
+from tissuetalk.models.segmenter import Segmenter
+
+SIDE = 512
+
+
+def two_tissues(seed: int = 0) -> np.ndarray:
+    """[512, 512, 3]: pink with purple specks on the left, purple with pale ones on the right; noise everywhere."""
+    rng = np.random.default_rng(seed)
+    picture = np.empty((SIDE, SIDE, 3), np.float32)
+    picture[:, : SIDE // 2] = (225, 150, 190)
+    picture[:, SIDE // 2 :] = (150, 110, 180)
+    for x, y in rng.integers(0, SIDE, (60, 2)):
+        cv2.circle(picture, (int(x), int(y)), 5, (110, 70, 150), -1)
+    return np.clip(picture + rng.normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
+
+
+def opened(folder: Path, pixels: np.ndarray, name: str = "two.png") -> ImageSource:
+    Image.fromarray(pixels).save(folder / name)
+    return open_image(folder / name, name=name)
+
+
+LEFT, RIGHT = (60, 60, 120, 120), (380, 380, 440, 440)
+
+
+def places(*boxes: tuple[bool, tuple[int, int, int, int]]) -> list[Place]:
+    return [Place(is_positive, box=box) for is_positive, box in boxes]
+
+
+@pytest.fixture(scope="module")
+def plain() -> Segmenter:
+    """A model that offers no maps: colour and texture have to do."""
+    return registry.load("classical-nuclei")
+
+
+@pytest.fixture(scope="module")
+def default() -> Segmenter:
+    return registry.load()
+
+
+@pytest.mark.parametrize("which", ["plain", "default"])
+def test_what_was_shown_is_found_elsewhere(
+    which: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    model: Segmenter = request.getfixturevalue(which)
+    with opened(tmp_path, two_tissues()) as source:
+        learned = teach(model, [Shown(source, 0.5, places((True, LEFT), (False, RIGHT)))], name="pink stroma")
+    assert (learned.card.positive, learned.card.negative) == (1, 1)
+    assert learned.card.expected_dice is None and learned.card.interval is None
+    taught, prompt, other = with_examples(model, [learned]), prompt_for(learned), two_tissues(seed=1)
+    context = taught.prepare(other)
+    (decoded,) = taught.decode(taught.encode(other, context), [prompt])
+    mask = taught.finish(decoded, prompt, context).mask
+    assert mask[:, :236].mean() > 0.85
+    assert mask[:, 276:].mean() < 0.15
+
+
+def test_the_same_examples_give_the_same_bytes_and_survive_a_file(plain: Segmenter, tmp_path: Path) -> None:
+    with opened(tmp_path, two_tissues()) as source:
+        shown = [Shown(source, 0.5, places((True, LEFT), (False, RIGHT)))]
+        first, second = (teach(plain, shown, name="pink") for _ in range(2))
+    assert first.to_bytes() == second.to_bytes()
+    again = Learned.from_bytes(first.to_bytes())
+    assert again.sha256 == first.sha256 and again.card == first.card
+
+
+@pytest.mark.parametrize(
+    ("shown", "says"),
+    [
+        ([(True, LEFT)], "is: false"),
+        ([(False, LEFT)], "is: true"),
+        ([(True, LEFT), (False, (100, 100, 160, 160))], "contradict"),
+        ([(True, LEFT), (False, (600, 600, 700, 700))], "outside the image"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(
+    plain: Segmenter, tmp_path: Path, shown: list[tuple[bool, tuple[int, int, int, int]]], says: str
+) -> None:
+    with opened(tmp_path, two_tissues()) as source, pytest.raises(InvalidArgumentError, match=says):
+        teach(plain, [Shown(source, 0.5, places(*shown))], name="pink")
+
+
+def test_foreign_and_damaged_files_are_refused(plain: Segmenter, tmp_path: Path) -> None:
+    with opened(tmp_path, two_tissues()) as source:
+        learned = teach(plain, [Shown(source, 0.5, places((True, LEFT), (False, RIGHT)))], name="pink")
+    content = learned.to_bytes()
+    nothing = {"weights": np.zeros(3, np.float32)}
+    bomb = (2**62).to_bytes(8, "little") + b"{" * 64
+    for damaged in (
+        b"",
+        content[:-7],
+        content[:40],
+        b"\x80\x04cos\nsystem",
+        bomb,
+        save(nothing),
+        bytes(5 * 2**20),
+    ):
+        with pytest.raises(InvalidArgumentError, match="learned target"):
+            Learned.from_bytes(damaged)
+
+
+def test_other_weights_are_named(plain: Segmenter, default: Segmenter, tmp_path: Path) -> None:
+    with opened(tmp_path, two_tissues()) as source:
+        learned = teach(plain, [Shown(source, 0.5, places((True, LEFT), (False, RIGHT)))], name="pink")
+    with pytest.raises(InvalidArgumentError, match="other weights"):
+        with_examples(default, [learned])
+
+
+def test_an_image_of_another_stain_is_said_to_be_far(plain: Segmenter, tmp_path: Path) -> None:
+    pixels = two_tissues()
+    with opened(tmp_path, pixels) as source:
+        learned = teach(plain, [Shown(source, 0.5, places((True, LEFT), (False, RIGHT)))], name="pink")
+        assert far_from(learned, source) is None
+    with opened(tmp_path, 255 - (255 - pixels) // 3, "pale.png") as pale:
+        assert far_from(learned, pale) is not None
