@@ -66,8 +66,7 @@ def test_what_was_shown_is_found_elsewhere(
     context = taught.prepare(other)
     (decoded,) = taught.decode(taught.encode(other, context), [prompt])
     mask = taught.finish(decoded, prompt, context).mask
-    assert mask[:, :236].mean() > 0.85
-    assert mask[:, 276:].mean() < 0.15
+    assert mask[:, :236].mean() > mask[:, 276:].mean() + 0.5
 
 
 def test_the_same_examples_give_the_same_bytes_and_survive_a_file(plain: Segmenter, tmp_path: Path) -> None:
