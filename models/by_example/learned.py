@@ -71,6 +71,7 @@ class Learned:
 
     def to_bytes(self) -> bytes:
         told = {
+            "format": FORMAT,
             "name": self.name,
             "kind": self.kind,
             "base": self.base,
@@ -80,8 +81,9 @@ class Learned:
             "rules": dict(self.rules),
             "card": asdict(self.card),
         }
+        # one entry of metadata only: the library writes several in any order
         arrays = {name: np.ascontiguousarray(self.arrays[name], np.float32) for name in sorted(self.arrays)}
-        return bytes(save(arrays, {"format": FORMAT, "learned": json.dumps(told, sort_keys=True)}))
+        return bytes(save(arrays, {"learned": json.dumps(told, sort_keys=True)}))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Learned:
@@ -108,10 +110,9 @@ class Learned:
 
 
 def _metadata(header: Any) -> dict[str, Any]:
-    notes = header["__metadata__"]
-    if notes.get("format") != FORMAT:
-        raise ValueError(f"its format is {str(notes.get('format'))[:40]!r}, not {FORMAT!r}")
-    told: dict[str, Any] = json_in(notes["learned"], MOST_CARD_BYTES)
+    told: dict[str, Any] = json_in(header["__metadata__"]["learned"], MOST_CARD_BYTES)
+    if told.get("format") != FORMAT:
+        raise ValueError(f"its format is {str(told.get('format'))[:40]!r}, not {FORMAT!r}")
     return told
 
 
