@@ -159,6 +159,10 @@ class Segmenter(Repertoire, Protocol):
     margin_px: int
     """Context a pixel needs on every side before its answer stops depending on the tile."""
 
+    def sent(self, prompt: Prompt) -> str:
+        """The words that reach the network, which the record of a mask keeps; empty for a model that reads none."""
+        ...
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         """µm per full-resolution pixel to go on with when nobody knows it.
 

@@ -80,6 +80,9 @@ class DarkParts:
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return ["dark", "parts"]
 
+    def sent(self, prompt: Prompt) -> str:
+        return prompt.words
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return 0.5
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import Place
+from drawn import disc_image
 from transformers import (
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
@@ -18,10 +20,12 @@ from transformers import (
     Sam3Model,
 )
 
+from tissuetalk.models import registry
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation import clipseg, sam3
 from tissuetalk.models.segmentation.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
+from tissuetalk.tools.session import Session
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *(letter + "</w>" for letter in "abcdefghijklmnopqrstuvwxyz")]
 VOCABULARY = {token: number for number, token in enumerate([*LETTERS, "<|startoftext|>", "<|endoftext|>"])}
@@ -144,6 +148,30 @@ def test_words_change_the_answer(model: Segmenter, tile: RGB) -> None:
     features = model.encode(tile, Context({}))
     gland, tumor = model.decode(features, [prompt("gland"), prompt("tumor")])
     assert not np.array_equal(gland.logits, tumor.logits)
+
+
+def test_a_sentence_that_must_be_read_as_it_stands_reaches_the_network(model: Segmenter, tile: RGB) -> None:
+    """Protects from: the words were sent in its place, so every wording agreed to 1.00 with every other."""
+    features = model.encode(tile, Context({}))
+    other = Prompt(label=None, words="gland", text="tumor", verbatim=True)
+    words, sentence, meant = model.decode(features, [prompt("gland"), other, prompt("tumor")])
+    assert np.array_equal(sentence.logits, meant.logits) and not np.array_equal(sentence.logits, words.logits)
+    assert (model.sent(prompt("gland")), model.sent(other)) == ("gland", "tumor")
+
+
+@pytest.mark.parametrize(
+    ("words", "read"), [("outline the glands", "glands"), ("keratin pearls", "keratin pearls")]
+)
+def test_the_record_holds_what_was_sent(
+    words: str, read: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label's sentence is not what this model was sent."""
+    monkeypatch.setenv("TISSUETALK_CLIPSEG", str(tiny_clipseg(place.root)))
+    monkeypatch.setattr(registry, "_loaded", {})
+    disc_image(place.root / "tile.png", 3)
+    with Session(place.root, place.workspace) as session:
+        (mask,) = session.segment("tile.png", words, model="clipseg", mpp=0.5).result.masks
+    assert mask.prompt == mask.provenance.prompt == read
 
 
 def test_any_words_are_answered_but_no_words_are_not(model: Segmenter) -> None:

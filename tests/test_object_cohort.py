@@ -44,6 +44,9 @@ class ColourSegmenter:
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return []
 
+    def sent(self, prompt: Prompt) -> str:
+        return prompt.text
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return 1.0
 

@@ -68,6 +68,9 @@ class ClassicalNuclei:
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return ["nuclei"][:limit]
 
+    def sent(self, prompt: Prompt) -> str:
+        return ""
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return MPP
 

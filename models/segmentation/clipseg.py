@@ -71,7 +71,7 @@ class ClipsegSegmenter(PublishedOpenVocabulary):
             asked = prompts[start : start + MOST_PROMPTS]
             repeated = tuple(one.expand(len(asked), -1, -1) for one in activations)
             # [N, projection] conditional vectors; one pass per sentence, so that padding cannot matter
-            said = torch.cat([sentence(**self.tokens(prompt.words)).pooler_output for prompt in asked])
+            said = torch.cat([sentence(**self.tokens(self.sent(prompt))).pooler_output for prompt in asked])
             logits = self.model.decoder(repeated, said).logits
             logits = logits.reshape(len(asked), *logits.shape[-2:])
             decoded += [Decoded(one) for one in to_size(logits, height, width)]

@@ -50,6 +50,10 @@ class OpenVocabulary:
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return self.repertoire.nearest(prompt, limit)
 
+    def sent(self, prompt: Prompt) -> str:
+        """What was said; a sentence of the prompt's own where it must be read as it stands."""
+        return prompt.text if prompt.verbatim else prompt.words
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return MPP
 

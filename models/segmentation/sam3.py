@@ -65,7 +65,7 @@ class Sam3Segmenter(PublishedOpenVocabulary):
         seen, (height, width) = features
         decoded = []
         for prompt in prompts:
-            answer = self.model(vision_embeds=seen, **self.tokens(prompt.words, MOST_TOKENS))
+            answer = self.model(vision_embeds=seen, **self.tokens(self.sent(prompt), MOST_TOKENS))
             present = answer.presence_logits[0].reshape(())
             score = torch.sigmoid(answer.pred_logits[0]) * torch.sigmoid(present)  # as in the released rule
             belief = torch.logit(score.float(), eps=1e-6)[:, None, None]

@@ -90,6 +90,9 @@ class SamFamily(ABC):
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return []
 
+    def sent(self, prompt: Prompt) -> str:
+        return ""
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return ASSUMED_MPP
 

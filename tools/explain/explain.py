@@ -223,14 +223,14 @@ def evidence(result: SegmentResult, request: ExplainRequest) -> list[Evidence]:
 
 def _found(number: int | None, mask: Mask) -> Evidence:
     read_as = mask.label or "words without a label"
+    asked = f"was asked for “{mask.prompt}”" if mask.prompt else "reads no words"
     return Evidence(
         number=number,
         words=mask.evidence,
         assertion=mask.assertion,
         name=mask.name,
         mask_id=mask.mask_id,
-        statement=f"“{mask.evidence}” was read as {read_as}; {mask.provenance.model} was asked for “{mask.prompt}”: "
-        f"{mask.verdict}",
+        statement=f"“{mask.evidence}” was read as {read_as}; {mask.provenance.model} {asked}: {mask.verdict}",
     )
 
 

@@ -102,7 +102,7 @@ class PerturbedSegmenter:
         self._model, self._change = model, change
         # statistics are those of the image as it is: only tiles are changed
         self.prepare, self.assume_mpp, self.finish = model.prepare, model.assume_mpp, model.finish
-        self.capability, self.nearest = model.capability, model.nearest
+        self.capability, self.nearest, self.sent = model.capability, model.nearest, model.sent
 
     def encode(self, tile: RGB, context: Context) -> tuple[Any, tuple[int, int]]:
         changed = self._change.apply(tile)

@@ -23,6 +23,7 @@ from tissuetalk.models.metrics.robustness import agreement
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmenter import Capability, Context, Prompt, Segmenter
 from tissuetalk.prompts.names import prompt_of
+from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
 from tissuetalk.tools.answers.explained import PictureChange, Stability, UnsurePlace, Wording
 from tissuetalk.tools.answers.results import Mask, level_of, reliability_of
 from tissuetalk.tools.explain import windows
@@ -38,6 +39,13 @@ MOST_PLACES, PLACE_SHARE, LEAST_DISPUTED = 3, 6, 0.05
 """Unsure places named, the fraction of the window's side they have, the least share of disputed pixels in one."""
 
 Mask2D = NDArray[np.bool_]
+
+
+def asked_again(mask: Mask) -> Prompt:
+    """What a mask's model was sent, by its record; early records hold the sentence of the label, whatever was sent."""
+    by_label = None if mask.label is None else pathsegmentor_prompt(Label.parse(mask.label))
+    verbatim = mask.prompt not in ("", by_label)
+    return prompt_of(mask.label, mask.free_form or mask.evidence, mask.prompt, verbatim=verbatim)
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class StabilityCheck:
         compared. Raises CancelledError.
         """
         model, mpp = self.field.model, self.field.scale.mpp
-        said = prompt_of(mask.label, mask.free_form or mask.evidence, mask.prompt)
+        said = asked_again(mask)
         capability = model.capability(said)
         assert capability is not None, "the mask was made by this model"
         window, zoom = Box.from_sequence(mask.provenance.region), mpp / capability.mpp

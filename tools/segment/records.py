@@ -77,13 +77,14 @@ def record_of(
         if target.relation is None
         else RelationInfo(op=target.relation.op, reference=target.relation.reference)
     )
+    sent = field.model.sent(wanted.prompt)
     share = outcome.area_px / (region.width * region.height)
     return Mask(
         mask_id=outcome.mask_id,
         label=target.label,
         free_form=None if target.label else target.words,
         target=wanted.capability.target,
-        prompt=wanted.prompt.text,
+        prompt=sent,
         evidence=target.evidence,
         assertion=target.assertion,
         found=outcome.area_px > 0,
@@ -103,7 +104,7 @@ def record_of(
         provenance=Provenance(
             words=target.evidence,
             label=target.label,
-            prompt=wanted.prompt.text,
+            prompt=sent,
             model=field.model.card.name,
             weights_sha256=field.model.weights_sha256,
             mpp=scale.mpp,

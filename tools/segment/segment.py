@@ -118,8 +118,7 @@ def _at_places(
         return FieldMasks([], [], [*refused, *ambiguous])
     found = pointing.objects_at(field, request, control)
     (only,) = asked
-    # no words were sent
-    return FieldMasks([replace(only, prompt=replace(only.prompt, text=""))], [found], refused)
+    return FieldMasks([only], [found], refused)
 
 
 def _is_large(field: FieldOfView, asked: Sequence[Wanted], settings: SlideSettings) -> bool:

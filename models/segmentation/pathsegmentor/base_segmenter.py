@@ -276,6 +276,9 @@ class BaseSegmenter(OpenVocabulary):
         self.repertoire: BaseLabels = BaseLabels.of(file)
         self.weights_sha256 = weights_hash(file)
 
+    def sent(self, prompt: Prompt) -> str:
+        return prompt.text or prompt.words
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return self.repertoire.mpp
 
@@ -304,7 +307,7 @@ class BaseSegmenter(OpenVocabulary):
     def decode(self, features: BaseTile, prompts: Sequence[Prompt]) -> list[Decoded]:
         decoded = []
         for prompt in prompts:
-            ids, padding = self.tokens([prompt.text or prompt.words])
+            ids, padding = self.tokens([self.sent(prompt)])
             chosen = self.model.decode(features.features, ids.to(device()), padding.to(device()))
             decoded.append(Decoded(features.enlarged(chosen.masks[0])))
         return decoded

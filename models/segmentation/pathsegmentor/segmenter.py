@@ -294,6 +294,10 @@ class MiniSegmenter(MiniTargets):
         self.inference = Inference(network)
         self.text = MiniLMSentences()
 
+    def sent(self, prompt: Prompt) -> str:
+        target = target_of(prompt)
+        return sentence(prompt, target) if target else prompt.text or prompt.words
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         """What the pixels of ``overview`` seem to span, learned from tissue of known scale (0.2 to 2.5 µm), per source pixel."""
         # The head learned log2; beyond this range it has seen nothing and would guess.
@@ -335,10 +339,9 @@ class MiniSegmenter(MiniTargets):
         """Every prompt is read on its own, from features that are laid out once."""
         laid_out, decoded = self.inference.laid_out(features.features), []
         for prompt in prompts:
-            target = target_of(prompt)
-            words = sentence(prompt, target) if target else prompt.text or prompt.words
-            answer = self.inference.decode(laid_out, self.text([words]))
-            mask = features.enlarged(answer.mask[0, 0]) - np.float32(self.cuts.get(target or "", 0.0))
+            answer = self.inference.decode(laid_out, self.text([self.sent(prompt)]))
+            cut = self.cuts.get(target_of(prompt) or "", 0.0)
+            mask = features.enlarged(answer.mask[0, 0]) - np.float32(cut)
             distance = features.enlarged(answer.distance[0, 0])
             decoded.append(Decoded(mask, float(answer.presence[0, 0]), distance[None]))
         return decoded

@@ -110,6 +110,16 @@ class PfpsSegmenter(OpenVocabulary):
         self.tile_px = model.sizes.sam.image_px
         self.weights_sha256 = weights_sha256
 
+    def sent(self, prompt: Prompt) -> str:
+        """Empty where tasks are asked by number."""
+        if self.model.sizes.strategy != "text":
+            return ""
+        return (
+            prompt.text
+            if prompt.verbatim
+            else f"Segment every {UNIT_WORDS.get(target_of(prompt) or '', 'nucleus')}."
+        )
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return MPP
 
@@ -133,9 +143,7 @@ class PfpsSegmenter(OpenVocabulary):
         """[1, T, C]. Nuclei belong to no unit: by ID, the four units' requests are averaged."""
         target = target_of(prompt)
         if self.model.sizes.strategy == "text":
-            said = UNIT_WORDS.get(target or "", "nucleus")
-            sentence = prompt.text if prompt.verbatim else f"Segment every {said}."
-            vector: Tensor = self.model.request([sentence])
+            vector: Tensor = self.model.request([self.sent(prompt)])
             return vector
         units = [UNITS.index(target)] if target in UNITS else list(range(len(UNITS)))
         tasks = torch.full((len(units),), 1 if target in UNITS else 2, device=device())
