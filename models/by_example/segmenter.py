@@ -78,6 +78,10 @@ class TaughtSegmenter:
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return self._base.nearest(prompt, limit)
 
+    def sent(self, prompt: Prompt) -> str:
+        """A learned target reads no words."""
+        return "" if self._meant(prompt) is not None else self._base.sent(prompt)
+
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return self._base.assume_mpp(overview, reduction)
 
