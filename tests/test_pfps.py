@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from published import published
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
@@ -165,14 +166,14 @@ def test_the_backbone_has_the_published_size_and_names() -> None:
 
 def test_published_weights_fill_every_part_and_others_are_refused() -> None:
     torch.manual_seed(0)
-    published = backbone(LITTLE).state_dict()
+    weights = published("efficientsam")
     model = by_id()
-    load_published(model, published)
-    assert all(torch.equal(model.state_dict()[key], value) for key, value in published.items())
+    load_published(model, weights)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in weights.items())
     with pytest.raises(ModelUnavailableError, match="1 are missing"):
-        load_published(by_id(), {key: value for key, value in published.items() if "pos_embed" not in key})
+        load_published(by_id(), {key: value for key, value in weights.items() if "pos_embed" not in key})
     with pytest.raises(ModelUnavailableError, match="efficient_sam_vits"):
-        sizes_of(published)
+        sizes_of(weights)
     assert sizes_of({"image_encoder.patch_embed.proj.weight": torch.empty(192, 3, 16, 16)}) == TINY
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from published import published
 from test_backends_text import VOCABULARY, save_tokenizer, tiny_clipseg
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
@@ -47,8 +48,7 @@ def clipseg(folder: Path) -> Vlsm:
 
 def cris_file(folder: Path) -> Path:
     """A checkpoint as the published training code writes it."""
-    torch.manual_seed(0)
-    state = {f"module.{key}": value for key, value in Cris(LITTLE_CRIS).state_dict().items()}
+    state = {f"module.{key}": value for key, value in published("cris").items()}
     torch.save({"epoch": 3, "state_dict": state}, folder / "cris.pth")
     save_tokenizer(folder)
     return folder / "cris.pth"
@@ -60,14 +60,7 @@ def cris(folder: Path) -> Vlsm:
 
 def biomed_file(folder: Path) -> Path:
     """BiomedCLIP as open_clip stores it: no decoder, and a few things nobody needs here."""
-    torch.manual_seed(0)
-    state = BiomedClipSeg(LITTLE_BIOMED).state_dict()
-    kept = {key: value for key, value in state.items() if not key.startswith("decoder.")}
-    extra = {
-        "logit_scale": torch.tensor(4.6),
-        "text.transformer.embeddings.position_ids": torch.arange(12)[None],
-    }
-    torch.save(kept | extra, folder / "open_clip_pytorch_model.bin")
+    torch.save(published("biomedclip"), folder / "open_clip_pytorch_model.bin")
     save_tokenizer(folder)
     return folder / "open_clip_pytorch_model.bin"
 
@@ -198,6 +191,30 @@ def test_legacy_layers_are_a_choice(tmp_path: Path) -> None:
     save_tokenizer(tmp_path)
     model = build("biomedclipseg", weights=str(tmp_path / "b.bin"), sizes=sizes, legacy_layers=True)
     assert model.network.sizes.layers == LEGACY_LAYERS
+
+
+@pytest.mark.parametrize("prefix", ["module.", "net.", ""], ids=["parallel", "the paper's runs", "converted"])
+def test_every_published_weight_of_cris_gets_its_place(prefix: str, tmp_path: Path) -> None:
+    """Protects from: CLIP's logit_scale, under ``backbone.`` there, and the whole file was refused."""
+    weights = published("cris")
+    torch.save({"state_dict": {prefix + key: value for key, value in weights.items()}}, tmp_path / "best.pth")
+    save_tokenizer(tmp_path)
+    model = build("cris", weights=str(tmp_path / "best.pth"), tokenizer=str(tmp_path), sizes=LITTLE_CRIS)
+    loaded = {key: value for key, value in model.network.state_dict().items() if "num_batches" not in key}
+    assert set(weights) - set(loaded) == {"backbone.logit_scale"}
+    assert all(torch.equal(value.cpu(), weights[key]) for key, value in loaded.items())
+
+
+def test_every_published_weight_of_biomedclip_gets_its_place(tmp_path: Path) -> None:
+    loaded, weights = biomed(tmp_path).network.state_dict(), published("biomedclip")
+    ours = {key: value for key, value in loaded.items() if not key.startswith("decoder.")}
+    assert set(weights) - set(ours) == {
+        "logit_scale",
+        "text.transformer.embeddings.position_ids",
+        "text.transformer.pooler.dense.bias",
+        "text.transformer.pooler.dense.weight",
+    }
+    assert all(torch.equal(value.cpu(), weights[key]) for key, value in ours.items())
 
 
 def test_missing_and_foreign_weights_are_refused(tmp_path: Path) -> None:

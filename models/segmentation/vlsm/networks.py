@@ -43,7 +43,12 @@ CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 CLIPSEG: Final = "CLIPSegForImageSegmentation"
 ADVICE: Final = "give the published file"
-_UNUSED: Final = ("logit_scale", "text.transformer.embeddings.position_ids", "text.transformer.pooler.")
+_UNUSED: Final = (
+    "logit_scale",
+    "backbone.logit_scale",
+    "text.transformer.embeddings.position_ids",
+    "text.transformer.pooler.",
+)
 
 
 class Vlsm(nn.Module):
@@ -149,8 +154,9 @@ def _file(name: str, weights: str | None) -> Path:
 
 
 def _used(file: Path) -> dict[str, Tensor]:
-    """The weights of a file that the networks here have a place for."""
-    return {key: value for key, value in read_tensors(file).items() if not key.startswith(_UNUSED)}
+    """The weights of a file that the networks here have a place for. ``net.`` is how the paper's own runs save them."""
+    weights = {key.removeprefix("net."): value for key, value in read_tensors(file).items()}
+    return {key: value for key, value in weights.items() if not key.startswith(_UNUSED)}
 
 
 @dataclass(frozen=True)
