@@ -70,9 +70,9 @@ def serve(
         serve_stdio(settings)
     else:
         from tissuetalk.server.http import Where, serve_http
-        from tissuetalk.server.limits import Limits
+        from tissuetalk.server.limits import PeerLimits
 
-        limits = Limits(
+        limits = PeerLimits(
             sessions_each=sessions_each,
             uploads_each=uploads_each,
             upload_bytes_each=in_flight_mb * 1_000_000,

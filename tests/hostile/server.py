@@ -249,7 +249,9 @@ class HttpServer(Server):
         until = time.monotonic() + START_S
         while not self.healthy(2):
             if time.monotonic() > until or process.poll() is not None:
-                raise ConnectionError("the server did not start")
+                self.stream.flush()
+                told = self.log.read_text("utf-8", "replace")[-2000:]
+                raise ConnectionError(f"the server did not start (exit {process.poll()}): {told}")
             time.sleep(0.1)
         return process
 
