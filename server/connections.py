@@ -14,13 +14,13 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from tissuetalk.server.limits import Limits, Network, is_within, peer_of
+from tissuetalk.server.limits import Network, PeerLimits, is_within, peer_of
 
 
 class Connections:
     """Everyone who is connected to one server, oldest first. proxies: who speaks for many peers."""
 
-    def __init__(self, limits: Limits, proxies: Sequence[Network]) -> None:
+    def __init__(self, limits: PeerLimits, proxies: Sequence[Network]) -> None:
         self.limits, self._proxies = limits, proxies
         self._open: dict[str, dict[Connection, None]] = defaultdict(dict)
 
@@ -149,7 +149,7 @@ class Connection(H11Protocol):
         self._owes_headers, self._body_bytes = False, 0
 
 
-def allow_open_files(limits: Limits) -> None:
+def allow_open_files(limits: PeerLimits) -> None:
     """Systems often let a process open 1,024 files unless it asks for more, which it may."""
     if sys.platform == "win32":
         return
