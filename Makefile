@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance lock licences audit clean
+.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance viewer lock licences audit clean
 
 demo: $(STAMP)
 	@$(BIN)/tissuetalk demo
@@ -55,6 +55,13 @@ test-vllm: $(STAMP)
 # REQUIRED=1: without npm, or where it reaches no registry, this fails instead of being skipped
 conformance: $(STAMP)
 	@$(BIN)/python tests/conformance/run.py $(if $(REQUIRED),--required)
+
+# The viewer's page from its sources, into the file that is committed and ships. CHECK=1: only whether they belong together
+viewer:
+	@command -v npm >/dev/null || { echo "missing: npm. On Debian: apt-get install npm." >&2; exit 3; }
+	@cd server/viewer && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent build >/dev/null
+	@if [ -n "$(CHECK)" ]; then cmp build/viewer/index.html server/viewer/viewer.html; else cp build/viewer/index.html server/viewer/viewer.html; fi
+	@ls -l server/viewer/viewer.html
 
 # WHEELS=FOLDER: take torch's CPU build from there where download.pytorch.org is not reached
 lock: .venv-audit/.installed

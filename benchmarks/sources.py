@@ -41,7 +41,7 @@ ORDER = {
         ("evaluate",),
         ("train",),
         ("jobs", "lanes", "session", "doctor"),
-        ("cohort",),  # a session for each slide
+        ("cohort", "view"),  # a session for each slide; what a viewer asks of one
     ),
 }
 """Rooms of an area, lowest first: each imports only its own level and those before it."""

@@ -1,9 +1,8 @@
-"""Streamable HTTP: loopback by default, a bearer token for any other address, uploads, a health route."""
+"""Streamable HTTP: loopback by default, a bearer token for any other address, uploads, a health route, pages for people."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import ipaddress
 import os
 import secrets
@@ -26,8 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, TissuetalkError
 from tissuetalk.models.writing import disk_errors
 from tissuetalk.server.app import build_server
+from tissuetalk.server.keys import COOKIE, Keys
 from tissuetalk.server.limits import Holding, Network, PeerLimits, Share, peer_of
 from tissuetalk.server.names import Names, is_loopback
+from tissuetalk.server.pages import Pages, html, is_page, subject_of
 from tissuetalk.server.service import Service, Settings
 from tissuetalk.server.sessions import MCP_PATH, Sessions
 from tissuetalk.tools.answers.arguments import MAX_UPLOAD_BYTES
@@ -96,10 +97,8 @@ def networks(texts: Sequence[str]) -> list[Network]:
         ) from error
 
 
-def http_app(
-    server: MCPServer, service: Service, names: Names, token: str | None, limits: PeerLimits
-) -> Starlette:
-    """The ASGI application: /mcp, /health, PUT /images."""
+def http_app(server: MCPServer, service: Service, names: Names, keys: Keys, limits: PeerLimits) -> Starlette:
+    """The ASGI application: /mcp, /health, PUT /images, and the pages."""
     uploads = _Uploads(service, limits)
 
     @server.custom_route("/health", methods=["GET"])  # type: ignore[untyped-decorator]  # untyped in the SDK
@@ -107,6 +106,7 @@ def http_app(
         return JSONResponse({"status": "ok", "name": "tissuetalk", "version": version("tissuetalk")})
 
     server.custom_route("/images", methods=["PUT"])(uploads.receive)
+    Pages(service, keys, limits).add_to(server)
 
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
@@ -117,15 +117,18 @@ def http_app(
         max_sessions=limits.sessions + limits.requests,  # never reached: Sessions ends idle ones before
     )
     app.add_middleware(Sessions, limits=limits)
-    app.add_middleware(_Guard, token=token, names=names)
+    app.add_middleware(_Guard, keys=keys, names=names)
     return app
 
 
 class _Guard:
-    """Refuses a wrong Host or Origin on every route and, where a token is set, every request without it but /health."""
+    """Refuses a wrong Host or Origin on every route and, where a token is set, every request without it but /health.
 
-    def __init__(self, app: ASGIApp, token: str | None, names: Names) -> None:
-        self._app, self._token, self._names = app, token, names
+    A browser has a cookie instead, or for what it only reads an address that is signed.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, names: Names) -> None:
+        self._app, self._keys, self._names = app, keys, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (refused := self._refusal(scope)) is not None:
@@ -141,12 +144,26 @@ class _Guard:
             return JSONResponse({"error": "this Host is not served here"}, 421)
         if not all(self._names.may_call(origin, hosts[0]) for origin in origins):
             return JSONResponse({"error": "pages of this Origin may not call here"}, 403)
-        if self._token is None or scope["path"] == "/health":
+        path, reads = scope["path"], scope["method"] in ("GET", "HEAD")
+        if not self._keys.needed or path == "/health" or (path == "/enter" and reads):
             return None
-        given = headers.get("authorization", "").encode("latin-1")
-        if hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+        given = headers.get("authorization", "")
+        if given.startswith("Bearer ") and self._keys.is_token(given.removeprefix("Bearer ")):
             return None
+        request = Request(scope)
+        # a page elsewhere cannot send the cookie; what changes something must also say which page it comes from
+        if self._keys.is_cookie(request.cookies.get(COOKIE, "")) and (reads or origins):
+            return None
+        if reads and self._signed(request):
+            return None
+        if reads and is_page(path):
+            return html(401)
         return JSONResponse({"error": "a bearer token is required"}, 401, {"WWW-Authenticate": "Bearer"})
+
+    def _signed(self, request: Request) -> bool:
+        """Whether the address carries a signature for what it names: one image or one result."""
+        asked = request.query_params
+        return self._keys.is_link(subject_of(request.url.path), asked.get("until", ""), asked.get("key", ""))
 
 
 class _Uploads:
@@ -198,15 +215,20 @@ def _within_limit(size_bytes: int) -> int:
 
 
 def serve_http(settings: Settings, where: Where) -> None:
-    """Streamable HTTP at /mcp. Raises InvalidArgumentError for a bad address or name, or a missing token."""
+    """Streamable HTTP at /mcp, pages at /. Raises InvalidArgumentError for a bad address or name, or a missing token."""
+    host, _ = address(where.address)
+    serve_service(Service(settings), where, Keys(token_for(host, where.token_file)))
+
+
+def serve_service(service: Service, where: Where, keys: Keys) -> None:
+    """The same with a service and keys that somebody has already."""
     import uvicorn
 
     from tissuetalk.server.connections import Connections, allow_open_files
 
     host, port = address(where.address)
     names, proxies = Names.of(host, port, where.allowed_hosts), networks(where.proxies)
-    token, service = token_for(host, where.token_file), Service(settings)
-    app = http_app(build_server(service), service, names, token, where.limits)
+    app = http_app(build_server(service), service, names, keys, where.limits)
     shown = f"[{host}]" if ":" in host else host
     print(f"tissuetalk serves http://{shown}:{port}{MCP_PATH}", file=sys.stderr)
     print(f"tissuetalk {names.sentence()}", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ import typer
 
 from tissuetalk.models import logs
 from tissuetalk.models.errors import BadRequestError, ResourceError, TissuetalkError
-from tissuetalk.server.commands import data, evaluate, machine, results, segment, train
+from tissuetalk.server.commands import data, evaluate, machine, results, segment, train, view
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,7 @@ for _command in (
     results.measure,
     results.explain,
     results.export,
+    view.view,
     machine.models,
     segment.demo,
     machine.doctor,

@@ -60,7 +60,7 @@ def serve(
     worker.start()  # it warms while everything else is imported
     settings = Settings(
         roots=tuple(root) if root else None,
-        workspace=workspace or _own_workspace(),
+        workspace=workspace or own_workspace(),
         reader=reader,
         quota_gb=quota,
     )
@@ -82,7 +82,7 @@ def serve(
         serve_http(settings, Where(http, allowed_host or (), proxy or (), token_file, limits))
 
 
-def _own_workspace() -> Path:
+def own_workspace() -> Path:
     import platformdirs
 
     named = os.environ.get("TISSUETALK_WORKSPACE")
@@ -125,7 +125,7 @@ def doctor(
         raise InvalidArgumentError("a folder and --repair go with --workspace.")
     found = examine() if not workspace else []
     if workspace:
-        place = folder or _own_workspace()
+        place = folder or own_workspace()
         found = [*(repair_workspace(place) if repair else ()), *examine_workspace(place)]
     parts = [part.model_dump() for part in found]
     show(json_, parts, table(("part", "state", "what"), [tuple(part.values()) for part in parts]))

@@ -346,6 +346,13 @@ class Session:
         with self.reading(result) as stored:
             return export(stored.folder, format, out, stored.open_image, keep_identifiers=keep_identifiers)
 
+    def adopt(self, folder: Path) -> str:
+        """Copy a result that the command line wrote into the workspace. Returns its id. Raises UnknownResultError."""
+        result = ResultFolder.existing(folder).result()
+        made_for_readers = ("objects.geojson", "explanation.png")
+        self.workspace.import_result(folder, result.result_id, result.image.image_id, made_for_readers)
+        return result.result_id
+
     def file(self, result: Place, path: str) -> bytes:
         """A file of a result by its relative address; derived files are made when first asked for."""
         with self.reading(result) as stored:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +32,7 @@ from tissuetalk.models.writing import (
     remove,
 )
 from tissuetalk.tools.storage import manifest
-from tissuetalk.tools.storage.database import Database, ResultTable, new_id, shown
+from tissuetalk.tools.storage.database import Database, ResultTable, is_id, new_id, shown
 from tissuetalk.tools.storage.owners import Owners, held
 from tissuetalk.tools.storage.room import (
     GB,
@@ -126,6 +126,25 @@ class Results:
                     target.rename(draft.folder)
                 raise
             fsync_folder(target.parent)
+
+    def import_result(
+        self, folder: Path, result_id: str, image_id: str, without: Collection[str] = ()
+    ) -> None:
+        """A copy of a result that lies elsewhere, under its own id; nothing is done where it is here already.
+
+        without: names of files that stay behind. Raises InvalidArgumentError for what is no id, WorkspaceFullError.
+        """
+        if not is_id("res", result_id):
+            raise InvalidArgumentError(f"{shown(result_id)} is no result's id; segment the image again")
+        if (self.folder / "results" / result_id).is_dir():
+            return
+        draft = Draft(result_id, self.owners.folder / result_id, image_id, "segment")
+        try:
+            with disk_errors(self.folder):
+                copy_folder(folder, draft.folder, without={manifest.NAME, *without})
+            self.adopt_result(draft)
+        finally:
+            remove(draft.folder)
 
     def result(self, result_id: str) -> StoredResult:
         """A finished result, now the most recently used. Raises UnknownResultError."""

@@ -1,0 +1,240 @@
+// Masks over the picture: cover as textured squares, outlines as stretches of one width on the screen.
+
+export type Matrix = [number, number, number, number, number, number];
+/** x' = a x + c y + e, y' = b x + d y + f */
+
+const COVER_VERTEX = `#version 300 es
+uniform vec4 rect;      // x0, y0, x1, y1 in image pixels
+uniform vec4 inside;    // the same corners in the texture
+uniform vec3 rowX, rowY; // image pixels, counted from the corner of rect, to the clip space
+out vec2 at;
+void main() {
+  vec2 corner = vec2(float(gl_VertexID & 1), float(gl_VertexID >> 1));
+  vec3 p = vec3((rect.zw - rect.xy) * corner, 1.0);
+  at = mix(inside.xy, inside.zw, corner);
+  gl_Position = vec4(dot(rowX, p), dot(rowY, p), 0.0, 1.0);
+}`;
+
+const COVER_FRAGMENT = `#version 300 es
+precision highp float;
+uniform sampler2D cover;
+uniform vec3 colour;
+uniform float fill, outline;
+uniform vec2 reach; // one and a half screen pixels, in the texture
+in vec2 at;
+out vec4 drawn;
+void main() {
+  float here = texture(cover, at).r;
+  float alpha = fill * sqrt(here);
+  if (outline > 0.0) {
+    float least = here, most = here;
+    for (int i = 0; i < 8; i++) {
+      float turn = float(i) * 0.78539816;
+      float there = texture(cover, at + reach * vec2(cos(turn), sin(turn))).r;
+      least = min(least, there);
+      most = max(most, there);
+    }
+    alpha = max(alpha, outline * step(0.5, most) * step(least, 0.499));
+  }
+  drawn = vec4(colour * alpha, alpha);
+}`;
+
+const LINE_VERTEX = `#version 300 es
+layout(location = 0) in vec2 from;
+layout(location = 1) in vec2 to;
+uniform vec3 rowX, rowY; // tile units to screen pixels
+uniform vec2 screen;
+uniform float width;
+out float across;
+void main() {
+  vec2 a = vec2(dot(rowX, vec3(from, 1.0)), dot(rowY, vec3(from, 1.0)));
+  vec2 b = vec2(dot(rowX, vec3(to, 1.0)), dot(rowY, vec3(to, 1.0)));
+  vec2 along = b - a;
+  float size = max(length(along), 1e-6);
+  along /= size;
+  float side = (gl_VertexID & 1) == 0 ? -1.0 : 1.0;
+  vec2 p = (gl_VertexID < 2 ? a - along * 0.35 * width : b + along * 0.35 * width)
+         + vec2(-along.y, along.x) * side * (width * 0.5 + 0.5);
+  across = side * (width * 0.5 + 0.5);
+  gl_Position = vec4(p / screen * vec2(2.0, -2.0) + vec2(-1.0, 1.0), 0.0, 1.0);
+}`;
+
+const LINE_FRAGMENT = `#version 300 es
+precision highp float;
+uniform vec4 colour;
+uniform float width;
+in float across;
+out vec4 drawn;
+void main() {
+  float alpha = colour.a * clamp(width * 0.5 + 0.5 - abs(across), 0.0, 1.0);
+  drawn = vec4(colour.rgb * alpha, alpha);
+}`;
+
+export interface CoverTexture {
+  texture: WebGLTexture;
+  size: number;
+}
+
+export interface LineBuffer {
+  array: WebGLVertexArrayObject;
+  buffer: WebGLBuffer;
+  count: number;
+}
+
+export class Painter {
+  private readonly gl: WebGL2RenderingContext;
+  private readonly cover: WebGLProgram;
+  private readonly line: WebGLProgram;
+  private readonly places = new Map<string, WebGLUniformLocation | null>();
+
+  /** Throws where the browser has no WebGL 2. */
+  constructor(readonly canvas: HTMLCanvasElement) {
+    const gl = canvas.getContext("webgl2", { alpha: true, antialias: false, depth: false, preserveDrawingBuffer: false });
+    if (!gl) throw new Error("this browser has no WebGL 2");
+    this.gl = gl;
+    this.cover = this.program(COVER_VERTEX, COVER_FRAGMENT);
+    this.line = this.program(LINE_VERTEX, LINE_FRAGMENT);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+  }
+
+  begin(width: number, height: number): void {
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      this.canvas.width = width;
+      this.canvas.height = height;
+    }
+    this.gl.viewport(0, 0, width, height);
+    this.gl.clearColor(0, 0, 0, 0);
+    this.gl.clear(this.gl.COLOR_BUFFER_BIT);
+  }
+
+  textureOf(picture: ImageBitmap): CoverTexture {
+    const gl = this.gl;
+    const texture = gl.createTexture()!;
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.R8, gl.RED, gl.UNSIGNED_BYTE, picture);
+    for (const wrap of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, wrap, gl.CLAMP_TO_EDGE);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.LINEAR);
+    return { texture, size: picture.width };
+  }
+
+  linesOf(segments: Int16Array): LineBuffer {
+    const gl = this.gl;
+    const array = gl.createVertexArray()!;
+    const buffer = gl.createBuffer()!;
+    gl.bindVertexArray(array);
+    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+    gl.bufferData(gl.ARRAY_BUFFER, segments, gl.STATIC_DRAW);
+    for (const place of [0, 1]) {
+      gl.enableVertexAttribArray(place);
+      gl.vertexAttribPointer(place, 2, gl.SHORT, false, 8, 4 * place);
+      gl.vertexAttribDivisor(place, 1);
+    }
+    gl.bindVertexArray(null);
+    return { array, buffer, count: segments.length / 4 };
+  }
+
+  dropTexture(cover: CoverTexture): void {
+    this.gl.deleteTexture(cover.texture);
+  }
+
+  dropLines(lines: LineBuffer): void {
+    this.gl.deleteVertexArray(lines.array);
+    this.gl.deleteBuffer(lines.buffer);
+  }
+
+  /** inside: the part of the texture that lies over rect. toScreen: from image pixels. perPixel: texture pixels per screen pixel. */
+  drawCover(
+    cover: CoverTexture,
+    rect: [number, number, number, number],
+    inside: [number, number, number, number],
+    toScreen: Matrix,
+    colour: [number, number, number],
+    look: { fill: number; outline: number },
+    perPixel: number,
+  ): void {
+    const gl = this.gl;
+    gl.useProgram(this.cover);
+    gl.bindTexture(gl.TEXTURE_2D, cover.texture);
+    const [a, b, c, d, e, f] = moved(toScreen, rect[0], rect[1]);
+    const [w, h] = [this.canvas.width, this.canvas.height];
+    gl.uniform3f(this.at(this.cover, "rowX"), (a / w) * 2, (c / w) * 2, (e / w) * 2 - 1);
+    gl.uniform3f(this.at(this.cover, "rowY"), (-b / h) * 2, (-d / h) * 2, 1 - (f / h) * 2);
+    gl.uniform4f(this.at(this.cover, "rect"), 0, 0, rect[2] - rect[0], rect[3] - rect[1]);
+    gl.uniform4f(this.at(this.cover, "inside"), ...inside);
+    gl.uniform3f(this.at(this.cover, "colour"), ...colour);
+    gl.uniform1f(this.at(this.cover, "fill"), look.fill);
+    gl.uniform1f(this.at(this.cover, "outline"), look.outline);
+    const reach = (1.5 * perPixel) / cover.size;
+    gl.uniform2f(this.at(this.cover, "reach"), reach, reach);
+    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+  }
+
+  drawLines(lines: LineBuffer, toScreen: Matrix, colour: [number, number, number], width: number, alpha = 1): void {
+    const gl = this.gl;
+    gl.useProgram(this.line);
+    gl.bindVertexArray(lines.array);
+    const [a, b, c, d, e, f] = toScreen;
+    gl.uniform3f(this.at(this.line, "rowX"), a, c, e);
+    gl.uniform3f(this.at(this.line, "rowY"), b, d, f);
+    gl.uniform2f(this.at(this.line, "screen"), this.canvas.width, this.canvas.height);
+    gl.uniform4f(this.at(this.line, "colour"), ...colour, alpha);
+    gl.uniform1f(this.at(this.line, "width"), width);
+    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, lines.count);
+    gl.bindVertexArray(null);
+  }
+
+  /** Only what lies in this part of the screen is drawn until it is called without one. */
+  clip(left?: number, right = 0): void {
+    const gl = this.gl;
+    if (left === undefined) {
+      gl.disable(gl.SCISSOR_TEST);
+    } else {
+      gl.enable(gl.SCISSOR_TEST);
+      gl.scissor(left, 0, Math.max(0, right - left), this.canvas.height);
+    }
+  }
+
+  private at(program: WebGLProgram, name: string): WebGLUniformLocation | null {
+    const key = `${program === this.cover ? "c" : "l"}.${name}`;
+    if (!this.places.has(key)) this.places.set(key, this.gl.getUniformLocation(program, name));
+    return this.places.get(key)!;
+  }
+
+  private program(vertex: string, fragment: string): WebGLProgram {
+    const gl = this.gl;
+    const program = gl.createProgram()!;
+    for (const [kind, text] of [
+      [gl.VERTEX_SHADER, vertex],
+      [gl.FRAGMENT_SHADER, fragment],
+    ] as const) {
+      const shader = gl.createShader(kind)!;
+      gl.shaderSource(shader, text);
+      gl.compileShader(shader);
+      gl.attachShader(program, shader);
+    }
+    gl.linkProgram(program);
+    if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program) ?? "no program");
+    return program;
+  }
+}
+
+/** The same for coordinates that are counted from (x, y). */
+export function moved([a, b, c, d, e, f]: Matrix, x: number, y: number): Matrix {
+  return [a, b, c, d, a * x + c * y + e, b * x + d * y + f];
+}
+
+export function scaled([a, b, c, d, e, f]: Matrix, by: number): Matrix {
+  return [a * by, b * by, c * by, d * by, e, f];
+}
+
+export function applied([a, b, c, d, e, f]: Matrix, x: number, y: number): [number, number] {
+  return [a * x + c * y + e, b * x + d * y + f];
+}
+
+export function rgb(colour: string): [number, number, number] {
+  const number = parseInt(colour.slice(1), 16);
+  return [(number >> 16) / 255, ((number >> 8) & 255) / 255, (number & 255) / 255];
+}

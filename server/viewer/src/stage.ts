@@ -1,0 +1,311 @@
+// The picture and what lies over it. OpenSeadragon pans, zooms and turns; masks are drawn over it in step.
+
+import OpenSeadragon from "openseadragon";
+import type { Backend } from "./backend";
+import { Painter, rgb, type Matrix } from "./gl";
+import { MaskLayerView, type View } from "./layer";
+import { chosen, colourOf, lookOf, picked } from "./state";
+import type { AboutImage, AboutResult, Box } from "./types";
+
+export interface Scene {
+  zoom: number;
+  x: number;
+  y: number;
+  turn: number;
+}
+
+export interface Hit {
+  layer: MaskLayerView;
+  id: number | null;
+  rings: [number, number][][];
+}
+
+type Listener = () => void;
+
+export class Stage {
+  readonly osd: OpenSeadragon.Viewer;
+  layers: MaskLayerView[] = [];
+  /** Drawn on top, in device pixels: what is being drawn by hand, a swipe's line. */
+  readonly extras: ((context: CanvasRenderingContext2D, view: View) => void)[] = [];
+  onProblem: (error: unknown) => void = () => {};
+  onMoved: Listener = () => {};
+  firstPicture = 0;
+  private readonly painter: Painter;
+  private readonly marks: HTMLCanvasElement;
+  private image: AboutImage | null = null;
+  private due = false;
+
+  constructor(
+    readonly element: HTMLElement,
+    private readonly backend: Backend,
+    minimap: HTMLElement,
+  ) {
+    this.osd = new OpenSeadragon.Viewer({
+      element,
+      prefixUrl: "",
+      showNavigationControl: false,
+      showNavigator: true,
+      navigatorElement: minimap,
+      drawer: ["canvas"],
+      animationTime: 0.6,
+      springStiffness: 10,
+      visibilityRatio: 0.2,
+      minZoomImageRatio: 0.6,
+      maxZoomPixelRatio: 12,
+      imageSmoothingEnabled: true,
+      gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
+      gestureSettingsTouch: { pinchRotate: true, clickToZoom: false, dblClickToZoom: true },
+      imageLoaderLimit: backend.kind === "app" ? 3 : 6,
+      timeout: 60000,
+      tabIndex: 0,
+    } as OpenSeadragon.Options);
+    const over = document.createElement("canvas");
+    this.marks = document.createElement("canvas");
+    for (const canvas of [over, this.marks]) {
+      canvas.className = "over";
+      this.osd.canvas.appendChild(canvas);
+    }
+    this.painter = new Painter(over);
+    over.addEventListener("webglcontextlost", (event) => {
+      event.preventDefault();
+      this.onProblem(new Error("the graphics card was reset; reload the page"));
+    });
+    // in step with the picture: drawn right after it, in the same frame
+    this.osd.addHandler("update-viewport", () => this.draw());
+    for (const name of ["open", "animation-finish", "resize", "rotate"] as const) {
+      this.osd.addHandler(name as "open", () => this.redraw());
+    }
+    this.osd.addHandler("viewport-change" as "open", () => this.onMoved());
+    this.osd.addHandler("tile-load-failed" as "open", (event) => {
+      this.onProblem(new Error(String((event as unknown as { message?: string }).message ?? "a tile is missing")));
+    });
+    this.osd.addHandler("tile-drawn" as "open", () => {
+      if (!this.firstPicture) this.firstPicture = performance.now();
+    });
+  }
+
+  get view(): View | null {
+    const item = this.osd.world.getItemAt(0);
+    if (!item || !this.image) return null;
+    const ratio = window.devicePixelRatio;
+    const corner = (x: number, y: number) => {
+      const point = this.osd.viewport.viewportToViewerElementCoordinates(item.imageToViewportCoordinates(x, y, true));
+      return [point.x * ratio, point.y * ratio] as const;
+    };
+    // a thousand pixels away, so that nothing is lost in the difference
+    const [e, f] = corner(0, 0);
+    const [ax, ay] = corner(1000, 0);
+    const [bx, by] = corner(0, 1000);
+    const toScreen: Matrix = [(ax - e) / 1000, (ay - f) / 1000, (bx - e) / 1000, (by - f) / 1000, e, f];
+    const [a, b, c, d] = toScreen;
+    const determinant = a * d - b * c;
+    const back = (x: number, y: number): [number, number] => [
+      (d * (x - e) - c * (y - f)) / determinant,
+      (a * (y - f) - b * (x - e)) / determinant,
+    ];
+    const [w, h] = [this.element.clientWidth * ratio, this.element.clientHeight * ratio];
+    const corners = [back(0, 0), back(w, 0), back(0, h), back(w, h)];
+    const xs = corners.map(([x]) => x);
+    const ys = corners.map(([, y]) => y);
+    const seen: Box = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
+    return { toScreen, scale: Math.sqrt(Math.abs(determinant)), seen, centre: back(w / 2, h / 2) };
+  }
+
+  open(image: AboutImage): void {
+    this.image = image;
+    this.firstPicture = 0;
+    this.osd.open(sourceOf(image, this.backend) as OpenSeadragon.TileSourceSpecifier);
+  }
+
+  show(about: AboutResult | null): void {
+    for (const layer of this.layers) layer.close();
+    this.layers = (about?.result.masks ?? [])
+      .filter((mask) => mask.found)
+      .map(
+        (mask) =>
+          new MaskLayerView(mask, about!, this.backend, this.painter, () => this.redraw(), (error) => this.onProblem(error)),
+      );
+    this.redraw();
+  }
+
+  /** At the next frame. */
+  redraw(): void {
+    if (this.due) return;
+    this.due = true;
+    requestAnimationFrame(() => {
+      this.due = false;
+      this.draw();
+    });
+  }
+
+  fit(box: Box, immediately = false): void {
+    const item = this.osd.world.getItemAt(0);
+    if (!item) return;
+    const [x0, y0, x1, y1] = box;
+    const [w, h] = [Math.max(x1 - x0, 80), Math.max(y1 - y0, 80)];
+    const [x, y] = [(x0 + x1 - w) / 2, (y0 + y1 - h) / 2];
+    const rect = item.imageToViewportRectangle(x - w * 0.15, y - h * 0.15, w * 1.3, h * 1.3);
+    this.osd.viewport.fitBounds(rect, immediately);
+  }
+
+  home(): void {
+    this.osd.viewport.goHome();
+  }
+
+  zoomBy(factor: number): void {
+    this.osd.viewport.zoomBy(factor);
+    this.osd.viewport.applyConstraints();
+  }
+
+  turnBy(degrees: number): void {
+    this.osd.viewport.setRotation(this.osd.viewport.getRotation() + degrees);
+  }
+
+  get scene(): Scene | null {
+    const view = this.view;
+    if (!view) return null;
+    return { zoom: view.scale / devicePixelRatio, x: view.centre[0], y: view.centre[1], turn: this.osd.viewport.getRotation() };
+  }
+
+  setScene(scene: Scene, immediately = true): void {
+    const item = this.osd.world.getItemAt(0);
+    if (!item) return;
+    const { viewport } = this.osd;
+    viewport.setRotation(scene.turn, immediately);
+    viewport.zoomTo(item.imageToViewportZoom(scene.zoom), undefined, immediately);
+    viewport.panTo(item.imageToViewportCoordinates(scene.x, scene.y), immediately);
+  }
+
+  /** Image pixels under a place in the page. */
+  imagePoint(clientX: number, clientY: number): [number, number] | null {
+    const view = this.view;
+    if (!view) return null;
+    const rect = this.element.getBoundingClientRect();
+    const [a, b, c, d, e, f] = view.toScreen;
+    const x = (clientX - rect.left) * devicePixelRatio - e;
+    const y = (clientY - rect.top) * devicePixelRatio - f;
+    const determinant = a * d - b * c;
+    return [(d * x - c * y) / determinant, (a * y - b * x) / determinant];
+  }
+
+  /** The topmost object or mask at a point. */
+  async hit(x: number, y: number): Promise<Hit | null> {
+    const view = this.view;
+    if (!view) return null;
+    for (const layer of [...this.layers].reverse()) {
+      if (!lookOf(layer.mask.mask_id).shown) continue;
+      const object = layer.objectAt(x, y, view);
+      if (object) return { layer, ...object };
+    }
+    for (const layer of [...this.layers].reverse()) {
+      if (lookOf(layer.mask.mask_id).shown && (await layer.covers(x, y, view))) return { layer, id: null, rings: [] };
+    }
+    return null;
+  }
+
+  get loading(): number {
+    return this.layers.reduce((sum, layer) => sum + layer.loading, 0);
+  }
+
+  get segments(): number {
+    return this.layers.reduce((sum, layer) => sum + layer.drawnSegments, 0);
+  }
+
+  /** Picture and masks as they are on the screen, without anything else. */
+  snapshot(): HTMLCanvasElement {
+    const width = this.element.clientWidth * devicePixelRatio;
+    const height = this.element.clientHeight * devicePixelRatio;
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [width, height];
+    const context = canvas.getContext("2d")!;
+    context.fillStyle = "#ffffff";
+    context.fillRect(0, 0, width, height);
+    const drawn = (this.osd.drawer as unknown as { canvas: HTMLCanvasElement }).canvas;
+    context.drawImage(drawn, 0, 0, width, height);
+    this.draw();
+    context.drawImage(this.painter.canvas, 0, 0, width, height);
+    context.drawImage(this.marks, 0, 0, width, height);
+    return canvas;
+  }
+
+  private draw(): void {
+    const view = this.view;
+    if (!view) return;
+    const width = Math.round(this.element.clientWidth * devicePixelRatio);
+    const height = Math.round(this.element.clientHeight * devicePixelRatio);
+    this.painter.begin(width, height);
+    for (const layer of this.layers) {
+      const look = lookOf(layer.mask.mask_id);
+      layer.prepare(view, look);
+      layer.draw(view, look, rgb(colourOf(layer.mask)));
+    }
+    this.drawMarks(view, width, height);
+  }
+
+  private drawMarks(view: View, width: number, height: number): void {
+    if (this.marks.width !== width || this.marks.height !== height) [this.marks.width, this.marks.height] = [width, height];
+    const context = this.marks.getContext("2d")!;
+    context.clearRect(0, 0, width, height);
+    const { value: one } = picked;
+    const { value: some } = chosen;
+    for (const layer of this.layers) {
+      const ids = new Set<number>();
+      if (one?.mask.mask_id === layer.mask.mask_id) ids.add(one.id);
+      if (some?.maskId === layer.mask.mask_id) for (const id of some.ids) ids.add(id);
+      if (!ids.size) continue;
+      context.fillStyle = colourOf(layer.mask) + "99";
+      context.strokeStyle = "#ffffff";
+      context.lineWidth = 2.5 * devicePixelRatio;
+      context.beginPath();
+      for (const ring of layer.ringsOf(ids, view)) trace(context, view, ring);
+      context.fill("evenodd");
+      context.stroke();
+    }
+    for (const extra of this.extras) extra(context, view);
+  }
+}
+
+export function trace(context: CanvasRenderingContext2D, view: View, points: [number, number][]): void {
+  const [a, b, c, d, e, f] = view.toScreen;
+  points.forEach(([x, y], number) => {
+    const [u, v] = [a * x + c * y + e, b * x + d * y + f];
+    if (number) context.lineTo(u, v);
+    else context.moveTo(u, v);
+  });
+  context.closePath();
+}
+
+/** OpenSeadragon counts levels from the smallest up; the server from full resolution down. */
+function sourceOf(image: AboutImage, backend: Backend): object {
+  const stops = new WeakMap<object, AbortController>();
+  const last = image.levels - 1;
+  return {
+    width: image.width,
+    height: image.height,
+    tileSize: image.tile_px,
+    minLevel: 0,
+    maxLevel: last,
+    tileOverlap: 0,
+    getLevelScale: (level: number) => 2 ** (level - last),
+    getTileUrl: (level: number, x: number, y: number) => `${image.image_id}/${last - level}/${x}/${y}`,
+    getTileHashKey: (level: number, x: number, y: number) => `${image.image_id}/${last - level}/${x}/${y}`,
+    downloadTileStart(job: Job) {
+      const stop = new AbortController();
+      stops.set(job, stop);
+      const [, z, x, y] = job.src.split("/").map(Number) as [number, number, number, number];
+      backend.imageTile(image.image_id, { z, x, y }, stop.signal).then(
+        (blob) => (blob ? job.finish(blob, null, "rasterBlob") : job.fail("the tile is empty", null)),
+        (error: Error) => job.fail(error.message, null),
+      );
+    },
+    downloadTileAbort(job: Job) {
+      stops.get(job)?.abort();
+    },
+  };
+}
+
+interface Job {
+  src: string;
+  finish(data: Blob, request: null, kind: string): void;
+  fail(message: string, request: null): void;
+}

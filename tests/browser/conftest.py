@@ -1,0 +1,76 @@
+"""A real browser: Debian's Chromium through Playwright. Where one of them is missing, its tests are skipped and say so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def chromium() -> str | None:
+    named = os.environ.get("TISSUETALK_CHROMIUM")
+    return named or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """TISSUETALK_BROWSER_REQUIRED=1, as CI has it: fail where it is missing."""
+    required = bool(os.environ.get("TISSUETALK_BROWSER_REQUIRED"))
+    missing = pytest.fail if required else pytest.skip
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright is missing: pip install playwright")
+    if (path := chromium()) is None:
+        missing("chromium is missing; on Debian: apt-get install chromium")
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=list(QUIET))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def new_page(browser) -> Iterator[Callable]:
+    """Opens pages; at the end none of them may have said an error on its console. expected: what it may say."""
+    contexts, said = [], []
+    expected: list[str] = []
+
+    def opened(url: str, *, may_say: tuple[str, ...] = (), **options: object):
+        expected.extend(may_say)
+        options.setdefault("viewport", {"width": 1280, "height": 800})
+        context = browser.new_context(accept_downloads=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and said.append(line.text))
+        page.goto(url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [line for line in said if not any(each in line for each in expected)] == []
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """Where pictures of pages go; TISSUETALK_SHOTS=DIR keeps them."""
+    kept = os.environ.get("TISSUETALK_SHOTS")
+    folder = Path(kept) if kept else tmp_path / "shots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,83 @@
+"""`tissuetalk view RESULT_DIR` in a real browser: what a person sees of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from viewer_server import Viewer, viewer
+
+from tissuetalk.tools import Session
+
+COLON = Path(__file__).parents[2] / "models" / "samples" / "colon.jpg"
+WORDS = "Colon biopsy: crowded adenomatous glands with low-grade dysplasia. No invasive carcinoma is seen."
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
+    folder = tmp_path_factory.mktemp("result")
+    with Session(COLON.parent) as session:
+        session.segment(str(COLON), WORDS, mpp=0.5).save(folder / "glands")
+    with viewer(folder, folder / "glands") as running:
+        yield running
+
+
+def drawn(page) -> None:
+    """Until the picture and every tile of every mask are there."""
+    page.wait_for_function(
+        "() => window.tissuetalk?.stage?.firstPicture && tissuetalk.stage.layers.length"
+        " && !tissuetalk.stage.loading && tissuetalk.stage.segments > 0",
+        timeout=60_000,
+    )
+
+
+def test_a_result_is_seen_asked_and_steered(shown: Viewer, new_page, shots: Path) -> None:
+    page = new_page(shown.address)
+    drawn(page)
+    assert "/view/res_" in page.url and "code" not in page.url
+    page.screenshot(path=shots / "result.png")
+
+    legend = page.locator(".legend li")
+    assert legend.count() == 1 and "gland" in legend.first.inner_text()
+    assert legend.locator(".badge").inner_text().startswith(("reliability", "low"))
+    assert page.locator(".scale").inner_text().strip().endswith("µm")
+
+    said = {row.inner_text() for row in page.locator(".findings li").all()}
+    assert any("invasive carcinoma" in each and "absent" in each for each in said)
+    assert page.locator(".finding.absent").count() == 1
+
+    # a click in the middle of an object shows its numbers
+    x, y = page.evaluate(
+        """() => { const { layers, view, element } = tissuetalk.stage; const box = layers[0].mask.bbox;
+        const tile = [...layers[0].outlines.entries.values()].find((each) => each.value)?.value.tile;
+        const b = tile.boxes.subarray(0, 4); const u = tile.x0 + tile.step * (b[0] + b[2]) / 2;
+        const v = tile.y0 + tile.step * (b[1] + b[3]) / 2; const [a, bb, c, d, e, f] = view.toScreen;
+        const r = element.getBoundingClientRect();
+        return [r.left + (a * u + c * v + e) / devicePixelRatio, r.top + (bb * u + d * v + f) / devicePixelRatio]; }"""
+    )
+    page.mouse.click(x, y)
+    page.locator(".picked .numbers").wait_for(timeout=30_000)
+    assert "area" in page.locator(".picked").inner_text() and "µm²" in page.locator(".picked").inner_text()
+
+    # a mask is switched off and on with its number
+    page.keyboard.press("1")
+    page.wait_for_function("() => tissuetalk.stage.segments === 0")
+    page.keyboard.press("1")
+    drawn(page)
+
+    # the view's address opens the same view
+    page.keyboard.press("+")
+    page.wait_for_timeout(1200)
+    zoom = page.evaluate("() => tissuetalk.stage.scene.zoom")
+    assert f"zoom={zoom:.2f}"[:9] in page.url or "zoom=" in page.url
+    page.reload()
+    drawn(page)
+    page.wait_for_timeout(300)
+    assert page.evaluate("() => tissuetalk.stage.scene.zoom") == pytest.approx(zoom, rel=0.02)
+
+
+def test_the_address_works_once(shown: Viewer, new_page) -> None:
+    page = new_page(shown.address, may_say=("403", "401"))
+    page.locator("input#token").wait_for()
+    assert "worked once" in page.inner_text("main")
