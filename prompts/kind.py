@@ -20,6 +20,8 @@ STATING = re.compile(
     r"differential|devoid of|invoice|statement of account|remit|\w{4,}itis|report to follow|patient is|cannot exclude|uninvolved|scattered|focal(?:ly)?)\b"
 )
 STATED_SURELY = re.compile(
+    r"^\W*(?:possibl[ey]|probabl[ey]|likely|suspicious|suspected|suspicion|cannot|consistent with|compatible with|h/?o|hx|s/p|status post|known|history of|r/o)\b|"
+    r"\b(?:capsule|serosa|pleura|muscularis|margins?) (?:is |are )?(?:intact|free|clear|uninvolved|not involved|negative|involved)\b|\b(?:s/p|h/o|c/w|ddx?)\b|"
     r"\bfree from\b|-free\b|\b(?:likewise|similarly|equally) (?:missing|absent|lacking|not)\b|\bin vain\b|^\W*cannot (?:rule out|exclude)\b|\bno longer (?:present|seen|visible|found|there|detect\w+|demonstra\w+|identifi\w+|evident|recogni\w+)\b|"
     r"\bin the absence of\b|\bwithout (?:any )?(?:evidence|sign|trace)s? of\b|\bthere (?:being|having been)\b|\b0 ?(?:/|per) ?(?:\d|mm|hpf|high)|\b(?:hpf|high.power fields?)\b|"
     r"\b(?:neg|pos)\b|\w ?[-\u2013+](?=\s*[,;])[^?]{1,40}\w ?[-\u2013+](?=\s*(?:[,;.]|$))|\bspeaks? (?:for|against)\b|\bargu(?:es?|ing) (?:for|against)\b|"

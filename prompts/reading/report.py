@@ -177,7 +177,7 @@ class _Report:
             return Verdict(None)
         if part.key:
             said = value_verdict(words, value)
-            owner = reader.owns_value(mention)
+            owner = reader.scope.owns_value(mention)
             if said.assertion == "absent" and owner != "yes":
                 verdict = Verdict("uncertain", said.cue) if owner == "perhaps" else verdict
             elif said.assertion != "present" or (

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Literal
 
 from tissuetalk.prompts.lexicon import ARTICLES, Node, branches_of, grow, steps_of, walk
+from tissuetalk.prompts.organs import CLUE_WEIGHT, organ_hits
 from tissuetalk.prompts.words import Token, Words, load_terms, phrase, word_set
 
 Section = Literal["body", "history", "family", "addendum", "gross", "order"]
@@ -188,8 +189,14 @@ def _section_of(words: Words, first: int, last: int, key: bool) -> Section | Non
 
 
 def _new_specimen(words: Words, first: int, last: int, key: bool) -> bool:
-    """A lettered heading, or one in capitals before a colon, ends the clinical history."""
+    """A lettered heading, one in capitals or one that names an organ before a colon, ends the clinical history."""
     if has_phrase(words, first, last, "now_looking"):
+        return True
+    if (
+        key
+        and last - first < 4
+        and any(weight >= CLUE_WEIGHT for *_, weight in organ_hits(words.part(first, last + 1)))
+    ):
         return True
     if LETTERED.search(words.text[max(0, words[first].start - 9) : words[first].start].rstrip()):
         return True

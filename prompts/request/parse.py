@@ -15,7 +15,7 @@ from tissuetalk.prompts.reading.report import evidence_of, without
 from tissuetalk.prompts.reading.segments import order_spans, phrases
 from tissuetalk.prompts.request.places import places_in
 from tissuetalk.prompts.request.relations import Found, find_relation
-from tissuetalk.prompts.request.roles import Part, roles_of
+from tissuetalk.prompts.request.roles import Part, Role, roles_of
 from tissuetalk.prompts.request.survey import open_question, survey
 from tissuetalk.prompts.request.unknown import find_unknown
 from tissuetalk.prompts.target import Assertion, Relation, Request, Target
@@ -24,6 +24,7 @@ from tissuetalk.prompts.words import Words, clean
 QUOTED = re.compile(
     r'"([^"\n]{4,300})"|\u201c([^\u201d\n]{4,300})\u201d|\[([^\]\n]{8,400})\]|\'([^\'\n]{12,300})\''
 )
+SAYS: dict[Role, Assertion] = {"unwanted": "absent", "unclear": "uncertain", "past": "historical"}
 BARE_NORMAL = frozenset({"normal", "healthy", "benign"})
 
 
@@ -153,7 +154,7 @@ def _names(
     for part in live:
         if id(part.mention) in replaced:
             continue
-        said: Assertion = "absent" if part.role == "unwanted" else "present"
+        said = SAYS.get(part.role, "present")
         named.append(_Named(_target(words, part.mention, region, said, part.cue), part.mention, said))
         if (
             part.mention.concept.id == "lvi"

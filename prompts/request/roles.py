@@ -4,66 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from tissuetalk.prompts.kind import ORDERING
 from tissuetalk.prompts.lexicon import Node, branches_of, grow, lexicon, phrases_of, steps_of
 from tissuetalk.prompts.organs import organ_hits
 from tissuetalk.prompts.reading.mentions import Mention
+from tissuetalk.prompts.request.questions import only_asked
+from tissuetalk.prompts.request.unclear import NEGATORS, PARTS, PLACES, RELATIVE, is_unclear
 from tissuetalk.prompts.words import Words, load_terms, phrase, word_set
 
-Role = Literal["wanted", "unwanted", "case"]
-PARTS = ",;.:!?\n"
+Role = Literal["wanted", "unwanted", "unclear", "past", "case"]
 RESUMING = word_set("but only just show segment mark however then do i outline count and")
-NEGATORS = word_set(
-    "no not don't never without can't won't mustn't shouldn't cannot didn't doesn't none nor nothing"
-)
 EXCEPTING = word_set("except but besides other")
-PLACES = word_set("in inside within part overlapping touching on located lying belonging")
 EXCEPT = word_set("except than from but excluding exclude not")
-NEGATED_QUESTION = re.compile(
-    r"(?:(?:so|and|but|hey|hi|ok|well)\W+)?(?:(?:is|are|was|were|does|do|did|has|have)n['\u2019]t\b|(?:is|are|was|were) "
-    r"(?:this|that|it|there|these|those) (?:no|not)\b|why (?:not|is there no))",
-    re.IGNORECASE,
-)
-DENIED_QUESTION = re.compile(
-    r"^(?:(?:so|and|but|then|really|hm+|ok|well|there (?:is|are))\W+)*(?:no|not|none|nothing|never|absolutely no)\b|\b(?:sure|certain|true|mean|say|saying|think|believe|positive)\b.*\b(?:no|not|none|n't)\b|\b(?:is|are|was|were) there (?:really |truly )?(?:no|not|none)\b|"
-    r"^(?:(?:so|and|but|then|surely|really|hm+|ok|well|oh|maybe|perhaps|therefore|now)\W+)*"
-    r"(?:(?:it|this|that|these|those|there|they|which)\b.*(?:\b(?:no|not|never|none|cannot)\b|n['\u2019]t\b)|"
-    r"you (?:can )?(?:see|find)\b.*\b(?:no|not|none)\b|(?:i|we|you) (?:do|can)(?:n?['\u2019]t|not| not) (?:see|find|think|believe)\b)",
-    re.IGNORECASE,
-)
-"""Questions whose denial is what is asked about ("no necrosis?", "are you sure there is no tumour?")."""
-RULED_OUT = re.compile(
-    r"^(?:so |and )?(?:can|could|would|do|did|does|is it possible to|how (?:can|do)) ?(?:you|we|i|one|it|this|that)? ?(?:really |safely |help me )?(?:exclude|rule out|confirm or exclude)\b|\bbe (?:excluded|ruled out)\b",
-    re.IGNORECASE,
-)
-ASKED_FOR = re.compile(
-    r"\b(?:can|could|would|will) you (?:please |kindly |just )?(?!see|tell|say|find out|confirm|exclude|rule)\w+|\bplease\b",
-    re.IGNORECASE,
-)
-IGNORANT = re.compile(
-    r"\b(?:(?:no|not the slightest|not the faintest|haven't an?|without any) (?:idea|clue|notion)|(?:not|n't|never|un) ?(?:really |quite |exactly |even |too )?"
-    r"(?:sure|certain|know|understand|tell|clear|figure out)|never (?:yet |really |actually |even )?(?:seen|heard of|met|noticed|come across))\b"
-    r"(?:(?!\b(?:not|no|don't|without|except|only|but)\b)[^.;!?,]){0,60}$",
-    re.IGNORECASE,
-)
-"""Words in front of a thing by somebody who does not know it ("no idea what glands are")."""
 USELESS = word_set("noise irrelevant unimportant unwanted ignored skipped omitted uninteresting superfluous")
 SUFFICING = re.compile(
-    r" (?:alone )?(?:(?:will|would|should|may|'ll) (?:do|suffice|be (?:enough|fine|sufficient|plenty))|(?:is|are) (?:enough|sufficient|plenty|fine|all (?:i|we)|what (?:i|we)|ok|okay)|suffices?)\b",
+    r" (?:alone )?(?:(?:will|would|should|may|'ll) (?:do|suffice|be (?:fine|sufficient|plenty))|(?:is|are) (?:enough|sufficient|plenty|fine|all (?:i|we)|what (?:i|we)|ok|okay)|suffices?)\b",
     re.IGNORECASE,
 )
 """What is enough is wanted ("no need to do the nuclei, the glands will do")."""
 NOT_WANTED = re.compile(
     r"(?:\?\s*no(?: thanks?)?|\s+(?:is|are|does|do)(?: not|n't))(?=\s*(?:[.,;!?\n]|$))", re.IGNORECASE
-)
-TAG = re.compile(
-    r"(?:right|correct|true|yes|no|eh|huh|or not|is(?:n't)? (?:it|there|that|this)|are(?:n't)? (?:they|there|those)|"
-    r"does(?:n't)? it|do(?:n't)? they|would(?:n't)? you (?:say|agree)|am i (?:right|wrong))\s*\?$",
-    re.IGNORECASE,
 )
 POINTING = word_set(
     "point pick single map find figure work trace seek sort bring spell lay call check try seg segment outline show"
@@ -83,12 +46,16 @@ TUMORS = frozenset({"tumor", "tumor_nuclei", "cis", "liver_metastasis", "adenoma
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A named object of a request and what it is there for. `cue` is the span of the word that excluded it."""
+    """A named object of a request and what it is there for. `cue` is the span of the word that excluded it.
+
+    understood: a word of leaving out speaks of it, and is denied itself.
+    """
 
     mention: Mention
     role: Role
     cue: tuple[int, int] | None = None
     exclusion: str = ""
+    understood: bool = False
 
 
 @lru_cache(maxsize=16)
@@ -143,19 +110,34 @@ def roles_of(words: Words, mentions: Sequence[Mention]) -> list[Part]:
         previous = mentions[number - 1] if number else None
         following = mentions[number + 1].first if number + 1 < len(mentions) else len(words)
         own = [cue for cue in behind if cue[0] < following]
+        denied = False
         cue = _cue_before(words, mention, previous, before, parts) or _cue_behind(words, mention, own)
         if cue is not None and (
             _denied_loss(words, mention, cue, losing)
-            or _only_asked(words, mention)
+            or only_asked(words, mention)
             or _suffices(words, mention, cue)
             or _kept_after_all(words, parts, cue)
         ):
-            cue = None
+            cue, denied = None, True
         if cue is not None:
             parts.append(Part(mention, "unwanted", cue, " ".join(words.norms(cue[0], cue[1] + 1))))
+        elif RELATIVE.search(words.text, 0, words[mention.first].start):
+            parts.append(Part(mention, "past"))
+        elif _is_case(words, mention, mentions):
+            parts.append(Part(mention, "case"))
         else:
-            parts.append(Part(mention, "case" if _is_case(words, mention, mentions) else "wanted"))
-    return parts
+            parts.append(Part(mention, "wanted", understood=denied))
+    held = {i for part in parts for i in range(part.mention.first, part.mention.last + 1)}
+    cued = {i for part in parts if part.cue is not None for i in range(part.cue[0], part.cue[1] + 1)}
+    return [
+        replace(part, role="unclear")
+        if part.role == "wanted"
+        and not part.understood
+        and not only_asked(words, part.mention)
+        and is_unclear(words, part.mention, held, cued)
+        else part
+        for part in parts
+    ]
 
 
 def _chosen_over(words: Words) -> list[int]:
@@ -216,24 +198,6 @@ def _suffices(words: Words, mention: Mention, cue: tuple[int, int]) -> bool:
         {",", ";"} & set(words.gap(cue[1], mention.first))
         and SUFFICING.match(words.text, words[mention.last].end)
     )
-
-
-def _only_asked(words: Words, mention: Mention) -> bool:
-    """ "That isn't a tumour, right?", "isn't there necrosis?": a negated question asks for what it names."""
-    text, start = words.text, words[mention.first].start
-    low = max(text.rfind(mark, 0, start) for mark in ".!?\n") + 1
-    end = re.compile(r"[.!?\n]|$").search(text, start)
-    sentence = text[low : end.end() if end else len(text)].strip()
-    if IGNORANT.search(text[low:start]):
-        return True
-    if re.match(r"why (?:not|don't)\b", sentence, re.IGNORECASE):
-        return True
-    if not sentence.endswith("?") or ORDERING.search(sentence):
-        return False
-    if NEGATED_QUESTION.match(sentence) or TAG.search(sentence) or RULED_OUT.search(sentence):
-        return True
-    denied = DENIED_QUESTION.search(sentence)
-    return bool(denied) and not ASKED_FOR.search(sentence)
 
 
 def _cue_before(

@@ -1,0 +1,129 @@
+"""What makes a finding uncertain when no cue reaches it: words of denial, doubt or the past that nothing took up.
+
+The cues know many wordings, never all. A word of denial in the clause of a finding that belongs to no other finding,
+and to nothing else that the sentence names, leaves the finding open rather than present.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from tissuetalk.prompts.lexicon import lexicon
+from tissuetalk.prompts.reading.mentions import Mention
+from tissuetalk.prompts.reading.scope import PRESENT_TENSE, Scope
+from tissuetalk.prompts.reading.segments import Cue
+from tissuetalk.prompts.words import load_terms, word_set
+
+SETTING_APART = word_set("but except besides than apart aside however and")
+SHIELDED = frozenset({"pseudo", "stop", "unknown"})
+PLACING = word_set("by in within from around beside near inside into at on through throughout among between")
+LEADING = word_set("without minus sans lacking devoid")
+COMPARING = word_set("unchanged compared similar same identical like than since after following as change")
+DETERMINERS = word_set("the a an this that these those its their our")
+TUMORS = frozenset({"tumor", "tumor_nuclei"})
+FARTHEST_WORD = 12
+"""Tokens between a finding and a word of denial that may be about it."""
+
+
+def is_doubted(scope: Scope, mention: Mention) -> bool:
+    """Whether anything in the clause of a mention speaks against it, though its grammar is not understood."""
+    return (
+        _question_mark(scope, mention)
+        or _is_atypical(scope, mention)
+        or _denial_without_object(scope, mention)
+        or any(_may_speak_of(scope, at, mention) for at in _loose_words(scope))
+    )
+
+
+def _question_mark(scope: Scope, mention: Mention) -> bool:
+    words = scope.words
+    start, end = words[mention.first].start, words[mention.last].end
+    after = words.text[end : end + 3].lstrip(" (")
+    return words.text[max(0, start - 2) : start].rstrip().endswith("?") or after.startswith("?")
+
+
+def _is_atypical(scope: Scope, mention: Mention) -> bool:
+    """ "rare atypical glands": a name that the lexicon takes for tumour, and a pathologist for a question."""
+    norms = scope.words.norms(mention.first, mention.last + 1)
+    return mention.concept.id in TUMORS and "atypical" in norms and norms[-1] not in lexicon().tumor_heads
+
+
+def _denial_without_object(scope: Scope, mention: Mention) -> bool:
+    """A cue of denial in the same clause that reaches no named object: what it denies is anybody's guess.
+
+    Behind the object only a verb counts: "tumour cells are negative for CK20" has an object nobody lists.
+    """
+    for cue in scope.cues:
+        if "pre_absent" in cue.kinds and cue.last < mention.core_first:
+            low, high = cue.last, mention.core_first
+        elif "post_absent" in cue.kinds and cue.first > mention.last:
+            low, high = mention.last, cue.first
+        else:
+            continue
+        if (
+            scope.words[cue.last].norm == "by"
+            or high - low > 8
+            or any(mark in scope.words.gap(low, high) for mark in ",;:()")
+        ):
+            continue
+        if not SETTING_APART & set(scope.words.norms(low, high)) and not _is_taken_up(scope, cue):
+            return True
+    return False
+
+
+def _is_taken_up(scope: Scope, cue: Cue) -> bool:
+    """Whether a cue reaches any named object."""
+    kinds = {kind for kind in cue.kinds if kind.startswith(("pre_", "post_"))}
+    return any(scope.reach(cue, kind, other) is not None for kind in kinds for other in scope.mentions)
+
+
+@lru_cache(maxsize=4)
+def _stems(name: str) -> re.Pattern[str]:
+    """A list of `cues.yaml` whose words may end in "*", as one pattern for a whole word."""
+    listed = (re.escape(str(text)).replace(r"\*", r"\w*") for text in load_terms("cues.yaml")[name])
+    return re.compile("|".join(listed))
+
+
+def _loose_words(scope: Scope) -> list[int]:
+    """Tokens of a segment that deny, doubt or speak of the past, and that no cue took up for any object."""
+    if scope.loose is None:
+        held = {
+            i
+            for cue in scope.cues
+            if SHIELDED & cue.kinds or _is_taken_up(scope, cue)
+            for i in range(cue.first, cue.last + 1)
+        }
+        denying = (_stems("loose"), _stems("loose_past"))
+        held |= {i for other in scope.mentions for i in range(other.first, other.last + 1)}
+        scope.loose = [
+            i
+            for i in range(scope.segment.first, scope.segment.last + 1)
+            if i not in held and any(stems.fullmatch(scope.words[i].lower) for stems in denying)
+        ]
+    return scope.loose
+
+
+def _may_speak_of(scope: Scope, at: int, mention: Mention) -> bool:
+    words = scope.words
+    low, high = (at, mention.first) if at < mention.first else (mention.last, at)
+    if high - low > FARTHEST_WORD or any(mark in words.gap(low, high) for mark in ",;:()\u2013\u2014"):
+        return False
+    if any(low < other.first < high for other in scope.mentions):
+        return False
+    between = words.norms(low + 1, high)
+    if SETTING_APART & set(between):
+        return False
+    if _stems("loose_past").fullmatch(words[at].lower) and (COMPARING | PRESENT_TENSE) & set(between):
+        return False  # "unchanged compared with the prior specimen"
+    if at < mention.first:
+        before = [norm for norm in between if norm not in DETERMINERS]
+        return not (
+            before[-1:] == ["by"] or (len(before) > 1 and before[-1] in PLACING)
+        )  # "no nerve involved by the carcinoma"
+    if scope.is_set_apart(mention):
+        return False
+    behind = [word.lower for word in words[at + 1 : min(at + 4, scope.segment.last + 1)]]
+    if words[at].norm in LEADING and behind and "," not in words.gap(at, at + 1):
+        return False  # "carcinoma without special features"
+    return not any(_stems("presuming").fullmatch(word) for word in [*behind, words[at].lower])
