@@ -165,6 +165,38 @@ def unscan(text: str) -> str:
     return _OCR.sub(lambda match: _OCR_LETTERS[match.group()], text)
 
 
+SPOKEN = {
+    "period": ".\n",
+    "full stop": ".\n",
+    "comma": ",",
+    "semicolon": ";",
+    "colon": ":",
+    "new line": "\n",
+    "newline": "\n",
+    "new paragraph": "\n",
+    "next line": "\n",
+}
+_SPOKEN_MARK = re.compile(rf"(?<=\w) (?:{'|'.join(SPOKEN)})(?=[\s.]|$)", re.IGNORECASE)
+
+
+def with_spoken_marks(text: str) -> str:
+    """Marks that a dictation spells out ("... seen period no necrosis period") as marks; every offset stays.
+
+    "Colon" alone is an organ: a text that speaks its marks says at least two others.
+    """
+    found = [match.group()[1:].lower() for match in _SPOKEN_MARK.finditer(text[:100_000])]
+    if sum(name != "colon" for name in found) < 2 or not {"period", "full stop", "comma"} & set(found):
+        return text
+    return _SPOKEN_MARK.sub(
+        lambda match: (
+            match.group()
+            if match.group()[1:].lower() == "colon"
+            else SPOKEN[match.group()[1:].lower()].ljust(len(match.group()))
+        ),
+        text,
+    )
+
+
 def tokens(text: str) -> Words:
     """All words and numbers of the text in order."""
     found = (

@@ -12,8 +12,8 @@ from functools import lru_cache
 from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.scope import PRESENT_TENSE, Scope
-from tissuetalk.prompts.reading.segments import Cue
-from tissuetalk.prompts.words import load_terms, word_set
+from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues
+from tissuetalk.prompts.words import Words, load_terms, word_set
 
 SETTING_APART = word_set("but except besides than apart aside however and")
 SHIELDED = frozenset({"pseudo", "stop", "unknown"})
@@ -21,6 +21,9 @@ PLACING = word_set("by in within from around beside near inside into at on throu
 LEADING = word_set("without minus sans lacking devoid")
 COMPARING = word_set("unchanged compared similar same identical like than since after following as change")
 DETERMINERS = word_set("the a an this that these those its their our")
+PRONOUNS = word_set("it they this these those them that he she i we")
+ANSWERS = word_set("none neither nil absent negative nothing never not")
+FOUND = word_set("is are was were seen found identified present noted detected there observed evident")
 TUMORS = frozenset({"tumor", "tumor_nuclei"})
 FARTHEST_WORD = 12
 """Tokens between a finding and a word of denial that may be about it."""
@@ -85,6 +88,34 @@ def _stems(name: str) -> re.Pattern[str]:
     return re.compile("|".join(listed))
 
 
+@lru_cache(maxsize=20_000)
+def _is_loose(word: str) -> bool:
+    return any(_stems(name).fullmatch(word) for name in ("loose", "loose_past"))
+
+
+def has_loose_word(words: Words, first: int, last: int) -> bool:
+    """Whether tokens `first`..`last` hold a word of denial or doubt that no longer phrase shields."""
+    cues = find_cues(words, first, last, frozenset())
+    shielded = {i for cue in cues if SHIELDED & cue.kinds for i in range(cue.first, cue.last + 1)}
+    denying = _stems("loose")
+    return any(i not in shielded and denying.fullmatch(words[i].lower) for i in range(first, last + 1))
+
+
+def denies_what_was_said(words: Words, part: Segment) -> bool:
+    """Whether a sentence that names nothing denies what the one before it named ("None was found.")."""
+    norms = words.norms(part.first, min(part.last, part.first + 8) + 1)
+    if norms[0] in ANSWERS:
+        opens = len(norms) == 1 or norms[1] in FOUND
+    else:
+        opens = norms[0] in PRONOUNS or norms[-1] in ("them", "it")
+    if not opens or part.last - part.first > 12:
+        return False
+    lower = [word.lower for word in words[part.first : part.last + 1]]
+    return has_loose_word(words, part.first, part.last) and not any(
+        _stems("presuming").fullmatch(word) for word in lower
+    )
+
+
 def _loose_words(scope: Scope) -> list[int]:
     """Tokens of a segment that deny, doubt or speak of the past, and that no cue took up for any object."""
     if scope.loose is None:
@@ -94,12 +125,11 @@ def _loose_words(scope: Scope) -> list[int]:
             if SHIELDED & cue.kinds or _is_taken_up(scope, cue)
             for i in range(cue.first, cue.last + 1)
         }
-        denying = (_stems("loose"), _stems("loose_past"))
         held |= {i for other in scope.mentions for i in range(other.first, other.last + 1)}
         scope.loose = [
             i
             for i in range(scope.segment.first, scope.segment.last + 1)
-            if i not in held and any(stems.fullmatch(scope.words[i].lower) for stems in denying)
+            if i not in held and _is_loose(scope.words[i].lower)
         ]
     return scope.loose
 

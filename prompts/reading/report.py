@@ -10,6 +10,7 @@ from itertools import pairwise
 from tissuetalk.prompts.lexicon import Concept, Placement, lexicon, names_nobody, read_words
 from tissuetalk.prompts.organs import organ_hits, organ_of
 from tissuetalk.prompts.reading.assertion import SegmentReader, Verdict
+from tissuetalk.prompts.reading.doubts import denies_what_was_said
 from tissuetalk.prompts.reading.filters import called_normal, is_small_print, keep
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
 from tissuetalk.prompts.reading.segments import (
@@ -22,7 +23,7 @@ from tissuetalk.prompts.reading.segments import (
 )
 from tissuetalk.prompts.reading.values import counted, heading_verdict, marked, signed, value_verdict
 from tissuetalk.prompts.target import Assertion, ReadLine, Target
-from tissuetalk.prompts.words import Words, word_set
+from tissuetalk.prompts.words import Words, with_spoken_marks, word_set
 
 WITHDRAWN = ("unclear whether", "uncertain whether", "unclear if", "withdrawn", "not confirmed")
 
@@ -64,6 +65,7 @@ class Reading:
 
 def read_report(text: str, organ: str | None) -> Reading:
     """Find every mention, decide each one, and leave out what no reader would outline (margins, stages, orders)."""
+    text = with_spoken_marks(text)
     whole = read_words(text, loose=False)
     orders = order_spans(whole)
     # Orders are data: what they name is ruled out, and no word of theirs says anything about the rest.
@@ -176,7 +178,7 @@ class _Report:
         if part.empty_value and not _opens_fields(mention):
             return Verdict(None)
         if part.key:
-            said = value_verdict(words, value)
+            said = value_verdict(words, value, self.named.get(number + 1, ()))
             owner = reader.scope.owns_value(mention)
             if said.assertion == "absent" and owner != "yes":
                 verdict = Verdict("uncertain", said.cue) if owner == "perhaps" else verdict
@@ -188,6 +190,8 @@ class _Report:
             return Verdict(None)
         if verdict.assertion == "absent" and self._other_place_does(number):
             return Verdict("present")
+        if verdict.assertion == "present" and not part.key and self._taken_back(number):
+            verdict = Verdict("uncertain")
         number_said = counted(words, mention, value.last if part.key and value else part.last)
         if number_said is None:
             return Verdict(None)
@@ -204,6 +208,12 @@ class _Report:
         following = self.parts[number + 1]
         norms = self.words.norms(following.first, following.last + 1)
         return len(norms) <= 8 and norms[-1] in ("does", "do", "did") and not {"neither", "nor"} & set(norms)
+
+    def _taken_back(self, number: int) -> bool:
+        """ "I looked for fungi. They were not there.": a next sentence that names nothing and denies what "they" are."""
+        if number + 1 >= len(self.parts) or self.named.get(number + 1) or self.parts[number + 1].key:
+            return False
+        return denies_what_was_said(self.words, self.parts[number + 1])
 
     def _finding(self, mention: Mention, verdict: Verdict, number: int) -> Finding:
         words, part, region = self.words, self.parts[number], self.regions[number]

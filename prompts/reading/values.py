@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from tissuetalk.prompts.reading.assertion import SAYS, Verdict
+from tissuetalk.prompts.reading.doubts import has_loose_word
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues, phrases
 from tissuetalk.prompts.target import Assertion
@@ -27,14 +29,19 @@ def heading_verdict(words: Words, heading: Segment) -> Verdict:
             closing = words.norms(cue.last + 1, heading.last + 1)
             if kind in cue.kinds and set(closing) <= FIELD_WORDS and "pseudo" not in cue.kinds:
                 return Verdict(SAYS[kind], cue)
-    return Verdict("present")
+    doubted = heading.last - heading.first < 6 and has_loose_word(words, heading.first, heading.last)
+    return Verdict("uncertain" if doubted else "present")
 
 
-def value_verdict(words: Words, value: Segment | None) -> Verdict:
-    """What the value of a heading says about the objects the heading names; None for an empty or unanswered field."""
+def value_verdict(words: Words, value: Segment | None, named: Sequence[Mention] = ()) -> Verdict:
+    """What the value of a heading says about the objects the heading names; None for an empty or unanswered field.
+
+    named: the objects that the value itself names; what is said behind the first of them is said of them.
+    """
     if value is None:
         return Verdict(None)
     first = value.first
+    named_from = named[0].first if named else value.last + 1
     while first < value.last and (words[first].norm,) in phrases("adverbs"):
         first += 1
     cues = find_cues(words, first, min(value.last, first + 7), frozenset())
@@ -53,7 +60,12 @@ def value_verdict(words: Words, value: Segment | None) -> Verdict:
             return Verdict("absent", cue)
     if words[first].norm in ZERO_WORDS:
         return Verdict("absent", Cue(frozenset({"post_absent"}), first, first))
-    return Verdict("present")
+    last = first
+    while last < min(value.last, first + 2, named_from - 1) and words.gap(last, last + 1) == " ":
+        last += 1
+    rated = (words[first].norm,) in phrases("affirming") or any("positive" in cue.kinds for cue in opening)
+    doubted = not rated and first < named_from and has_loose_word(words, first, last)
+    return Verdict("uncertain" if doubted else "present")
 
 
 SIGN = re.compile(r"\s*:\s*([-+\u2013])\s*(?=[\n;,.)]|$)")
