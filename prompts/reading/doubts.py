@@ -119,18 +119,13 @@ def denies_what_was_said(words: Words, part: Segment) -> bool:
 def _loose_words(scope: Scope) -> list[int]:
     """Tokens of a segment that deny, doubt or speak of the past, and that no cue took up for any object."""
     if scope.loose is None:
-        held = {
-            i
-            for cue in scope.cues
-            if SHIELDED & cue.kinds or _is_taken_up(scope, cue)
-            for i in range(cue.first, cue.last + 1)
-        }
-        held |= {i for other in scope.mentions for i in range(other.first, other.last + 1)}
-        scope.loose = [
-            i
-            for i in range(scope.segment.first, scope.segment.last + 1)
-            if i not in held and _is_loose(scope.words[i].lower)
-        ]
+        inside = range(scope.segment.first, scope.segment.last + 1)
+        found = {i for i in inside if i not in scope.taken and _is_loose(scope.words[i].lower)}
+        for cue in scope.cues if found else ():
+            spoken = found & set(range(cue.first, cue.last + 1))
+            if spoken and (SHIELDED & cue.kinds or _is_taken_up(scope, cue)):
+                found -= spoken
+        scope.loose = sorted(found)
     return scope.loose
 
 

@@ -55,6 +55,7 @@ class Scope:
         self.words, self.segment, self.mentions = words, segment, mentions
         taken = frozenset(i for mention in mentions for i in range(mention.core_first, mention.last + 1))
         self.cues = find_cues(words, segment.first, segment.last, taken)
+        self.taken = taken.union(*(range(mention.first, mention.core_first) for mention in mentions))
         self.loose: list[int] | None = None
 
     def reach(self, cue: Cue, kind: str, mention: Mention) -> int | None:
