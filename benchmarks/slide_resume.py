@@ -81,7 +81,8 @@ async def status(client: Client, job_id: str) -> dict[str, Any]:
 
 
 def in_one_go(slide: Path, asked: dict[str, Any], workspace: Path) -> None:
-    from tissuetalk.tools.segment.request import SegmentArguments, understand
+    from tissuetalk.tools.segment.lessons import understand
+    from tissuetalk.tools.segment.request import SegmentArguments
     from tissuetalk.tools.segment.segment import segment
     from tissuetalk.tools.session import Session
 

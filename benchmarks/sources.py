@@ -35,6 +35,7 @@ ORDER = {
         ("masks",),
         ("drawing",),
         ("segment",),
+        ("teach",),
         ("measure",),
         ("export",),
         ("explain",),

@@ -28,6 +28,8 @@ BoxXYXY = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the image, half-open."""
 PointXY = tuple[float, float]
 """x, y in pixels of the image."""
+TAUGHT = "taught:"
+"""Before the SHA-256 of a learned target, as the concept of the prompt that means it."""
 
 
 @dataclass(frozen=True)

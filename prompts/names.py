@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from tissuetalk.models.segmenter import Prompt
+from tissuetalk.models.segmenter import TAUGHT, Prompt
 from tissuetalk.prompts.lexicon import is_english, lexicon, read_words
 from tissuetalk.prompts.organs import organ_of
 from tissuetalk.prompts.reading.mentions import find_mentions, spoken
@@ -113,6 +113,11 @@ def _whole_names() -> _WholeNames:
     return _WholeNames(frozenset(rows["filler"]), beside, phrases, rows["same"], rows["labels"])
 
 
+def content_of_name(text: str) -> list[str]:
+    """The words of a name that carry its meaning, in normal form and in order."""
+    return _whole_names().content(text)
+
+
 @lru_cache(maxsize=4096)
 def concept_of(words: str, label: str | None = None) -> str | None:
     """The concept that a few words name as a whole; None when any of them belongs to something else.
@@ -135,7 +140,12 @@ def prompt_of(label: str | None, words: str, text: str, *, verbatim: bool = Fals
 
 
 def prompt_for(target: Target) -> Prompt:
-    """The target as a model is asked for it: the taxonomy's sentence where there is a label, the words otherwise."""
+    """The target as a model is asked for it: the taxonomy's sentence where there is a label, the words otherwise.
+
+    What was taught is asked for by nothing but its own concept.
+    """
+    if target.learned:
+        return Prompt(target.label, target.words, target.words, True, f"{TAUGHT}{target.learned}")
     text = pathsegmentor_prompt(Label.parse(target.label)) if target.label is not None else target.words
     return prompt_of(target.label, target.words, text)
 

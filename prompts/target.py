@@ -43,6 +43,7 @@ class Target:
     plain: one plain-language line for a lay reader, may be empty.
     ambiguous: why the object is not looked for before the user has answered, empty when nothing is open.
     surveyed: one of many that answer an open question; nobody named it.
+    learned: SHA-256 of the learned target that it means, empty for what a model knows by itself.
     """
 
     label: str | None
@@ -57,6 +58,7 @@ class Target:
     plain: str = ""
     ambiguous: str = ""
     surveyed: bool = False
+    learned: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pytest
 
 from tissuetalk.models.metrics.oracles import instance_boxes
 from tissuetalk.models.segmentation.litemedsam import WEIGHTS
-from tissuetalk.tools.segment.request import SegmentArguments, understand
+from tissuetalk.tools.segment.lessons import understand
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.result_folder import ResultFolder

@@ -53,7 +53,8 @@ from tissuetalk.models.segmentation.pfps.training import (
 from tissuetalk.prompts.prompt_sets import sentences_of_task
 from tissuetalk.server.commands.train import train
 from tissuetalk.tools.answers.results import TargetArgument
-from tissuetalk.tools.segment.request import SegmentArguments, understand
+from tissuetalk.tools.segment.lessons import understand
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.train.pfps import (

@@ -35,12 +35,12 @@ async def test_every_tool_says_what_it_may_do(place: Place) -> None:
 
 async def test_arguments_are_named_as_in_the_contract(place: Place) -> None:
     arguments = {
-        "segment": "image words targets points boxes region organ mpp model dry_run",
+        "segment": "image words targets points boxes region organ mpp model examples name base_result dry_run",
         "measure": "result_id metrics mask_ids",
         "explain": "result_id question classifier",
         "view": "image result_id region mask_ids grid",
         "job": "job_id action",
-        "library": "action result_id format folder organ",
+        "library": "action result_id format folder organ name",
     }
     async with Client(build_server(place.lazy())) as client:
         for tool in (await client.list_tools()).tools:

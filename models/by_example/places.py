@@ -72,7 +72,7 @@ class Place:
         return around
 
     def drawn(self, view: Box, step: float, mpp: float) -> NDArray[np.bool_]:
-        """[H, W] of a view in working pixels, which are ``step`` full-resolution pixels wide; never without a pixel.
+        """[H, W] of a view in working pixels, which are ``step`` full-resolution pixels wide; where its middle is in view, never empty.
 
         A working pixel belongs to the place when its middle does.
         """
@@ -100,9 +100,10 @@ class Place:
             across, down = (columns >= 0) & (columns < width), (rows >= 0) & (rows < height)
             canvas[np.ix_(down, across)] = self.mask[np.ix_(rows[down], columns[across])]
         if not canvas.any():  # smaller than a working pixel
-            column = int(np.clip((extent.x0 + extent.x1) / 2 / step - view.x0, 0, view.width - 1))
-            row = int(np.clip((extent.y0 + extent.y1) / 2 / step - view.y0, 0, view.height - 1))
-            canvas[row, column] = 1
+            column = math.floor((extent.x0 + extent.x1) / 2 / step) - view.x0
+            row = math.floor((extent.y0 + extent.y1) / 2 / step) - view.y0
+            if 0 <= column < view.width and 0 <= row < view.height:
+                canvas[row, column] = 1
         return np.asarray(canvas, np.bool_)
 
 

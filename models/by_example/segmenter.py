@@ -16,6 +16,7 @@ from tissuetalk.models.by_example.learned import Learned
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmenter import (
     RGB,
+    TAUGHT,
     Capability,
     Context,
     Decoded,
@@ -25,14 +26,13 @@ from tissuetalk.models.segmenter import (
     Segmenter,
 )
 
-CONCEPT = "taught:"
 STRONGEST_PX = 200
 Floats = NDArray[np.float32]
 
 
 def prompt_for(learned: Learned) -> Prompt:
     """The prompt that means exactly this learned target."""
-    return Prompt(None, learned.name, learned.name, verbatim=True, concept=CONCEPT + learned.sha256)
+    return Prompt(None, learned.name, learned.name, verbatim=True, concept=TAUGHT + learned.sha256)
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class TaughtSegmenter:
 
     def _meant(self, prompt: Prompt) -> Learned | None:
         """By its own concept; by name only what the base does not know."""
-        if prompt.concept is not None and prompt.concept.startswith(CONCEPT):
-            return self._learned.get(prompt.concept.removeprefix(CONCEPT))
+        if prompt.concept is not None and prompt.concept.startswith(TAUGHT):
+            return self._learned.get(prompt.concept.removeprefix(TAUGHT))
         if self._base.capability(prompt) is not None:
             return None
         asked = prompt.words.strip().casefold()

@@ -13,7 +13,7 @@ import typer
 
 from tissuetalk.models import logs
 from tissuetalk.models.errors import BadRequestError, ResourceError, TissuetalkError
-from tissuetalk.server.commands import data, evaluate, machine, results, segment, train, view
+from tissuetalk.server.commands import data, evaluate, machine, results, segment, teach, train, view
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +23,7 @@ app = typer.Typer(
 for _command in (
     machine.serve,
     segment.segment,
+    teach.teach,
     results.measure,
     results.explain,
     results.export,

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -28,11 +29,12 @@ from tissuetalk.server.commands.terminal import (
 )
 
 if TYPE_CHECKING:
+    from tissuetalk.models.by_example import Learned
     from tissuetalk.tools.answers.results import Answer, SegmentAnswer
     from tissuetalk.tools.cohort.table import CohortTable
     from tissuetalk.tools.segment.request import SegmentArguments
     from tissuetalk.tools.segment.schedule import MakeRunner
-    from tissuetalk.tools.session import Segmentation
+    from tissuetalk.tools.session import Segmentation, Session
 
 DEMO_WORDS = (
     "Colon biopsy: crowded adenomatous glands with low-grade dysplasia. No invasive carcinoma is seen."
@@ -58,6 +60,10 @@ def segment(
     ] = None,
     engine: Annotated[EngineName, typer.Option(help="What does the work on slides.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; else one here.")] = None,
+    examples: Annotated[Path | None, typer.Option(help="GeoJSON that shows it, as `teach` reads it.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call what the examples show.")] = None,
+    base_result: Annotated[Path | None, typer.Option(help="Result folder that the examples correct.")] = None,
+    learned: Annotated[list[Path] | None, typer.Option(help="A target from `teach`; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only read the words; nothing is segmented.")] = False,
     json_: JSON = False,
 ) -> None:
@@ -65,48 +71,94 @@ def segment(
 
     With --cohort, on many slides: a table (cohort.csv, cohort.json) and a result per slide; finished ones are skipped.
     """
-    from tissuetalk.tools.segment.request import SegmentArguments, target_from_text
-
     if out is None and not dry_run:
         raise InvalidArgumentError("pass --out DIR: a new folder for the result.")
+    if engine == "local" and ray_address is not None and not dry_run:
+        raise InvalidArgumentError("--ray-address needs --engine ray.")
     if cohort:
         image, words = "", [*([image] if image else []), *(words or ())]  # all that is said is words
     elif image is None:
         raise InvalidArgumentError("pass an image, or --cohort with slides.")
-    asked = SegmentArguments(
+    asked = replace(
+        _asked(image, words, target, point, box, region), organ=organ, mpp=mpp, model=model, name=name
+    )
+    given = TaughtFiles(examples, base_result, tuple(learned or ()))
+    if out is None or dry_run:
+        reading = _reading(asked, reader, given)
+        show(json_, reading.to_json(), reading.text)
+    elif cohort:
+        made = _cohort(cohort, asked, out, reader, engine, ray_address, given, quiet=json_)
+        _say_cohort(made, out, json_)
+        raise typer.Exit(made.exit_status)
+    else:
+        worker.start()  # it warms while the model is loaded
+        with _blocks_by(engine, ray_address) as runner:
+            found = _to_folder(asked, Path(out), reader, runner, given, quiet=json_)
+        show(json_, found.to_json(), *_found(found, Path(out)))
+
+
+def _asked(
+    image: str,
+    words: list[str] | None,
+    target: list[str] | None,
+    point: list[str] | None,
+    box: list[str] | None,
+    region: str | None,
+) -> SegmentArguments:
+    """What was typed, as arguments. Raises InvalidArgumentError."""
+    from tissuetalk.tools.segment.request import SegmentArguments, target_from_text
+
+    return SegmentArguments(
         image=str(Path(image).resolve()),
         words=" ".join(words or ()) or None,
-        targets=[target_from_text(name) for name in target or ()],
+        targets=[target_from_text(each) for each in target or ()],
         points=[numbers(text, "--point", 2) for text in point or ()],
         boxes=[numbers(text, "--box", 4) for text in box or ()],
         region=None if region is None else numbers(region, "--region", 4),
-        organ=organ,
-        mpp=mpp,
-        model=model,
     )
-    if dry_run:
-        reading = _reading(asked, reader)
-        show(json_, reading.to_json(), reading.text)
-        return
-    assert out is not None, "asked for above"
-    if engine == "local" and ray_address is not None:
-        raise InvalidArgumentError("--ray-address needs --engine ray.")
-    if cohort:
-        made = _cohort(cohort, asked, out, reader, engine, ray_address, quiet=json_)
-        _say_cohort(made, out, json_)
-        raise typer.Exit(made.exit_status)
-    worker.start()  # it warms while the model is loaded
-    with _blocks_by(engine, ray_address) as runner:
-        found = _to_folder(asked, Path(out), reader, runner, quiet=json_)
-    show(json_, found.to_json(), *_found(found, Path(out)))
 
 
-def _reading(asked: SegmentArguments, reader: str) -> Answer[SegmentAnswer]:
+@dataclass(frozen=True)
+class TaughtFiles:
+    """What was passed as files: annotations, the folder of a result to correct, targets that were taught."""
+
+    examples: Path | None = None
+    base_result: Path | None = None
+    learned: tuple[Path, ...] = ()
+
+    def into(self, asked: SegmentArguments, session: Session) -> SegmentArguments:
+        """The arguments with what the files say. Raises InvalidArgumentError and UnknownResultError."""
+        from tissuetalk.tools.storage.targets import read_learned
+        from tissuetalk.tools.teach.teach import examples_on
+
+        targets = [read_learned(path) for path in self.learned]
+        asked = _with_targets(asked, targets)
+        for each in targets:
+            session.workspace.targets.keep(each)
+        if self.base_result is not None:
+            asked = replace(asked, base_result=session.workspace.take_in(self.base_result))
+        if self.examples is not None:
+            said = asked.name or asked.words or ""
+            asked = replace(asked, examples=examples_on(self.examples, said, asked.image, session))
+        return asked
+
+
+def _with_targets(asked: SegmentArguments, learned: Sequence[Learned]) -> SegmentArguments:
+    """The arguments with targets that were taught, and the model they were taught on. Raises InvalidArgumentError."""
+    bases = dict.fromkeys([*([asked.model] if asked.model else []), *(each.base for each in learned)])
+    if learned and len(bases) > 1:
+        raise InvalidArgumentError(
+            f"the targets were taught on different models ({', '.join(bases)}); use them apart."
+        )
+    return replace(asked, model=next(iter(bases), None), learned=[each.sha256 for each in learned])
+
+
+def _reading(asked: SegmentArguments, reader: str, given: TaughtFiles) -> Answer[SegmentAnswer]:
     """What the words mean; nothing is segmented or kept."""
     from tissuetalk.tools.session import Session
 
     with Session(Path(asked.image).parent, reader=reader) as session:
-        return session.read_request(session.understand(asked))
+        return session.read_request(session.understand(given.into(asked, session)))
 
 
 @contextmanager
@@ -122,7 +174,13 @@ def _blocks_by(engine: EngineName, ray_address: str | None) -> Iterator[MakeRunn
 
 
 def _to_folder(
-    asked: SegmentArguments, out: Path, reader: str, runner: MakeRunner | None = None, *, quiet: bool
+    asked: SegmentArguments,
+    out: Path,
+    reader: str,
+    runner: MakeRunner | None = None,
+    given: TaughtFiles = TaughtFiles(),
+    *,
+    quiet: bool,
 ) -> Segmentation:
     """A session with a workspace of its own for the run, the result copied out.
 
@@ -141,9 +199,8 @@ def _to_folder(
         Session(Path(asked.image).parent, scratch, reader=reader, runner=runner) as session,
         image_progress(quiet) as progress,
     ):
-        return session.segment_request(session.understand(asked), Control(progress)).save(
-            place, within=Path(place.anchor)
-        )
+        order = session.understand(given.into(asked, session))
+        return session.segment_request(order, Control(progress)).save(place, within=Path(place.anchor))
 
 
 def _found(found: Segmentation, out: Path) -> list[Any]:
@@ -156,8 +213,10 @@ def _found(found: Segmentation, out: Path) -> list[Any]:
     for item in found.result.not_segmented:
         why = f"not segmented ({item.code}): {item.reason}"
         rows.append(("", item.label or item.free_form or "", item.evidence, why))
+    taught = sorted({mask.taught.learned_sha256 for mask in found.result.masks if mask.taught} - {None})
     return [
         table(("#", "target", "words", "verdict"), rows),
+        *(f"for --learned: {out / 'learned' / f'{sha256}.safetensors'}" for sha256 in taught),
         *(f"warning {warning.code}: {warning.message}" for warning in found.result.warnings),
         f"written to {out}: result.json, masks, instances, objects.geojson, overlay.png",
     ]
@@ -170,6 +229,7 @@ def _cohort(
     reader: str,
     engine: EngineName,
     ray_address: str | None,
+    given: TaughtFiles,
     *,
     quiet: bool,
 ) -> CohortTable:
@@ -179,19 +239,26 @@ def _cohort(
     """
     import platformdirs
 
+    from tissuetalk.models import registry
     from tissuetalk.models.control import Control
     from tissuetalk.prompts.readers import make_reader
     from tissuetalk.tools.cohort.cohort import here, over_ray, run_cohort
-    from tissuetalk.tools.segment.request import SegmentRequest, read_request
+    from tissuetalk.tools.segment.lessons import read_with_names
+    from tissuetalk.tools.segment.request import SegmentRequest
     from tissuetalk.tools.storage.addresses import expand, is_address, local_path
+    from tissuetalk.tools.storage.targets import read_learned
 
     if asked.points or asked.boxes or asked.region:
         raise InvalidArgumentError(
             "--point, --box and --region belong to one image; leave them out of a cohort."
         )
-    request = read_request(
-        make_reader(reader), words=asked.words, targets=asked.targets, points=(), boxes=(), organ=asked.organ
-    )
+    if given.examples is not None or given.base_result is not None or asked.name is not None:
+        raise InvalidArgumentError(
+            "--examples, --name and --base-result belong to one image; teach first and pass --learned."
+        )
+    learned = [read_learned(path) for path in given.learned]
+    asked = _with_targets(asked, learned)
+    request = read_with_names(make_reader(reader), asked, registry.repertoire(asked.model), learned)
     slides, folder = expand(patterns), local_path(out)
     if folder is None:  # results go to an address: they are worked on in the cache
         name = sha256(out.encode()).hexdigest()[:16]
@@ -204,6 +271,7 @@ def _cohort(
             address=out.rstrip("/") if is_address(out) and not out.startswith("file://") else None,
             work=here if engine == "local" else over_ray(ray_address),
             control=Control(progress),
+            learned=learned,
         )
 
 

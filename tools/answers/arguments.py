@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Required, TypedDict
 
 from pydantic import Field, WithJsonSchema
 
-from tissuetalk.tools.answers.results import TargetArgument
+from tissuetalk.tools.answers.results import ExamplePlace, TargetArgument
 
 MAX_UPLOAD_BYTES = 512 * 2**20
 LONGEST_WORDS = 1_000_000
@@ -17,6 +17,10 @@ MOST_TARGETS = 40
 MOST_POINTS = 100
 """Of points and boxes together."""
 MOST_IDS = 200
+MOST_EXAMPLES = 200
+"""In one call; a file of annotations may have more, of which as many are used."""
+MOST_CORNERS = 2_000
+"""Of one example's polygon."""
 FARTHEST_PX = 10**9
 FINEST_MPP, COARSEST_MPP = 0.02, 50.0
 
@@ -51,6 +55,20 @@ Region = Annotated[
 ]
 XY = Annotated[list[Pixels], Field(min_length=2, max_length=2)]
 XYXY = Annotated[list[Pixels], Field(min_length=4, max_length=4)]
+
+
+class ExampleArgument(ExamplePlace):
+    """One place that shows what is meant, or what is not: exactly one of box, point, polygon and mask_id."""
+
+    box: XYXY | None = Field(default=None, description="[x0, y0, x1, y1] wholly inside it")
+    point: XY | None = Field(default=None, description="[x, y]: a disc of 8 µm")
+    polygon: Annotated[list[XY], Field(min_length=3, max_length=MOST_CORNERS)] | None = None
+    mask_id: Id | None = Field(default=None, description="A mask of an earlier result: all of it")
+    image: Annotated[str, Field(max_length=LONGEST_PATH)] | None = Field(
+        default=None, description="Where it lies, when not on the call's image"
+    )
+
+
 DEFAULTS = {"grid": False, "dry_run": False}
 """Of arguments that may be left out; None for all others."""
 
@@ -91,6 +109,26 @@ class SegmentOptions(TypedDict, total=False):
         Name | None,
         Field(
             description="A name from model://models; default the shipped one. litemedsam, medsam, sam2 outline what a box holds",
+        ),
+    ]
+    examples: Annotated[
+        list[ExampleArgument] | None,
+        Field(
+            max_length=MOST_EXAMPLES,
+            description="Show what the words mean: places where it is and where it is not, one of each at least, three are good",
+        ),
+    ]
+    name: Annotated[
+        Name | None,
+        Field(
+            description="Keep what examples show (or base_result was taught) under this name, so that words find it later; "
+            "alone: look for what is kept under it"
+        ),
+    ]
+    base_result: Annotated[
+        Id | None,
+        Field(
+            description="result_id to correct: examples add (is: true) or take away (is: false) objects or area; a new result"
         ),
     ]
 
@@ -141,7 +179,7 @@ class JobCall(TypedDict):
     action: Literal["status", "wait", "cancel"]
 
 
-LibraryAction = Literal["images", "results", "labels", "save", "delete"]
+LibraryAction = Literal["images", "results", "labels", "targets", "save", "delete", "forget"]
 
 
 class LibraryCall(TypedDict, total=False):
@@ -155,3 +193,4 @@ class LibraryCall(TypedDict, total=False):
         Field(max_length=LONGEST_FOLDER_BYTES, description="For save: a new folder inside an allowed folder"),
     ]
     organ: Annotated[Name | None, Field(description="For labels: only those of this organ")]
+    name: Annotated[Name | None, Field(description="For forget and save: of a taught target")]

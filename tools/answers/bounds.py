@@ -24,6 +24,7 @@ _IN_FULL = "read result://{result_id}/result.json"
 _PART = "ask with the mask_ids you need"
 CUTS: dict[str, Cuts] = {
     "SegmentAnswer": (
+        (("masks", "*", "provenance", "examples"), _IN_FULL),
         (("masks", "*", "provenance", "points"), _IN_FULL),
         (("masks", "*", "provenance", "boxes"), _IN_FULL),
         (("read_as",), "pass the report in parts"),
@@ -47,6 +48,7 @@ CUTS: dict[str, Cuts] = {
         (("images",), "pass their path, or serve fewer folders"),
         (("results",), "delete what is no longer needed, or keep each result_id"),
         (("labels",), "pass organ"),
+        (("targets",), "forget those that are no longer needed"),
         (("saved",), "they are all in the folder"),
     ),
     "ViewResult": ((("mask_ids",), _PART),),

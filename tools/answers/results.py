@@ -96,6 +96,19 @@ class TargetArgument(Closed):
     relation: RelationArgument | None = None
 
 
+class ExamplePlace(Closed):
+    """One place that shows what is meant, or what is not, in full-resolution pixels: a box, a point, a polygon or a mask."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    is_it: bool = Field(alias="is", description="true: it is here; false: this is something else")
+    box: list[float] | None = None
+    point: list[float] | None = None
+    polygon: list[list[float]] | None = None
+    mask_id: str | None = None
+    image: str | None = None
+
+
 class MaskResources(Closed):
     """Links to the files of one mask."""
 
@@ -127,6 +140,25 @@ class Provenance(Closed):
     rules: int = Field(
         default=1, description="Version of the rules by which maps became objects and outlines"
     )
+    examples: list[ExamplePlace] = Field(
+        default=[], description="In the order given; of a correction also those before"
+    )
+
+
+class Taught(Closed):
+    """What examples taught or corrected. learned_sha256: of the file that can make the mask again; null for a correction alone."""
+
+    name: str
+    positive: int
+    negative: int
+    images: int
+    expected_dice: float | None = Field(
+        description="Of leaving one example out at a time; null with one of a kind"
+    )
+    interval: tuple[float, float] | None = Field(description="In which 90 % of such estimates lie")
+    learned_sha256: str | None
+    is_label: bool = Field(default=False, description="The name is also one of the taxonomy or the model")
+    unsure: BoxXYXY | None = Field(default=None, description="Where one more example would help most")
 
 
 class Mask(Closed):
@@ -154,6 +186,7 @@ class Mask(Closed):
     colour: str = Field(description="Outline colour in the overlay, #rrggbb")
     resources: MaskResources
     provenance: Provenance
+    taught: Taught | None = Field(default=None, description="Of a mask that examples taught or corrected")
 
     @property
     def name(self) -> str:
@@ -202,6 +235,7 @@ class SegmentAnswer(ToolAnswer):
     read_as: list[ReadAs] = Field(
         default_factory=list, description="Of a report: every sentence with a finding"
     )
+    parent: str | None = Field(default=None, description="result_id of the result that this one corrects")
 
 
 class SegmentResult(SegmentAnswer):
@@ -266,13 +300,45 @@ class ListedResult(Closed):
     problem: str | None = Field(default=None, description="Why a damaged result cannot be read")
 
 
+class ListedTarget(Closed):
+    """What words can find. Of a taught one: how, with which model, and how good it promised to be."""
+
+    name: str
+    source: Literal["shipped", "taught"]
+    model: str
+    kind: Literal["region", "object"] | None = None
+    positive: int | None = None
+    negative: int | None = None
+    images: int | None = None
+    expected_dice: float | None = None
+    interval: tuple[float, float] | None = None
+    learned_sha256: str | None = None
+    created_at: str | None = None
+    is_label: bool = False
+    problem: str | None = Field(default=None, description="Why a damaged one cannot be used")
+
+    @property
+    def line(self) -> str:
+        """As a list says it."""
+        if self.problem is not None:
+            return f"{self.name}: cannot be used: {self.problem}"
+        if self.source == "shipped":
+            return f"{self.name} (shipped)"
+        shown = f"{self.positive} + {self.negative} examples on {self.images} image(s)"
+        dice = self.expected_dice
+        good = "too few to say how good it is" if dice is None else f"expected Dice {dice:.2f}"
+        marked = "; a name that is known without it, too" if self.is_label else ""
+        return f"{self.name} (taught by {shown}; {self.kind}; {good}{marked})"
+
+
 class LibraryResult(ToolAnswer):
     """Answer of ``library``."""
 
-    action: Literal["images", "results", "labels", "save", "delete"]
+    action: Literal["images", "results", "labels", "targets", "save", "delete", "forget"]
     images: list[ListedImage]
     results: list[ListedResult]
     labels: list[str] = Field(description="Canonical labels: region-structure-type")
+    targets: list[ListedTarget] = Field(default=[], description="The model's own, and those that were taught")
     saved: list[str]
     removed: list[str] = Field(default=[], description="What was removed to make room, within 30 days")
     message: str

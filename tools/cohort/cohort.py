@@ -3,6 +3,7 @@
 OUT/cohort.json, cohort.csv   the table, rewritten whenever a slide ends
 OUT/slides/NAME/              the result of a slide, as ``segment`` writes it
 OUT/slides/NAME.json          its row, written last: what makes it finished
+OUT/learned/                  the taught targets that were asked for
 OUT/.unfinished/NAME/         the workspace of a slide that is not finished; work goes on there
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from tissuetalk.models.by_example import Learned
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import (
     BusyError,
@@ -48,6 +50,7 @@ from tissuetalk.tools.segment.request import SegmentRequest
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage import addresses
+from tissuetalk.tools.storage.targets import read_learned
 
 log = logging.getLogger(__name__)
 _LONGEST_NAME = 80
@@ -99,6 +102,8 @@ def run_slide(job: SlideJob, control: Control = Control(), **bench_options: Any)
     copies = job.out / ".unfinished" / f"{job.name}.copy"
     path = addresses.fetch(job.slide, copies)
     with Session(path.parent, job.workspace, **bench_options) as bench:
+        for file in sorted((job.out / "learned").glob("*.safetensors")):
+            bench.workspace.targets.keep(read_learned(file))
         order = SegmentRequest.from_json({**job.order, "image": str(path)})
         result = segment(bench, order, control)
         # the row is written last, so a result without one is done again and may be replaced
@@ -190,11 +195,12 @@ def run_cohort(
     address: str | None = None,
     work: Work = here,
     control: Control = Control(),
+    learned: Sequence[Learned] = (),
 ) -> CohortTable:
     """Every slide that is not finished yet; the table is on disk whenever this returns or raises.
 
     slides: paths and addresses. order: names no image. out: a new folder, or one of an earlier run of the
-    same request. address: where results are copied to when they are finished, read when ``out`` does not know them.
+    same request. learned: what its targets mean, where that was taught. address: where results are copied to when they are finished, read when ``out`` does not know them.
 
     Raises InvalidArgumentError for a folder in other use, BusyError while another run writes to it, and
     WorkspaceFullError or WorkspaceUnwritableError when it cannot be written.
@@ -205,6 +211,10 @@ def run_cohort(
         todo = [row for row in rows.values() if row.state != "done"]
         jobs = [SlideJob(row.name, row.slide, out, asked_of(order), address) for row in todo]
         stopping = Event()
+        for each in learned:
+            with disk_errors(out):
+                (out / "learned").mkdir(exist_ok=True)
+                write_whole(out / "learned" / f"{each.sha256}.safetensors", each.to_bytes(), within=out)
         try:
             _write(rows, order, out, address)
             for job, outcome in work(

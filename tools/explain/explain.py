@@ -37,9 +37,11 @@ from tissuetalk.tools.explain.meaning import meanings
 from tissuetalk.tools.explain.observations import Observed
 from tissuetalk.tools.explain.pictures import WIDTH, Board
 from tissuetalk.tools.explain.request import ExplainRequest
+from tissuetalk.tools.explain.shown import how_it_was_shown
 from tissuetalk.tools.explain.stability import CheckedMask, StabilityCheck
 from tissuetalk.tools.masks.layer import OpenImage
 from tissuetalk.tools.segment.field import FieldOfView, Scale
+from tissuetalk.tools.segment.teaching import model_of
 from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -81,10 +83,10 @@ class Access:
     roots: Sequence[Path] | None = None
     features: FeatureCache | None = None
 
-    def field(self, mask: Mask, source: ImageSource) -> FieldOfView:
+    def field(self, folder: ResultFolder, mask: Mask, source: ImageSource) -> FieldOfView:
         """What the mask was made on. Raises InvalidArgumentError when the weights are no longer those it was made with."""
         record = mask.provenance
-        model = self.load_model(record.model)
+        model = model_of(folder, mask, self.load_model)
         if model.weights_sha256 != record.weights_sha256:
             raise InvalidArgumentError(
                 f"{model.card.name} has other weights now than when this result was made; segment again, then ask."
@@ -122,7 +124,7 @@ def explain(
     answer = ExplainResult(
         result_id=result.result_id,
         kinds=list(kinds),
-        evidence=evidence(result, request) if "grounding" in kinds else [],
+        evidence=evidence(folder, result, request) if "grounding" in kinds else [],
         observations=[each.answer for each in found.observed],
         meanings=found.meanings,
         stability=[checked.answer for _, checked in found.checked],
@@ -149,13 +151,17 @@ def _ask_models(
     there = [mask for mask in request.masks(result) if mask.found]
     if "observations" in kinds and result.masks:
         most_px = observations.MOST_WORKING_PX * (1 if "meaning" in kinds else observations.WHEN_ASKED)
-        field = access.field(result.masks[0], source)
+        # what was taught knows no more than its model
+        field = access.field(
+            folder, next((each for each in result.masks if each.taught is None), result.masks[0]), source
+        )
         found.observed = observations.observe(result, field, most_px=most_px, control=control)
     if "reliability" in kinds and there:
-        field = access.field(there[0], source)
-        if not is_pointed(field.model):
-            check = StabilityCheck(field, control)
-            for number, mask in enumerate(there[:MOST_MASKS]):
+        checks: dict[str, StabilityCheck] = {}
+        for number, mask in enumerate(there[:MOST_MASKS]):
+            field = access.field(folder, mask, source)
+            if not is_pointed(field.model):
+                check = checks.setdefault(mask.provenance.weights_sha256, StabilityCheck(field, control))
                 control.report(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
                 painted = windows.looked_over(windows.layer_of(folder, mask))
                 found.checked.append((mask, check.of(mask, painted)))
@@ -211,18 +217,19 @@ def as_text(result: ExplainResult) -> str:
     return "\n".join([*lines, result.notice])
 
 
-def evidence(result: SegmentResult, request: ExplainRequest) -> list[Evidence]:
+def evidence(folder: ResultFolder, result: SegmentResult, request: ExplainRequest) -> list[Evidence]:
     """Which words led to which mask, or why there is none. Numbered as in the picture's legend; what has no mask follows without a number, unless masks were named."""
     about = request.masks(result)
     shown = [mask for mask in result.masks if mask.found]
-    there = [_found(number, mask) for number, mask in enumerate(shown, start=1) if mask in about]
-    missed = [_found(None, mask) for mask in result.masks if not mask.found and mask in about]
+    there = [_found(folder, number, mask) for number, mask in enumerate(shown, start=1) if mask in about]
+    missed = [_found(folder, None, mask) for mask in result.masks if not mask.found and mask in about]
     left_out = [_left_out(item) for item in result.not_segmented] if request.everything else []
     return there + missed + left_out
 
 
-def _found(number: int | None, mask: Mask) -> Evidence:
+def _found(folder: ResultFolder, number: int | None, mask: Mask) -> Evidence:
     read_as = mask.label or "words without a label"
+    how = how_it_was_shown(folder, mask)
     asked = f"was asked for “{mask.prompt}”" if mask.prompt else "reads no words"
     return Evidence(
         number=number,
@@ -230,7 +237,9 @@ def _found(number: int | None, mask: Mask) -> Evidence:
         assertion=mask.assertion,
         name=mask.name,
         mask_id=mask.mask_id,
-        statement=f"“{mask.evidence}” was read as {read_as}; {mask.provenance.model} {asked}: {mask.verdict}",
+        statement=f"“{mask.name}” was shown, not known: {how}. {mask.verdict}"
+        if how
+        else f"“{mask.evidence}” was read as {read_as}; {mask.provenance.model} {asked}: {mask.verdict}",
     )
 
 

@@ -21,7 +21,7 @@ from tissuetalk.models.datasets.wordings import BankSentence, rephrasings
 from tissuetalk.models.images import Box
 from tissuetalk.models.metrics.robustness import agreement
 from tissuetalk.models.metrics.scores import dice
-from tissuetalk.models.segmenter import Capability, Context, Prompt, Segmenter
+from tissuetalk.models.segmenter import TAUGHT, Capability, Context, Prompt, Segmenter
 from tissuetalk.prompts.names import prompt_of
 from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
 from tissuetalk.tools.answers.explained import PictureChange, Stability, UnsurePlace, Wording
@@ -43,6 +43,8 @@ Mask2D = NDArray[np.bool_]
 
 def asked_again(mask: Mask) -> Prompt:
     """What a mask's model was sent, by its record; early records hold the sentence of the label, whatever was sent."""
+    if mask.taught is not None and mask.taught.learned_sha256 is not None:
+        return Prompt(mask.label, mask.name, mask.name, True, f"{TAUGHT}{mask.taught.learned_sha256}")
     by_label = None if mask.label is None else pathsegmentor_prompt(Label.parse(mask.label))
     verbatim = mask.prompt not in ("", by_label)
     return prompt_of(mask.label, mask.free_form or mask.evidence, mask.prompt, verbatim=verbatim)
@@ -115,7 +117,8 @@ class StabilityCheck:
         if window.width * window.height * zoom * zoom > MOST_WORKING_PX:
             side = round(MOST_WORKING_PX**0.5 / zoom)
             window = windows.busiest(windows.edges(painted), window, side, side)
-        others = rephrasings(capability.target) if model.card.prompts == "text" else ()
+        reads = model.card.prompts == "text" and not (said.concept or "").startswith(TAUGHT)
+        others = rephrasings(capability.target) if reads else ()
         looks = self.looks(said, capability, others, window)
         changes = self._alone(said, capability, looks, window)
         return CheckedMask(_answer(mask, looks, others, changes, window), window, looks.uncertainty)
@@ -174,7 +177,10 @@ def _answer(
     changes: list[PictureChange],
     window: Box,
 ) -> Stability:
-    reliability = reliability_of(mask.provenance.weights_sha256, "explain", looks.signal)
+    if mask.taught is not None:
+        reliability = mask.taught.expected_dice
+    else:
+        reliability = reliability_of(mask.provenance.weights_sha256, "explain", looks.signal)
     weakest, words = min(changes, key=lambda change: change.dice), looks.wording_agreement
     values = [round(float(dice(looks.stored, reworded)), 4) for reworded in looks.reworded]
     wordings = [
@@ -202,13 +208,14 @@ def _answer(
 
 def _statement(answer: Stability, picture: float, weakest: PictureChange, mask: Mask) -> str:
     """picture: agreement with the picture changed in all ways at once."""
+    unknown = "too few examples to say" if mask.taught is not None else "never calibrated for this model"
     sure = (
-        "reliability unknown (never calibrated for this model)"
+        f"reliability unknown ({unknown})"
         if answer.reliability is None
         else f"reliability {answer.reliability:.2f} ({answer.level}; the Dice to expect against an expert)"
     )
     worded = (
-        f"{mask.provenance.model} does not read words, so no wording can change it"
+        f"{'what was taught' if mask.taught else mask.provenance.model} does not read words, so no wording can change it"
         if answer.wording_agreement is None
         else f"other wordings agree to {answer.wording_agreement:.2f}"
     )

@@ -50,6 +50,9 @@ FORMATS = {
     "ome-zarr": Format("label pyramids in micrometres", "result.ome.zarr", "ome_zarr:write", is_folder=True),
     "dicom-seg": Format("one binary segment per target", "segmentation.dcm", "dicom_seg:write"),
     "dicom-ann": Format("one polygon per object", "annotations.dcm", "dicom_ann:write"),
+    "training": Format(
+        "picture, masks and words to evaluate and train on", "training", "training:write", is_folder=True
+    ),
     "coco": Format("one run-length mask per object", "coco.json", "coco:write"),
 }
 """A new format is a file and an entry here."""

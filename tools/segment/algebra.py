@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.by_example import Place
 from tissuetalk.models.images import Box
 from tissuetalk.prompts.target import Relation, RelationOp, Request, Target
 from tissuetalk.tools.segment.decide import Labels
@@ -146,7 +147,48 @@ class Combined(DerivedLabels):
         return np.where((other == 0) if self.op == "outside" else (other > 0), labels, 0)
 
 
-Derived = Chosen | CutByBoxes | Combined
+@dataclass(frozen=True)
+class Corrected(DerivedLabels):
+    """A mask to which places were added and from which others were taken away, in the order they were shown.
+
+    keep: [base.count + 1] bool, objects that are left. numbers: by place, of the object its new pixels belong to; numbers
+    beyond those of the base are new objects. mpp: µm per full-resolution pixel.
+    """
+
+    places: Sequence[Place]
+    keep: NDArray[np.bool_]
+    numbers: Sequence[int]
+    mpp: float
+    where: str = "left after the correction"
+
+    @property
+    def count(self) -> int:
+        return max(self.base.count, *self.numbers)
+
+    @property
+    def grown(self) -> dict[int, Box]:
+        """By number, where objects have new pixels."""
+        boxes: dict[int, Box] = {}
+        for place, number in zip(self.places, self.numbers, strict=True):
+            if place.is_positive and (box := place.extent(self.mpp).intersection(self.region)) is not None:
+                boxes[number] = boxes[number].hull(box) if number in boxes else box
+        return boxes
+
+    def read(self, box: Box) -> Labels:
+        labels = self.base.read(box)
+        labels = np.where(self.keep[labels], labels, 0).astype(np.int32)
+        for place, number in zip(self.places, self.numbers, strict=True):
+            # a point that takes an object away spares the one beside it
+            if self.objects and place.point is not None and not place.is_positive:
+                continue
+            if (at := place.extent(self.mpp).intersection(box)) is None:
+                continue
+            part, marked = labels[at.inside(box)], place.drawn(at, 1.0, self.mpp)
+            part[marked & (part == 0) if place.is_positive else marked] = number
+        return labels
+
+
+Derived = Chosen | CutByBoxes | Combined | Corrected
 
 
 def related(
@@ -167,6 +209,38 @@ def related(
             mask = _in_boxes(mask, request.boxes)
         answers.append(mask)
     return answers
+
+
+def corrected(mask: LabelImage, places: Sequence[Place], mpp: float) -> LabelImage:
+    """The mask with every place that is shown as it and without those that are not; the same mask where there are none.
+
+    Of objects, one under a point that is not it goes as a whole, as does one that lies half or more in a box, polygon or
+    mask that is not; new pixels join the object that covers half of their place, else they are one of their own.
+    """
+    places = [place for place in places if place.extent(mpp).intersection(mask.region) is not None]
+    if not places:
+        return mask
+    keep, numbers, last = np.ones(mask.count + 1, bool), [], mask.count
+    areas = areas_of(mask) if mask.objects and not all(place.is_positive for place in places) else None
+    for place in places:
+        box = place.extent(mpp).intersection(mask.region)
+        assert box is not None, "others were left out"
+        labels, marked = mask.read(box), place.drawn(box, 1.0, mpp)
+        covered = np.bincount(labels[marked], minlength=mask.count + 1)
+        covered[0] = 0
+        best = int(covered.argmax())
+        if not place.is_positive:
+            if areas is not None and place.point is not None:
+                keep &= ~_at_points(mask, [place.point], mpp).keep
+            elif areas is not None:
+                keep &= (covered == 0) | (2 * covered < areas)
+            numbers.append(0)
+        elif covered[best] and 2 * covered[best] >= marked.sum() and keep[best]:
+            numbers.append(best)
+        else:
+            last += 1
+            numbers.append(last)
+    return Corrected(mask, places, keep, numbers, mpp)
 
 
 def why_empty(mask: LabelImage, presence: float) -> str:

@@ -7,7 +7,7 @@ There it is one window and nothing is written. Blocks, blending, objects and out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -190,7 +190,7 @@ def layers_of(
             image=str(source.path or ""),
             image_name=source.name,
             image_sha256=source.sha256,
-            model=model.card.name,
+            model=(model if field.lessons is None else field.lessons.base).card.name,
             weights_sha256=model.weights_sha256,
             prompts=tuple(asked[index][0] for index in targets),
             context=field.context(grid.step),
@@ -209,7 +209,7 @@ def layers_of(
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result of a run on disk. work: the folder of what is finished."""
+    """Everything that decides the result of a run on disk. work: the folder of what is finished, two below the result's."""
 
     field: FieldOfView
     layers: tuple[ScaleLayer, ...]
@@ -223,7 +223,11 @@ class Plan:
         settings: SlideSettings,
         work: Path,
     ) -> Plan:
-        plan = cls(field, layers_of(field, asked, settings), work)
+        layers = layers_of(field, asked, settings)
+        if field.lessons is not None:
+            files = field.lessons.write(work.parent.parent)
+            layers = tuple(replace(each, task=replace(each.task, learned=files)) for each in layers)
+        plan = cls(field, layers, work)
         save_tissue(plan.tissue_file, field.tissue)
         return plan
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
@@ -15,6 +15,9 @@ from tissuetalk.tools.answers.arguments import COARSEST_MPP, FINEST_MPP
 from tissuetalk.tools.answers.results import ImageInfo, MppSource, Warned, is_known
 from tissuetalk.tools.masks.rasters import Tissue, sample
 from tissuetalk.tools.storage.features import FeatureCache
+
+if TYPE_CHECKING:
+    from tissuetalk.tools.segment.teaching import RunLessons
 
 SMALL_PX = 1024
 """Longest side up to which models judge an image from all of it; of a larger one a shrunk view would lose what they know."""
@@ -42,7 +45,8 @@ class FieldOfView:
     """A region of an open image through one model. It is open only as long as its source is.
 
     region: full-resolution pixels. scale: of the source. features: of tiles seen before, or None to keep none.
-    asked: the region as the caller gave it, which may reach beyond the image.
+    asked: the region as the caller gave it, which may reach beyond the image. lessons: what examples and names that were
+    taught add; None where there are none.
     """
 
     source: ImageSource
@@ -51,6 +55,7 @@ class FieldOfView:
     scale: Scale
     features: FeatureCache | None = None
     asked: Sequence[float] | None = None
+    lessons: RunLessons | None = None
 
     @cached_property
     def tissue(self) -> Tissue:

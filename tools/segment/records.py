@@ -18,6 +18,7 @@ from tissuetalk.tools.answers.results import (
     MaskResources,
     Provenance,
     RelationInfo,
+    Taught,
     Warned,
     low_agreement,
     reliability_of,
@@ -77,60 +78,80 @@ def record_of(
         if target.relation is None
         else RelationInfo(op=target.relation.op, reference=target.relation.reference)
     )
-    sent = field.model.sent(wanted.prompt)
     share = outcome.area_px / (region.width * region.height)
+    taught = None if field.lessons is None else field.lessons.taught(target)
+    made = _provenance(outcome, wanted, field, request, relation)
     return Mask(
         mask_id=outcome.mask_id,
         label=target.label,
         free_form=None if target.label else target.words,
         target=wanted.capability.target,
-        prompt=sent,
+        prompt=made.prompt,
         evidence=target.evidence,
         assertion=target.assertion,
         found=outcome.area_px > 0,
         presence=round(min(max(outcome.presence, 0.0), 1.0), 4),
-        reliability=_reliability(field, outcome),
+        reliability=_reliability(made.weights_sha256, outcome, taught),
         area_px=outcome.area_px,
         area_um2=area_um2,
         area_fraction=share,
         count=outcome.count,
         bbox=None if outcome.box is None else outcome.box.as_list(),
         relation=relation,
-        verdict=_verdict(outcome, share, area_um2, target),
+        verdict=_verdict(outcome, share, area_um2, target, taught),
         plain=target.plain,
         alternatives=list(target.alternatives),
         colour=drawing.colour_of(number),
         resources=outcome.resources,
-        provenance=Provenance(
-            words=target.evidence,
-            label=target.label,
-            prompt=sent,
-            model=field.model.card.name,
-            weights_sha256=field.model.weights_sha256,
-            mpp=scale.mpp,
-            mpp_source=scale.source,
-            model_mpp=outcome.model_mpp,
-            tile_px=outcome.tile_px,
-            margin_px=field.model.margin_px,
-            region=region.as_list(),
-            points=[list(point) for point in request.points],
-            boxes=[list(box) for box in request.boxes],
-            relation=relation,
-            image_sha256=field.source.sha256,
-            version=version("tissuetalk"),
-            rules=RULES_VERSION,
-        ),
+        provenance=made,
+        taught=taught,
     )
 
 
-def _reliability(field: FieldOfView, outcome: MaskOutcome) -> float | None:
-    """The quick estimate; ``explain`` makes the thorough one. None for an empty mask."""
-    if outcome.expected_dice is None or not outcome.area_px:
+def _provenance(
+    outcome: MaskOutcome, wanted: Wanted, field: FieldOfView, request: Request, relation: RelationInfo | None
+) -> Provenance:
+    """What a mask was made with; beside masks that were taught, others are still the plain model's."""
+    target, scale, lessons = wanted.target, field.scale, field.lessons
+    model, weights_sha256 = (
+        (field.model.card.name, field.model.weights_sha256) if lessons is None else lessons.made_by(target)
+    )
+    return Provenance(
+        words=target.evidence,
+        label=target.label,
+        prompt=field.model.sent(wanted.prompt),
+        model=model,
+        weights_sha256=weights_sha256,
+        mpp=scale.mpp,
+        mpp_source=scale.source,
+        model_mpp=outcome.model_mpp,
+        tile_px=outcome.tile_px,
+        margin_px=field.model.margin_px,
+        region=field.region.as_list(),
+        points=[list(point) for point in request.points],
+        boxes=[list(box) for box in request.boxes],
+        relation=relation,
+        image_sha256=field.source.sha256,
+        version=version("tissuetalk"),
+        rules=RULES_VERSION,
+        examples=[] if lessons is None else lessons.examples_of(target),
+    )
+
+
+def _reliability(weights_sha256: str, outcome: MaskOutcome, taught: Taught | None) -> float | None:
+    """The quick estimate; ``explain`` makes the thorough one. None for an empty mask. Of a taught one that of its examples."""
+    if not outcome.area_px:
         return None
-    return reliability_of(field.model.weights_sha256, "segment", outcome.expected_dice)
+    if taught is not None and taught.learned_sha256 is not None:
+        return taught.expected_dice
+    if outcome.expected_dice is None:
+        return None
+    return reliability_of(weights_sha256, "segment", outcome.expected_dice)
 
 
-def _verdict(outcome: MaskOutcome, share: float, area_um2: float | None, target: Target) -> str:
+def _verdict(
+    outcome: MaskOutcome, share: float, area_um2: float | None, target: Target, taught: Taught | None
+) -> str:
     sure = outcome.note or f"presence {outcome.presence:.2f}"
     specks = f"{outcome.specks} speck{'' if outcome.specks == 1 else 's'} too small for one not counted"
     if not outcome.area_px and target.surveyed and outcome.presence >= PERHAPS:
@@ -144,6 +165,8 @@ def _verdict(outcome: MaskOutcome, share: float, area_um2: float | None, target:
     if area_um2 is not None:
         parts.append(f"{area_um2 / 1e6:.4g} mm²" if area_um2 >= 1e4 else f"{area_um2:.4g} µm²")
     parts.append(sure)
+    if taught is not None:
+        parts.append(said_of(taught))
     if outcome.specks:
         parts.append(specks)
     if target.assertion == "uncertain":
@@ -151,10 +174,23 @@ def _verdict(outcome: MaskOutcome, share: float, area_um2: float | None, target:
     return "found: " + ", ".join(parts)
 
 
+def said_of(taught: Taught) -> str:
+    """How good what was taught may be, in plain words."""
+    count = taught.positive + taught.negative
+    shown = f"{count} example{'' if count == 1 else 's'} ({taught.positive} of it, {taught.negative} of other things)"
+    if taught.learned_sha256 is None:
+        return f"corrected by {shown}"
+    if taught.expected_dice is None or taught.interval is None:
+        return f"taught by {shown}, too few to say how good it is"
+    low, high = taught.interval
+    return f"taught by {shown}; left out one by one they expect a Dice of {taught.expected_dice:.2f} ({low:.2f} to {high:.2f})"
+
+
 def warnings_of(field: FieldOfView, masks: Sequence[Mask], outcomes: Sequence[MaskOutcome]) -> list[Warned]:
     """All warnings of a result, by the same rules whatever its size."""
     tissue = field.tissue.picture(field.region)
     warnings = [*region_cut(field.source, field.asked), *_view_warnings(field, tissue)]
+    warnings += [] if field.lessons is None else field.lessons.far
     if not field.scale.known:
         assumed = (
             f"{field.scale.mpp:g} µm/px was assumed. Areas are in pixels."

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -21,7 +21,7 @@ from tissuetalk.prompts.measures import place_measures_in
 from tissuetalk.prompts.names import prompt_for, prompt_of, target_named
 from tissuetalk.prompts.target import Reader, Relation, Request, Target
 from tissuetalk.prompts.taxonomy import Label
-from tissuetalk.tools.answers.arguments import MOST_POINTS, MOST_TARGETS
+from tissuetalk.tools.answers.arguments import MOST_POINTS, MOST_TARGETS, ExampleArgument
 from tissuetalk.tools.answers.results import (
     Mask,
     NotSegmented,
@@ -29,13 +29,12 @@ from tissuetalk.tools.answers.results import (
     TargetArgument,
 )
 
-if TYPE_CHECKING:
-    from tissuetalk.tools.session import Session
-
 RULED_OUT = {
     "absent": "the words rule it out, so it was not looked for",
     "historical": "the words speak of an earlier specimen or history, so it was not looked for",
 }
+SHOW_ME = '; show me some: examples=[{"box": [x0, y0, x1, y1], "is": true}, {"box": […], "is": false}]'
+"""What to do where no model knows a target; ``view`` with grid names the pixels."""
 CLEARLY_PRESENT = 0.9
 """Presence from which an open question shows what nobody named; a false tumour would frighten the one who asked."""
 
@@ -53,29 +52,66 @@ class SegmentArguments:
     organ: str | None = None
     mpp: float | None = None
     model: str | None = None
+    examples: Sequence[ExampleArgument] = ()
+    name: str | None = None
+    base_result: str | None = None
+    learned: Sequence[str] = ()
+    """SHA-256 of kept targets that win over what the model knows; the command line's --learned."""
 
     @classmethod
     def of(cls, image: str | Path, words: str | None = None, **options: Any) -> SegmentArguments:
-        """Of a call: what is None was left out, targets may be dicts."""
+        """Of a call: what is None was left out, targets and examples may be dicts."""
         given = {name: value for name, value in options.items() if value is not None}
         given["targets"] = [TargetArgument.model_validate(each) for each in given.get("targets", ())]
+        given["examples"] = [ExampleArgument.model_validate(each) for each in given.get("examples", ())]
         return cls(str(image), words, **given)
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What was shown of one target. target: its place among those of the request.
+
+    teaches: the mask is made from the examples, else they only add to it and take away. holds: the mask has every place
+    that is shown as the target and none that is shown as something else. keep_as: name to keep it under.
+    """
+
+    examples: tuple[ExampleArgument, ...]
+    target: int = 0
+    teaches: bool = True
+    holds: bool = False
+    keep_as: str | None = None
+
+
+@dataclass(frozen=True)
 class SegmentRequest:
-    """What to look for and where; enough to do it again, without the text it came from: its sentences are not kept."""
+    """What to look for and where; enough to do it again, without the text it came from: its sentences are not kept.
+
+    lessons: by examples, at most one of a target; of a correction also those of the results before. parent: what it corrects.
+    """
 
     image: str
     request: Request
     region: Sequence[float] | None = None
     mpp: float | None = None
     model: str | None = None
+    lessons: tuple[Lesson, ...] = ()
+    parent: str | None = None
 
     def as_json(self) -> dict[str, Any]:
+        """What examples brought is left out where there are none: requests of before they were compare as they did."""
         kept = replace(self, request=self.request.without_sentences())
-        stored: dict[str, Any] = _STORED.dump_python(kept, mode="json")
+        stored: dict[str, Any] = _STORED.dump_python(kept, mode="json", by_alias=True)
+        for field in ("lessons", "parent"):
+            if not stored[field]:
+                del stored[field]
+        for target in stored["request"]["targets"]:
+            if not target["learned"]:
+                del target["learned"]
         return stored
+
+    def without_names(self) -> SegmentRequest:
+        """The same masks, nothing kept: what a result remembers must not name anything when it is made again."""
+        return replace(self, lessons=tuple(replace(each, keep_as=None) for each in self.lessons))
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> SegmentRequest:
@@ -83,19 +119,6 @@ class SegmentRequest:
 
 
 _STORED = TypeAdapter(SegmentRequest)
-
-
-def understand(session: Session, asked: SegmentArguments) -> SegmentRequest:
-    """Words to targets. Raises InvalidArgumentError, UnknownLabelError, NoTargetInWordsError and the reader's errors."""
-    request = read_request(
-        session.reader,
-        words=asked.words,
-        targets=asked.targets,
-        points=asked.points,
-        boxes=asked.boxes,
-        organ=asked.organ,
-    )
-    return SegmentRequest(asked.image, request, asked.region, asked.mpp, asked.model)
 
 
 def read_request(
@@ -122,12 +145,19 @@ def read_request(
             request = replace(request, place_measures=place_measures_in(words))
     else:
         raise InvalidArgumentError("nothing to look for; pass words (or targets) that name what to segment.")
-    if len(points or ()) + len(boxes or ()) > MOST_POINTS:
+    return with_places(request, points or (), boxes or ())
+
+
+def with_places(
+    request: Request, points: Sequence[Sequence[float]], boxes: Sequence[Sequence[float]]
+) -> Request:
+    """Points and boxes added to those that were said. Raises InvalidArgumentError."""
+    if len(points) + len(boxes) > MOST_POINTS:
         raise InvalidArgumentError(f"too many points and boxes; pass at most {MOST_POINTS} in one call.")
     return replace(
         request,
-        points=(*request.points, *((float(x), float(y)) for x, y in points or ())),
-        boxes=(*request.boxes, *(_corners(box) for box in boxes or ())),
+        points=(*request.points, *((float(x), float(y)) for x, y in points)),
+        boxes=(*request.boxes, *(_corners(box) for box in boxes)),
     )
 
 
@@ -236,7 +266,7 @@ def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Want
     for target, prompt, capability in zip(candidates, prompts, able, strict=True):
         at = reference_of(target, candidates)
         if capability is None:
-            reason = f"{name} was never trained for this"
+            reason = f"{name} was never trained for this{'' if is_pointed(model) else SHOW_ME}"
             refused.append(refusal(target, "unsupported", reason, model.nearest(prompt)))
         elif at is not None and able[at] is None:
             reason = f"it needs {name_of(candidates[at])!r}, which {name} does not know"
@@ -291,7 +321,8 @@ def with_references(targets: Sequence[Target]) -> list[Target]:
         if reference_of(target, wanted) is None:
             words = target.relation.reference
             label = words if words.count("-") >= 2 else None
-            reference = replace(target, label=label, words=words.rsplit("-", 1)[-1], relation=None)
+            words = words.rsplit("-", 1)[-1]
+            reference = replace(target, label=label, words=words, relation=None, learned="")
             wanted.append(replace(reference, reason="named as the reference"))
     return wanted
 

@@ -20,11 +20,16 @@ from tissuetalk.tools.segment.grid import DEFAULTS, SlideSettings
 from tissuetalk.tools.segment.records import MaskOutcome, record_of, warnings_of
 from tissuetalk.tools.segment.request import SegmentRequest, Wanted, check_inside, read_as, refusal, sort_out
 from tissuetalk.tools.segment.slide import segment_slide
+from tissuetalk.tools.segment.teaching import take_lessons
 from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session
+
+
+TAUGHT_SHARE = 0.2
+"""Part of the work, for the progress, that learning from examples takes."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +47,35 @@ def segment(session: Session, order: SegmentRequest, control: Control = Control(
     Raises any of the contract's errors; an interrupted call leaves nothing behind, except for the finished blocks of a
     region too large for memory: the same order goes on with them.
     """
-    model = session.model(order.model)
+    base = session.model(order.model)
     with session.open(order.image) as source:
         region = region_of(source, order.region)
         control.covers(region.width * region.height)
-        if is_pointed(model):
+        if is_pointed(base):
             region = pointing.narrowed(order.request, region)
         check_inside(order.request, source.width, source.height)
-        asked, refused = sort_out(order.request, model, region)
+        lessons = take_lessons(session, order, base, source, control.part(0, TAUGHT_SHARE))
+        model, request = lessons.model, lessons.request
+        control = control.part(TAUGHT_SHARE, 1) if lessons else control
+        asked, refused = sort_out(request, model, region)
         # to refuse everything no model is loaded: nothing is assumed of a scale that nothing is done at
         looks = bool(asked) or is_pointed(model) or region.width * region.height > session.slides.mask_px
         scale = scale_of(source, order.mpp, model if looks else None)
-        field = FieldOfView(source, model, region, scale, session.features, order.region)
+        field = FieldOfView(
+            source, model, region, scale, session.features, order.region, lessons if lessons else None
+        )
         if not is_pointed(model) and _is_large(field, asked, session.slides):
-            return segment_slide(session, order, field, asked, refused, control)
-        with session.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
-            folder = ResultFolder(draft.folder)
-            folder.write_request(order.as_json())
-            masks = segment_field(field, order.request, control, session.slides)
-            source.verify_unchanged()
-            return _write(folder, draft.result_id, field, order.request, masks, session.slides)
+            result = segment_slide(session, order, request, field, asked, refused, control)
+        else:
+            with session.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
+                folder = ResultFolder(draft.folder)
+                folder.write_request(order.without_names().as_json())
+                lessons.write(draft.folder)
+                masks = segment_field(field, request, control, session.slides)
+                source.verify_unchanged()
+                result = _write(folder, draft.result_id, field, request, masks, session.slides)
+        lessons.keep(session)
+        return result
 
 
 def segment_field(
@@ -85,7 +99,13 @@ def placed(
 ) -> list[FoundMask]:
     """Points, relations and boxes of the request applied; objects that are left are numbered afresh, 1..N."""
     held = [HeldLabels(each.labels, field.region, each.objects) for each in found]
-    masks = algebra.related(request, [each.target for each in asked], held, field.scale.mpp)
+    targets = [each.target for each in asked]
+    masks = algebra.related(request, targets, held, field.scale.mpp)
+    if (lessons := field.lessons) is not None:
+        masks = [
+            algebra.corrected(mask, lessons.held_of(target), field.scale.mpp)
+            for mask, target in zip(masks, targets, strict=True)
+        ]
     answers = []
     for each, before, mask in zip(found, held, masks, strict=True):
         if mask is before:
@@ -160,6 +180,7 @@ def _write(
         notes=list(request.notes),
         job_id=None,
         read_as=read_as(request, masks),
+        parent=None if field.lessons is None else field.lessons.parent,
     )
     folder.write_result(result)
     return result

@@ -51,12 +51,13 @@ DRIVEN_SHARE = 0.93
 def segment_slide(
     session: Session,
     order: SegmentRequest,
+    request: Request,
     field: FieldOfView,
     asked: Sequence[Wanted],
     refused: list[NotSegmented],
     control: Control,
 ) -> SegmentResult:
-    """Begin or go on; the finished result is in the workspace.
+    """Begin or go on; the finished result is in the workspace. request: the order's, whose targets say what was taught.
 
     Raises BusyError while the same order is being worked on, CancelledError, ImageChangedError and
     UnreadableImageError. Whatever ends it, finished blocks are kept for the next call with the same order.
@@ -74,8 +75,8 @@ def segment_slide(
         if (folder / "result.json").exists():
             result = files.result().model_copy(update={"result_id": result_id})
         else:
-            files.write_request(order.as_json())
-            run = _Run(field, order.request, tuple(asked), files, identity)
+            files.write_request(order.without_names().as_json())
+            run = _Run(field, request, tuple(asked), files, identity)
             result = run.result(session, result_id, refused, control)
         files.write_result(result)
         for name in (first_look.JSON_NAME, first_look.PICTURE_NAME):
@@ -104,6 +105,7 @@ def _identity(
         "mpp_source": field.scale.source,
         "prompts": [asdict(each.prompt) | {"target": asdict(each.capability)} for each in asked],
         "request": order.as_json()["request"],
+        **({"lessons": order.as_json()["lessons"]} if order.lessons else {}),
     }
 
 
@@ -171,6 +173,7 @@ class _Run:
             notes=[*self.request.notes, *caveats],
             job_id=None,
             read_as=read_as(self.request, masks),
+            parent=None if field.lessons is None else field.lessons.parent,
         )
 
     def _drive(self, plan: Plan, runner: Runner, control: Control) -> None:
@@ -184,7 +187,13 @@ class _Run:
         """What became of every target, and how many large objects were measured on a shrunk picture."""
         mapped = [self._map(plan, index, control) for index in range(len(self.asked))]
         targets = [each.target for each in self.asked]
-        masks = algebra.related(self.request, targets, [each.base for each in mapped], self.field.scale.mpp)
+        mpp = self.field.scale.mpp
+        masks = algebra.related(self.request, targets, [each.base for each in mapped], mpp)
+        if (lessons := self.field.lessons) is not None:
+            masks = [
+                algebra.corrected(mask, lessons.held_of(target), mpp)
+                for mask, target in zip(masks, targets, strict=True)
+            ]
         outcomes, shrunk = [], 0
         for index, (each, mask) in enumerate(zip(mapped, masks, strict=True)):
             control.report(index / len(masks), "writing labels and objects")
@@ -301,6 +310,9 @@ def _derived_rows(
     areas: [mask.base.count + 1] full-resolution pixels of every number before renumbering.
     """
     arrow = library("pyarrow")
+    corrected = mask.base if isinstance(mask.base, algebra.Corrected) else None
+    grown = {} if corrected is None else corrected.grown
+    reach = {int(mask.table[old]): box for old, box in grown.items() if mask.table[old]}
     for source in _sources_of(mask.base):
         for table in _base_rows(source.base, how, []):
             old = table["object_id"].to_numpy() + source.offset
@@ -313,9 +325,15 @@ def _derived_rows(
                 ["object_id", "block", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1"]
             ).to_pylist():
                 box = Box(row["bbox_x0"], row["bbox_y0"], row["bbox_x1"], row["bbox_y1"])
+                box = box.hull(reach[row["object_id"]]) if row["object_id"] in reach else box
                 measured, was_shrunk = row_alone(mask, row["object_id"], box, row["block"], how)
                 shrunk.append(was_shrunk)
                 yield measured
+    for old, box in grown.items():
+        if corrected and old > corrected.base.count and (new := int(mask.table[old])):
+            measured, was_shrunk = row_alone(mask, new, box, f"{how.grid.model_mpp:g}:added", how)
+            shrunk.append(was_shrunk)
+            yield measured
 
 
 def _mask_id(identity: dict[str, Any], number: int) -> str:

@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models import registry
+from tissuetalk.models.by_example import with_examples
 from tissuetalk.models.errors import ImageChangedError, UnreadableImageError
 from tissuetalk.models.images import Box, ImageSource, open_image
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.segment.grid import Block
 from tissuetalk.tools.storage.features import FeatureCache
+from tissuetalk.tools.storage.targets import read_learned
 
 BACKGROUND_LOGIT = -10.0
 """Where no block was worked on."""
@@ -40,7 +42,7 @@ class ImageTask:
     """The image and the question, as plain values that travel between processes and machines.
 
     image: path of the slide. model: its name in the registry. context: the model's statistics of the whole image.
-    step: full-resolution pixels per working pixel.
+    step: full-resolution pixels per working pixel. learned: files of the learned targets that the model also knows.
     """
 
     image: str
@@ -51,6 +53,12 @@ class ImageTask:
     prompts: tuple[Prompt, ...]
     context: Context
     step: float
+    learned: tuple[str, ...] = ()
+
+    @property
+    def loaded(self) -> Segmenter:
+        """The model in this process. Raises ModelUnavailableError, and InvalidArgumentError for what was taught on other weights."""
+        return _with_learned(self.model, self.learned) if self.learned else registry.load(self.model)
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def run_block(spec: BlockSpec) -> str:
     """
     task = spec.task
     source = opened(task.image, task.image_name, task.image_sha256)
-    return write_blocks([spec], [None], registry.load(task.model), source, FeatureCache(memory_bytes=0))[0]
+    return write_blocks([spec], [None], task.loaded, source, FeatureCache(memory_bytes=0))[0]
 
 
 def read_tile(spec: BlockSpec, source: ImageSource) -> RGB:
@@ -179,6 +187,11 @@ def answers_of(
         model.decode(features.get(spec.feature_key, model, made(index)), spec.task.prompts)
         for index, spec in enumerate(specs)
     ]
+
+
+@lru_cache(maxsize=2)
+def _with_learned(model: str, files: tuple[str, ...]) -> Segmenter:
+    return with_examples(registry.load(model), [read_learned(Path(file)) for file in files])
 
 
 _MOST_OPEN = 2

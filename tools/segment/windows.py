@@ -14,7 +14,6 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models import registry
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import Capability, Segmenter
 from tissuetalk.models.writing import whole_file, write_whole
@@ -111,9 +110,7 @@ class WindowSummary:
 def run_window(spec: WindowSpec) -> str:
     """Do one window in whatever process this is and return the path of its summary, which is written last."""
     task = spec.task
-    return write_window(
-        spec, registry.load(task.model), opened(task.image, task.image_name, task.image_sha256)
-    )
+    return write_window(spec, task.loaded, opened(task.image, task.image_name, task.image_sha256))
 
 
 def write_window(spec: WindowSpec, model: Segmenter, source: ImageSource) -> str:

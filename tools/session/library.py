@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_of
 from tissuetalk.tools.answers.arguments import LONGEST_FOLDER_BYTES
 from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult
 from tissuetalk.tools.session.results import with_addresses
+from tissuetalk.tools.session.targets import forget, kept_as, listed_targets, write_learned
 from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
@@ -38,14 +40,21 @@ def library(
     format: str | None,
     folder: str | None,
     organ: str | None,
+    name: str | None,
 ) -> Answer[LibraryResult]:
     """Raises InvalidArgumentError for what is missing or unknown, and the errors of the action."""
     actions: dict[str, Callable[[], dict[str, Any]]] = {
         "images": lambda: _images(session),
         "results": lambda: _results(session),
         "labels": lambda: _labels(organ),
-        "save": lambda: _save(session, _needed(result_id), format, folder),
+        "targets": lambda: listed_targets(session),
+        "save": lambda: (
+            _save_target(session, name, folder)
+            if name is not None and result_id is None
+            else _save(session, _needed(result_id), format, folder)
+        ),
         "delete": lambda: _delete(session, _needed(result_id)),
+        "forget": lambda: forget(session, name),
     }
     if action not in actions:
         raise InvalidArgumentError(f"unknown action {action[:60]!r}; choose from: {', '.join(actions)}.")
@@ -56,7 +65,8 @@ def library(
         f"{item.result_id} of {item.image_id}, {item.created_at}: {item.problem or ', '.join(item.masks)}"
         for item in result.results
     ]
-    said = [result.message, *lines[:MOST_LISTED], *result.labels, *result.saved, *result.removed]
+    lines += [target.line for target in result.targets]
+    said = [result.message, *lines[: MOST_LISTED * 3], *result.labels, *result.saved, *result.removed]
     return Answer(result, "\n".join(said))
 
 
@@ -117,8 +127,7 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
     if format not in ("folder", *FORMATS):
         choice = ", ".join(("folder", *FORMATS))
         raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {choice}.")
-    if folder is None:
-        raise InvalidArgumentError("pass folder: where to save, a new folder inside an allowed root.")
+    folder = _named(folder)
     root, target = _new_folder(session, folder)
     scratch = session.workspace.owners.folder
     with session.reading(result_id) as stored, session.workspace.owners.writing(target):
@@ -136,6 +145,27 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
             session.workspace.save(result_id, target, within=root)
             saved = [name for name in _files_in(stored.folder.path) if name != manifest.NAME]
     return {"message": f"saved {len(saved)} file(s) to {shown(folder)}.", "saved": saved}
+
+
+def _save_target(session: Session, name: str, folder: str | None) -> dict[str, Any]:
+    """A taught target as a file with its card."""
+    learned = kept_as(session, name)
+    root, target = _new_folder(session, _named(folder))
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", learned.name).strip("-.") or "target"
+    scratch = session.workspace.owners.folder
+    with (
+        session.workspace.owners.writing(target),
+        place_errors(target, root),
+        whole_folder(target, scratch=scratch, durable=True, within=root) as private,
+    ):
+        saved = write_learned(learned, private / f"{stem}.safetensors")
+    return {"message": f"saved {shown(learned.name)} to {shown(_named(folder))}.", "saved": saved}
+
+
+def _named(folder: str | None) -> str:
+    if folder is None:
+        raise InvalidArgumentError("pass folder: where to save, a new folder inside an allowed root.")
+    return folder
 
 
 def _files_in(folder: Path) -> list[str]:

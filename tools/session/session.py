@@ -165,14 +165,17 @@ class Session:
         control: Control = Control(),
         **options: Unpack[SegmentOptions],
     ) -> Segmentation:
-        """Outline what the words name. Options: targets, points, boxes, region, organ, mpp, model, as in the contract."""
+        """Outline what the words name.
+
+        Options as in the contract: targets, points, boxes, region, organ, mpp, model; examples, name, base_result.
+        """
         from tissuetalk.tools.segment.request import SegmentArguments
 
         return self.segment_request(self.understand(SegmentArguments.of(image, words, **options)), control)
 
     def understand(self, arguments: SegmentArguments) -> SegmentRequest:
         """Words to targets; nothing is looked for yet. Raises what is wrong with the arguments or the words."""
-        from tissuetalk.tools.segment.request import understand
+        from tissuetalk.tools.segment.lessons import understand
 
         return understand(self, arguments)
 
@@ -332,9 +335,13 @@ class Session:
         format: str | None = None,
         folder: str | None = None,
         organ: str | None = None,
+        name: str | None = None,
     ) -> Answer[LibraryResult]:
-        """images, results: what is there. labels: what targets are called, in one organ or all. save: a result to a new folder in a root. delete: for good."""
-        return library.library(self, action, result_id, format, folder, organ)
+        """images, results: what is there. labels: what targets are called, in one organ or all. targets: what words can find.
+
+        save: a result, or a taught target by its name, to a new folder in a root. delete: a result, forget: a taught target.
+        """
+        return library.library(self, action, result_id, format, folder, organ, name)
 
     def export(self, result: Place, format: str, out: Path, *, keep_identifiers: bool = False) -> Path:
         """Write a result to a new file in a format other software opens. Raises export's errors.

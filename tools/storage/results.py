@@ -34,6 +34,7 @@ from tissuetalk.models.writing import (
 from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.database import Database, ResultTable, is_id, new_id, shown
 from tissuetalk.tools.storage.owners import Owners, held
+from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.room import (
     GB,
     KEEP_S,
@@ -44,7 +45,7 @@ from tissuetalk.tools.storage.room import (
     removable,
 )
 
-FOLDERS = ("results", "images", "cache", "partial", "unfinished")
+FOLDERS = ("results", "images", "cache", "partial", "unfinished", "targets")
 _ATTEMPTS = 5
 """At making room: others fill it meanwhile."""
 
@@ -183,6 +184,32 @@ class Results:
             found = [self._stored(row) for row in newest.limit(max(limit, 0)).execute(db)]
         # a row whose files are gone waits for a disk with room to be deleted
         return [stored for stored in found if stored.folder.is_dir()]
+
+    def take_in(self, folder: Path) -> str:
+        """A copy of a result that was saved elsewhere, under its own id. Raises UnknownResultError, InvalidArgumentError."""
+        result = ResultFolder.existing(folder).result()
+        if not is_id("res", result.result_id):
+            raise UnknownResultError(f"{folder} does not say which result it is; segment the image again.")
+        draft = Draft(
+            result.result_id, self.owners.folder / result.result_id, result.image.image_id, "segment"
+        )
+        if not (self.folder / "results" / draft.result_id).exists():
+            with disk_errors(self.folder):
+                copy_folder(folder, draft.folder)
+            self.adopt_result(draft)
+        return draft.result_id
+
+    def result_with(self, mask_id: str) -> str | None:
+        """The id of the newest result that has the mask."""
+        if not is_id("msk", mask_id):
+            return None
+        found = (self.folder / "results").glob(f"*/masks/{mask_id}.png")
+        ids = {path.parent.parent.name for path in found}
+        return next((stored.result_id for stored in self.results(10**6) if stored.result_id in ids), None)
+
+    def learned_in_results(self, sha256: str) -> Path | None:
+        """A learned target that a result keeps beside its masks."""
+        return next((self.folder / "results").glob(f"*/learned/{sha256}.safetensors"), None)
 
     def delete(self, result_id: str) -> None:
         """Remove a result for good, also from a full disk. Raises UnknownResultError, or BusyError while somebody reads it."""

@@ -14,6 +14,7 @@ from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.database import Database, JobTable, is_id
 from tissuetalk.tools.storage.owners import Owners
 from tissuetalk.tools.storage.room import oldest_first
+from tissuetalk.tools.storage.targets import FILE, problem_of
 from tissuetalk.tools.storage.workspace import UPLOAD, Workspace
 
 _MOST_NAMED = 10
@@ -46,6 +47,7 @@ def check(folder: Path) -> list[WorkspacePart]:
         ),
         _checked("results", {name: manifest.problems(folder / "results" / name) for name in results}),
         _checked("uploads", {name: _upload_problems(folder / "images" / name) for name in uploads}),
+        _checked("taught targets", {path.name: _target_problems(path) for path in _targets(folder)}),
         WorkspacePart(
             "leftovers", "parts of files that killed processes left", waits=tuple(_leftovers(folder))
         ),
@@ -98,6 +100,20 @@ def _damaged(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     for name in _ids(folder / "images", ""):
         if problems := _upload_problems(folder / "images" / name):
             yield folder / "images" / name, problems
+    for path in _targets(folder):
+        if problems := _target_problems(path):
+            yield path, problems
+
+
+def _targets(folder: Path) -> list[Path]:
+    """Files of learned targets."""
+    place = folder / "targets"
+    return sorted(path for path in place.iterdir() if FILE.fullmatch(path.name)) if place.is_dir() else []
+
+
+def _target_problems(path: Path) -> list[str]:
+    problem = problem_of(path)
+    return [problem] if problem and path.exists() else []
 
 
 def _require(folder: Path) -> None:

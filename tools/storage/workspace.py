@@ -3,6 +3,7 @@
 workspace.sqlite   the index: results, images, uploads, jobs, and what was removed to make room
 results/<id>/      finished results, each complete, with a manifest of its files
 images/            uploads, named by the hash of their content
+targets/           what examples taught and somebody named, one small file each
 cache/             features by key, may vanish at any time
 partial/           what is being written, one folder and one locked file per open workspace
 unfinished/        slide runs that can be taken up again, one folder and one lock each
@@ -43,6 +44,7 @@ from tissuetalk.tools.storage.room import (
     oldest_first,
     removals,
 )
+from tissuetalk.tools.storage.targets import KeptTargets
 
 DEFAULT_QUOTA_BYTES: Final = 10 * GB
 _CACHE_SHARE = 4
@@ -78,6 +80,7 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
             remove(self._reserve)
             self._open(folder, quota_bytes - cache_bytes, clock)
         self.uploads_folder = self.folder / "images"
+        self.targets = KeptTargets(self.folder / "targets", self.owners.folder)
         self.cache = BlobCache(self.folder / "cache", self.owners.folder, cache_bytes)
         self._fill_reserve()
 

@@ -1,0 +1,1 @@
+"""Teaching from files: annotations drawn elsewhere become examples, examples a file that others can use."""
