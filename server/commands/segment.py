@@ -213,7 +213,8 @@ def _found(found: Segmentation, out: Path) -> list[Any]:
     for item in found.result.not_segmented:
         why = f"not segmented ({item.code}): {item.reason}"
         rows.append(("", item.label or item.free_form or "", item.evidence, why))
-    taught = sorted({mask.taught.learned_sha256 for mask in found.result.masks if mask.taught} - {None})
+    files = [mask.taught.learned_sha256 for mask in found.result.masks if mask.taught is not None]
+    taught = sorted({sha256 for sha256 in files if sha256 is not None})
     return [
         table(("#", "target", "words", "verdict"), rows),
         *(f"for --learned: {out / 'learned' / f'{sha256}.safetensors'}" for sha256 in taught),

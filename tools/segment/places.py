@@ -42,7 +42,7 @@ class PlacedExample:
     number: int
     example: ExampleArgument
     place: Place
-    outline: shapely.Geometry
+    outline: shapely.Polygon
 
     @property
     def said(self) -> str:
@@ -124,7 +124,7 @@ def _placed(session: Session, number: int, example: ExampleArgument, image: Show
     if example.mask_id is not None:
         place = _place_of_mask(session, example.mask_id, example.is_it, said, source)
         box = place.extent(image.mpp)
-        return PlacedExample(number, example, place, shapely.box(*box.as_list()))
+        return PlacedExample(number, example, place, shapely.box(box.x0, box.y0, box.x1, box.y1))
     if example.box is not None:
         x0, y0, x1, y1 = example.box
         if x1 <= x0 or y1 <= y0:
@@ -184,10 +184,8 @@ def contradict(one: PlacedExample, other: PlacedExample) -> bool:
     """Whether one place says that it is there and another that it is not, of much the same pixels."""
     if one.example.is_it == other.example.is_it:
         return False
-    if (
-        one.place.mask is not None or other.place.mask is not None
-    ):  # compared by what they mark, when learned from
-        return False
+    if one.place.mask is not None or other.place.mask is not None:
+        return False  # compared by what they mark, when learned from
     shared = one.outline.intersection(other.outline).area
     return bool(shared >= CONTRADICTS * min(one.outline.area, other.outline.area))
 

@@ -72,21 +72,23 @@ class RunLessons:
             return None
         name = name_of(target)
         known = self.base.capability(prompt_for(replace(target, learned=""))) is not None
-        counts: dict[str, int] = {}
-        if lesson is not None:
-            positive = sum(each.is_it for each in lesson.examples)
-            counts = {"positive": positive, "negative": len(lesson.examples) - positive}
-            counts["images"] = len({each.image for each in lesson.examples})
         if learned is not None and (lesson is None or lesson.teaches):
             card = learned.card
-            counts = {"positive": card.positive, "negative": card.negative, "images": card.images}
+            positive, negative, images = card.positive, card.negative, card.images
+        else:
+            assert lesson is not None, "one of the two is there"
+            positive = sum(each.is_it for each in lesson.examples)
+            negative = len(lesson.examples) - positive
+            images = len({each.image for each in lesson.examples})
         return Taught(
             name=name,
+            positive=positive,
+            negative=negative,
+            images=images,
             expected_dice=None if learned is None else learned.card.expected_dice,
             interval=None if learned is None else learned.card.interval,
             learned_sha256=None if learned is None else learned.sha256,
             is_label=known or is_name_of_a_label(name),
-            **counts,
         )
 
     def made_by(self, target: Target) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import shapely
-from shapely.geometry import LineString, MultiPolygon, Polygon, shape
+from shapely.geometry import LinearRing, LineString, MultiPolygon, Point, Polygon, shape
 from shapely.ops import split
 
 from tissuetalk.models.errors import InvalidArgumentError, shown
@@ -31,17 +31,18 @@ class DrawnPlace:
     """One polygon without holes, or a point. class_name: as drawn, empty where there is none. number: of its feature, from 1."""
 
     class_name: str
-    outline: shapely.Geometry
+    outline: Polygon | Point
     number: int
 
     def example(self, is_it: bool, image: str | None) -> ExampleArgument:
-        if isinstance(self.outline, shapely.Point):
-            return ExampleArgument(is_it=is_it, point=[self.outline.x, self.outline.y], image=image)
-        outline, tolerance = self.outline, 0.5
-        while len(outline.exterior.coords) > MOST_CORNERS:
-            outline, tolerance = self.outline.simplify(tolerance), tolerance * 2
-        corners = [[float(x), float(y)] for x, y in outline.exterior.coords[:-1]]
-        return ExampleArgument(is_it=is_it, polygon=corners, image=image)
+        said = {"is": is_it, "image": image}
+        if isinstance(self.outline, Point):
+            return ExampleArgument.model_validate({**said, "point": [self.outline.x, self.outline.y]})
+        ring, tolerance = self.outline.exterior, 0.5
+        while len(ring.coords) > MOST_CORNERS:
+            ring, tolerance = LinearRing(self.outline.exterior.simplify(tolerance).coords), tolerance * 2
+        corners = [[float(x), float(y)] for x, y in ring.coords[:-1]]
+        return ExampleArgument.model_validate({**said, "polygon": corners})
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,8 @@ def _places(feature: dict[str, Any], number: int, file: str) -> Iterator[DrawnPl
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
         raise InvalidArgumentError(f"feature {number} of {file} has no geometry that can be read.") from error
     for part in getattr(geometry, "geoms", [geometry]):
-        if isinstance(part, shapely.Point) and not part.is_empty:
-            yield DrawnPlace(name, shapely.Point(part.x, part.y), number)
+        if isinstance(part, Point) and not part.is_empty:
+            yield DrawnPlace(name, Point(part.x, part.y), number)
         elif isinstance(part, Polygon) and not part.is_empty:
             if not part.is_valid:
                 why = shapely.is_valid_reason(part).split("[")[0].lower()
@@ -151,13 +152,14 @@ def _without_holes(polygon: Polygon) -> Iterator[Polygon]:
     """The same area as polygons without holes, cut through the middle of each."""
     if not polygon.interiors:
         if polygon.area >= _LEAST_AREA_PX:
-            yield shapely.force_2d(polygon)
+            yield Polygon([(each[0], each[1]) for each in polygon.exterior.coords])
         return
     x = Polygon(polygon.interiors[0]).centroid.x
     _, low, _, high = polygon.bounds
     for part in split(polygon, LineString([(x, low - 1), (x, high + 1)])).geoms:
         for each in part.geoms if isinstance(part, MultiPolygon) else (part,):
-            yield from _without_holes(each)
+            if isinstance(each, Polygon):
+                yield from _without_holes(each)
 
 
 def _class_of(properties: Any) -> str:
