@@ -6,6 +6,7 @@
     /look/…                 what there is to see, as JSON: image, result, objects, object
     /tiles/…                image/IMAGE/Z/X/Y, cover/RESULT/MASK/Z/X/Y, objects/RESULT/MASK/Z/X/Y
     /files/RESULT/…         files of a result, as resources have them
+    /share/RESULT           (POST) an address of the result's page that needs no token for a while
 
 Tools are called at /mcp, as by everybody else.
 """
@@ -46,6 +47,7 @@ STATUS = {
     "workspace_unwritable": 507,
     "image_too_large": 413,
 }
+SHARED_S = 8 * 3600
 FOR_EVER = "private, max-age=31536000, immutable"
 MEDIA = {"png": "image/png", "json": "application/json", "geojson": "application/geo+json", "csv": "text/csv"}
 _INLINE = re.compile(r"<(script|style)(?:\s[^>]*)?>(.*?)</\1>", re.DOTALL)
@@ -125,6 +127,7 @@ class Pages:
         route("/tiles/cover/{result_id}/{mask_id}/{z:int}/{x:int}/{y:int}", self._mask_tile)
         route("/tiles/objects/{result_id}/{mask_id}/{z:int}/{x:int}/{y:int}", self._mask_tile)
         route("/files/{result_id}/{path:path}", self._file)
+        route("/share/{result_id}", self._share_link, "POST")
 
     @cached_property
     def viewing(self) -> Any:
@@ -223,6 +226,17 @@ class Pages:
             "Cache-Control": "private, no-cache",
         }
         return _in_part(request, found, media, headers)
+
+    async def _share_link(self, request: Request) -> Response:
+        """Not for those who came by such an address themselves: they may only read."""
+        result_id = request.path_params["result_id"]
+
+        def link() -> dict[str, Any]:
+            self.viewing.about_result(result_id)
+            query = f"?{self._keys.link(result_id, SHARED_S)}" if self._keys.needed else ""
+            return {"address": f"/view/{result_id}{query}", "lasts_s": SHARED_S if query else None}
+
+        return await self._json(request, link)
 
     async def _tile(self, request: Request, make: Callable[[], Any]) -> Response:
         """A tile's address names content that never changes, so the address alone is its tag."""

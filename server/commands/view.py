@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import webbrowser
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
@@ -70,16 +71,19 @@ def _open_when_up(port: int, address: str) -> None:
         time.sleep(0.1)
 
 
-def _roots(what: Path | None, is_result: bool) -> tuple[Path, ...] | None:
-    """The folder of what is looked at; of a result that of its image."""
+def _roots(what: Path | None, is_result: bool) -> tuple[Path, ...]:
+    """The folder of what is looked at, of a result that of its image, else the current one; and that of the examples."""
     from tissuetalk.tools.storage.result_folder import ResultFolder
 
+    examples = Path(str(resources.files("tissuetalk.models").joinpath("samples"))).resolve()
     if what is None:
-        return None
+        folder = Path.cwd()
+        everything = folder == Path.home() or folder in Path.home().parents
+        return (examples,) if everything else tuple(dict.fromkeys((folder, examples)))
     if not is_result:
-        return (what.resolve().parent,)
+        return (what.resolve().parent, examples)
     folder = Path(ResultFolder(what).request()["image"]).parent
-    return (folder if folder.is_dir() else what.resolve(),)
+    return (folder if folder.is_dir() else what.resolve(), examples)
 
 
 def _address(session: Session, what: Path, is_result: bool) -> str:

@@ -2,6 +2,8 @@
 
 import type { AboutImage, AboutResult, ObjectColumns, ObjectRow, Place, ToolAnswer } from "./types";
 
+export type Progress = (share: number, what: string) => void;
+
 export interface Backend {
   readonly kind: "page" | "app";
   aboutImage(image: string): Promise<AboutImage>;
@@ -12,7 +14,8 @@ export interface Backend {
   objects(resultId: string, maskId: string, columns: string[]): Promise<ObjectColumns>;
   objectRow(resultId: string, maskId: string, id: number, near: [number, number]): Promise<ObjectRow>;
   file(resultId: string, path: string): Promise<Blob>;
-  call(tool: string, args: Record<string, unknown>, progress?: (share: number, what: string) => void): Promise<ToolAnswer>;
+  /** stop: closing the request cancels the work. */
+  call(tool: string, args: Record<string, unknown>, progress?: Progress, stop?: AbortSignal): Promise<ToolAnswer>;
 }
 
 /** What went wrong, in the server's own words. code "entry": a token is needed first. */
@@ -79,11 +82,7 @@ export class PageBackend implements Backend {
     return (await this.get(this.signed(`/files/${seg(resultId)}/${path.split("/").map(seg).join("/")}`))).blob();
   }
 
-  async call(
-    tool: string,
-    args: Record<string, unknown>,
-    progress?: (share: number, what: string) => void,
-  ): Promise<ToolAnswer> {
+  async call(tool: string, args: Record<string, unknown>, progress?: Progress, stop?: AbortSignal): Promise<ToolAnswer> {
     const id = ++this.asked;
     const meta = {
       "io.modelcontextprotocol/protocolVersion": PROTOCOL,
@@ -103,6 +102,7 @@ export class PageBackend implements Backend {
           "Mcp-Name": tool,
         },
         body: JSON.stringify(body),
+        signal: stop ?? null,
       }),
     );
     return toolAnswer(await finalMessage(answer, id, progress));
@@ -123,6 +123,12 @@ export class PageBackend implements Backend {
       request.send(file);
     });
     return { done, cancel: () => request.abort() };
+  }
+
+  /** An address of a result's page that needs no token for a while. */
+  async share(resultId: string): Promise<string> {
+    const answer = await this.asked_(fetch(`/share/${seg(resultId)}`, { method: "POST" }));
+    return new URL((await answer.json()).address, location.origin).href;
   }
 
   /** Trades a token for a cookie. */
@@ -174,11 +180,7 @@ interface RpcMessage {
 }
 
 /** The answer with our id: the body itself, or the last event of a stream that also reports progress. */
-async function finalMessage(
-  answer: Response,
-  id: number,
-  progress?: (share: number, what: string) => void,
-): Promise<RpcMessage> {
+async function finalMessage(answer: Response, id: number, progress?: Progress): Promise<RpcMessage> {
   if (!answer.headers.get("content-type")?.includes("event-stream")) return answer.json();
   const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
   let waiting = "";

@@ -68,15 +68,16 @@ function Finding({ line, children }: { line: ReadAs; children: preact.ComponentC
   );
 }
 
-/** The text cut at the spans; of overlapping ones the first counts. */
+/** The text cut at the findings; of overlapping ones the first counts. */
 export function piecesOf(text: string, lines: ReadAs[]): Piece[] {
   const pieces: Piece[] = [];
   let at = 0;
   // the server counts characters, JavaScript half of some of them
   const characters = Array.from(text);
   const part = (from: number, to: number) => characters.slice(from, to).join("");
-  for (const line of [...lines].sort((one, other) => one.span[0] - other.span[0])) {
-    const [start, stop] = line.span;
+  const places = lines.map((line) => ({ line, span: narrowed(characters, line) }));
+  for (const { line, span } of places.sort((one, other) => one.span[0] - other.span[0])) {
+    const [start, stop] = span;
     if (start < at || stop > characters.length || stop <= start) continue;
     if (start > at) pieces.push({ text: part(at, start), line: null });
     pieces.push({ text: part(start, stop), line });
@@ -84,6 +85,21 @@ export function piecesOf(text: string, lines: ReadAs[]): Piece[] {
   }
   if (at < characters.length) pieces.push({ text: part(at, characters.length), line: null });
   return pieces;
+}
+
+/** A span is a whole sentence: where in it the finding's own words stand, if they do. */
+function narrowed(characters: string[], line: ReadAs): [number, number] {
+  const [start, stop] = line.span;
+  const sentence = characters.slice(start, stop).map((each) => (each.toLowerCase().length === 1 ? each.toLowerCase() : each));
+  const mask = masks.value.find((each) => each.mask_id === line.mask_id);
+  for (const named of [line.finding, mask?.evidence ?? "", mask ? nameOf(mask) : ""]) {
+    const sought = Array.from(named.toLowerCase());
+    if (!sought.length || sought.length > sentence.length) continue;
+    for (let from = 0; from + sought.length <= sentence.length; from++) {
+      if (sought.every((each, number) => sentence[from + number] === each)) return [start + from, start + from + sought.length];
+    }
+  }
+  return [start, stop];
 }
 
 /** Of a request, which is not read sentence by sentence: where each mask's own words stand in it. */

@@ -37,4 +37,5 @@ async function page(): Promise<void> {
   render(kind === "view" ? <ViewerPage /> : <StartPage />, root);
 }
 
+window.addEventListener("popstate", () => location.reload());
 void page();

@@ -1,5 +1,10 @@
+import { Ask } from "./ask";
 import { stageRef } from "./controls";
+import { Compare } from "./compare";
+import { Evidence } from "./evidence";
 import { Findings } from "./findings";
+import { Plots } from "./plots";
+import { Teach } from "./teach";
 import { about, activeMask, colourOf, level, lookOf, masks, nameOf, picked, setLook } from "./state";
 import type { Mask, ObjectRow } from "./types";
 
@@ -7,11 +12,15 @@ export function Panel() {
   const result = about.value?.result;
   return (
     <aside class="panel" aria-label="Masks and findings">
+      <Ask />
       {result ? (
         <>
           <Findings />
           <Legend />
           <PickedObject />
+          <Plots />
+          <Evidence />
+          <Compare />
           {result.not_segmented.length ? <Refused /> : null}
           {result.warnings.length || result.notes.length ? (
             <section>
@@ -27,9 +36,8 @@ export function Panel() {
             </section>
           ) : null}
         </>
-      ) : (
-        <p>No masks yet.</p>
-      )}
+      ) : null}
+      <Teach />
       <p class="notice">Research use only. Masks and numbers are a model's output, not a diagnosis.</p>
     </aside>
   );

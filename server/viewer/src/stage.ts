@@ -30,6 +30,9 @@ export class Stage {
   onProblem: (error: unknown) => void = () => {};
   onMoved: Listener = () => {};
   firstPicture = 0;
+  /** Where the other result begins, 0..1 of the width; null without one. */
+  swipe: number | null = null;
+  private others: MaskLayerView[] = [];
   private readonly painter: Painter;
   private readonly marks: HTMLCanvasElement;
   private image: AboutImage | null = null;
@@ -119,13 +122,23 @@ export class Stage {
 
   show(about: AboutResult | null): void {
     for (const layer of this.layers) layer.close();
-    this.layers = (about?.result.masks ?? [])
-      .filter((mask) => mask.found)
-      .map(
-        (mask) =>
-          new MaskLayerView(mask, about!, this.backend, this.painter, () => this.redraw(), (error) => this.onProblem(error)),
-      );
+    this.layers = this.layersOf(about);
     this.redraw();
+  }
+
+  /** On the right of the line to swipe. */
+  showOther(about: AboutResult | null): void {
+    for (const layer of this.others) layer.close();
+    this.others = this.layersOf(about);
+    this.redraw();
+  }
+
+  private layersOf(about: AboutResult | null): MaskLayerView[] {
+    const changed = () => this.redraw();
+    const failed = (error: unknown) => this.onProblem(error);
+    return (about?.result.masks ?? [])
+      .filter((mask) => mask.found)
+      .map((mask) => new MaskLayerView(mask, about!, this.backend, this.painter, changed, failed));
   }
 
   /** At the next frame. */
@@ -234,12 +247,33 @@ export class Stage {
     const width = Math.round(this.element.clientWidth * devicePixelRatio);
     const height = Math.round(this.element.clientHeight * devicePixelRatio);
     this.painter.begin(width, height);
-    for (const layer of this.layers) {
-      const look = lookOf(layer.mask.mask_id);
-      layer.prepare(view, look);
-      layer.draw(view, look, rgb(colourOf(layer.mask)));
+    const line = this.swipe === null ? width : Math.round(this.swipe * width);
+    for (const [layers, from, to] of [
+      [this.layers, 0, line],
+      [this.others, line, width],
+    ] as const) {
+      if (to <= from) continue;
+      this.painter.clip(from, to);
+      for (const layer of layers) {
+        const look = lookOf(layer.mask.mask_id);
+        layer.prepare(view, look);
+        layer.draw(view, look, rgb(colourOf(layer.mask)));
+      }
     }
+    this.painter.clip();
     this.drawMarks(view, width, height);
+    if (this.swipe !== null) this.drawSwipe(line, height);
+  }
+
+  private drawSwipe(x: number, height: number): void {
+    const context = this.marks.getContext("2d")!;
+    for (const [style, width] of [
+      ["#000000", 4],
+      ["#ffffff", 2],
+    ] as const) {
+      context.fillStyle = style;
+      context.fillRect(x - (width * devicePixelRatio) / 2, 0, width * devicePixelRatio, height);
+    }
   }
 
   private drawMarks(view: View, width: number, height: number): void {

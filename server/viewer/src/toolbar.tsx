@@ -1,6 +1,31 @@
 import { useState } from "preact/hooks";
-import { KEYS, stageRef } from "./controls";
-import { about, backend, image, palette, theme, type Theme } from "./state";
+import type { PageBackend } from "./backend";
+import { KEYS, sceneText, stageRef } from "./controls";
+import { figure } from "./figure";
+import { about, backend, image, note, palette, problem, theme, type Theme } from "./state";
+import { save } from "./teach";
+
+async function saveFigure(): Promise<void> {
+  try {
+    save(await figure(stageRef.value!), `tissuetalk-${(about.value?.result.result_id ?? "image").slice(0, 12)}.png`);
+  } catch (error) {
+    problem.value = { code: "error", message: (error as Error).message };
+  }
+}
+
+async function copyLink(): Promise<void> {
+  try {
+    const result = about.value?.result.result_id;
+    const shared = result ? await (backend.value as PageBackend).share(result) : location.href.split("#")[0]!;
+    const scene = stageRef.value?.scene;
+    const address = scene ? `${shared}#${sceneText(scene)}` : shared;
+    await navigator.clipboard.writeText(address).catch(() => window.prompt("The address of this view", address));
+    note.value = "The address of this view was copied. Whoever reaches this server can open it, for eight hours where it asks for a token.";
+    setTimeout(() => (note.value = ""), 6000);
+  } catch (error) {
+    problem.value = { code: "error", message: (error as Error).message };
+  }
+}
 
 export function Toolbar() {
   const [help, setHelp] = useState(false);
@@ -32,6 +57,8 @@ export function Toolbar() {
           pressed={palette.value === "safe"}
         />
         <Button name={`Theme: ${theme.value}`} sign="☾" press={() => (theme.value = next[theme.value])} />
+        <Button name="Save a figure" sign="Figure" press={() => void saveFigure()} disabled={!stage || !image.value} />
+        {backend.value?.kind === "page" ? <Button name="Copy a link to this view" sign="Link" press={() => void copyLink()} disabled={!image.value} /> : null}
         <Button name="Keys" sign="?" press={() => setHelp(!help)} pressed={help} />
       </div>
       {help ? (

@@ -6,6 +6,8 @@ import { ScaleBar } from "./scalebar";
 import { Toolbar } from "./toolbar";
 import { stageRef, useKeys, watchScene } from "./controls";
 import { onCanvas } from "./pointing";
+import { onDrawing } from "./draw";
+import { Swipe } from "./compare";
 
 export function ViewerPage() {
   return (
@@ -32,7 +34,7 @@ function Picture() {
       const said = error as { code?: string; message: string };
       problem.value = { code: said.code ?? "error", message: said.message };
     };
-    const stops = [onCanvas(stage), watchScene(stage)];
+    const stops = [onCanvas(stage), onDrawing(stage), watchScene(stage)];
     let shown = "";
     stops.push(
       image.subscribe((value) => {
@@ -51,6 +53,7 @@ function Picture() {
       <div ref={place} class="stage" role="application" aria-label="Picture: drag to pan, wheel or plus and minus to zoom" />
       <div ref={map} class="minimap" aria-hidden="true" />
       <ScaleBar />
+      <Swipe />
       <Hover />
       <Problem />
     </div>
