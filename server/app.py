@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from inspect import Parameter, Signature
-from typing import Annotated, Any, Required, get_args, get_origin, get_type_hints
+from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
@@ -17,7 +16,8 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel
 
 from tissuetalk.server import resources
-from tissuetalk.server.protocol import CodesFirst, as_result, readable_errors
+from tissuetalk.server.apps import SHOWN_FOR, AppsOnly, ViewerApp
+from tissuetalk.server.protocol import CodesFirst, as_result, readable_errors, signature
 from tissuetalk.server.service import Service
 from tissuetalk.tools.answers import arguments
 from tissuetalk.tools.answers.explained import ExplainResult, JobStatus
@@ -115,31 +115,41 @@ TOOLS: dict[str, Tool] = {
 
 def build_server(service: Service) -> MCPServer:
     """A server over one service. Several may live in one process."""
+    viewer = ViewerApp(service)
+    shown = {name: _function(name, tool, service) for name, tool in TOOLS.items()}
+    for name in SHOWN_FOR:
+        viewer.add(name, shown.pop(name), **_about(name))
     server: MCPServer = MCPServer(
         "tissuetalk",
         title="tissuetalk: segment, measure and explain H&E images from words",
         instructions=resources.text("server_instructions.txt"),
         version=version("tissuetalk"),
         lifespan=service.lifespan,
-        middleware=[CodesFirst(lambda: server.list_tools())],
+        middleware=[CodesFirst(lambda: server.list_tools()), AppsOnly()],
+        extensions=[viewer.extension],
         log_level="WARNING",
     )
-    for name, tool in TOOLS.items():
-        server.tool(
-            name=name,
-            title=tool.title,
-            description=resources.tool_description(name),
-            annotations=ToolAnnotations(
-                read_only_hint=tool.reads,
-                destructive_hint=tool.destroys,
-                idempotent_hint=tool.repeatable,
-                open_world_hint=False,
-            ),
-        )(_function(name, tool, service))
+    for name, function in shown.items():
+        server.tool(name=name, **_about(name))(function)
     resources.add_resources(server, service)
     resources.add_prompts(server)
     resources.add_completions(server)
     return server
+
+
+def _about(name: str) -> dict[str, Any]:
+    """What hosts are told of a tool besides its schema."""
+    tool = TOOLS[name]
+    return {
+        "title": tool.title,
+        "description": resources.tool_description(name),
+        "annotations": ToolAnnotations(
+            read_only_hint=tool.reads,
+            destructive_hint=tool.destroys,
+            idempotent_hint=tool.repeatable,
+            open_world_hint=False,
+        ),
+    }
 
 
 def _function(name: str, tool: Tool, service: Service) -> Callable[..., Awaitable[CallToolResult]]:
@@ -150,18 +160,5 @@ def _function(name: str, tool: Tool, service: Service) -> Callable[..., Awaitabl
         return as_result(await service.with_news(await tool.call(service, given, ctx)))
 
     call.__name__ = name
-    call.__signature__ = _signature(tool)  # type: ignore[attr-defined]  # a function may carry one, typeshed has no word for it
+    call.__signature__ = signature(tool.arguments, tool.answer)  # type: ignore[attr-defined]  # a function may carry one, typeshed has no word for it
     return call
-
-
-def _signature(tool: Tool) -> Signature:
-    """Keyword arguments in the order they are written in; those that may be left out have a default."""
-    total: bool = tool.arguments.__total__  # type: ignore[attr-defined]  # what a TypedDict has
-    parameters = []
-    for name, hint in get_type_hints(tool.arguments, include_extras=True).items():
-        needed = total or get_origin(hint) is Required
-        default = Parameter.empty if needed else arguments.DEFAULTS.get(name)
-        annotation = get_args(hint)[0] if get_origin(hint) is Required else hint
-        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default))
-    ctx = Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=Context)
-    return Signature([*parameters, ctx], return_annotation=Annotated[CallToolResult, tool.answer])

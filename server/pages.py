@@ -20,7 +20,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -129,11 +129,9 @@ class Pages:
         route("/files/{result_id}/{path:path}", self._file)
         route("/share/{result_id}", self._share_link, "POST")
 
-    @cached_property
+    @property
     def viewing(self) -> Any:
-        from tissuetalk.tools.view import Viewing
-
-        return Viewing(self._service.jobs().session)
+        return self._service.viewing()
 
     async def _page(self, request: Request) -> Response:
         return html()

@@ -11,10 +11,12 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from inspect import Parameter, Signature
+from typing import Annotated, Any, ParamSpec, Required, TypeVar, get_args, get_origin, get_type_hints
 
 from mcp.server import ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
@@ -26,9 +28,10 @@ from mcp_types import (
     TextContent,
     Tool,
 )
+from pydantic import BaseModel
 
 from tissuetalk.models.errors import ResourceError, TissuetalkError
-from tissuetalk.tools.answers import bounds
+from tissuetalk.tools.answers import arguments, bounds
 from tissuetalk.tools.answers.results import Answer
 
 P = ParamSpec("P")
@@ -73,6 +76,22 @@ def as_result(answer: Answer[Any]) -> CallToolResult:
         if others + len(data) <= bounds.RESULT_BYTES:
             content.append(ImageContent(type="image", data=data, mime_type="image/jpeg"))
     return CallToolResult(content=[*content, *links], structured_content=structure)
+
+
+def signature(taken: type, answer: type[BaseModel]) -> Signature:
+    """What the SDK reads a tool's schema from. taken: a TypedDict of ``tools/answers/arguments.py``.
+
+    Keyword arguments in the order they are written in; those that may be left out have a default.
+    """
+    total: bool = taken.__total__  # type: ignore[attr-defined]  # what a TypedDict has
+    parameters = []
+    for name, hint in get_type_hints(taken, include_extras=True).items():
+        needed = total or get_origin(hint) is Required
+        default = Parameter.empty if needed else arguments.DEFAULTS.get(name)
+        annotation = get_args(hint)[0] if get_origin(hint) is Required else hint
+        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default))
+    ctx = Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=Context)
+    return Signature([*parameters, ctx], return_annotation=Annotated[CallToolResult, answer])
 
 
 def readable(error: TissuetalkError, tool: str) -> str:

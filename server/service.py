@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.lanes import Task
     from tissuetalk.tools.segment.grid import SlideSettings
     from tissuetalk.tools.session import Session
+    from tissuetalk.tools.view import Viewing
 
 R = TypeVar("R")
 REPORT_AFTER_S = 1.0
@@ -64,6 +65,7 @@ class Service:
         self.settings = settings
         self._lock = threading.Lock()
         self._jobs: Jobs | None = None
+        self._viewing: Viewing | None = None
         self._door = ThreadPoolExecutor(32, thread_name_prefix="tissuetalk door")
 
     def jobs(self) -> Jobs:
@@ -83,6 +85,16 @@ class Service:
                 self._jobs = Jobs(session, settings.workers, settings.most_waiting)
             return self._jobs
 
+    def viewing(self) -> Viewing:
+        """What pages and apps draw from."""
+        session = self.jobs().session
+        with self._lock:
+            if self._viewing is None:
+                from tissuetalk.tools.view import Viewing
+
+                self._viewing = Viewing(session)
+            return self._viewing
+
     @asynccontextmanager
     async def lifespan(self, server: Any) -> AsyncIterator[None]:
         """Stops running work when the server goes; finished results are on disk already."""
@@ -94,6 +106,8 @@ class Service:
         finally:
             if resuming.ident is not None:
                 resuming.join()
+            if self._viewing is not None:
+                self._viewing.close()
             if self._jobs is not None:
                 self._jobs.close()
                 self._jobs.session.close()

@@ -69,7 +69,7 @@ class ExampleArgument(ExamplePlace):
     )
 
 
-DEFAULTS = {"grid": False, "dry_run": False}
+DEFAULTS = {"grid": False, "dry_run": False, "offset": 0}
 """Of arguments that may be left out; None for all others."""
 
 
@@ -194,3 +194,31 @@ class LibraryCall(TypedDict, total=False):
     ]
     organ: Annotated[Name | None, Field(description="For labels: only those of this organ")]
     name: Annotated[Name | None, Field(description="For forget and save: of a taught target")]
+
+
+class ViewerCall(TypedDict, total=False):
+    """What the page in a chat asks for; each ``what`` needs what is named beside it."""
+
+    what: Required[
+        Annotated[
+            Literal[
+                "image", "result", "objects", "object", "image_tile", "cover", "outlines", "file", "look"
+            ],
+            Field(
+                description="image (image); result, look (result_id); objects (result_id, mask_id, columns); object (… number, "
+                "near); image_tile (image, tile); cover, outlines (result_id, mask_id, tile); file (result_id, path)"
+            ),
+        ]
+    ]
+    image: Annotated[ImagePath | None, Field(description="Path or URI; for tiles the image_id")]
+    result_id: Annotated[Id | None, Field(description="Whose")]
+    mask_id: Annotated[Id | None, Field(description="Of the result")]
+    tile: Annotated[
+        list[Annotated[int, Field(ge=0, le=FARTHEST_PX)]] | None,
+        Field(min_length=3, max_length=3, description="[z, x, y]: level from full resolution, column, row"),
+    ]
+    columns: Annotated[list[Name] | None, Field(max_length=20, description="Of the object table")]
+    number: Annotated[int | None, Field(ge=0, le=FARTHEST_PX, description="Of the object")]
+    near: Annotated[XY | None, Field(description="A point in the object")]
+    path: Annotated[Annotated[str, Field(max_length=LONGEST_PATH)] | None, Field(description="Of the file")]
+    offset: Annotated[int, Field(ge=0, le=FARTHEST_PX, description="First byte wanted")]
