@@ -16,6 +16,7 @@ from tissuetalk.models.segmentation import classical_nuclei, clipseg, litemedsam
 from tissuetalk.models.segmentation.pathsegmentor.card import BASE, MINI
 from tissuetalk.models.segmentation.pfps import card as pfps
 from tissuetalk.models.segmentation.pretrained import Entry
+from tissuetalk.models.segmentation.vlsm import card as vlsm
 from tissuetalk.models.segmenter import Capability, ModelCard, Prompt, Repertoire, Segmenter
 
 MODELS: dict[str, Entry] = {
@@ -25,6 +26,7 @@ MODELS: dict[str, Entry] = {
         BASE,
         classical_nuclei.ENTRY,
         pfps.ENTRY,
+        vlsm.ENTRY,
         sam3.ENTRY,
         clipseg.ENTRY,
         medsam.ENTRY,

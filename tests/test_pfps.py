@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from published import published
@@ -46,9 +47,9 @@ from tissuetalk.models.segmentation.pfps.training import (
     answer,
     ask,
     drawn_patch,
+    loss_of,
     optimiser_of,
     pfps_loss,
-    train_step,
 )
 from tissuetalk.prompts.prompt_sets import sentences_of_task
 from tissuetalk.server.commands.train import train
@@ -62,7 +63,7 @@ from tissuetalk.tools.train.pfps import (
     PfpsRecipe,
     allowed_tasks,
     patches_of,
-    training_questions,
+    training_question,
 )
 
 LITTLE = SamSizes(
@@ -127,6 +128,14 @@ def question(seed: int = 0, task: int = 2, **other: object) -> KidneyQuestion:
         "sentence": "segment the nuclei",
     } | other
     return KidneyQuestion(patch.image, **given)
+
+
+def train_step(model: Pfps, optimiser: torch.optim.Optimizer, asked: list[KidneyQuestion]) -> float:
+    loss = loss_of(model, asked)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return float(loss.detach())
 
 
 # --- the backbone
@@ -364,7 +373,7 @@ def test_a_recipe_trains_scores_and_its_folder_answers_segment(
     train(recipe, out=tmp_path / "run")
     assert capsys.readouterr().out.strip() == str(tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "pfps.json", "pfps.safetensors", "log.csv", "scores.csv"
+        "pfps.json", "pfps.safetensors", "log.csv", "scores.csv", "checkpoint.pt", "curves.png"
     }  # fmt: skip
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 3
     assert len((tmp_path / "run" / "scores.csv").read_text().splitlines()) == 1 + 4 * 9
@@ -397,8 +406,8 @@ def test_the_incomplete_experiment_keeps_the_tasks_it_says() -> None:
 
 def test_training_asks_only_training_sentences_with_points_where_they_belong() -> None:
     recipe = PfpsRecipe(name="name", size="little", drawn_patches=8)
-    asked = training_questions(recipe, patches_of(recipe, "train"))
-    some = [next(asked) for _ in range(60)]
+    patches, random = patches_of(recipe, "train"), np.random.default_rng(0)
+    some = [training_question(recipe, patches, random) for _ in range(60)]
     assert {question.task for question in some} == set(TASKS)
     for question in some:
         assert question.truth.any() and (question.point_xy is not None) == (question.task in (6, 7, 8, 9))

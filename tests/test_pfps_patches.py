@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError
 from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.training import drawn_patch, read_patches, valid_point
 
@@ -39,9 +39,13 @@ def test_patches_are_read_from_a_folder(tmp_path: Path) -> None:
     for name, labels in (("u.png", patch.units), ("n.png", patch.nuclei)):
         cv2.imwrite(str(tmp_path / name), labels.astype(np.uint16))
     (tmp_path / "patches.csv").write_text("image,units,nuclei,unit,split\na.png,u.png,n.png,pt,train\n")
-    (read,) = read_patches(tmp_path, "train")
+    (place,) = read_patches(tmp_path, "train")
+    read = place.read()
     assert np.array_equal(read.image, patch.image) and np.array_equal(read.nuclei, patch.nuclei)
     assert read_patches(tmp_path, "test") == []
+    cv2.imwrite(str(tmp_path / "n.png"), patch.nuclei.astype(np.uint16)[:32])
+    with pytest.raises(UnreadableImageError, match=r"label images of a\.png have another size"):
+        place.read()
     (tmp_path / "patches.csv").write_text("image,units,nuclei,unit,split\na.png,u.png,n.png,liver,train\n")
     with pytest.raises(InvalidArgumentError, match="'liver' is no unit"):
         read_patches(tmp_path)

@@ -19,16 +19,18 @@ from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.models.segmentation.vlsm.clipseg import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes, ClipSeg
 from tissuetalk.models.segmentation.vlsm.cris import ClipResnetSizes, Cris, CrisSizes
 from tissuetalk.models.segmentation.vlsm.networks import (
+    SETTINGS,
+    Preset,
+    TrainingSettings,
     Vlsm,
     build,
+    loss_of,
     optimiser_of,
-    settings_of,
-    train_step,
     vlsm_loss,
 )
 from tissuetalk.prompts.attributes import ATTRIBUTES, VALUES, Attributes, relative_change, wrong
 from tissuetalk.server.commands.train import train
-from tissuetalk.tools.train import vlsm
+from tissuetalk.tools.train import vlsm, vlsm_data
 
 LITTLE_CRIS = CrisSizes(
     ClipResnetSizes(8, (1, 1, 1, 1), 4, 2, 32, 16, 1, 2, len(VOCABULARY), 12),
@@ -67,6 +69,20 @@ def biomed_file(folder: Path) -> Path:
 
 def biomed(folder: Path) -> Vlsm:
     return build("biomedclipseg", weights=str(biomed_file(folder)), sizes=LITTLE_BIOMED)
+
+
+def settings_of(model: Vlsm, preset: Preset) -> TrainingSettings:
+    return SETTINGS[preset, model.name == "cris"]
+
+
+def train_step(
+    model: Vlsm, optimiser: torch.optim.Optimizer, settings: TrainingSettings, *batch: list[object]
+) -> float:
+    loss = loss_of(model, settings, *batch)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return float(loss.detach())
 
 
 @pytest.fixture(params=[clipseg, cris, biomed], ids=["clipseg", "cris", "biomedclipseg"])
@@ -312,13 +328,15 @@ def test_pooled_training_draws_from_every_set_and_keeps_groups_apart() -> None:
         },
         SAMPLES / "x.yaml",
     )
-    items = [item for source in recipe.train for item in vlsm.items_of(source, "train")]
-    learning, checking = vlsm._divided(items)
+    items = [item for source in recipe.train for item in vlsm_data.items_of(source, "train")]
+    learning, checking = vlsm_data.divided(recipe.train)
+    assert len(learning) + len(checking) == len(items)
     assert {str(item.label) for item in learning} == {"colon-tissue-gland", "breast-nuclei-nuclei"}
     assert not {item.group for item in learning} & {item.group for item in checking}
-    batches = list(vlsm._batches(learning, 4, np.random.default_rng(0)))
-    assert sorted(id(item) for batch in batches for item in batch) == sorted(id(item) for item in learning)
-    assert min(map(len, batches)) > 1
+    for count in (2, 4, 5, 9, 13):
+        places = vlsm_data.places_of(count, 4)
+        assert [at for place in places for at in range(count)[place]] == list(range(count))
+        assert min(place.stop - place.start for place in places) > 1
 
 
 def test_the_same_seed_gives_the_same_prompt_and_evaluation_keeps_one_form() -> None:
@@ -332,10 +350,10 @@ def test_the_same_seed_gives_the_same_prompt_and_evaluation_keeps_one_form() -> 
         },
         SAMPLES / "x.yaml",
     ).test
-    item = vlsm.items_of(source, "test")[0]
-    drawn = [vlsm.prompt_text(item, "random", np.random.default_rng(seed)) for seed in (1, 1, 2, 3, 4)]
+    item = vlsm_data.items_of(source, "test")[0]
+    drawn = [vlsm_data.prompt_text(item, "random", np.random.default_rng(seed)) for seed in (1, 1, 2, 3, 4)]
     assert drawn[0] == drawn[1] and len(set(drawn)) > 2
-    assert vlsm.prompt_text(item, "P7") == vlsm.prompt_text(item, "P7")
+    assert vlsm_data.prompt_text(item, "P7") == vlsm_data.prompt_text(item, "P7")
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,30 @@ class PackageWeights(Weights):
         return place
 
 
+@dataclass(frozen=True)
+class TrainedFolder(Weights):
+    """A folder that `tissuetalk train` wrote.
+
+    file: what it must hold. preset: of the recipes that write it.
+    """
+
+    file: str = ""
+    preset: str = ""
+
+    def usual(self) -> Path:
+        raise ModelUnavailableError(
+            f"no trained network is named: run `tissuetalk train` on a recipe with preset: {self.preset}, then set "
+            f"{self.variable} to its folder"
+        )
+
+    def at(self, place: Path) -> Path:
+        if not (place / self.file).is_file():
+            raise ModelUnavailableError(
+                f"{place} holds no {self.file}; set {self.variable} to a folder that `tissuetalk train` wrote"
+            )
+        return place
+
+
 def _cached_snapshot(hub_id: str) -> Path | None:
     """The folder the cache keeps for a repository: the one its main branch points at, else the last by name."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()

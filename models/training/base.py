@@ -6,7 +6,7 @@ cheapest query.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,14 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tissuetalk.models.control import Control
-from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pathsegmentor.base import build_base, cosine
 from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import load_weights, save_base, word_pieces
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
 from tissuetalk.models.segmentation.pathsegmentor.text_tower import MINILM
 from tissuetalk.models.segmentation.pretrained import device
-from tissuetalk.models.training.loop import TrainingRun, draw_curves, prepare_torch
+from tissuetalk.models.training.loop import TrainingRun, adamw, draw_curves, prepare_torch
 from tissuetalk.models.training.recipes import BaseRecipe
 from tissuetalk.models.training.triples import TripleBatch, TripleSampler, triples
 
@@ -147,10 +146,11 @@ class BaseRun(TrainingRun[TripleBatch]):
             report = load_weights(self.model, recipe.start_from)
             print(
                 f"{recipe.start_from.name}: {len(report.loaded)} weights loaded, {len(report.missing)} missing, "
-                f"{len(report.unexpected)} unexpected, {len(report.mismatched)} of another shape"
+                f"{len(report.unexpected)} unexpected, {len(report.mismatched)} of another shape",
+                file=sys.stderr,
             )
         self.model.to(device())
-        super().__init__(recipe, self.model, out)
+        super().__init__(recipe, self.model, out, adamw(self.model, recipe), clip_norm=recipe.clip_norm)
 
     def batch(self, step: int) -> TripleBatch:
         return self.sampler.batch(step)
@@ -169,11 +169,6 @@ class BaseRun(TrainingRun[TripleBatch]):
             ids, padding = batch.ids.to(self.place), batch.padding.to(self.place)
             steps, sentence = self.model.answers(features, ids, padding)
         loss, parts = supervised(steps, sentence, self.model.logit_scale, batch, self.recipe, points)
-        if not math.isfinite(float(loss.detach())):
-            raise InvalidArgumentError(
-                f"the loss is no longer a number at step {self.step}; lower learning_rate ({self.recipe.learning_rate:g}) "
-                f"and delete {self.out / 'checkpoint.pt'}."
-            )
         self.descend(loss, rate)
         return {"loss": float(loss.detach()), "rate": rate, **parts}
 

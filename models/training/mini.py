@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from tissuetalk.models.segmentation.pathsegmentor.mini import (
 )
 from tissuetalk.models.segmentation.pathsegmentor.text_tower import MiniLMSentences
 from tissuetalk.models.segmentation.pretrained import device
-from tissuetalk.models.training.loop import TrainingRun, draw_curves, prepare_torch
+from tissuetalk.models.training.loop import TrainingRun, adamw, draw_curves, prepare_torch
 from tissuetalk.models.training.recipes import GroupGradient, MiniRecipe
 from tissuetalk.models.training.sampler import Batch, Sampler
 
@@ -74,7 +74,7 @@ def sentence_vectors(recipe: MiniRecipe) -> dict[str, dict[str, NDArray[np.float
 class MiniRun(TrainingRun[Batch]):
     """A run that also keeps a running average of the weights, which is what is saved at the end."""
 
-    log_every: ClassVar[int] = 20
+    log_every = 20
 
     def __init__(self, recipe: MiniRecipe, sampler: Sampler, out: Path) -> None:
         self.recipe, self.sampler = recipe, sampler
@@ -88,7 +88,14 @@ class MiniRun(TrainingRun[Batch]):
         self.model = start.in_channels_last().to(device())
         self.averaged = MiniPathSegmentor(self.model.config).to(device())
         self.averaged.load_state_dict(self.model.state_dict())
-        super().__init__(recipe, self.model, out, averaged=self.averaged)
+        super().__init__(
+            recipe,
+            self.model,
+            out,
+            adamw(self.model, recipe),
+            clip_norm=recipe.clip_norm,
+            averaged=self.averaged,
+        )
 
     def batch(self, step: int) -> Batch:
         return self.sampler.batch(step)

@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 GroupGradient = Literal["weights", "weights_raw", "none", "softmax"]
 
 
-class TrainingRecipe(Recipe):
-    """Everything that decides a run of the shared loop, except the machine."""
+class RunRecipe(Recipe):
+    """What every run of the shared loop is told."""
 
     name: str
-    """Names the weight file and the run folder."""
+    """Names the run folder and what is written."""
     seed: int = 7
+    checkpoint_seconds: float = Field(default=45.0, ge=0)
+    """A kill loses at most about as much work."""
+    threads: int = Field(default=2, ge=1)
+
+
+class TrainingRecipe(RunRecipe):
+    """Everything that decides a run of a PathSegmentor, except the machine."""
+
     batch: int = Field(default=12, ge=1)
     learning_rate: float
     encoder_rate: float = 1.0
@@ -34,8 +42,6 @@ class TrainingRecipe(Recipe):
     clip_norm: float = 5.0
     start_from: RecipePath | None = None
     """Weights to continue from instead of a random start."""
-    checkpoint_seconds: float = 45.0
-    threads: int = 2
     model: Mapping[str, Any] = {}
     """Sizes that differ from the preset's."""
 

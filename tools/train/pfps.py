@@ -5,32 +5,37 @@ A recipe is a YAML file with ``preset: pfps``; ``tissuetalk train`` runs it and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import torch
+from pydantic import Field
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import csv_text
-from tissuetalk.models.recipe import Recipe, RecipePath
+from tissuetalk.models.recipe import RecipePath
 from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.efficient_sam import SMALL, TINY, SamSizes
-from tissuetalk.models.segmentation.pfps.network import PfpsSizes, Strategy
-from tissuetalk.models.segmentation.pfps.segmenter import build_pfps, save_pfps
+from tissuetalk.models.segmentation.pfps.network import Pfps, PfpsSizes, Strategy
+from tissuetalk.models.segmentation.pfps.segmenter import build_pfps, fill_trained, is_stored, save_pfps
 from tissuetalk.models.segmentation.pfps.training import (
     KidneyPatch,
     KidneyQuestion,
+    PatchPlace,
     answer,
     drawn_patch,
+    loss_of,
     optimiser_of,
     read_patches,
-    train_step,
     valid_point,
 )
+from tissuetalk.models.training.loop import LOG, EpochRun, draw_curves, prepare_torch
+from tissuetalk.models.training.recipes import RunRecipe
 from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.prompt_sets import Split, sentences_of_task
 from tissuetalk.prompts.relations import POINT_TASKS, Task, pfps_task
@@ -44,11 +49,10 @@ LITTLE: Final = SamSizes(
 SIZES: Final = {"small": SMALL, "tiny": TINY, "little": LITTLE}
 
 
-class PfpsRecipe(Recipe):
+class PfpsRecipe(RunRecipe):
     """Everything that decides a run; the defaults are the paper's."""
 
     preset: Literal["pfps"] = "pfps"
-    name: str
     data: RecipePath | None = None
     """Folder with patches.csv; drawn patches without it."""
     size: Literal["small", "tiny", "little"] = "small"
@@ -63,26 +67,37 @@ class PfpsRecipe(Recipe):
     train_encoder: bool = False
     keep_tasks: tuple[int, ...] | None = None
     """Tasks of ``dt`` and ``capsule`` left in training; all without it. The paper's readings: 1,2,6 or 1 or 1,2."""
-    epochs: int = 900
-    samples_per_epoch: int = 1000
-    batch: int = 1
+    epochs: int = Field(default=900, ge=1)
+    samples_per_epoch: int = Field(default=1000, ge=1)
+    validate_every: int = Field(default=100, ge=1)
+    """Epochs; the best of the checked ones is tested, on rows of the split val."""
+    batch: int = Field(default=1, ge=1)
     learning_rate: float = 1e-3
     decay: float = 0.99
     """Factor on the learning rate, each epoch."""
+    test_sentences: int = Field(default=5, ge=1)
+    """Of each part, asked of every test patch and task by the strategy text."""
     drawn_patches: int = 32
-    seed: int = 7
 
 
-def patches_of(recipe: PfpsRecipe, split: str) -> list[KidneyPatch]:
-    """Patches of one split; drawn ones take the units in turn."""
+def patches_of(recipe: PfpsRecipe, split: Literal["train", "val", "test"]) -> list[PatchPlace]:
+    """Patches of one split; drawn ones take the units in turn. Raises InvalidArgumentError where there is none."""
     if recipe.data is not None:
-        return read_patches(recipe.data, split)
+        found = read_patches(recipe.data, split)
+        if not found:
+            raise InvalidArgumentError(
+                f"{recipe.data / 'patches.csv'} has no row of the split {split}; training needs train, val and test."
+            )
+        return found
     side = SIZES[recipe.size].image_px
     # far apart: no drawn patch is in two splits
     first = {"train": 0, "val": 10_000, "test": 20_000}[split]
     units = list(UNIT_WORDS)
     count = recipe.drawn_patches if split == "train" else max(4, recipe.drawn_patches // 4)
-    return [drawn_patch(first + number, units[number % 4], side) for number in range(count)]
+    return [
+        PatchPlace(units[number % 4], partial(drawn_patch, first + number, units[number % 4], side))
+        for number in range(count)
+    ]
 
 
 def question_of(
@@ -98,23 +113,22 @@ def question_of(
     return KidneyQuestion(patch.image, truth, patch.unit, task, sentence, point)
 
 
-def training_questions(recipe: PfpsRecipe, patches: Sequence[KidneyPatch]) -> Iterator[KidneyQuestion]:
-    """Endless: uniform over units, then patches, then allowed tasks, then training sentences; empty targets are skipped."""
-    random = np.random.default_rng(recipe.seed)
-    by_unit = {unit: [patch for patch in patches if patch.unit == unit] for unit in UNIT_WORDS}
-    units = [unit for unit, some in by_unit.items() if some]
-    if not units:
-        raise InvalidArgumentError("there is no patch to train on; give patches.csv rows with split train.")
+def training_question(
+    recipe: PfpsRecipe, patches: Sequence[PatchPlace], random: np.random.Generator
+) -> KidneyQuestion:
+    """Uniform over units, then patches, then allowed tasks, then training sentences; empty targets are drawn again."""
+    units = sorted({patch.unit for patch in patches})
     while True:
         # uniform over units first: rare ones are asked as often as common ones
         unit = units[int(random.integers(len(units)))]
-        patch = by_unit[unit][int(random.integers(len(by_unit[unit])))]
+        here = [patch for patch in patches if patch.unit == unit]
+        patch = here[int(random.integers(len(here)))].read()
         allowed = allowed_tasks(unit, recipe.keep_tasks)
         task = allowed[int(random.integers(len(allowed)))]
         texts = sentences_of_task(task, "train", UNIT_WORDS[unit])
         question = question_of(patch, task, random, texts[int(random.integers(len(texts)))])
         if question is not None and question.truth.any():
-            yield question
+            return question
 
 
 def allowed_tasks(unit: str, keep_tasks: Sequence[int] | None) -> tuple[Task, ...]:
@@ -124,50 +138,92 @@ def allowed_tasks(unit: str, keep_tasks: Sequence[int] | None) -> tuple[Task, ..
     return tuple(task for task in TASKS if task in keep_tasks)
 
 
-def train(recipe: PfpsRecipe, out: Path) -> Path:
-    """Run a recipe and return ``out``: weights, ``log.csv`` and ``scores.csv`` on the test split."""
-    torch.manual_seed(recipe.seed)
+def train(recipe: PfpsRecipe, out: Path, control: Control = Control()) -> Path:
+    """Run a recipe and return ``out``: the best weights, ``log.csv``, and ``scores.csv`` on the test split.
+
+    A run folder with a checkpoint is continued.
+    """
+    prepare_torch(recipe)
+    tested = patches_of(recipe, "test")
     sizes = PfpsSizes(SIZES[recipe.size], recipe.strategy, recipe.head)
     model = build_pfps(
         sizes, language_model=recipe.language_model, lora=recipe.lora, efficient_sam=recipe.efficient_sam
     )
     if recipe.train_encoder:
         model.image_encoder.requires_grad_(True)
-    optimiser = optimiser_of(model, learning_rate=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, recipe.decay)
-    questions = training_questions(recipe, patches_of(recipe, "train"))
-    steps, log = max(1, recipe.samples_per_epoch // recipe.batch), list[dict[str, object]]()
-    out.mkdir(parents=True, exist_ok=True)
-    for epoch in range(1, recipe.epochs + 1):
-        batches = ([next(questions) for _ in range(recipe.batch)] for _ in range(steps))
-        loss = float(np.mean([train_step(model, optimiser, batch) for batch in batches]))
-        log.append({"epoch": epoch, "loss": loss, "learning_rate": f"{schedule.get_last_lr()[0]:.3g}"})
-        write_whole(out / "log.csv", csv_text(log))
-        schedule.step()
-        save_pfps(model, out, language_model=recipe.language_model, lora=recipe.lora)
-    write_whole(out / "scores.csv", csv_text(test_scores(recipe, model.eval())))
+    PfpsRun(recipe, model, out).go(recipe.name, control)
+    draw_curves(out / LOG, out / "curves.png")
+    fill_trained(model, out)
+    write_whole(out / "scores.csv", csv_text(test_scores(recipe, model.eval(), tested)))
     return out
 
 
-def test_scores(recipe: PfpsRecipe, model: Any) -> list[dict[str, Any]]:
+class PfpsRun(EpochRun[list[KidneyQuestion]]):
+    """Training on random requests; the weights that answer validation requests best are kept."""
+
+    def __init__(self, recipe: PfpsRecipe, model: Pfps, out: Path) -> None:
+        self.recipe, self.model = recipe, model
+        self.patches, self.checked = patches_of(recipe, "train"), patches_of(recipe, "val")
+        super().__init__(
+            recipe,
+            model,
+            out,
+            optimiser_of(model, learning_rate=recipe.learning_rate),
+            epochs=recipe.epochs,
+            epoch_steps=max(1, recipe.samples_per_epoch // recipe.batch),
+            check_every=recipe.validate_every,
+        )
+
+    def stored(self, key: str) -> bool:
+        return is_stored(key)
+
+    def batch(self, step: int) -> list[KidneyQuestion]:
+        random = np.random.default_rng((self.recipe.seed, step))
+        return [training_question(self.recipe, self.patches, random) for _ in range(self.recipe.batch)]
+
+    def update(self, batch: list[KidneyQuestion]) -> dict[str, float]:
+        rate = self.recipe.learning_rate * self.recipe.decay**self.epoch
+        loss = loss_of(self.model, batch)
+        self.descend(loss, rate)
+        return {"loss": float(loss.detach()), "rate": rate}
+
+    def validate(self) -> float:
+        """Mean Dice of every allowed task on every patch, each with one training sentence and one fixed point."""
+        values = []
+        for number, place in enumerate(self.checked):
+            patch, random = place.read(), np.random.default_rng((self.recipe.seed, number))
+            for task in allowed_tasks(place.unit, self.recipe.keep_tasks):
+                texts = sentences_of_task(task, "train", UNIT_WORDS[place.unit])
+                asked = question_of(patch, task, random, texts[int(random.integers(len(texts)))])
+                if asked is not None:
+                    values.append(dice(answer(self.model, asked), asked.truth))
+        return float(np.mean(values)) if values else 0.0
+
+    def keep(self) -> None:
+        save_pfps(self.model, self.out, language_model=self.recipe.language_model, lora=self.recipe.lora)
+
+
+def test_scores(recipe: PfpsRecipe, model: Pfps, places: Sequence[PatchPlace]) -> list[dict[str, Any]]:
     """Mean Dice per unit, task and sentence split over the test patches, every sentence asked, one fixed point an image.
 
     Unseen combinations of the incomplete experiment are tasks 3, 4, 5, 7, 8 and 9 of INCOMPLETE_UNITS.
     """
     splits: tuple[Split, ...] = ("test", "train") if recipe.strategy == "text" else ("test",)
-    most_texts = 5 if recipe.strategy == "text" else 1
-    rows = []
-    patches = patches_of(recipe, "test")
-    for unit, task, split in product(UNIT_WORDS, TASKS, splits):
-        texts = sentences_of_task(task, split, UNIT_WORDS[unit])[:most_texts]
-        values = []
-        for number, patch in enumerate(each for each in patches if each.unit == unit):
-            for text in texts:
+    most_texts = recipe.test_sentences if recipe.strategy == "text" else 1
+    values: dict[tuple[str, Task, Split], list[float]] = {}
+    counts = dict.fromkeys(UNIT_WORDS, 0)
+    for place in places:
+        unit, patch, number = place.unit, place.read(), counts[place.unit]
+        counts[unit] += 1
+        for task, split in product(TASKS, splits):
+            for text in sentences_of_task(task, split, UNIT_WORDS[unit])[:most_texts]:
                 # the seed depends on the patch alone: all sentences and strategies point at the same place
                 asked = question_of(patch, task, np.random.default_rng((recipe.seed, number)), text)
                 if asked is not None:
-                    values.append(dice(answer(model, asked), asked.truth))
-        if values:
-            mean = float(np.mean(values))
-            rows.append({"unit": unit, "task": task, "sentences": split, "dice": mean, "n": len(values)})
-    return rows
+                    reached = dice(answer(model, asked), asked.truth)
+                    values.setdefault((unit, task, split), []).append(reached)
+    return [
+        {"unit": key[0], "task": key[1], "sentences": key[2], "dice": float(np.mean(found)), "n": len(found)}
+        for key in product(UNIT_WORDS, TASKS, splits)
+        if (found := values.get(key))
+    ]

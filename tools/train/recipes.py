@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.recipe import read_values
 from tissuetalk.models.segmenter import Prompt
@@ -40,7 +41,7 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
 """By preset. A new trainer is a line here."""
 
 
-def run_recipe(path: Path, out: Path | None = None) -> Path:
+def run_recipe(path: Path, out: Path | None = None, control: Control = Control()) -> Path:
     """Train what the recipe names; returns the weights or the folder written, by default ``runs/NAME``.
 
     Raises InvalidArgumentError that names the key which is wrong.
@@ -51,7 +52,7 @@ def run_recipe(path: Path, out: Path | None = None) -> Path:
     recipe, train = (_named(place) for place in TRAINERS[preset])
     checked = recipe.read(path)
     out = out or RUNS / checked.name
-    written = train(checked, out)
+    written = train(checked, out, control=control)
     return written if isinstance(written, Path) else out
 
 
@@ -66,8 +67,12 @@ def prompt_of_label(label: str) -> Prompt:
     return prompt_of(str(parsed), parsed.object_type, pathsegmentor_prompt(parsed))
 
 
-def train_classifier(recipe: CohortRecipe, out: Path) -> ClassifierCard:
+def train_classifier(recipe: CohortRecipe, out: Path, control: Control = Control()) -> ClassifierCard:
     """Slide classifiers: what their evidence is read from is asked for in the taxonomy's sentences."""
     from tissuetalk.models.classifiers.cohort_training import train_cohort
 
-    return train_cohort(recipe, out, prompt_of=prompt_of_label)
+    def report(said: str) -> None:
+        print(said)
+        control.check()
+
+    return train_cohort(recipe, out, prompt_of=prompt_of_label, report=report)

@@ -6,75 +6,38 @@ individual, zero-shot (``epochs: 0``) and pooled experiments; further sets to te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from safetensors.torch import load_file
 
 from tissuetalk.models import registry
-from tissuetalk.models.datasets.manifest import read_manifest, read_rgb
-from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.images import open_image
+from tissuetalk.models.control import Control
 from tissuetalk.models.masks.characteristics import Mask
-from tissuetalk.models.metrics.annotations import SCORED_KINDS, read_annotations
 from tissuetalk.models.metrics.scores import dice
-from tissuetalk.models.metrics.tables import csv_text
-from tissuetalk.models.recipe import Recipe, RecipePath
+from tissuetalk.models.segmentation.vlsm.card import TRAINED
 from tissuetalk.models.segmentation.vlsm.networks import (
     NAMES,
+    SETTINGS,
     Preset,
+    TrainingSettings,
     Vlsm,
     build,
+    loss_of,
     optimiser_of,
-    settings_of,
-    train_step,
 )
-from tissuetalk.models.segmenter import RGB, Segmenter
-from tissuetalk.models.writing import write_tensors, write_whole
-from tissuetalk.prompts.attributes import (
-    ATTRIBUTES,
-    PROMPT_IDS,
-    Attributes,
-    PromptId,
-    Swap,
-    attribute_prompt,
-    attributes_of,
-    relative_change,
-    wrong,
-)
-from tissuetalk.prompts.names import prompt_of
-from tissuetalk.prompts.taxonomy import Label
-from tissuetalk.tools.segment.engine import find_masks
-from tissuetalk.tools.segment.field import FieldOfView, scale_of
-
-DRAWN: Final[tuple[PromptId, ...]] = PROMPT_IDS[1:]
-"""What ``prompt: random`` draws from, anew for each record and epoch."""
-RICHEST: Final[PromptId] = "P6"
-"""Prompt that holds every attribute a mask gives."""
-WEIGHTS: Final = "vlsm.safetensors"
-
-
-class DataSet(Recipe):
-    """One set of images of one class."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    manifest: Annotated[
-        RecipePath, AfterValidator(lambda path: path / "manifest.csv" if path.is_dir() else path)
-    ]
-    """As for `tissuetalk evaluate`: a file, or the folder with ``manifest.csv``."""
-    label: Annotated[Label, BeforeValidator(Label.parse)]
-    """Canonical label of its one class."""
-
-    @property
-    def name(self) -> str:
-        return self.manifest.parent.name if self.manifest.name == "manifest.csv" else self.manifest.stem
+from tissuetalk.models.segmentation.vlsm.segmenter import save_vlsm
+from tissuetalk.models.segmenter import RGB
+from tissuetalk.models.training.loop import LOG, EpochRun, draw_curves, prepare_torch
+from tissuetalk.models.training.recipes import RunRecipe
+from tissuetalk.prompts.attributes import PromptId
+from tissuetalk.tools.train.vlsm_data import RICHEST, DataSet, Item, divided, places_of, prompt_text
+from tissuetalk.tools.train.vlsm_scores import score, through_registry
 
 
 def _here_or_on_the_hub(place: str, info: ValidationInfo) -> str:
@@ -86,16 +49,16 @@ HubPlace = Annotated[str, AfterValidator(_here_or_on_the_hub)]
 """Hub id, folder or file; relative files start at the recipe's own folder."""
 
 
-class VlsmRecipe(Recipe):
+class VlsmRecipe(RunRecipe):
     """Everything that decides a run."""
 
     preset: Literal["vlsm"] = "vlsm"
-    name: str
     network: str
     """clipseg, cris, biomedclipseg, biomedclipseg-d; or, with epochs: 0, any text-prompted model of `tissuetalk models`."""
     test: tuple[DataSet, ...]
-    """Sets to score on, each on its test rows (all rows when it has none)."""
+    """Sets to score on, each on its rows of the split test (all rows when it has none)."""
     train: tuple[DataSet, ...] = ()
+    """Rows of the split val say when to stop; where a set marks none, every fifth group does."""
     prompt: Literal[PromptId, "random"] = RICHEST
     weights: HubPlace | None = None
     """As the network wants it."""
@@ -108,9 +71,15 @@ class VlsmRecipe(Recipe):
     settings: Preset = "paper"
     epochs: int = 200
     """At most; training stops early when validation Dice no longer rises."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Of the decoder, instead of that of the settings; trained encoders keep their share of it."""
+    batch: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=None, ge=0)
+    """Epochs without a better validation Dice, instead of that of the settings."""
+    mixed_precision: bool = False
+    """On a GPU, most of the arithmetic in bfloat16."""
     wrong_attributes: bool = False
     """Also ask with one attribute made wrong at a time."""
-    seed: int = 7
 
     @model_validator(mode="after")
     def _can_be_run(self) -> Self:
@@ -123,57 +92,29 @@ class VlsmRecipe(Recipe):
             raise ValueError("nothing to train on; give train, or epochs: 0")
         return self
 
-
-@dataclass(frozen=True)
-class Item:
-    """One image and class, with what its mask says about itself."""
-
-    file: Path
-    mpp: float | None
-    group: str
-    mask: Mask
-    found: Attributes
-    label: Label
-
-    def image(self) -> RGB:
-        """[H, W, 3], 0..255."""
-        return read_rgb(self.file)
+    @property
+    def training(self) -> TrainingSettings:
+        """The settings with what the recipe says otherwise."""
+        told = SETTINGS[self.settings, self.network == "cris"]
+        rate = self.learning_rate or told.rate
+        return replace(
+            told,
+            rate=rate,
+            encoder_rate=rate * told.encoder_rate / told.rate,
+            batch=self.batch or told.batch,
+            patience=told.patience if self.patience is None else self.patience,
+        )
 
 
-Ask = Callable[[Item, str], Mask]
+def train(recipe: VlsmRecipe, out: Path, control: Control = Control()) -> Path:
+    """Run a recipe and return ``out``: ``scores.csv``, and where asked ``wrong_attributes.csv``, the log and the weights.
 
-
-def items_of(source: DataSet, split: str) -> list[Item]:
-    """Items that show their class. Rows marked test are tested, all others train; without such rows all do both."""
-    records = [record for record in read_manifest(source.manifest) if record.kind in SCORED_KINDS]
-    marked = any(record.split == "test" for record in records)
-    items = []
-    for record in records:
-        if marked and (record.split == "test") != (split == "test"):
-            continue
-        mask = np.any([each.mask for each in read_annotations(record)], axis=0)
-        if mask.any():
-            found = attributes_of(mask, source.label, read_rgb(record.image))
-            items.append(Item(record.image, record.mpp, record.group, mask, found, source.label))
-    return items
-
-
-def prompt_text(item: Item, prompt: str, random: np.random.Generator | None = None) -> str:
-    """The prompt of an item; while training, prompt and surface form are drawn, else the form is fixed."""
-    chosen = cast(PromptId, prompt)
-    if prompt == "random":
-        # scores of a model trained on random prompts are of the prompt that says most
-        chosen = RICHEST if random is None else DRAWN[int(random.integers(len(DRAWN)))]
-    form = 0 if random is None else int(random.integers(5))
-    return attribute_prompt(chosen, item.found, item.label, form)
-
-
-def train(recipe: VlsmRecipe, out: Path) -> Path:
-    """Run a recipe and return ``out``: ``scores.csv``, and where asked ``wrong_attributes.csv``, ``log.csv`` and weights."""
-    torch.manual_seed(recipe.seed)
+    A run folder with a checkpoint is continued; what is in it afterwards can be asked for as the model ``vlsm``.
+    """
+    prepare_torch(recipe)
     out.mkdir(parents=True, exist_ok=True)
     if recipe.network not in NAMES:
-        score(recipe, _through_registry(registry.load(recipe.network)), out)
+        score(recipe, through_registry(registry.load(recipe.network)), out)
         return out
     model = build(
         cast(Any, recipe.network),
@@ -182,122 +123,71 @@ def train(recipe: VlsmRecipe, out: Path) -> Path:
         decoder=recipe.decoder,
         legacy_layers=recipe.legacy_layers,
     )
+    learning, checking = divided(recipe.train) if recipe.epochs else ([], [])
     if recipe.epochs:
-        fine_tune(recipe, model, out)
-    score(recipe, lambda item, text: model.segment(item.image(), text), out)
+        VlsmRun(recipe, model, learning, checking, out).go(recipe.name, control)
+        draw_curves(out / LOG, out / "curves.png")
+        model.network.load_state_dict(load_file(out / TRAINED))
+    score(recipe, lambda item, text: model.segment(item.image(), text), out, learning, checking)
     return out
 
 
-def fine_tune(recipe: VlsmRecipe, model: Vlsm, out: Path) -> None:
-    """Train until validation Dice has not risen for the paper's patience; the best weights are kept and written."""
-    items = [item for source in recipe.train for item in items_of(source, "train")]
-    learning, checking = _divided(items)
-    settings = settings_of(model, recipe.settings)
-    model.freeze(train_encoders=recipe.train_encoders)
-    optimiser = optimiser_of(model, settings)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, "max", factor=0.1, patience=5)
-    random = np.random.default_rng(recipe.seed)
-    best, since, log = -1.0, 0, list[dict[str, object]]()
-    for epoch in range(1, recipe.epochs + 1):
-        losses = []
-        for batch in _batches(learning, settings.batch, random):
-            images, masks = [item.image() for item in batch], [item.mask for item in batch]
-            texts = [prompt_text(item, recipe.prompt, random) for item in batch]
-            losses.append(train_step(model, optimiser, settings, images, texts, masks))
-        answers = [
-            (model.segment(one.image(), prompt_text(one, recipe.prompt)), one.mask) for one in checking
-        ]
-        reached = float(np.mean([dice(found, truth) for found, truth in answers]))
-        log.append({"epoch": epoch, "loss": float(np.mean(losses)), "validation_dice": reached})
-        write_whole(out / "log.csv", csv_text(log))
+VlsmBatch = tuple[list[RGB], list[str], list[Mask]]
+"""Pictures, what is asked about each, and the answers."""
+
+
+class VlsmRun(EpochRun[VlsmBatch]):
+    """Fine-tuning until validation Dice has not risen for the paper's patience; the best weights are kept."""
+
+    def __init__(
+        self, recipe: VlsmRecipe, model: Vlsm, learning: Sequence[Item], checking: Sequence[Item], out: Path
+    ) -> None:
+        self.recipe, self.model, self.learning, self.checking = recipe, model, learning, checking
+        self.settings = recipe.training
+        model.freeze(train_encoders=recipe.train_encoders)
+        optimiser = optimiser_of(model, self.settings)
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, "max", factor=0.1, patience=5)
+        super().__init__(
+            recipe,
+            model.network,
+            out,
+            optimiser,
+            epochs=recipe.epochs,
+            epoch_steps=len(places_of(len(learning), self.settings.batch)),
+            patience=self.settings.patience,
+            clip_norm=self.settings.clip_norm,
+            plateau=self.plateau,
+        )
+
+    def batch(self, step: int) -> VlsmBatch:
+        epoch, number = divmod(step, self.log_every)
+        order = np.random.default_rng((self.recipe.seed, 1, epoch)).permutation(len(self.learning))
+        chosen = [self.learning[at] for at in order[places_of(len(order), self.settings.batch)[number]]]
+        random = np.random.default_rng((self.recipe.seed, step))
+        texts = [prompt_text(item, self.recipe.prompt, random) for item in chosen]
+        return [item.image() for item in chosen], texts, [item.mask for item in chosen]
+
+    def update(self, batch: VlsmBatch) -> dict[str, float]:
+        half = self.recipe.mixed_precision and self.place.type == "cuda"
+        with torch.autocast(self.place.type, torch.bfloat16, enabled=half):
+            loss = loss_of(self.model, self.settings, *batch)
+        self.descend(loss)
+        return {"loss": float(loss.detach())}
+
+    def validate(self) -> float:
+        answers = (
+            (self.model.segment(one.image(), prompt_text(one, self.recipe.prompt)), one.mask)
+            for one in self.checking
+        )
+        return float(np.mean([dice(found, truth) for found, truth in answers]))
+
+    def noted(self) -> dict[str, float]:
+        noted = super().noted()
         # only the released code lowers the rate on a plateau
-        if recipe.settings == "released":
-            plateau.step(reached)
-        since += 1
-        if reached > best:
-            best, since = reached, 0
-            write_tensors(out / WEIGHTS, model.state_dict())
-        # since counts epochs without a new best
-        if since > settings.patience:
-            break
-    model.load_state_dict(load_file(out / WEIGHTS))
+        if self.recipe.settings == "released":
+            self.plateau.step(noted["validation_dice"])
+        return noted
 
-
-def _divided(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Every fifth group is for validation; at least one of each side."""
-    groups = sorted({item.group for item in items})
-    if len(groups) < 2:
-        raise InvalidArgumentError("training needs images of at least two groups: one learns, one checks.")
-    # groups are sorted, so the division is the same in every run
-    held = set(groups[::5])
-    return [i for i in items if i.group not in held], [i for i in items if i.group in held]
-
-
-def _batches(items: Sequence[Item], size: int, random: np.random.Generator) -> Iterator[list[Item]]:
-    """Every item once, in random order; a last batch of one joins the one before it (batch norm needs two)."""
-    order = random.permutation(len(items)).tolist()
-    starts = list(range(0, len(order), size))
-    if len(starts) > 1 and len(order) - starts[-1] == 1:
-        starts.pop()
-    for number, start in enumerate(starts):
-        end = len(order) if number == len(starts) - 1 else start + size
-        yield [items[at] for at in order[start:end]]
-
-
-def _through_registry(model: Segmenter) -> Ask:
-    """Any text-prompted model of the server, asked with exactly the words of the prompt."""
-
-    def ask(item: Item, text: str) -> Mask:
-        name = item.found.object_type
-        capability = model.capability(prompt_of(str(item.label), name, name))
-        prompt = prompt_of(str(item.label), name, text, verbatim=True)
-        if capability is None:
-            raise InvalidArgumentError(
-                f"{model.card.name} does not know {item.label}; test it on another set."
-            )
-        with open_image(item.file, name=item.file.name) as source:
-            field = FieldOfView(source, model, source.box, scale_of(source, item.mpp, model))
-            (found,) = find_masks(field, [(prompt, capability)])
-        return found.mask
-
-    return ask
-
-
-def score(recipe: VlsmRecipe, ask: Ask, out: Path) -> None:
-    """Mean Dice at the size of the masks, per test set; and per wrong attribute with its change in per cent."""
-    rows: list[dict[str, Any]] = []
-    changed: list[dict[str, Any]] = []
-    for source in recipe.test:
-        items = items_of(source, "test")
-        values = [dice(ask(item, prompt_text(item, recipe.prompt)), item.mask) for item in items]
-        mean = float(np.mean(values)) if values else None
-        rows.append({"set": source.name, "prompt": recipe.prompt, "dice": mean, "n": len(values)})
-        if recipe.wrong_attributes:
-            changed += _wrong_rows(source, items, ask, recipe.seed)
-    write_whole(out / "scores.csv", csv_text(rows))
-    if recipe.wrong_attributes:
-        write_whole(out / "wrong_attributes.csv", csv_text(changed))
-
-
-def _wrong_rows(source: DataSet, items: Sequence[Item], ask: Ask, seed: int) -> list[dict[str, Any]]:
-    """One row per attribute and kind of swap, over the items that have the attribute."""
-    rows = []
-    swaps: tuple[Swap, ...] = ("random word", "other value")
-
-    def reached(item: Item, found: Attributes) -> float:
-        return dice(ask(item, attribute_prompt(RICHEST, found, item.label)), item.mask)
-
-    right = [reached(item, item.found) for item in items]
-    for attribute, swap in product(ATTRIBUTES, swaps):
-        swapped = [wrong(item.found, attribute, swap, seed + number) for number, item in enumerate(items)]
-        pairs = [
-            (good, reached(item, found))
-            for item, good, found in zip(items, right, swapped, strict=True)
-            if found is not None
-        ]
-        if pairs:
-            before, after = np.mean(pairs, axis=0).tolist()
-            row = {"set": source.name, "attribute": attribute, "swap": swap, "dice": before}
-            row |= {"dice_wrong": after, "change_percent": relative_change(before, after), "n": len(pairs)}
-            rows.append(row)
-    return rows
+    def keep(self) -> None:
+        known = [one.mpp * max(one.mask.shape) for one in self.learning if one.mpp is not None]
+        save_vlsm(self.model, self.out, mpp=float(np.median(known)) / self.model.side_px if known else None)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Final
 
-from tissuetalk.models.errors import ModelUnavailableError
-from tissuetalk.models.segmentation.pretrained import Entry, Weights
+from tissuetalk.models.segmentation.pretrained import Entry, TrainedFolder
 from tissuetalk.models.segmenter import Capability, ModelCard, Prompt
 
 NAME: Final = "pfps"
@@ -43,23 +41,6 @@ CARD: Final = ModelCard(
 )
 
 
-class TrainedFolder(Weights):
-    """A folder that `tissuetalk train` wrote."""
-
-    def usual(self) -> Path:
-        raise ModelUnavailableError(
-            "no trained network is named: run `tissuetalk train` on a recipe with preset: pfps, then set "
-            f"{self.variable} to its folder"
-        )
-
-    def at(self, place: Path) -> Path:
-        if not (place / "pfps.safetensors").is_file():
-            raise ModelUnavailableError(
-                f"{place} holds no pfps.safetensors; set {self.variable} to a folder that `tissuetalk train` wrote"
-            )
-        return place
-
-
 class KidneyUnits:
     """The four units of the kidney, and nuclei."""
 
@@ -80,5 +61,5 @@ def target_of(prompt: Prompt) -> str | None:
     return min(found, key=lambda name: found[name]) if found else None
 
 
-WEIGHTS: Final = TrainedFolder(NAME, VARIABLE)
+WEIGHTS: Final = TrainedFolder(NAME, VARIABLE, file="pfps.safetensors", preset=NAME)
 ENTRY: Final = Entry(CARD, "tissuetalk.models.segmentation.pfps.segmenter:load", WEIGHTS, KidneyUnits)

@@ -65,7 +65,7 @@ def build_pfps(
 
 def save_pfps(model: Pfps, folder: Path, *, language_model: str | None, lora: bool = True) -> None:
     """Everything but the published language model, which is named instead."""
-    kept = {key: value for key, value in model.state_dict().items() if _stored(key)}
+    kept = {key: value for key, value in model.state_dict().items() if is_stored(key)}
     write_tensors(folder / TRAINED, kept)
     settings = {"sizes": asdict(model.sizes), "language_model": language_model, "lora": lora}
     write_whole(folder / SETTINGS, json.dumps(settings, indent=1))
@@ -83,17 +83,27 @@ def load_folder(folder: Path) -> Pfps:
         sam = SamSizes(**{**sizes["sam"], "upscaling": tuple(sizes["sam"]["upscaling"])})
         said = {"language_model": settings["language_model"], "lora": settings["lora"]}
         model = build_pfps(PfpsSizes(**{**sizes, "sam": sam}), **said)
-        require_tensors_at(folder / TRAINED)
-        weights = load_file(folder / TRAINED)
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelUnavailableError(
             f"pfps: {folder} is damaged ({error}); give a folder `train` wrote"
         ) from error
-    fill(model, weights, f"pfps: {folder}", "train again", needed=_stored)
+    fill_trained(model, folder)
     return model.eval()
 
 
-def _stored(key: str) -> bool:
+def fill_trained(model: Pfps, folder: Path) -> None:
+    """The weights of a folder into a network of their sizes. Raises ModelUnavailableError."""
+    try:
+        require_tensors_at(folder / TRAINED)
+        weights = load_file(folder / TRAINED)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelUnavailableError(
+            f"pfps: {folder} is damaged ({error}); give a folder `train` wrote"
+        ) from error
+    fill(model, weights, f"pfps: {folder}", "train again", needed=is_stored)
+
+
+def is_stored(key: str) -> bool:
     """Everything but the published language model, of which only what LoRA added is trained."""
     return not key.startswith(_FROZEN) or key.endswith((".down", ".up"))
 

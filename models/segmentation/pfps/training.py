@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from tissuetalk.models.errors import InvalidArgumentError, UnreadableImageError
 from tissuetalk.models.masks.characteristics import Labels, Mask
+from tissuetalk.models.reading import table_of
 from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
 from tissuetalk.models.segmentation.pfps.efficient_sam import prepared
@@ -75,34 +76,48 @@ def drawn_patch(seed: int, unit: str, side_px: int = 1024) -> KidneyPatch:
     return KidneyPatch(image.clip(0, 255).astype(np.uint8), units, nuclei, unit)
 
 
-def read_patches(folder: Path, split: str | None = None) -> list[KidneyPatch]:
+@dataclass(frozen=True)
+class PatchPlace:
+    """A patch that is read, or drawn, when it is needed: a whole study does not fit into memory."""
+
+    unit: str
+    read: Callable[[], KidneyPatch]
+
+
+def read_patches(folder: Path, split: str | None = None) -> list[PatchPlace]:
     """The patches ``patches.csv`` lists: columns image, units, nuclei (label images), unit (pt, dt, tuft, capsule), split.
 
-    Raises InvalidArgumentError for a wrong table and UnreadableImageError for a damaged file.
+    Raises InvalidArgumentError for a wrong table; reading a place raises UnreadableImageError for a damaged file.
     """
     table = folder / "patches.csv"
     if not table.is_file():
         raise InvalidArgumentError(
             f"{folder} has no patches.csv; list the files in columns {', '.join(COLUMNS)}."
         )
-    with table.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or set(COLUMNS) - set(rows[0]):
+    columns, rows = table_of(table)
+    if not rows or set(COLUMNS) - set(columns):
         raise InvalidArgumentError(
             f"{table.name} needs the columns {', '.join(COLUMNS)} and at least one row."
         )
     if wrong := {row["unit"] for row in rows} - set(UNIT_WORDS):
         raise InvalidArgumentError(f"{table.name}: {min(wrong)!r} is no unit; write {', '.join(UNIT_WORDS)}.")
     return [
-        KidneyPatch(
-            _read(folder / row["image"], cv2.IMREAD_COLOR_RGB).astype(np.uint8),
-            _read(folder / row["units"], cv2.IMREAD_UNCHANGED).astype(np.int32),
-            _read(folder / row["nuclei"], cv2.IMREAD_UNCHANGED).astype(np.int32),
-            row["unit"],
-        )
+        PatchPlace(row["unit"], partial(_patch, folder, row))
         for row in rows
         if split is None or row["split"] == split
     ]
+
+
+def _patch(folder: Path, row: Mapping[str, str]) -> KidneyPatch:
+    image = _read(folder / row["image"], cv2.IMREAD_COLOR_RGB).astype(np.uint8)
+    units, nuclei = (
+        _read(folder / row[name], cv2.IMREAD_UNCHANGED).astype(np.int32) for name in ("units", "nuclei")
+    )
+    if units.shape != image.shape[:2] or nuclei.shape != image.shape[:2]:
+        raise UnreadableImageError(
+            f"the label images of {row['image']} have another size; correct patches.csv."
+        )
+    return KidneyPatch(image, units, nuclei, row["unit"])
 
 
 def _read(path: Path, mode: int) -> NDArray[np.uint8]:
@@ -183,18 +198,14 @@ def optimiser_of(model: Pfps, *, learning_rate: float = 1e-3) -> torch.optim.Ada
     return torch.optim.Adam((each for each in model.parameters() if each.requires_grad), learning_rate)
 
 
-def train_step(model: Pfps, optimiser: torch.optim.Optimizer, questions: Sequence[KidneyQuestion]) -> float:
-    """One step on a batch; returns its loss."""
+def loss_of(model: Pfps, questions: Sequence[KidneyQuestion]) -> Tensor:
+    """The loss of a batch in training."""
     model.train()
     logits = ask(model, questions)
     truth = torch.from_numpy(np.stack([question.truth for question in questions])).float().to(logits.device)
     if truth.shape[-2:] != logits.shape[-2:]:
         truth = functional.interpolate(truth[:, None], logits.shape[-2:], mode="nearest")[:, 0]
-    loss = pfps_loss(logits, truth)
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    optimiser.step()
-    return float(loss.detach())
+    return pfps_loss(logits, truth)
 
 
 @torch.inference_mode()

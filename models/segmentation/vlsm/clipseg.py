@@ -21,18 +21,29 @@ class ClipSeg(nn.Module):
     def __init__(self, model: Any) -> None:
         """model: transformers' CLIPSegForImageSegmentation."""
         super().__init__()
+        self.config = model.config
         self.clip = model.clip
         self.decoder = model.decoder
         self.layers: list[int] = list(model.extract_layers)
 
     def forward(self, images: Tensor, tokens: Tensor, known: Tensor) -> Tensor:
-        learns = any(weight.requires_grad for weight in self.clip.parameters())
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+        return self.answer(self.see(images), tokens, known)
+
+    def see(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the decoder reads of pictures, whatever is asked about them."""
+        with torch.set_grad_enabled(self._learns and torch.is_grad_enabled()):
             states = self.clip.vision_model(images, output_hidden_states=True).hidden_states
+        return tuple(states[layer + 1] for layer in self.layers)  # the first state is the embedding
+
+    def answer(self, seen: tuple[Tensor, ...], tokens: Tensor, known: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self._learns and torch.is_grad_enabled()):
             said = self.clip.get_text_features(input_ids=tokens, attention_mask=known.long()).pooler_output
-        chosen = tuple(states[layer + 1] for layer in self.layers)  # the first state is the embedding
-        logits: Tensor = self.decoder(chosen, said).logits
-        return logits.reshape(len(images), 1, *logits.shape[-2:])
+        logits: Tensor = self.decoder(seen, said).logits
+        return logits.reshape(len(tokens), 1, *logits.shape[-2:])
+
+    @property
+    def _learns(self) -> bool:
+        return any(weight.requires_grad for weight in self.clip.parameters())
 
     @property
     def encoders(self) -> list[nn.Module]:
@@ -142,10 +153,16 @@ class BiomedClipSeg(nn.Module):
         self.decoder: Any = CLIPSegDecoder(config)
 
     def forward(self, images: Tensor, tokens: Tensor, known: Tensor) -> Tensor:
+        return self.answer(self.see(images), tokens, known)
+
+    def see(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the decoder reads of pictures, whatever is asked about them."""
         given = self.visual.trunk(images)
-        chosen = tuple(given[layer] for layer in self.sizes.layers)
-        logits: Tensor = self.decoder(chosen, self.text(tokens, known)).logits
-        return logits.reshape(len(images), 1, *logits.shape[-2:])
+        return tuple(given[layer] for layer in self.sizes.layers)
+
+    def answer(self, seen: tuple[Tensor, ...], tokens: Tensor, known: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(seen, self.text(tokens, known)).logits
+        return logits.reshape(len(tokens), 1, *logits.shape[-2:])
 
     @property
     def encoders(self) -> list[nn.Module]:

@@ -321,13 +321,22 @@ class Cris(nn.Module):
         self.proj = CrisProjector(clip.joint, sizes.neck[1] // 2)
 
     def forward(self, images: Tensor, tokens: Tensor, known: Tensor) -> Tensor:
+        return self.answer(self.see(images), tokens, known)
+
+    def see(self, images: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], torch.Size]:
+        """What is read of pictures, whatever is asked about them, and their height and width."""
+        return self.backbone.visual(images), images.shape[-2:]
+
+    def answer(
+        self, seen: tuple[tuple[Tensor, Tensor, Tensor], torch.Size], tokens: Tensor, known: Tensor
+    ) -> Tensor:
         """known: [B, L] bool; padding is False."""
+        pictures, size = seen
         tokens = tokens.where(known, 0)  # the end token is found as the largest id: padding must not be
         words, sentence = self.backbone.encode_text(tokens)
-        maps = self.neck(self.backbone.visual(images), sentence)
-        logits = self.proj(self.decoder(maps, words, tokens == 0), sentence)
+        logits = self.proj(self.decoder(self.neck(pictures, sentence), words, tokens == 0), sentence)
         # As published: bicubic, corners aligned.
-        return functional.interpolate(logits, images.shape[-2:], mode="bicubic", align_corners=True)
+        return functional.interpolate(logits, size, mode="bicubic", align_corners=True)
 
     @property
     def encoders(self) -> list[nn.Module]:

@@ -66,15 +66,22 @@ class Vlsm(nn.Module):
 
     def forward(self, images: Sequence[RGB], texts: Sequence[str]) -> Tensor:
         """[B, S, S] logits."""
+        return self.answer(self.see(images), texts)
+
+    def see(self, images: Sequence[RGB]) -> Any:
+        """What the network reads of pictures, for any number of questions about each."""
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if self.name == "clipseg" else (CLIP_MEAN, CLIP_STD)
-        pixels = torch.cat(
-            [normalised(resized(one, self.side_px, self.side_px), mean, std) for one in images]
-        )
+        pixels = [normalised(resized(one, self.side_px, self.side_px), mean, std) for one in images]
+        return self.network.see(torch.cat(pixels))
+
+    def answer(self, seen: Any, texts: Sequence[str]) -> Tensor:
+        """[B, S, S] logits, one text a picture."""
         lines = [
             self.tokenizer(text, truncation=True, max_length=self.context)["input_ids"] for text in texts
         ]
-        tokens, padding = (table.to(pixels.device) for table in token_table(lines))
-        logits: Tensor = self.network(pixels, tokens, ~padding)
+        where = next(self.network.parameters()).device
+        tokens, padding = (table.to(where) for table in token_table(lines))
+        logits: Tensor = self.network.answer(seen, tokens, ~padding)
         return logits[:, 0]
 
     @torch.inference_mode()
@@ -207,23 +214,16 @@ def optimiser_of(model: Vlsm, settings: TrainingSettings) -> torch.optim.Optimiz
     return torch.optim.Adam(groups)
 
 
-def train_step(
+def loss_of(
     model: Vlsm,
-    optimiser: torch.optim.Optimizer,
     settings: TrainingSettings,
     images: Sequence[RGB],
     texts: Sequence[str],
     masks: Sequence[Mask],
-) -> float:
-    """One step on a batch; masks [H, W] are brought to the network's size. Returns the loss."""
+) -> Tensor:
+    """The loss of a batch in training; masks [H, W] are brought to the network's size."""
     model.train()
     logits = model(images, texts)
     size = (logits.shape[-1], logits.shape[-2])
     small = [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for mask in masks]
-    loss = vlsm_loss(logits, torch.from_numpy(np.stack(small)).to(logits), settings)
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    if settings.clip_norm is not None:  # only in the released code
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-    optimiser.step()
-    return float(loss.detach())
+    return vlsm_loss(logits, torch.from_numpy(np.stack(small)).to(logits), settings)

@@ -1,0 +1,51 @@
+"""What a fine-tuned CLIPSeg, CRIS or BiomedCLIPSeg may be used for. Imports no deep-learning library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in
+from tissuetalk.models.segmentation.open_vocabulary import MPP
+from tissuetalk.models.segmentation.pretrained import AnyWords, Entry, TrainedFolder
+from tissuetalk.models.segmenter import ModelCard
+
+NAME: Final = "vlsm"
+VARIABLE: Final = "TISSUETALK_VLSM"
+SETTINGS, TRAINED = "vlsm.json", "vlsm.safetensors"
+CARD: Final = ModelCard(
+    name=NAME,
+    summary="Region for any phrase from a CLIPSeg, CRIS or BiomedCLIPSeg that you fine-tuned (arXiv 2308.07706).",
+    licence="of the weights you train",
+    research_only=True,
+    targets=("anything in words",),
+    mpp=(MPP,),
+    prompts="text",
+    source="`tissuetalk train` with preset: vlsm",
+    metrics={"published, fine-tuned CLIPSeg, Dice Kvasir / ISIC / BUSI": "0.888 / 0.922 / 0.827"},
+    limits=(
+        "Answers any words, also those of classes it was not trained on. One region, no objects, no statement whether the "
+        "target is there."
+    ),
+)
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """``vlsm.json`` of a folder. Raises ModelUnavailableError."""
+    try:
+        told = json_in(content_of(folder / SETTINGS, MOST_JSON_BYTES))
+        return {**told, "mpp": float(told["mpp"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailableError(
+            f"{NAME}: {folder / SETTINGS} is missing or damaged; give a folder `tissuetalk train` wrote"
+        ) from error
+
+
+WEIGHTS: Final = TrainedFolder(NAME, VARIABLE, file=TRAINED, preset=NAME)
+ENTRY: Final = Entry(
+    CARD,
+    "tissuetalk.models.segmentation.vlsm.segmenter:load",
+    WEIGHTS,
+    lambda: AnyWords(CARD, settings_in(WEIGHTS.find())["mpp"], objects=False),
+)
