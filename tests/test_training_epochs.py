@@ -25,7 +25,8 @@ from tissuetalk.models.training.loop import EpochRun
 from tissuetalk.models.training.recipes import RunRecipe
 from tissuetalk.tools.answers.results import TargetArgument
 from tissuetalk.tools.evaluate.probes import evaluate_manifest
-from tissuetalk.tools.segment.request import SegmentArguments, understand
+from tissuetalk.tools.segment.lessons import understand
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.train.recipes import run_recipe
