@@ -105,10 +105,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """values: [C, ceil(H / stride), ceil(W / stride)] float32 or larger of a tile [H, W]; a pixel of it covers ``stride`` of the tile's."""
+    """values: [C, ceil(H / stride), ceil(W / stride)] float32 or larger of a tile [H, W]; a pixel of it covers ``stride`` of the tile's.
+
+    weight: how much it counts beside the others; what the model answers to its own prompts says more than one map.
+    """
 
     values: NDArray[np.float32]
     stride: float
+    weight: float = 1.0
 
 
 @runtime_checkable

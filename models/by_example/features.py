@@ -7,19 +7,44 @@ sum is enlarged, so that hundreds of channels cost little.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.segmenter import RGB, Context, FeatureMap, Segmenter
+from tissuetalk.models.segmenter import RGB, Context, FeatureMap, FrozenFeatures, Segmenter
 
 Floats = NDArray[np.float32]
 
-COLOUR_STRIDE = 2
-SIGMAS = (1.0, 2.0, 4.0, 8.0)
-"""Of colour and texture, in working pixels."""
+OCTAVES: Final = 5
+"""Colour and texture are looked at in the tile and at 1/2, 1/4, 1/8 and 1/16 of its size."""
+COLOUR_WEIGHT: Final = 1.2
+"""Of each octave, beside a map of the encoder: together they count as six of those."""
+SMOOTH_PX: Final = 1.5
+FINE_PX: Final = (0.7, 1.5)
+"""Smoothing of the colour that unstained targets are told by."""
+LARGEST: Final = 5.0
+"""Standardised features are cut off here: a speck of ink must not outvote the rest."""
+
+_DENSITY: Final = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
+
+
+def densities(pixels: RGB) -> Floats:
+    """Optical densities of pixels [H, W, 3] or [n, 3]."""
+    return np.asarray(cv2.LUT(np.ascontiguousarray(pixels), _DENSITY), np.float32).reshape(pixels.shape)
+
+
+def _grey(planes: Floats) -> Floats:
+    """[H, W], the mean of three planes [H, W, 3]."""
+    return np.asarray(cv2.transform(planes, np.full((1, 3), 1 / 3, np.float32)), np.float32)
+
+
+def _colour_axes(pixels: RGB) -> Floats:
+    """[H, W, 3]: lightness and the two axes of colour, smoothed."""
+    lab = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2LAB)
+    return np.asarray(cv2.GaussianBlur(lab, (0, 0), SMOOTH_PX), np.float32)
 
 
 def sampled(maps: FeatureMap, x: NDArray[np.float64], y: NDArray[np.float64]) -> Floats:
@@ -35,6 +60,11 @@ def sampled(maps: FeatureMap, x: NDArray[np.float64], y: NDArray[np.float64]) ->
     return np.asarray((upper * (1 - fy) + lower * fy).T, np.float32)
 
 
+def gathered(maps: Sequence[FeatureMap], x: NDArray[np.float64], y: NDArray[np.float64]) -> Floats:
+    """[n, all channels] of every map at working pixels of the tile."""
+    return np.concatenate([sampled(each, x, y) for each in maps], axis=1)
+
+
 def enlarged(values: Floats, stride: float, height: int, width: int) -> Floats:
     """[H, W] of a tile from a map [h, w] that covers it at a stride, bilinear."""
     if stride == 1:
@@ -43,36 +73,72 @@ def enlarged(values: Floats, stride: float, height: int, width: int) -> Floats:
     return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), np.float32)[:height, :width]
 
 
-def deep_maps(model: Segmenter, tile: RGB, context: Context) -> tuple[Any, list[FeatureMap]]:
-    """The model's own features, and its frozen maps; none of a model that offers none."""
-    offered = getattr(model, "encode_with_maps", None)
-    if offered is None:
-        return model.encode(tile, context), []
-    features, maps = offered(tile, context)
-    return features, list(maps)
+@dataclass(frozen=True)
+class SeenTile:
+    """Everything that is read of one tile. base: the model's own features of it, where they came of the same pass."""
+
+    maps: list[FeatureMap]
+    base: Any = None
+
+
+def maps_of(model: Segmenter, tile: RGB, context: Context, reductions: Sequence[int]) -> SeenTile:
+    """The model's maps of the tile shrunk so many times, and colour and texture of the tile itself."""
+    maps, base = [], None
+    if isinstance(offers := offered_by(model), FrozenFeatures):
+        for reduction in reductions:
+            features, deep = offers.encode_with_maps(shrunk(tile, reduction), context)
+            base = features if reduction == 1 else base
+            maps += [FeatureMap(each.values, each.stride * reduction, each.weight) for each in deep]
+    return SeenTile([*maps, *colour_maps(tile)], base)
+
+
+def offered_by(model: Segmenter) -> object:
+    """The model itself: one that is loaded on demand does not show what it offers before it is."""
+    return getattr(model, "_model", model)
+
+
+def shrunk(tile: RGB, reduction: int) -> RGB:
+    """[ceil(H / reduction), ceil(W / reduction), 3]: exact means, mirrored beyond the border."""
+    if reduction == 1:
+        return tile
+    bottom, right = -tile.shape[0] % reduction, -tile.shape[1] % reduction
+    whole = cv2.copyMakeBorder(np.ascontiguousarray(tile), 0, bottom, 0, right, cv2.BORDER_REFLECT)
+    size = (whole.shape[1] // reduction, whole.shape[0] // reduction)
+    return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def colour_maps(tile: RGB) -> list[FeatureMap]:
-    """Optical density, its gradient and its curvature at several sizes."""
-    small = cv2.resize(tile, None, fx=1 / COLOUR_STRIDE, fy=1 / COLOUR_STRIDE, interpolation=cv2.INTER_AREA)
-    small = np.atleast_3d(small)
-    density = -np.log10((small.astype(np.float32) + 1) / 256)
-    channels: list[Floats] = []
-    for sigma in SIGMAS:
-        smooth = cv2.GaussianBlur(density, (0, 0), sigma / COLOUR_STRIDE)
-        channels += list(np.moveaxis(smooth, 2, 0))
-        grey = smooth.mean(2)
-        across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-        channels.append(np.hypot(across, down) * sigma)
-        channels.append(cv2.Laplacian(grey, cv2.CV_32F) * sigma**2)
-        spread = (
-            cv2.GaussianBlur(density.mean(2) ** 2, (0, 0), sigma)
-            - cv2.GaussianBlur(density.mean(2), (0, 0), sigma) ** 2
-        )
-        channels.append(np.sqrt(np.maximum(spread, 0)))
-    return [FeatureMap(np.stack(channels).astype(np.float32), COLOUR_STRIDE)]
+    """Optical densities, edges, ridges and unevenness, at several sizes."""
+    return [
+        FeatureMap(_colour(shrunk(tile, 2**octave)), 2**octave, COLOUR_WEIGHT) for octave in range(OCTAVES)
+    ]
 
 
-def gathered(maps: Sequence[FeatureMap], x: NDArray[np.float64], y: NDArray[np.float64]) -> Floats:
-    """[n, all channels] of every map at working pixels of the tile."""
-    return np.concatenate([sampled(each, x, y) for each in maps], axis=1)
+def _colour(pixels: RGB) -> Floats:
+    """[10, H, W]: three optical densities, gradient, two curvatures, unevenness, and three axes of colour."""
+    density = densities(pixels)
+    smooth = cv2.GaussianBlur(density, (0, 0), SMOOTH_PX)
+    grey, raw = _grey(smooth), _grey(density)
+    steepness = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    across, down = cv2.Sobel(grey, cv2.CV_32F, 2, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 2)
+    middle, half = (across + down) / 2, (across - down) / 2
+    turn = cv2.magnitude(half, cv2.Sobel(grey, cv2.CV_32F, 1, 1))
+    mean = cv2.GaussianBlur(raw, (0, 0), 2 * SMOOTH_PX)
+    uneven = np.sqrt(np.maximum(cv2.GaussianBlur(raw * raw, (0, 0), 2 * SMOOTH_PX) - mean * mean, 0))
+    steepness = cv2.GaussianBlur(steepness, (0, 0), SMOOTH_PX)
+    texture = [np.asarray(each, np.float32) for each in (steepness, middle + turn, middle - turn, uneven)]
+    return np.stack([*cv2.split(smooth), *texture, *cv2.split(_colour_axes(pixels))])
+
+
+def fine_colour(tile: RGB) -> list[FeatureMap]:
+    """Nothing but colour, hardly smoothed: where something unstained ends."""
+    density = densities(tile)
+    planes = [cv2.split(cv2.GaussianBlur(density, (0, 0), sigma)) for sigma in FINE_PX]
+    planes.append(cv2.split(_colour_axes(tile)))
+    return [FeatureMap(np.stack([plane for three in planes for plane in three]).astype(np.float32), 1)]
+
+
+def channel_shares(maps: Sequence[FeatureMap]) -> Floats:
+    """[D]: what standardised channels are multiplied with, so that every map counts by its weight and not by its width."""
+    shares = [np.full(len(each.values), np.sqrt(each.weight / len(each.values) / len(maps))) for each in maps]
+    return np.concatenate(shares).astype(np.float32)

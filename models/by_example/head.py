@@ -2,45 +2,142 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tissuetalk.models.by_example.features import LARGEST, enlarged
+from tissuetalk.models.segmenter import FeatureMap
+
 Floats = NDArray[np.float32]
+
+PENALTY: Final = 0.003
+MOST_AXES: Final = 256
+"""Principal axes of the examples that are fitted along."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How features become comparable. middle, spread: [D] of unlabelled pixels of the images. share: [D], of the map a channel is in."""
+
+    middle: Floats
+    spread: Floats
+    share: Floats
+
+    @classmethod
+    def of(cls, unlabelled: Floats, share: Floats) -> Scaling:
+        spread = unlabelled.std(0)
+        # a channel that never changes says nothing, and must not be blown up
+        return cls(unlabelled.mean(0), np.maximum(spread, 1e-3 * max(float(spread.max()), 1e-6)), share)
+
+    def __call__(self, features: Floats) -> NDArray[np.float64]:
+        """[n, D] of raw features."""
+        scaled = np.clip((features - self.middle) / self.spread, -LARGEST, LARGEST)
+        return (scaled * self.share).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """weights: [D] of raw features. bias: added to their sum."""
+    """weights: [D] of scaled features, shares included. bias: added to their sum. middle, spread: [D] of raw features."""
 
     weights: Floats
     bias: float
+    middle: Floats
+    spread: Floats
 
     def logits(self, features: Floats) -> Floats:
-        """[n] of [n, D]."""
-        return np.asarray(features @ self.weights + self.bias, np.float32)
+        """[n] of raw features [n, D]."""
+        scaled = np.clip((features - self.middle) / self.spread, -LARGEST, LARGEST)
+        return np.asarray(scaled @ self.weights + self.bias, np.float32)
+
+    def read(self, maps: Sequence[FeatureMap], height: int, width: int) -> Floats:
+        """[H, W] of a tile: each map is read where it lies, and what they say is enlarged and added up."""
+        sums: dict[float, Floats] = {}
+        start = 0
+        for each in maps:
+            part = slice(start, start := start + len(each.values))
+            inverse = (1 / self.spread[part])[:, None, None]
+            scaled = each.values - self.middle[part, None, None]
+            scaled *= inverse
+            np.clip(scaled, -LARGEST, LARGEST, out=scaled)
+            said = np.tensordot(self.weights[part], scaled, 1).astype(np.float32)
+            sums[each.stride] = sums[each.stride] + said if each.stride in sums else said
+        total = np.full((height, width), np.float32(self.bias))
+        for stride, said in sums.items():
+            total += enlarged(said, stride, height, width)
+        return total
+
+    def arrays(self, name: str) -> dict[str, Floats]:
+        return {
+            f"{name}.weights": self.weights,
+            f"{name}.bias": np.array([self.bias], np.float32),
+            f"{name}.middle": self.middle,
+            f"{name}.spread": self.spread,
+        }
+
+    @classmethod
+    def from_arrays(cls, name: str, arrays: Mapping[str, Floats]) -> LinearHead:
+        weights, middle, spread = (arrays[f"{name}.{part}"] for part in ("weights", "middle", "spread"))
+        return cls(weights, float(arrays[f"{name}.bias"][0]), middle, spread)
 
 
-def fit(
-    features: Floats, positive: NDArray[np.bool_], importance: NDArray[np.float64], penalty: float
-) -> LinearHead:
-    """Logistic regression on standardised features. importance: [n], summing to 1 over each of the two classes."""
-    from scipy.optimize import minimize
+def importance_of(positive: NDArray[np.bool_], place: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[n]: every place counts the same, and both classes 1/2 each."""
+    weights = 1.0 / np.bincount(place)[place]
+    for which in (positive, ~positive):
+        weights[which] /= 2 * max(float(weights[which].sum()), 1e-12)
+    return np.asarray(weights, np.float64)
 
-    middle, spread = features.mean(0), features.std(0) + 1e-3
-    scaled = ((features - middle) / spread).astype(np.float64)
-    sign = np.where(positive, 1.0, -1.0)
 
-    def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weights, bias = at[:-1], at[-1]
-        margin = sign * (scaled @ weights + bias)
-        value = float(importance @ np.logaddexp(0, -margin)) + penalty / 2 * float(weights @ weights)
-        slope = -importance * sign / (1 + np.exp(np.clip(margin, -50, 50)))
-        return value, np.append(scaled.T @ slope + penalty * weights, slope.sum())
+@dataclass(frozen=True)
+class Axes:
+    """Scaled features along the principal axes of all examples, for fits of parts of them. basis: [D, r]. at: [n, r]."""
 
-    found = minimize(
-        loss, np.zeros(scaled.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 60}
+    basis: NDArray[np.float64]
+    at: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scaled: NDArray[np.float64]) -> Axes:
+        values, vectors = np.linalg.eigh(scaled @ scaled.T)
+        kept = np.flatnonzero(values > 1e-6 * max(float(values.max()), 1e-12))[-MOST_AXES:]
+        lengths = np.sqrt(values[kept])
+        return cls(scaled.T @ vectors[:, kept] / lengths, vectors[:, kept] * lengths)
+
+    def fit(
+        self,
+        positive: NDArray[np.bool_],
+        place: NDArray[np.int64],
+        rows: NDArray[np.bool_],
+        penalty: float = PENALTY,
+    ) -> NDArray[np.float64]:
+        """[r + 1]: logistic regression on some of the rows; the last number is the bias."""
+        from scipy.optimize import minimize  # slow to import
+
+        features, sign = self.at[rows], np.where(positive[rows], 1.0, -1.0)
+        importance = importance_of(positive[rows], place[rows])
+
+        def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            weights, margin = at[:-1], sign * (features @ at[:-1] + at[-1])
+            value = float(importance @ np.logaddexp(0, -margin)) + penalty / 2 * float(weights @ weights)
+            slope = -importance * sign / (1 + np.exp(np.clip(margin, -50, 50)))
+            return value, np.append(features.T @ slope + penalty * weights, slope.sum())
+
+        start = np.zeros(features.shape[1] + 1)
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100})
+        return np.asarray(found.x, np.float64)
+
+    def logits(self, fitted: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return np.asarray(self.at[rows] @ fitted[:-1] + fitted[-1], np.float64)
+
+
+def head_of(axes: Axes, fitted: NDArray[np.float64], scaling: Scaling) -> LinearHead:
+    weights = (axes.basis @ fitted[:-1]) * scaling.share
+    return LinearHead(
+        weights.astype(np.float32),
+        float(fitted[-1]),
+        scaling.middle.astype(np.float32),
+        scaling.spread.astype(np.float32),
     )
-    weights = found.x[:-1] / spread
-    return LinearHead(weights.astype(np.float32), float(found.x[-1] - middle @ weights))

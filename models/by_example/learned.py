@@ -24,6 +24,8 @@ MOST_BYTES: Final = 4 * 2**20
 MOST_CARD_BYTES: Final = 64 * 1024
 LONGEST_NAME: Final = 80
 Kind = Literal["region", "object"]
+REDUCTIONS: Final = {1: (1,), 3: (1, 2), 6: (2, 4)}
+"""Of the tile, by their sum."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,29 @@ class Learned:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the whole file."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        """Of all that decides masks and what is said of them; a new name changes neither."""
+        told, arrays = self._told(), self._arrays()
+        del told["name"]
+        whole = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+        for name, array in arrays.items():
+            whole.update(f"{name} {array.shape}".encode() + array.tobytes())
+        return whole.hexdigest()
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """How much smaller than the tile the encoder sees it: 1, or 1 and 2, or 2 and 4."""
+        return REDUCTIONS[int(self.rules["reductions"])]
 
     def to_bytes(self) -> bytes:
-        told = {
+        told = {**self._told(), "sha256": self.sha256}
+        # one entry of metadata only: the library writes several in any order
+        return bytes(save(self._arrays(), {"learned": json.dumps(told, sort_keys=True)}))
+
+    def _arrays(self) -> dict[str, NDArray[np.float32]]:
+        return {name: np.ascontiguousarray(self.arrays[name], np.float32) for name in sorted(self.arrays)}
+
+    def _told(self) -> dict[str, Any]:
+        return {
             "format": FORMAT,
             "name": self.name,
             "kind": self.kind,
@@ -81,9 +101,6 @@ class Learned:
             "rules": dict(self.rules),
             "card": asdict(self.card),
         }
-        # one entry of metadata only: the library writes several in any order
-        arrays = {name: np.ascontiguousarray(self.arrays[name], np.float32) for name in sorted(self.arrays)}
-        return bytes(save(arrays, {"learned": json.dumps(told, sort_keys=True)}))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Learned:
@@ -101,7 +118,10 @@ class Learned:
             for name, array in arrays.items():
                 if array.dtype != np.float32 or array.ndim > 2 or not np.isfinite(array).all():
                     raise ValueError(f"its array {name[:40]!r} is not what a learned target has")
-            return _checked(told, arrays)
+            learned = _checked(told, arrays)
+            if learned.sha256 != told["sha256"]:
+                raise ValueError("its content is not what was written")
+            return learned
         except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InvalidArgumentError(
@@ -134,6 +154,7 @@ def _checked(told: dict[str, Any], arrays: Mapping[str, NDArray[np.float32]]) ->
     name, kind, mpp = named(told["name"]), told["kind"], float(told["mpp"])
     if kind not in ("region", "object") or not 0.02 <= mpp <= 100:
         raise ValueError("its kind or scale is not one we know")
+    _require_arrays(arrays, told["rules"])
     if not re.fullmatch(r"[0-9a-f]{64}", str(told["base_sha256"])):
         raise ValueError("it does not say which weights it was taught on")
     of = told["objects_of"]
@@ -149,6 +170,21 @@ def _checked(told: dict[str, Any], arrays: Mapping[str, NDArray[np.float32]]) ->
         rules,
         read,
     )
+
+
+def _require_arrays(arrays: Mapping[str, NDArray[np.float32]], rules: Mapping[str, Any]) -> None:
+    if (
+        int(rules["reductions"]) not in REDUCTIONS
+        or float(rules["smallest_px"]) < 0
+        or float(rules["hole_px"]) < 0
+    ):
+        raise ValueError("its rules are not ones we know")
+    for head in {"head", *(name.partition(".")[0] for name in arrays)}:
+        widths = {arrays[f"{head}.{part}"].shape for part in ("weights", "middle", "spread")}
+        if len(widths) != 1 or len(next(iter(widths))) != 1 or arrays[f"{head}.bias"].shape != (1,):
+            raise ValueError("its arrays do not fit each other")
+        if not (arrays[f"{head}.spread"] > 0).all():
+            raise ValueError("one of its arrays has a spread of zero")
 
 
 def named(name: str) -> str:

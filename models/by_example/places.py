@@ -153,6 +153,7 @@ def glimpses(shown: Sequence[Shown], working_mpp: float) -> Iterator[Glimpse]:
                 (first + at, each.places[at].is_positive, each.places[at].drawn(view, step, each.mpp))
                 for at in members
             ]
+            marks = [each for each in marks if each[2].any()]
             yield Glimpse(pixels, view, step, number, marks)
         first += len(each.places)
 

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.by_example.features import colour_maps, deep_maps, enlarged
+from tissuetalk.models.by_example.features import SeenTile, fine_colour, maps_of
+from tissuetalk.models.by_example.head import LinearHead
 from tissuetalk.models.by_example.learned import Learned
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmenter import (
@@ -20,7 +21,6 @@ from tissuetalk.models.segmenter import (
     Capability,
     Context,
     Decoded,
-    FeatureMap,
     Finished,
     Prompt,
     Segmenter,
@@ -37,10 +37,12 @@ def prompt_for(learned: Learned) -> Prompt:
 
 @dataclass(frozen=True)
 class TaughtTile:
-    """Features of the base, and per learned target its maps [1 + K, h, w]."""
+    """What every learned target says about one tile. base: the base's features where they are there already."""
 
+    tile: RGB
+    context: Context
     base: Any
-    maps: tuple[Floats, ...]
+    answers: tuple[Decoded, ...]
 
 
 class TaughtSegmenter:
@@ -89,17 +91,29 @@ class TaughtSegmenter:
         return self._base.prepare(overview)
 
     def encode(self, tile: RGB, context: Context) -> TaughtTile:
-        features, maps = deep_maps(self._base, tile, context)
-        maps += colour_maps(tile)
-        return TaughtTile(features, tuple(_read(each, maps, tile) for each in self._learned.values()))
+        """Maps that several learned targets read are made once; the base's own features only where it is asked."""
+        seen: dict[tuple[int, ...], SeenTile] = {}
+        answers = []
+        for learned in self._learned.values():
+            reductions = learned.reductions
+            if reductions not in seen:
+                seen[reductions] = maps_of(self._base, tile, context, reductions)
+            answers.append(_read(learned, seen[reductions], tile))
+        ready = next((each.base for each in seen.values() if each.base is not None), None)
+        return TaughtTile(tile, context, ready, tuple(answers))
 
     def decode(self, features: TaughtTile, prompts: Sequence[Prompt]) -> list[Decoded]:
         meant = [self._meant(prompt) for prompt in prompts]
         own = [prompt for prompt, learned in zip(prompts, meant, strict=True) if learned is None]
-        answers = iter(self._base.decode(features.base, own) if own else ())
+        answers = iter(())
+        if own:
+            base = features.base
+            if base is None:
+                base = self._base.encode(features.tile, features.context)
+            answers = iter(self._base.decode(base, own))
         order = list(self._learned)
         return [
-            next(answers) if learned is None else Decoded(features.maps[order.index(learned.sha256)][0])
+            next(answers) if learned is None else features.answers[order.index(learned.sha256)]
             for learned in meant
         ]
 
@@ -111,14 +125,7 @@ class TaughtSegmenter:
         count = min(STRONGEST_PX, logits.size)
         strongest = float(np.partition(logits, logits.size - count)[-count:].mean())
         presence = float(1 / (1 + np.exp(-np.clip(strongest, -30, 30))))
-        mask = _without_small(stitched.logits > 0, learned.rules["smallest_px"])
-        mask = ~_without_small(~mask, learned.rules["hole_px"])
-        instances = None
-        if learned.kind == "object":
-            instances = np.asarray(
-                cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[1], np.int32
-            )
-        return Finished(mask, instances, presence)
+        return finished(learned, stitched, presence)
 
 
 def with_examples(model: Segmenter, learned: Sequence[Learned]) -> Segmenter:
@@ -131,17 +138,40 @@ def with_examples(model: Segmenter, learned: Sequence[Learned]) -> Segmenter:
     return TaughtSegmenter(model, learned)
 
 
-def _read(learned: Learned, maps: Sequence[FeatureMap], tile: RGB) -> Floats:
-    weights, height, width = learned.arrays["weights"], tile.shape[0], tile.shape[1]
-    logits = np.full((height, width), float(learned.arrays["bias"][0]), np.float32)
-    start = 0
-    for each in maps:
-        end = start + len(each.values)
-        logits += enlarged(
-            np.tensordot(weights[start:end], each.values, 1).astype(np.float32), each.stride, height, width
-        )
-        start = end
-    return logits[None]
+def _read(learned: Learned, seen: SeenTile, tile: RGB) -> Decoded:
+    """Logits of one learned target; of something white its outline, and what the surroundings say as a second map."""
+    height, width = tile.shape[:2]
+    around = LinearHead.from_arrays("head", learned.arrays).read(seen.maps, height, width)
+    if "fine.weights" not in learned.arrays:
+        return Decoded(around)
+    outline = LinearHead.from_arrays("fine", learned.arrays).read(fine_colour(tile), height, width)
+    return Decoded(outline, object_maps=around[None])
+
+
+def finished(learned: Learned, stitched: Decoded, presence: float) -> Finished:
+    """The mask without specks and pinholes, and its objects where the target has them."""
+    mask = stitched.logits > 0
+    if stitched.object_maps is not None and "reject_below" in learned.rules:
+        mask = _of_one_kind(mask, stitched.object_maps[0], learned.rules["reject_below"])
+    mask = _without_small(mask, learned.rules["smallest_px"])
+    mask = ~_without_small(~mask, learned.rules["hole_px"])
+    instances = None
+    if learned.kind == "object":
+        instances = np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[1], np.int32)
+    return Finished(mask, instances, presence)
+
+
+def _of_one_kind(mask: NDArray[np.bool_], around: Floats, reject_below: float) -> NDArray[np.bool_]:
+    """Parts that hang together by more than a thread, where the surroundings agree on average."""
+    opened = cv2.morphologyEx(
+        mask.astype(np.uint8), cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    )
+    count, labels = cv2.connectedComponents(opened, connectivity=4)
+    flat = labels.ravel()
+    mean = np.bincount(flat, around.ravel(), count) / np.maximum(np.bincount(flat, minlength=count), 1)
+    kept = mean > reject_below
+    kept[0] = False
+    return np.asarray(kept[labels], np.bool_)
 
 
 def _without_small(mask: NDArray[np.bool_], smallest_px: float) -> NDArray[np.bool_]:

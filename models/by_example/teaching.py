@@ -3,48 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.by_example.features import colour_maps, deep_maps, gathered
-from tissuetalk.models.by_example.head import LinearHead, fit
+from tissuetalk.models.by_example.head import Axes, LinearHead, Scaling, head_of
 from tissuetalk.models.by_example.learned import Card, Kind, Learned, named
-from tissuetalk.models.by_example.places import MOST_PLACES, Glimpse, Place, Shown, as_list, glimpses
+from tissuetalk.models.by_example.places import MOST_PLACES, Place, Shown, as_list
+from tissuetalk.models.by_example.sampling import Samples, is_unstained, samples_of
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmenter import Prompt, Segmenter
 
-Floats = NDArray[np.float32]
-
-WORKING_MPP = 0.5
-MOST_PER_PLACE = 400
-PENALTY = 0.03
+REGION_MPP: Final = 1.0
+UNSTAINED_MPP: Final = 0.5
+"""Walls of fat cells are 1 to 3 µm thick."""
+MOST_LEFT_OUT: Final = 16
+"""Examples that are left out one by one; of more, every other, every third and so on."""
+ALIKE: Final = 0.55
+"""Share of examples told apart, below which both kinds look the same."""
+SMALLEST_UM2: Final = 60.0
+"""Parts and holes of a region below this are dropped, unless the examples are as small."""
+DOUBT: Final = 0.5
+"""How far below zero, in spreads over the images, what is read around something white may lie before it is another white."""
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Pixels of the examples: features [n, D], positive [n], place [n] by its number over all images."""
+class LearningPlan:
+    """What is read. mpp: µm per working pixel. reductions: how much smaller the encoder sees it, too."""
 
-    features: Floats
-    positive: NDArray[np.bool_]
-    place: NDArray[np.int64]
+    mpp: float
+    reductions: tuple[int, ...]
+    is_unstained: bool
 
-    def without(self, place: int) -> Samples:
-        kept = self.place != place
-        return Samples(self.features[kept], self.positive[kept], self.place[kept])
-
-    def only(self, place: int) -> Floats:
-        return self.features[self.place == place]
-
-    @property
-    def importance(self) -> NDArray[np.float64]:
-        """[n]: every place counts the same, and both classes together 1/2 each."""
-        weights = 1.0 / np.bincount(self.place)[self.place]
-        for which in (self.positive, ~self.positive):
-            weights[which] /= 2 * weights[which].sum()
-        return np.asarray(weights, np.float64)
+    @classmethod
+    def of(cls, model: Segmenter, shown: Sequence[Shown], like: Prompt | None) -> LearningPlan:
+        if is_unstained(shown, UNSTAINED_MPP):
+            return cls(UNSTAINED_MPP, (2, 4), True)
+        known = None if like is None else model.capability(like)
+        # what the model looks for at this scale, it has learned all about there; of anything else, look around
+        return cls(REGION_MPP, (1,) if known is not None and known.mpp <= REGION_MPP else (1, 2), False)
 
 
 def teach(
@@ -58,115 +58,164 @@ def teach(
 ) -> Learned:
     """Learn what was shown.
 
-    like: what the words mean to the model, when it knows that.
-    Raises InvalidArgumentError for examples that cannot be learned from: outside, one-sided, contradicting, too many.
+    like: what the words mean to the model, when it knows that. Without a negative example, what is least like the positive
+    ones stands for what is not meant.
+    Raises InvalidArgumentError for examples that cannot be learned from: outside, contradicting, too many, only negative.
     """
     name = named(name)
-    _require_both([place for each in shown for place in each.places])
-    densities: list[Floats] = []
-    samples: list[Samples] = []
-    for glimpse in glimpses(shown, WORKING_MPP):
-        control.check()
-        samples.append(_sampled(model, glimpse))
-        densities.append(_densities(glimpse))
-    together = Samples(
-        np.concatenate([each.features for each in samples]),
-        np.concatenate([each.positive for each in samples]),
-        np.concatenate([each.place for each in samples]),
+    _require_some([place for each in shown for place in each.places])
+    plan = LearningPlan.of(model, shown, like)
+    samples = samples_of(model, shown, plan.mpp, plan.reductions, control.part(0, 0.7))
+    scaling = Scaling.of(samples.unlabelled, samples.share)
+    if samples.positive.all():
+        samples = _with_unlike(samples, scaling)
+    axes = Axes.of(scaling(samples.features))
+    everything = np.ones(len(samples.positive), bool)
+    fitted = axes.fit(samples.positive, samples.place, everything)
+    _require_difference(axes.logits(fitted, everything) > 0, samples)
+    head = head_of(axes, fitted, scaling)
+    expected, interval = left_out(axes, samples.positive, samples.place, control.part(0.7, 1))
+    arrays, rules = (
+        head.arrays("head"),
+        {"reductions": float(sum(plan.reductions)), **_sizes(shown, plan.mpp)},
     )
-    head = fit(together.features, together.positive, together.importance, PENALTY)
-    expected, interval = _left_out(together, control)
-    seen = np.concatenate(densities)
+    if plan.is_unstained:
+        arrays |= _fine_head(samples).arrays("fine")
+        rules["reject_below"] = _doubt(head, samples)
+    known = None if like is None else model.capability(like)
+    is_object = plan.is_unstained or (known is not None and known.objects)
+    return Learned(
+        name=name,
+        kind=kind or ("object" if is_object else "region"),
+        base=model.card.name,
+        base_sha256=model.weights_sha256,
+        mpp=plan.mpp,
+        objects_of=None,
+        arrays=arrays,
+        rules=rules,
+        card=card_of(shown, samples, expected, interval),
+    )
+
+
+def card_of(
+    shown: Sequence[Shown], samples: Samples, expected: float | None, interval: tuple[float, float] | None
+) -> Card:
     positive = sum(place.is_positive for each in shown for place in each.places)
-    card = Card(
+    return Card(
         positive=positive,
         negative=sum(len(each.places) for each in shown) - positive,
         images=len(shown),
         expected_dice=expected,
         interval=interval,
         taught_at_mpp=tuple(float(each.mpp) for each in shown),
-        stain_mean=tuple(as_list(seen.mean(0))),
-        stain_spread=tuple(as_list(seen.std(0))),
-    )
-    arrays = {"weights": head.weights, "bias": np.array([head.bias], np.float32)}
-    rules = {"smallest_px": 60.0, "hole_px": 60.0}
-    return Learned(
-        name, kind or "region", model.card.name, model.weights_sha256, WORKING_MPP, None, arrays, rules, card
+        stain_mean=tuple(as_list(samples.stained.mean(0))),
+        stain_spread=tuple(as_list(samples.stained.std(0))),
     )
 
 
-def _require_both(places: Sequence[Place]) -> None:
+def _require_some(places: Sequence[Place]) -> None:
     if len(places) > MOST_PLACES:
         raise InvalidArgumentError(
             f"{len(places)} examples; {MOST_PLACES} are enough to learn any target from."
         )
     if not any(place.is_positive for place in places):
         raise InvalidArgumentError("every example says where it is not; add at least one with is: true.")
-    if all(place.is_positive for place in places):
+
+
+def _with_unlike(samples: Samples, scaling: Scaling) -> Samples:
+    """The half of the unlabelled pixels that is least like the examples, as one more place: weak negatives."""
+    middle = scaling(samples.features).mean(0)
+    apart = np.linalg.norm(scaling(samples.unlabelled) - middle, axis=1)
+    at = np.flatnonzero(apart > np.median(apart))
+    at = at[:: max(1, len(at) // len(samples.positive))]
+    unlike = samples.unlabelled[at]
+    if not len(unlike):
         raise InvalidArgumentError(
-            "every example says where it is; add at least one with is: false, beside it or between."
+            "there is nothing beside the examples to tell them from; add one with is: false."
+        )
+    number = int(samples.place.max()) + 1
+    return replace(
+        samples,
+        features=np.concatenate([samples.features, unlike]),
+        positive=np.concatenate([samples.positive, np.zeros(len(unlike), bool)]),
+        place=np.concatenate([samples.place, np.full(len(unlike), number)]),
+        fine=np.concatenate([samples.fine, samples.unlabelled_fine[at]]),
+    )
+
+
+def _require_difference(said: NDArray[np.bool_], samples: Samples) -> None:
+    told = (said[samples.positive].mean() + (~said[~samples.positive]).mean()) / 2
+    if told < ALIKE:
+        raise InvalidArgumentError(
+            "the examples contradict each other: places shown as the target look the same as places shown as not; "
+            "show others, or draw them more exactly."
         )
 
 
-def _sampled(model: Segmenter, glimpse: Glimpse) -> Samples:
-    _, maps = deep_maps(model, glimpse.pixels, model.prepare(glimpse.pixels))
-    maps += colour_maps(glimpse.pixels)
-    xs, ys, positive, place = [], [], [], []
-    taken = np.zeros((glimpse.view.height, glimpse.view.width), np.int8)
-    for number, is_positive, marked in glimpse.marks:
-        sign = 1 if is_positive else -1
-        if (taken[marked] == -sign).any():
-            raise InvalidArgumentError(
-                "two examples contradict each other: a place that is shown as the target overlaps one that is shown as not."
-            )
-        taken[marked] = sign
-        rows, columns = np.nonzero(marked)
-        every = max(1, int(np.ceil(len(rows) / MOST_PER_PLACE)))
-        ys.append(rows[::every].astype(np.float64))
-        xs.append(columns[::every].astype(np.float64))
-        positive.append(np.full(len(ys[-1]), is_positive))
-        place.append(np.full(len(ys[-1]), number))
-    features = gathered(maps, np.concatenate(xs), np.concatenate(ys))
-    return Samples(features, np.concatenate(positive), np.concatenate(place))
+def _sizes(shown: Sequence[Shown], mpp: float) -> dict[str, float]:
+    """Smallest part and hole, in working pixels: never more than a quarter of the smallest example."""
+    extents = [
+        (place.is_positive, place.extent(each.mpp), each.mpp) for each in shown for place in each.places
+    ]
+    areas = {
+        wanted: [
+            box.width * box.height * scale**2 / mpp**2
+            for is_positive, box, scale in extents
+            if is_positive == wanted
+        ]
+        for wanted in (True, False)
+    }
+    usual = SMALLEST_UM2 / mpp**2
+    part, hole = (min([usual, *(area / 4 for area in areas[wanted])]) for wanted in (True, False))
+    return {"smallest_px": max(1.0, round(part, 1)), "hole_px": max(1.0, round(hole, 1))}
 
 
-def _densities(glimpse: Glimpse) -> Floats:
-    """[n, 3] optical densities of the stained pixels of a piece."""
-    pixels = glimpse.pixels[::4, ::4].reshape(-1, 3).astype(np.float32)
-    density = -np.log10((pixels + 1) / 256)
-    stained = density[density.mean(1) > 0.06]
-    return np.asarray(stained if len(stained) > 16 else density, np.float32)
+def _fine_head(samples: Samples) -> LinearHead:
+    scaling = Scaling(
+        samples.fine.mean(0), samples.fine.std(0) + 0.02, np.ones(samples.fine.shape[1], np.float32)
+    )
+    axes = Axes.of(scaling(samples.fine))
+    everything = np.ones(len(samples.positive), bool)
+    return head_of(axes, axes.fit(samples.positive, samples.place, everything), scaling)
 
 
-def _left_out(samples: Samples, control: Control) -> tuple[float | None, tuple[float, float] | None]:
-    """Dice over examples left out one by one, each counting the same, and a bootstrap interval over the examples."""
-    places = np.unique(samples.place)
-    positive = np.array([bool(samples.positive[samples.place == each][0]) for each in places])
-    if positive.sum() < 2 or (~positive).sum() < 2:
+def _doubt(head: LinearHead, samples: Samples) -> float:
+    """Mean logit below which something white is not the target; every positive example is above."""
+    logits, spread = head.logits(samples.features), float(head.logits(samples.unlabelled).std())
+    shown = [
+        float(logits[samples.place == each].mean()) for each in np.unique(samples.place[samples.positive])
+    ]
+    return round(min(-DOUBT * spread, *shown, 0.0), 4)
+
+
+def left_out(
+    axes: Axes, positive: NDArray[np.bool_], place: NDArray[np.int64], control: Control
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Dice over examples left out one by one, each counting the same, and its 90 % interval over examples drawn again.
+
+    None where there are not two of each kind: leaving one out would leave nothing.
+    """
+    places = np.unique(place)
+    sign = np.array([bool(positive[place == each][0]) for each in places])
+    if sign.sum() < 2 or (~sign).sum() < 2:
         return None, None
-    chosen = places[:: max(1, len(places) // 12)]
-    share, sign = [], []
-    for each in chosen:
+    every = max(1, -(-len(places) // MOST_LEFT_OUT))
+    chosen = np.concatenate([places[sign][::every], places[~sign][::every]])
+    yes = np.concatenate(
+        [np.ones(len(places[sign][::every]), bool), np.zeros(len(places[~sign][::every]), bool)]
+    )
+    share = np.empty(len(chosen))
+    for number, each in enumerate(chosen):
         control.check()
-        rest = samples.without(each)
-        if rest.positive.all() or not rest.positive.any():
-            continue
-        head: LinearHead = fit(rest.features, rest.positive, rest.importance, PENALTY)
-        share.append(float((head.logits(samples.only(each)) > 0).mean()))
-        sign.append(bool(positive[places == each][0]))
-    hit, yes = np.array(share), np.array(sign)
-    if yes.all() or not yes.any():
-        return None, None
+        rows = place != each
+        share[number] = (axes.logits(axes.fit(positive, place, rows), ~rows) > 0).mean()
 
-    def dice(hit: NDArray[np.float64], yes: NDArray[np.bool_]) -> float:
-        inside, outside = hit[yes].mean(), hit[~yes].mean()
+    def dice(drawn: NDArray[np.int64]) -> float:
+        inside, outside = share[drawn][yes[drawn]].mean(), share[drawn][~yes[drawn]].mean()
         return float(2 * inside / (1 + inside + outside))
 
     rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(200):
-        ins, outs = (rng.choice(np.flatnonzero(which), which.sum()) for which in (yes, ~yes))
-        at = np.concatenate([ins, outs])
-        drawn.append(dice(hit[at], yes[at]))
+    kinds = [np.flatnonzero(yes), np.flatnonzero(~yes)]
+    drawn = [dice(np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])) for _ in range(400)]
     low, high = np.quantile(drawn, [0.05, 0.95])
-    return round(dice(hit, yes), 4), (round(float(low), 4), round(float(high), 4))
+    return round(dice(np.arange(len(chosen))), 4), (round(float(low), 4), round(float(high), 4))

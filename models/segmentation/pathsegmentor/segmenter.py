@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from skimage.segmentation import watershed
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tissuetalk.models.segmentation.pathsegmentor.card import (
     MINI_FILE,
     MINI_WEIGHTS,
     OBJECT_TARGETS,
+    OFFERED_TARGETS,
     MiniTargets,
     sentence,
     target_of,
@@ -46,8 +48,10 @@ from tissuetalk.models.segmenter import RGB, Context, Decoded, FeatureMap, Finis
 M = TypeVar("M", bound=nn.Module)
 F = TypeVar("F")
 
-MAP_STRIDES = (2, 4, 8, 16, 32, 2)
-"""Of the maps that examples are learned from."""
+MAP_STRIDES = (2, 4, 8, 16, 32)
+"""Of the image encoder's maps."""
+ANSWERS_WEIGHT = 4.0
+"""Of what the targets answer, beside one map, where something is taught by example."""
 STRIDE = 32
 """Networks take tiles whose sides are multiples of this."""
 
@@ -318,14 +322,21 @@ class MiniSegmenter(MiniTargets):
         return TileFeatures(self.inference.encode(padded(tile)), tile.shape[0], tile.shape[1])
 
     def encode_with_maps(self, tile: RGB, context: Context) -> tuple[MiniTile, list[FeatureMap]]:
-        """``encode``, and the maps of the same pass: the image encoder's at strides 2 to 32, then the pixel decoder's."""
+        """``encode``, and maps of the same pass: the encoder's, the pixel decoder's, and what each offered target answers."""
         features, maps = self.inference.encode_with_maps(padded(tile))
-        height, width = tile.shape[:2]
-        offered = [
-            FeatureMap(np.asarray(each[0].float().cpu().numpy(), np.float32), stride)
-            for each, stride in zip((*maps, features.pixels), MAP_STRIDES, strict=True)
+        kept, shown = (
+            TileFeatures(features, tile.shape[0], tile.shape[1]),
+            list(zip(maps, MAP_STRIDES, strict=True)),
+        )
+        # half the detail of the finest: a read-out of them takes a quarter of the time
+        fine = Features(functional.avg_pool2d(features.pixels.float(), 2), features.pooled)
+        answers = self.inference.decode(self.inference.laid_out(fine), self.text(list(OFFERED_TARGETS)))
+        offered = [(each, stride, 1.0) for each, stride in shown]
+        offered += [(fine.pixels, 4, 1.0), (answers.mask, 4, ANSWERS_WEIGHT)]
+        return kept, [
+            FeatureMap(np.asarray(each[0].float().cpu().numpy(), np.float32), stride, weight)
+            for each, stride, weight in offered
         ]
-        return TileFeatures(features, height, width), offered
 
     def pack(self, features: MiniTile) -> bytes:
         """For the feature cache."""
