@@ -85,6 +85,18 @@ class Deeds:
         session.workspace.delete(draft.result_id)
         return f"delete {draft.result_id}"
 
+    def teach(self, session: Session) -> str:
+        """One of two names is taught anew, or forgotten and taught."""
+        name = self.chance.choice(["discs", "spots"])
+        if self.chance.random() < 0.3 and any(
+            each.learned.name == name for each in session.workspace.targets.listed()
+        ):
+            session.library("forget", name=name)
+        examples = [{"is": True, "point": [30, 30]}, {"is": False, "box": [44, 20, 56, 40]}]
+        found = session.segment("discs.png", name=name, examples=examples, **{**NUCLEI, "targets": None})
+        self._tell(f"segment {found.result.result_id}")
+        return f"teach {name}"
+
     def add(self, session: Session) -> str:
         """Files that are added to a finished result."""
         session.explain(self._one(session))
@@ -99,6 +111,7 @@ KINDS: dict[str, Callable[[Deeds, Session], str]] = {
     "upload": Deeds.upload,
     "delete": Deeds.delete,
     "explain": Deeds.add,
+    "teach": Deeds.teach,
 }
 
 
@@ -138,6 +151,9 @@ def faults_of(root: Path, kept: set[str], told: list[str]) -> list[str]:
         if len(lost := kept - present) > 1:
             faults.append(f"lost: {lost}")
         kept &= present
+        for kept_target in session.workspace.targets.listed():
+            if kept_target.learned is None:
+                faults.append(f"taught target {kept_target.path.name}: {kept_target.problem}")
         for deed, name in deeds:
             if deed == "upload":
                 session.open(f"image://{name}").close()

@@ -30,7 +30,7 @@ from tissuetalk.tools.storage import verify
 from tissuetalk.tools.storage.jobs import JobStore
 from tissuetalk.tools.storage.workspace import Workspace
 
-KILLS = int(os.environ.get("TISSUETALK_KILLS", "3"))
+KILLS = int(os.environ.get("TISSUETALK_KILLS", "4"))
 DAMAGES = int(os.environ.get("TISSUETALK_DAMAGES", "15"))
 HERE = Path(__file__).parent
 ASK = {"image": "discs.png", **NUCLEI}

@@ -88,7 +88,8 @@ def read_with_names(
     Raises what ``read_request`` does.
     """
     if asked.learned and not asked.words and not asked.targets:  # a file that was named is what to look for
-        chosen = [each for each in kept if each.sha256 in asked.learned]
+        by_sha256 = {each.sha256: each for each in kept}
+        chosen = [by_sha256[sha256] for sha256 in asked.learned if sha256 in by_sha256]
         targets = tuple(Target(None, each.name, evidence=each.name, learned=each.sha256) for each in chosen)
         return Request("request", targets, asked.organ)
     names = [] if asked.targets else named_in(asked.words or "", [each.name for each in kept])
@@ -217,6 +218,7 @@ def require_teachable(model: Repertoire, examples: Sequence[ExampleArgument]) ->
     """Raises InvalidArgumentError for a model that only knows places, and for examples of one kind alone."""
     if not examples:
         return
+    _require_few(examples)
     if model.card.prompts == "boxes and points":
         raise InvalidArgumentError(
             f"{model.card.name} outlines what a box holds and cannot be taught; leave model out to teach by examples."
@@ -228,6 +230,14 @@ def require_teachable(model: Repertoire, examples: Sequence[ExampleArgument]) ->
     if all(each.is_it for each in examples):
         raise InvalidArgumentError(
             "every example says where it is; add at least one of something else (is: false), best of what is most like it."
+        )
+
+
+def _require_few(examples: Sequence[ExampleArgument]) -> None:
+    if len(examples) > MOST_IN_ALL:
+        raise InvalidArgumentError(
+            f"{len(examples)} examples, with those of results before; at most {MOST_IN_ALL} are learned from. Pass the most "
+            "telling ones: a few teach as much as many that are alike."
         )
 
 
@@ -297,11 +307,7 @@ def _continued(
         )
     teaches = earlier.teaches or asked.name is not None
     examples = (*earlier.examples, *asked.examples)
-    if len(examples) > MOST_IN_ALL:
-        raise InvalidArgumentError(
-            f"{len(examples)} examples with those of the results before; at most {MOST_IN_ALL} are learned from. "
-            "Teach anew with the most telling ones."
-        )
+    _require_few(examples)
     with shown_images(session, source, examples, _known_scale(order)) as images:
         dropped = {
             old.number

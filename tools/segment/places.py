@@ -19,7 +19,7 @@ from tissuetalk.models.errors import InvalidArgumentError, UnknownMaskError, Unk
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.tools.answers.arguments import ExampleArgument
 from tissuetalk.tools.masks.layer import layers_of
-from tissuetalk.tools.masks.rasters import Tissue
+from tissuetalk.tools.masks.rasters import Tissue, tissue_mask
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session
@@ -30,6 +30,8 @@ MOST_MASK_PX = 64_000_000
 """Of a mask that is an example."""
 CLOSED_UM = 60.0
 """Gaps of tissue up to twice as wide lie inside its outline, also where the picture cuts them: fat cells and lumina."""
+AROUND_UM, CLOSE_PX = 250.0, 1024
+"""How far around a place, and in how large a view, is looked closely before it is said to lie on glass."""
 LEAST_ON_TISSUE = 0.1
 CONTRADICTS = 0.25
 """Share of the smaller of two places, one shown as the target and one as not, that may not be both."""
@@ -209,27 +211,54 @@ def _require_on_tissue(image: ShownImage) -> None:
     if not positive:
         return
     tissue = Tissue.of(image.source)
-    inside = within_outline(tissue, image.mpp)
-    whole = Box(0, 0, inside.shape[1], inside.shape[0])
+    inside = within_outline(tissue.mask, tissue.step_x * image.mpp)
     for each in positive:
-        extent = each.place.extent(image.mpp)
-        x0, y0 = int(extent.x0 / tissue.step_x), int(extent.y0 / tissue.step_x)
-        x1, y1 = int(extent.x1 / tissue.step_x) + 1, int(extent.y1 / tissue.step_x) + 1
-        if (view := Box(x0, y0, x1, y1).intersection(whole)) is None:
-            continue
-        marked = each.place.drawn(view, tissue.step_x, image.mpp)
-        if marked.any() and inside[view.inside(whole)][marked].mean() < LEAST_ON_TISSUE:
+        if _share(each.place, image, inside, (0.0, 0.0), tissue.step_x) < LEAST_ON_TISSUE and _on_glass(
+            each, image
+        ):
             raise InvalidArgumentError(
                 f"{each.said} lies on glass, outside the tissue; show a place in the tissue "
                 "(with is: false, glass may be shown)."
             )
 
 
-def within_outline(tissue: Tissue, mpp: float) -> NDArray[np.bool_]:
-    """[h, w] of the view: tissue, and what it surrounds. mpp: µm per full-resolution pixel."""
+def _on_glass(example: PlacedExample, image: ShownImage) -> bool:
+    """Looked at closely: the walls of fat cells cannot be seen in a view of a whole slide."""
+    source = image.source
+    around = (
+        example.place.extent(image.mpp)
+        .grown(round(AROUND_UM / image.mpp))
+        .clipped_to(source.width, source.height)
+    )
+    scale = min(1.0, CLOSE_PX / max(around.width, around.height))
+    view = source.read_scaled(around, scale)
+    step = around.width / view.shape[1]
+    inside = within_outline(tissue_mask(view), step * image.mpp)
+    return _share(example.place, image, inside, (around.x0, around.y0), step) < LEAST_ON_TISSUE
+
+
+def _share(
+    place: Place, image: ShownImage, inside: NDArray[np.bool_], corner_xy: tuple[float, float], step: float
+) -> float:
+    """Of a place, that is marked in a picture with its corner there and ``step`` full-resolution pixels a pixel."""
+    extent = place.extent(image.mpp)
+    left, top = round(corner_xy[0] / step), round(corner_xy[1] / step)
+    whole = Box(left, top, left + inside.shape[1], top + inside.shape[0])
+    x0, y0 = int(extent.x0 / step), int(extent.y0 / step)
+    view = Box(x0, y0, max(int(extent.x1 / step), x0) + 1, max(int(extent.y1 / step), y0) + 1).intersection(
+        whole
+    )
+    if view is None:
+        return 1.0
+    marked = place.drawn(view, step, image.mpp)
+    return float(inside[view.inside(whole)][marked].mean()) if marked.any() else 1.0
+
+
+def within_outline(tissue: NDArray[np.bool_], um_per_px: float) -> NDArray[np.bool_]:
+    """[h, w]: tissue of a view, and what it surrounds."""
     from scipy import ndimage  # slow to import; few calls have examples
 
-    reach = int(np.clip(CLOSED_UM / (mpp * tissue.step_x), 1, 100))
+    reach = int(np.clip(CLOSED_UM / um_per_px, 1, 100))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    closed = cv2.morphologyEx(tissue.mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    closed = cv2.morphologyEx(tissue.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     return np.asarray(ndimage.binary_fill_holes(closed > 0), bool)
