@@ -114,9 +114,9 @@ def _kept(path: Path, created_at: datetime) -> KeptTarget:
     assert named is not None, "only our own files are listed"
     sha256 = named["sha256"]
     try:
-        content = content_of(path, MOST_LEARNED_BYTES)
-        if hashlib.sha256(content).hexdigest() != sha256:
+        learned = Learned.from_bytes(content_of(path, MOST_LEARNED_BYTES))
+        if (learned.sha256, key_of(learned.name)) != (sha256, named["key"]):
             return KeptTarget(path, sha256, created_at, None, "its content is not what its name says")
-        return KeptTarget(path, sha256, created_at, Learned.from_bytes(content))
+        return KeptTarget(path, sha256, created_at, learned)
     except (OSError, ValueError, InvalidArgumentError) as error:
         return KeptTarget(path, sha256, created_at, None, str(error))
