@@ -255,6 +255,18 @@ def test_words_of_a_target_that_say_more_than_one_name_stay_words() -> None:
         ("Vessels are spared by the carcinoma.", ["present"]),
         ("Of granulomas there is no trace.", ["absent"]),
         ("Cells suspicious, but not diagnostic, for lymphoma.", ["uncertain"]),
+        ("Possible early granuloma.", ["uncertain"]),
+        ("Rare atypical glands, carcinoma cannot be excluded.", ["uncertain"]),
+        ("Thymoma, type B2; capsule intact, no invasion.", ["present"]),
+        ("Soft tissue: ulceration brisk, necrosis none.", ["present", "absent"]),
+        ("Hx lymphoma, s/p chemo.", ["historical"]),
+        ("The clinical suspicion of lymphoma is refuted.", ["absent"]),
+        ("Lung: we looked for granulomas and did not find them.", ["absent"]),
+        (
+            "Dictated: there is necrosis period no ulceration period fibrosis is high period",
+            ["present", "absent", "present"],
+        ),
+        ("Clinical info: ?lymphoma. Appendix: the lumen holds fibrosis.", ["historical", "present"]),
     ],
 )
 def test_single_sentences_of_reports(text: str, expected: list[str]) -> None:
@@ -264,8 +276,44 @@ def test_single_sentences_of_reports(text: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "Colon: amyloid is disputed throughout.",
+        "Colon: an erroneous entry of lymphoma.",
+        "Colon: granulomas shy away from this biopsy.",
+        "Colon: no section fails to show necrosis.",
+        "Colon: fibrosis never lacks here.",
+        "Colon: amyloid was considered. It is not there.",
+        "Colon, biopsy. Amyloid: hardly, in our view.",
+    ],
+)
+def test_a_denial_in_words_nobody_foresaw_leaves_a_doubt(text: str) -> None:
+    assert [target.assertion for target in ask(text).targets] == ["uncertain"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Colon: the carcinoma does not involve the margin.",
+        "Colon: carcinoma without special features.",
+        "Colon: tumour cells are negative for CK20.",
+        "Colon: granulomas are unchanged compared with the prior specimen.",
+        "Colon: carcinoma, not otherwise specified.",
+    ],
+)
+def test_a_denial_of_something_else_leaves_no_doubt(text: str) -> None:
+    assert [target.assertion for target in ask(text).targets] == ["present"]
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("Why is no necrosis shown?", ["present"]),
+        ("Do you see no glands at all?", ["present"]),
+        ("Couldn't this be a tumour?", ["present"]),
+        ("I already have the nerves; outline the glands.", ["absent", "present"]),
+        ("Outline the glands; the stroma is for another day.", ["present", "uncertain"]),
+        ("My mother had melanoma. Is there inflammation?", ["historical", "present"]),
         ("So it's not necrosis?", ["present"]),
         ("Surely there is no tumour here?", ["present"]),
         ("I'm not interested in anything except eosinophils.", ["present"]),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tissuetalk.prompts.reading.doubts import is_doubted
+from tissuetalk.prompts.reading.doubts import is_denied_twice, is_doubted
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.scope import EARLIER, FARTHEST, Scope
 from tissuetalk.prompts.reading.segments import Cue, Segment
@@ -87,6 +87,8 @@ class SegmentReader:
             return Verdict("absent", by)
         if said == "historical" and "pre_family" not in reached and self._is_current(mention):
             return Verdict("absent" if "post_absent" in reached else "present")
+        if said == "absent" and is_denied_twice(self.scope, mention, by):
+            return Verdict("uncertain", by)
         return best[2]
 
     def _seen_after_all(self, denial: Cue) -> bool:

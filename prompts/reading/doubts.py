@@ -7,6 +7,7 @@ and to nothing else that the sentence names, leaves the finding open rather than
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from tissuetalk.prompts.lexicon import lexicon
@@ -21,6 +22,10 @@ PLACING = word_set("by in within from around beside near inside into at on throu
 LEADING = word_set("without minus sans lacking devoid")
 COMPARING = word_set("unchanged compared similar same identical like than since after following as change")
 DETERMINERS = word_set("the a an this that these those its their our")
+JOINING = word_set("and or nor but neither than")
+TAIL_OPENS = word_set(
+    "not never none nothing hardly scarcely barely is are was were has have could cannot can does do did though although however on if as in neither absent lacking missing gone which"
+)
 PRONOUNS = word_set("it they this these those them that he she i we")
 ANSWERS = word_set("none neither nil absent negative nothing never not")
 FOUND = word_set("is are was were seen found identified present noted detected there observed evident")
@@ -36,6 +41,44 @@ def is_doubted(scope: Scope, mention: Mention) -> bool:
         or _is_atypical(scope, mention)
         or _denial_without_object(scope, mention)
         or any(_may_speak_of(scope, at, mention) for at in _loose_words(scope))
+        or _denying_tail(scope, mention)
+    )
+
+
+def is_denied_twice(scope: Scope, mention: Mention, cue: Cue | None) -> bool:
+    """ "no section fails to show X", "never lacks X": beside the cue that denies a second denial in the same clause."""
+    words = scope.words
+    if cue is None:
+        return False
+    first = max(scope.segment.first, mention.first - FARTHEST_WORD)
+    for at in range(first, min(scope.segment.last, mention.last + FARTHEST_WORD) + 1):
+        if cue.first <= at <= cue.last or at in scope.taken or not _stems("twice").fullmatch(words[at].lower):
+            continue
+        low, high = min(at, cue.first, mention.first), max(at, cue.last, mention.last)
+        parted = any(mark in words.gap(low, high) for mark in ",;:.()\n\u2013\u2014")
+        if high - low > FARTHEST_WORD or parted or JOINING & set(words.norms(low + 1, high)):
+            continue
+        others = [other for other in scope.mentions if other is not mention]
+        own = [one for one in scope.cues if one.first <= at <= one.last]
+        if not any(low <= other.first <= high for other in others) and not any(
+            _is_taken_up(scope, one, others) for one in own
+        ):
+            return True
+    return False
+
+
+def _denying_tail(scope: Scope, mention: Mention) -> bool:
+    """ "necrosis, if anything, is wanting": behind a comma a verb or a denial at once, and nothing that it could be about."""
+    words, last = scope.words, scope.segment.last
+    if mention.last >= last or "," not in words.gap(mention.last, mention.last + 1):
+        return False
+    tail = range(mention.last + 1, last + 1)
+    if scope.is_set_apart(mention) or "," in words.gap(tail[0], last):
+        return False
+    if words[tail[0]].norm not in TAIL_OPENS or len(tail) > 9 or any(i in scope.taken for i in tail):
+        return False
+    return any(i in tail for i in _loose_words(scope)) and not any(
+        _stems("presuming").fullmatch(words[i].lower) for i in tail
     )
 
 
@@ -75,10 +118,11 @@ def _denial_without_object(scope: Scope, mention: Mention) -> bool:
     return False
 
 
-def _is_taken_up(scope: Scope, cue: Cue) -> bool:
-    """Whether a cue reaches any named object."""
+def _is_taken_up(scope: Scope, cue: Cue, objects: Sequence[Mention] | None = None) -> bool:
+    """Whether a cue reaches any of some named objects, or of all."""
+    objects = scope.mentions if objects is None else objects
     kinds = {kind for kind in cue.kinds if kind.startswith(("pre_", "post_"))}
-    return any(scope.reach(cue, kind, other) is not None for kind in kinds for other in scope.mentions)
+    return any(scope.reach(cue, kind, other) is not None for kind in kinds for other in objects)
 
 
 @lru_cache(maxsize=4)

@@ -28,6 +28,17 @@ LOSING = re.compile(
     r"miss\w*|escap\w*|overlook\w*|forg\w+|exception\w*|optional|negotiable|ignor\w*|skip\w*|omit\w*|los[et]\w*|slip\w*|exclud\w*|neglect\w*|drop\w*|disregard\w*|unmarked|fail\w*|avoid\w*|spar\w+|remov\w*"
 )
 LOOSE_ENDS = word_set("but and or then only just with so that which if even where")
+PREDICATES = word_set(
+    "is are can may must should will would has have does do stay stays remain remains go goes belong belongs bore bores"
+)
+ASKING = word_set(
+    "how where which what who whose why whether if that when many much find show outline mark segment count measure tell check see make sure"
+)
+WELCOME = word_set(
+    "wanted needed enough interesting important relevant required essential priority first only all mine focus welcome fine ok target everything goal aim "
+    "matter interest needful mandatory key marked outlined segmented counted shown measured included what present in inside within near around at on purple pink blue red dark here there "
+    "visible seen big small large round"
+)
 LOOSE_REACH = 7
 """Words of leaving out, whatever the grammar around them, and how far they are looked for."""
 
@@ -46,10 +57,31 @@ def is_unclear(words: Words, mention: Mention, held: Container[int], cued: Conta
                 break
             if at not in cued and LOOSE.fullmatch(words[at].lower):
                 loose.append(at)
-    if not loose or _is_two_negations(words, loose):
+    if not loose:
+        return _has_strange_predicate(words, mention)
+    if _is_two_negations(words, loose):
         return False
     following = words.norms(loose[0] + 1, loose[0] + 2)
     return not (following and following[0] in PLACES | {"only", "just", "matter"})
+
+
+def _has_strange_predicate(words: Words, mention: Mention) -> bool:
+    """ "the stroma is for another day": what is said of a thing, where no word of wishing or of place is known."""
+    at = mention.last + 1
+    if at >= len(words) or words.gap(at - 1, at) != " " or words[at].norm not in PREDICATES:
+        return False
+    low = max(words.text.rfind(mark, 0, words[mention.first].start) for mark in PARTS) + 1
+    if any(
+        word.start >= low and word.norm in ASKING
+        for word in words[max(0, mention.first - 10) : mention.first]
+    ):
+        return False
+    rest: list[str] = []
+    while at + 1 < len(words) and not any(mark in words.gap(at, at + 1) for mark in PARTS) and len(rest) < 8:
+        at += 1
+        rest.append(words[at].norm)
+    asked = words.text[words[at].end : words[at].end + 2].lstrip().startswith("?")
+    return bool(rest) and not asked and not WELCOME & set(rest)
 
 
 def _is_two_negations(words: Words, loose: Sequence[int]) -> bool:
