@@ -151,7 +151,12 @@ def _ends(before: Token, after: Token, text: str) -> bool:
         return False
     if len(before.lower) == 1 and before.lower.isalpha() and text[before.start].isupper():
         return False
-    return not first.islower() or text.islower()
+    return not first.islower() or _is_lower(text)
+
+
+@lru_cache(maxsize=4)
+def _is_lower(text: str) -> bool:
+    return text.islower()
 
 
 def _with_sections(words: Words, cuts: Sequence[tuple[int, int, str]]) -> list[Segment]:
