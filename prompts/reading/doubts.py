@@ -30,6 +30,7 @@ PRONOUNS = word_set("it they this these those them that he she i we")
 ANSWERS = word_set("none neither nil absent negative nothing never not")
 FOUND = word_set("is are was were seen found identified present noted detected there observed evident")
 TUMORS = frozenset({"tumor", "tumor_nuclei"})
+CLAUSE_END = re.compile(r"[,;:()\u2013\u2014]|[.]\s+[A-Z][a-z]")
 FARTHEST_WORD = 12
 """Tokens between a finding and a word of denial that may be about it."""
 
@@ -176,7 +177,7 @@ def _loose_words(scope: Scope) -> list[int]:
 def _may_speak_of(scope: Scope, at: int, mention: Mention) -> bool:
     words = scope.words
     low, high = (at, mention.first) if at < mention.first else (mention.last, at)
-    if high - low > FARTHEST_WORD or any(mark in words.gap(low, high) for mark in ",;:()\u2013\u2014"):
+    if high - low > FARTHEST_WORD or CLAUSE_END.search(words.gap(low, high)):
         return False
     if any(low < other.first < high for other in scope.mentions):
         return False
