@@ -60,7 +60,8 @@ conformance: $(STAMP)
 viewer:
 	@command -v npm >/dev/null || { echo "missing: npm. On Debian: apt-get install npm." >&2; exit 3; }
 	@cd server/viewer && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent build >/dev/null
-	@if [ -n "$(CHECK)" ]; then cmp build/viewer/index.html server/viewer/viewer.html; else cp build/viewer/index.html server/viewer/viewer.html; fi
+	@for built in index.html:viewer.html licences.md:licences.md; do \
+	  $(if $(CHECK),cmp,cp) build/viewer/$${built%%:*} server/viewer/$${built##*:} || exit 1; done
 	@ls -l server/viewer/viewer.html
 
 # WHEELS=FOLDER: take torch's CPU build from there where download.pytorch.org is not reached

@@ -1,4 +1,4 @@
-"""The packages of the lock file: their licences, as they say themselves, and their known vulnerabilities.
+"""The packages of the lock files: their licences, as they say themselves, and their known vulnerabilities.
 
 `python -m benchmarks dependencies` writes docs/licences.md from the metadata of what is installed; `make audit` asks pip-audit.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[1]
 LOCK = CHECKOUT / "requirements.lock"
 PAGE = CHECKOUT / "docs" / "licences.md"
+VIEWER_LICENCES = CHECKOUT / "server" / "viewer" / "licences.md"
 HEAD = """# Licences of what is installed with it
 
 The packages of `requirements.lock`, with the licence each names in its own metadata (`python -m benchmarks dependencies` writes this page).
@@ -25,8 +26,18 @@ The weights of the package are listed in their [model card](../models/weights/ti
 | package | version | licence |
 | --- | --- | --- |
 """
+VIEWER_HEAD = """
+## What the viewer's page holds
+
+Parts of these packages are in `server/viewer/viewer.html`; `make viewer` writes the page and, beside it, `licences.md` with the full text
+of each licence. Nothing of Node is installed with the package.
+
+| package | version | licence |
+| --- | --- | --- |
+"""
 LONGEST = 60
 _PINNED = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^\s;]+)", re.MULTILINE)
+_BUNDLED = re.compile(r"^## (\S+) - (\S+) \((.+)\)$", re.MULTILINE)
 _MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy"
 _CLASSIFIER = "License :: OSI Approved :: "
 
@@ -55,6 +66,11 @@ def licence_of(package: Distribution) -> str:
     )
 
 
+def bundled() -> list[tuple[str, str, str]]:
+    """Name, version and licence of what the viewer's page holds, as Vite found it when it built the page."""
+    return _BUNDLED.findall(VIEWER_LICENCES.read_text("utf-8"))
+
+
 def write_licences() -> str:
     rows, missing = [], []
     for name, version in pinned():
@@ -64,8 +80,9 @@ def write_licences() -> str:
             missing.append(name)
     if missing:
         raise SystemExit(f"not installed here, so their licence is not known: {', '.join(missing)}")
-    PAGE.write_text(HEAD + "\n".join(rows) + "\n", "utf-8")
-    return f"{PAGE.name}: {len(rows)} packages"
+    viewer = [f"| {' | '.join(each)} |" for each in bundled()]
+    PAGE.write_text(HEAD + "\n".join(rows) + "\n" + VIEWER_HEAD + "\n".join(viewer) + "\n", "utf-8")
+    return f"{PAGE.name}: {len(rows)} packages, {len(viewer)} in the viewer's page"
 
 
 def audit(pip_audit: str) -> str:

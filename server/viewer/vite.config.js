@@ -9,6 +9,7 @@ export default defineConfig({
     emptyOutDir: true,
     target: "es2022",
     modulePreload: false,
+    license: { fileName: "licences.md" },
     reportCompressedSize: false,
     chunkSizeWarningLimit: 2000,
   },

@@ -16,6 +16,8 @@ export interface Backend {
   file(resultId: string, path: string): Promise<Blob>;
   /** stop: closing the request cancels the work. */
   call(tool: string, args: Record<string, unknown>, progress?: Progress, stop?: AbortSignal): Promise<ToolAnswer>;
+  /** Where the page may not save files by itself. */
+  save?(content: Blob, name: string): Promise<void>;
 }
 
 /** What went wrong, in the server's own words. code "entry": a token is needed first. */

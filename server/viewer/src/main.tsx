@@ -1,4 +1,5 @@
 import { render } from "preact";
+import { startApp } from "./app";
 import { PageBackend, Refused } from "./backend";
 import { Entry } from "./entry";
 import { recall, remember } from "./kept";
@@ -16,6 +17,16 @@ theme.subscribe((value) => {
 });
 const kept = recall("tissuetalk.theme");
 if (kept === "light" || kept === "dark") theme.value = kept;
+
+/** In a frame: shown by a host, which says what there is to see. */
+async function chat(): Promise<void> {
+  render(<ViewerPage />, root);
+  try {
+    await startApp();
+  } catch (error) {
+    problem.value = { code: "error", message: `The chat does not answer this page: ${(error as Error).message}` };
+  }
+}
 
 async function page(): Promise<void> {
   const asked = new PageBackend();
@@ -38,4 +49,5 @@ async function page(): Promise<void> {
 }
 
 window.addEventListener("popstate", () => location.reload());
-void page();
+if (window.parent !== window) void chat();
+else void page();

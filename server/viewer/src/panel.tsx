@@ -1,18 +1,20 @@
-import { Ask } from "./ask";
+import { Ask, show } from "./ask";
 import { stageRef } from "./controls";
 import { Compare } from "./compare";
 import { Evidence } from "./evidence";
 import { Findings } from "./findings";
+import { Jobs } from "./jobs";
 import { Plots } from "./plots";
+import { Sayings } from "./talk";
 import { Teach } from "./teach";
-import { about, activeMask, colourOf, level, lookOf, masks, nameOf, picked, setLook } from "./state";
+import { about, activeMask, backend, colourOf, level, lookOf, masks, nameOf, picked, setLook } from "./state";
 import type { Mask, ObjectRow } from "./types";
 
 export function Panel() {
   const result = about.value?.result;
   return (
     <aside class="panel" aria-label="Masks and findings">
-      <Ask />
+      {backend.value?.kind === "app" ? <Jobs open={(resultId) => void show(resultId)} /> : <Ask />}
       {result ? (
         <>
           <Findings />
@@ -172,6 +174,7 @@ function PickedObject() {
         {nameOf(one.mask)} {one.id}
       </h2>
       {one.problem ? <p>{one.problem}</p> : one.row ? <Numbers row={one.row} /> : <p>Reading its numbers…</p>}
+      <Sayings />
     </section>
   );
 }

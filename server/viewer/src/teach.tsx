@@ -17,7 +17,8 @@ import {
   type Shape,
   type Tool,
 } from "./draw";
-import { about, activeMask, image, masks, nameOf, problem } from "./state";
+import { about, activeMask, backend, image, masks, nameOf, problem } from "./state";
+import { SayDrawn } from "./talk";
 import { segment } from "./work";
 
 const LONGEST_NAME = 60;
@@ -109,6 +110,7 @@ export function Teach() {
             <input type="checkbox" checked={keep.value} onChange={(e) => (keep.value = e.currentTarget.checked)} /> keep it under this name for other images
           </label>
           <div class="actions">
+            <SayDrawn drawn={drawn} name={name} mask={mask} />
             {boxes.length === drawn.length && name ? (
               <button type="button" onClick={() => void run(`${name}, in the boxes`, name, { image: imageName(), words: name, boxes: boxes.map(boxOf) })}>
                 Find {name} in the boxes
@@ -195,6 +197,10 @@ function Exchange({ drawn, name }: { drawn: Shape[]; name: string }) {
 }
 
 export function save(content: Blob, name: string): void {
+  if (backend.value?.save) {
+    backend.value.save(content, name).catch((error: Error) => (problem.value = { code: "error", message: error.message }));
+    return;
+  }
   const link = document.createElement("a");
   link.href = URL.createObjectURL(content);
   link.download = name;

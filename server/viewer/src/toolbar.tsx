@@ -1,4 +1,5 @@
 import { useState } from "preact/hooks";
+import { askMode, mode, modes } from "./app";
 import type { PageBackend } from "./backend";
 import { KEYS, sceneText, stageRef } from "./controls";
 import { figure } from "./figure";
@@ -59,6 +60,13 @@ export function Toolbar() {
         <Button name={`Theme: ${theme.value}`} sign="☾" press={() => (theme.value = next[theme.value])} />
         <Button name="Save a figure" sign="Figure" press={() => void saveFigure()} disabled={!stage || !image.value} />
         {backend.value?.kind === "page" ? <Button name="Copy a link to this view" sign="Link" press={() => void copyLink()} disabled={!image.value} /> : null}
+        {modes.value.includes("fullscreen") ? (
+          <Button
+            name={mode.value === "fullscreen" ? "Back into the chat" : "Whole screen"}
+            sign={mode.value === "fullscreen" ? "Chat" : "Whole"}
+            press={() => void askMode(mode.value === "fullscreen" ? "inline" : "fullscreen")}
+          />
+        ) : null}
         <Button name="Keys" sign="?" press={() => setHelp(!help)} pressed={help} />
       </div>
       {help ? (
