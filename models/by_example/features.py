@@ -88,8 +88,14 @@ def maps_of(model: Segmenter, tile: RGB, context: Context, reductions: Sequence[
         for reduction in reductions:
             features, deep = offers.encode_with_maps(shrunk(tile, reduction), context)
             base = features if reduction == 1 else base
-            maps += [FeatureMap(each.values, each.stride * reduction, each.weight) for each in deep]
+            maps += [_covering(tile, each, each.stride * reduction) for each in deep]
     return SeenTile([*maps, *colour_maps(tile)], base)
+
+
+def _covering(tile: RGB, offered: FeatureMap, stride: float) -> FeatureMap:
+    """Without what a model saw beyond the tile's border."""
+    height, width = (int(np.ceil(side / stride)) for side in tile.shape[:2])
+    return FeatureMap(offered.values[:, :height, :width], stride, offered.weight)
 
 
 def offered_by(model: Segmenter) -> object:

@@ -24,7 +24,9 @@ UNLABELLED_PX: Final = 2000
 BRIGHT_OD: Final = 0.06
 """Mean optical density below which a pixel is glass."""
 UNSTAINED_OD: Final = 0.1
-"""Median optical density of examples below which the target is something unstained: fat, a droplet, a lumen."""
+"""Optical density that four fifths of the examples' pixels stay below when the target is something unstained: fat, a droplet, a lumen."""
+UNSTAINED_COLOUR: Final = 10.0
+"""Median difference of the strongest and weakest channel, of 255, below which they have no colour. Pale tissue has 15 and more."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ def labelled(
 
 
 def is_unstained(shown: Sequence[Shown], mpp: float) -> bool:
-    """Whether the positive examples are white: then its outline is where the white ends."""
-    medians = []
+    """Whether the positive examples are bright and without colour: then the target ends where the white ends."""
+    bright, colour = [], []
     for each in shown:
         for place in each.places:
             if not place.is_positive:
@@ -127,5 +129,6 @@ def is_unstained(shown: Sequence[Shown], mpp: float) -> bool:
             box = place.extent(each.mpp).clipped_to(each.pixels_from.width, each.pixels_from.height)
             scale = min(each.mpp / mpp, 256 / max(box.width, box.height))
             pixels = each.pixels_from.read_scaled(box, scale)
-            medians.append(float(np.median(densities(pixels).mean(2))))
-    return bool(medians) and float(np.median(medians)) < UNSTAINED_OD
+            bright.append(float(np.quantile(densities(pixels).mean(2), 0.8)))
+            colour.append(float(np.median(np.ptp(pixels.astype(np.int16), axis=2))))
+    return bool(np.median(bright) < UNSTAINED_OD and np.median(colour) < UNSTAINED_COLOUR)

@@ -17,6 +17,8 @@ from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmenter import Prompt, Segmenter
 
+Floats = NDArray[np.float32]
+
 REGION_MPP: Final = 1.0
 UNSTAINED_MPP: Final = 0.5
 """Walls of fat cells are 1 to 3 µm thick."""
@@ -28,6 +30,9 @@ SMALLEST_UM2: Final = 60.0
 """Parts and holes of a region below this are dropped, unless the examples are as small."""
 DOUBT: Final = 0.5
 """How far below zero, in spreads over the images, what is read around something white may lie before it is another white."""
+NOT_WHITE: Final = 1.25
+"""Times the optical density of white examples from which a pixel is not white."""
+LEAST_NOT_WHITE: Final = 20
 
 
 @dataclass(frozen=True)
@@ -171,12 +176,26 @@ def _sizes(shown: Sequence[Shown], mpp: float) -> dict[str, float]:
 
 
 def _fine_head(samples: Samples) -> LinearHead:
-    scaling = Scaling(
-        samples.fine.mean(0), samples.fine.std(0) + 0.02, np.ones(samples.fine.shape[1], np.float32)
-    )
-    axes = Axes.of(scaling(samples.fine))
-    everything = np.ones(len(samples.positive), bool)
-    return head_of(axes, axes.fit(samples.positive, samples.place, everything), scaling)
+    """White against what is not: another white thing that was shown as not the target is told by its surroundings, not here."""
+
+    def density(fine: Floats) -> Floats:
+        return np.asarray(fine[:, :3].mean(1), np.float32)
+
+    white = NOT_WHITE * float(np.quantile(density(samples.fine[samples.positive]), 0.8))
+    rows = samples.positive | (density(samples.fine) > white)
+    fine, positive, place = samples.fine[rows], samples.positive[rows], samples.place[rows]
+    if (~positive).sum() < LEAST_NOT_WHITE:
+        usual = samples.unlabelled_fine[density(samples.unlabelled_fine) > white][: len(positive)]
+        fine = np.concatenate([fine, usual])
+        place = np.concatenate([place, np.full(len(usual), samples.place.max() + 1)])
+        positive = np.concatenate([positive, np.zeros(len(usual), bool)])
+    if positive.all():
+        raise InvalidArgumentError(
+            "all of the image is as white as the examples; show some where it ends, with is: false."
+        )
+    scaling = Scaling(fine.mean(0), fine.std(0) + 0.02, np.ones(fine.shape[1], np.float32))
+    axes = Axes.of(scaling(fine))
+    return head_of(axes, axes.fit(positive, place, np.ones(len(positive), bool)), scaling)
 
 
 def _doubt(head: LinearHead, samples: Samples) -> float:
