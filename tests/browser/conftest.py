@@ -27,7 +27,8 @@ def chromium() -> str | None:
     )
 
 
-@pytest.fixture(scope="session")
+# not for longer than a module: Playwright keeps an event loop running, beside which tests with one of their own cannot run
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
     """TISSUETALK_BROWSER_REQUIRED=1, as CI has it: fail where it is missing."""
     required = bool(os.environ.get("TISSUETALK_BROWSER_REQUIRED"))

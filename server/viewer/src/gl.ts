@@ -28,9 +28,9 @@ void main() {
   float alpha = fill * sqrt(here);
   if (outline > 0.0) {
     float least = here, most = here;
-    for (int i = 0; i < 8; i++) {
-      float turn = float(i) * 0.78539816;
-      float there = texture(cover, at + reach * vec2(cos(turn), sin(turn))).r;
+    for (int i = 0; i < 4; i++) {
+      vec2 way = i < 2 ? vec2(1.0, 1.0) : vec2(1.0, -1.0);
+      float there = texture(cover, at + reach * way * (i % 2 == 0 ? 0.8 : -0.8)).r;
       least = min(least, there);
       most = max(most, there);
     }
@@ -45,6 +45,7 @@ layout(location = 1) in vec2 to;
 uniform vec3 rowX, rowY; // tile units to screen pixels
 uniform vec2 screen;
 uniform float width;
+uniform bool thin;
 out float across;
 void main() {
   vec2 a = vec2(dot(rowX, vec3(from, 1.0)), dot(rowY, vec3(from, 1.0)));
@@ -52,10 +53,15 @@ void main() {
   vec2 along = b - a;
   float size = max(length(along), 1e-6);
   along /= size;
-  float side = (gl_VertexID & 1) == 0 ? -1.0 : 1.0;
-  vec2 p = (gl_VertexID < 2 ? a - along * 0.35 * width : b + along * 0.35 * width)
+  int corner = gl_VertexID & 3;
+  float side = (corner & 1) == 0 ? -1.0 : 1.0;
+  vec2 p = (corner < 2 ? a - along * 0.35 * width : b + along * 0.35 * width)
          + vec2(-along.y, along.x) * side * (width * 0.5 + 0.5);
   across = side * (width * 0.5 + 0.5);
+  if (thin) {
+    p = corner < 2 ? a : b;
+    across = 0.0;
+  }
   gl_Position = vec4(p / screen * vec2(2.0, -2.0) + vec2(-1.0, 1.0), 0.0, 1.0);
 }`;
 
@@ -85,6 +91,13 @@ export class Painter {
   private readonly gl: WebGL2RenderingContext;
   private readonly cover: WebGLProgram;
   private readonly line: WebGLProgram;
+  /** Without a graphics card a stretch of outline is a plain line: two triangles take five times as long. */
+  readonly soft: boolean;
+  /** Stretches of outline that are drawn at most; with more of them on the screen their cover says more. */
+  readonly mostSegments: number;
+  private readonly triangles: WebGLBuffer;
+  private longest = 0;
+  private fence: WebGLSync | null = null;
   private readonly places = new Map<string, WebGLUniformLocation | null>();
 
   /** Throws where the browser has no WebGL 2. */
@@ -94,8 +107,29 @@ export class Painter {
     this.gl = gl;
     this.cover = this.program(COVER_VERTEX, COVER_FRAGMENT);
     this.line = this.program(LINE_VERTEX, LINE_FRAGMENT);
+    const said = gl.getExtension("WEBGL_debug_renderer_info");
+    const renderer = said ? String(gl.getParameter(said.UNMASKED_RENDERER_WEBGL)) : "";
+    this.soft = /swiftshader|llvmpipe|software|basic render/i.test(renderer);
+    this.mostSegments = this.soft ? 60_000 : 400_000;
+    this.triangles = gl.createBuffer()!;
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+  }
+
+  /** Whether the last frame is still being drawn: another one would only wait behind it. */
+  get busy(): boolean {
+    if (!this.fence) return false;
+    const gl = this.gl;
+    if (gl.getSyncParameter(this.fence, gl.SYNC_STATUS) !== gl.SIGNALED && !gl.isContextLost()) return true;
+    gl.deleteSync(this.fence);
+    this.fence = null;
+    return false;
+  }
+
+  end(): void {
+    if (this.fence) this.gl.deleteSync(this.fence);
+    this.fence = this.gl.fenceSync(this.gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    this.gl.flush();
   }
 
   begin(width: number, height: number): void {
@@ -120,20 +154,43 @@ export class Painter {
     return { texture, size: picture.width };
   }
 
+  /** Four corners for each stretch: instances would be less memory, but without a graphics card each is drawn on its own. */
   linesOf(segments: Int16Array): LineBuffer {
     const gl = this.gl;
+    const count = segments.length / 4;
+    const two = new Int32Array(segments.buffer, segments.byteOffset, 2 * count);
+    const corners = new Int32Array(8 * count);
+    for (let at = 0; at < count; at++) {
+      for (let corner = 0; corner < 4; corner++) {
+        corners[8 * at + 2 * corner] = two[2 * at]!;
+        corners[8 * at + 2 * corner + 1] = two[2 * at + 1]!;
+      }
+    }
     const array = gl.createVertexArray()!;
     const buffer = gl.createBuffer()!;
     gl.bindVertexArray(array);
     gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
-    gl.bufferData(gl.ARRAY_BUFFER, segments, gl.STATIC_DRAW);
+    gl.bufferData(gl.ARRAY_BUFFER, corners, gl.STATIC_DRAW);
     for (const place of [0, 1]) {
       gl.enableVertexAttribArray(place);
       gl.vertexAttribPointer(place, 2, gl.SHORT, false, 8, 4 * place);
-      gl.vertexAttribDivisor(place, 1);
     }
+    this.makeTriangles(count);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.triangles);
     gl.bindVertexArray(null);
-    return { array, buffer, count: segments.length / 4 };
+    return { array, buffer, count };
+  }
+
+  /** One list of corners, as long as the longest needs it, for all. */
+  private makeTriangles(count: number): void {
+    const gl = this.gl;
+    if (count <= this.longest) return;
+    this.longest = Math.max(4096, 2 * count);
+    const corners = this.soft ? [0, 2] : [0, 1, 2, 2, 1, 3];
+    const list = new Uint32Array(corners.length * this.longest);
+    for (let at = 0; at < this.longest; at++) list.set(corners.map((corner) => 4 * at + corner), corners.length * at);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.triangles);
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, list, gl.STATIC_DRAW);
   }
 
   dropTexture(cover: CoverTexture): void {
@@ -182,7 +239,9 @@ export class Painter {
     gl.uniform2f(this.at(this.line, "screen"), this.canvas.width, this.canvas.height);
     gl.uniform4f(this.at(this.line, "colour"), ...colour, alpha);
     gl.uniform1f(this.at(this.line, "width"), width);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, lines.count);
+    gl.uniform1i(this.at(this.line, "thin"), this.soft ? 1 : 0);
+    if (this.soft) gl.drawElements(gl.LINES, 2 * lines.count, gl.UNSIGNED_INT, 0);
+    else gl.drawElements(gl.TRIANGLES, 6 * lines.count, gl.UNSIGNED_INT, 0);
     gl.bindVertexArray(null);
   }
 
@@ -228,6 +287,16 @@ export function moved([a, b, c, d, e, f]: Matrix, x: number, y: number): Matrix 
 
 export function scaled([a, b, c, d, e, f]: Matrix, by: number): Matrix {
   return [a * by, b * by, c * by, d * by, e, f];
+}
+
+/** What brings a place that was drawn by one matrix to where another one has it. */
+export function between(drawn: Matrix, now: Matrix): Matrix {
+  const [a, b, c, d, e, f] = drawn;
+  const determinant = a * d - b * c;
+  const [ia, ib, ic, id] = [d / determinant, -b / determinant, -c / determinant, a / determinant];
+  const [na, nb, nc, nd] = now;
+  const turn = [na * ia + nc * ib, nb * ia + nd * ib, na * ic + nc * id, nb * ic + nd * id] as const;
+  return [...turn, now[4] - turn[0] * e - turn[2] * f, now[5] - turn[1] * e - turn[3] * f];
 }
 
 export function applied([a, b, c, d, e, f]: Matrix, x: number, y: number): [number, number] {

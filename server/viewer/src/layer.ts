@@ -28,8 +28,6 @@ interface Outlines {
 
 const COVER_MB = 64;
 const OUTLINES_MB = 96;
-/** Stretches of outline that are drawn at most; with more of them on the screen their cover says more. */
-const MOST_SEGMENTS = 400_000;
 
 export class MaskLayerView {
   private readonly cover: TileCache<Cover>;
@@ -96,9 +94,10 @@ export class MaskLayerView {
       return;
     }
     const z = this.levelOf(view);
-    this.wantsOutlines = look.outline && z <= (this.about.outlines_to_level[this.mask.mask_id] ?? -1);
-    const needsCover = look.fill > 0 || !this.wantsOutlines || this.drawnSegments > MOST_SEGMENTS;
-    this.outlines.want(this.wantsOutlines ? this.places(view, z) : []);
+    const fine = this.outlineLevel(view);
+    this.wantsOutlines = look.outline && fine <= (this.about.outlines_to_level[this.mask.mask_id] ?? -1);
+    const needsCover = look.fill > 0 || !this.wantsOutlines || this.outlines.loading > 0 || this.drawnSegments > this.painter.mostSegments;
+    this.outlines.want(this.wantsOutlines ? this.places(view, fine) : []);
     // one coarse tile first: something is there at once
     const coarse = Math.min(this.about.levels - 1, z + 3);
     this.cover.want(needsCover ? [...(coarse > z ? this.places(view, coarse) : []), ...this.places(view, z)] : []);
@@ -109,16 +108,16 @@ export class MaskLayerView {
     if (!look.shown || !this.mask.found) return;
     const z = this.levelOf(view);
     const places = this.places(view, z);
-    const ready = this.wantsOutlines ? places.map((at) => this.outlines.get(at)) : [];
+    const fine = this.wantsOutlines ? this.places(view, this.outlineLevel(view)) : [];
+    const ready = fine.map((at) => this.outlines.get(at));
     const segments = ready.reduce((sum, each) => sum + (each?.lines.count ?? 0), 0);
-    const asLines = this.wantsOutlines && segments <= MOST_SEGMENTS;
+    const asLines = this.wantsOutlines && segments <= this.painter.mostSegments;
+    // objects too small for outlines, or whose outlines are on their way: how densely they lie
+    const dense = { fill: Math.max(look.fill, look.outline ? 0.55 : 0), outline: 0 };
     const far = this.about.outlines_to_level[this.mask.mask_id]! >= 0 && !asLines;
-    places.forEach((at, number) => {
-      const missing = asLines && ready[number] === undefined;
-      const outline = asLines ? 0 : look.outline ? 1 : 0;
-      const fill = far || missing ? Math.max(look.fill, look.outline ? 0.55 : 0) : look.fill;
-      this.drawCoverAt(at, view, colour, { fill, outline: far || missing ? 0 : outline });
-    });
+    const near = { fill: look.fill, outline: asLines || !look.outline ? 0 : 1 };
+    for (const at of places) this.drawCoverAt(at, view, colour, far ? dense : near);
+    if (asLines) fine.forEach((at, number) => ready[number] === undefined && this.drawCoverAt(at, view, colour, dense));
     this.drawnSegments = segments;
     if (!asLines) return;
     const width = (view.scale > 0.5 ? 2 : 1.4) * devicePixelRatio;
@@ -131,7 +130,7 @@ export class MaskLayerView {
 
   /** The object under a point of the image, where outlines are on the screen. */
   objectAt(x: number, y: number, view: View): { id: number; rings: [number, number][][] } | null {
-    const z = this.levelOf(view);
+    const z = this.outlineLevel(view);
     if (!this.wantsOutlines) return null;
     // an object belongs to the tile its centroid lies in, which can be the next one
     const side = this.about.tile_px * 2 ** z;
@@ -151,7 +150,7 @@ export class MaskLayerView {
   ringsOf(ids: Set<number>, view: View): [number, number][][] {
     if (!this.wantsOutlines) return [];
     const rings: [number, number][][] = [];
-    for (const at of this.places(view, this.levelOf(view))) {
+    for (const at of this.places(view, this.outlineLevel(view))) {
       const tile = this.outlines.get(at)?.tile;
       tile?.ids.forEach((id, index) => ids.has(id) && rings.push(...ringsOf(tile, index)));
     }
@@ -184,6 +183,11 @@ export class MaskLayerView {
 
   private levelOf(view: View): number {
     return Math.min(this.about.levels - 1, Math.max(0, Math.floor(Math.log2(1 / view.scale) + 0.4)));
+  }
+
+  /** The coarsest one whose outlines are right to a pixel of the screen. */
+  private outlineLevel(view: View): number {
+    return Math.min(this.about.levels - 1, Math.max(0, Math.ceil(Math.log2(1 / view.scale) - 0.05)));
   }
 
   /** Tiles of a level on the screen, the middle one first. */

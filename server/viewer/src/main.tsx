@@ -1,5 +1,6 @@
 import { render } from "preact";
 import { startApp } from "./app";
+import { asked as wordsInBox } from "./ask";
 import { PageBackend, Refused } from "./backend";
 import { Entry } from "./entry";
 import { recall, remember } from "./kept";
@@ -35,7 +36,10 @@ async function page(): Promise<void> {
   const image = new URLSearchParams(location.search).get("image");
   try {
     if (kind === "view" && id) await openResult(decodeURIComponent(id));
-    else if (kind === "view" && image) await openImage(image);
+    else if (kind === "view" && image) {
+      await openImage(image);
+      wordsInBox.value = new URLSearchParams(location.search).get("ask") ?? "";
+    }
     else await asked.call("library", { action: "results" });
   } catch (error) {
     if (error instanceof Refused && error.code === "entry") {

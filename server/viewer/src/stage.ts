@@ -2,7 +2,7 @@
 
 import OpenSeadragon from "openseadragon";
 import type { Backend } from "./backend";
-import { Painter, rgb, type Matrix } from "./gl";
+import { between, Painter, rgb, type Matrix } from "./gl";
 import { MaskLayerView, type View } from "./layer";
 import { chosen, colourOf, lookOf, picked } from "./state";
 import type { AboutImage, AboutResult, Box } from "./types";
@@ -37,6 +37,11 @@ export class Stage {
   private readonly marks: HTMLCanvasElement;
   private image: AboutImage | null = null;
   private due = false;
+  private drawn = "";
+  private drawnBy: Matrix | null = null;
+  private later = 0;
+  /** How often masks were drawn. */
+  frames = 0;
 
   constructor(
     readonly element: HTMLElement,
@@ -74,7 +79,7 @@ export class Stage {
       this.onProblem(new Error("the graphics card was reset; reload the page"));
     });
     // in step with the picture: drawn right after it, in the same frame
-    this.osd.addHandler("update-viewport", () => this.draw());
+    this.osd.addHandler("update-viewport", () => this.draw(false));
     for (const name of ["open", "animation-finish", "resize", "rotate"] as const) {
       this.osd.addHandler(name as "open", () => this.redraw());
     }
@@ -235,17 +240,29 @@ export class Stage {
     context.fillRect(0, 0, width, height);
     const drawn = (this.osd.drawer as unknown as { canvas: HTMLCanvasElement }).canvas;
     context.drawImage(drawn, 0, 0, width, height);
+    this.drawnBy = null;
     this.draw();
     context.drawImage(this.painter.canvas, 0, 0, width, height);
     context.drawImage(this.marks, 0, 0, width, height);
     return canvas;
   }
 
-  private draw(): void {
+  /** anew: also where the view is the one that was drawn last, as it is while tiles of the picture fade in. */
+  private draw(anew = true): void {
     const view = this.view;
     if (!view) return;
     const width = Math.round(this.element.clientWidth * devicePixelRatio);
     const height = Math.round(this.element.clientHeight * devicePixelRatio);
+    const state = [...view.toScreen, width, height].join();
+    if (!anew && state === this.drawn) return;
+    if (this.painter.busy && this.drawnBy) {
+      this.slide(view);
+      return;
+    }
+    this.drawn = state;
+    this.drawnBy = view.toScreen;
+    this.frames++;
+    this.slide(view);
     this.painter.begin(width, height);
     const line = this.swipe === null ? width : Math.round(this.swipe * width);
     for (const [layers, from, to] of [
@@ -261,8 +278,23 @@ export class Stage {
       }
     }
     this.painter.clip();
+    this.painter.end();
     this.drawMarks(view, width, height);
     if (this.swipe !== null) this.drawSwipe(line, height);
+  }
+
+  /** Where the last frame is still being drawn: the one before, moved to where it belongs, and drawn soon. */
+  private slide(view: View): void {
+    const [a, b, c, d, e, f] = between(this.drawnBy!, view.toScreen);
+    const ratio = window.devicePixelRatio;
+    const still = Math.abs(a - 1) + Math.abs(b) + Math.abs(e) + Math.abs(f) < 1e-6;
+    const how = still ? "" : `matrix(${a},${b},${c},${d},${e / ratio},${f / ratio})`;
+    for (const canvas of [this.painter.canvas, this.marks]) canvas.style.transform = how;
+    if (!this.painter.busy || this.later) return;
+    this.later = window.setTimeout(() => {
+      this.later = 0;
+      this.redraw();
+    }, 15);
   }
 
   private drawSwipe(x: number, height: number): void {

@@ -51,8 +51,8 @@ export function StartPage() {
     list().catch(wrong);
     takeUpJobs();
   }, []);
-  const examples = images.value.filter((each) => each.path.endsWith("models/samples/colon.jpg") || each.path.endsWith("samples/tnbc.jpg"));
-  const others = images.value.filter((each) => !examples.includes(each));
+  const examples = images.value.filter((each) => exampleWords(each.path));
+  const others = images.value.filter((each) => !exampleWords(each.path));
   return (
     <main class="start">
       <header>
@@ -74,7 +74,7 @@ export function StartPage() {
           <h2>Examples</h2>
           <ul class="plain">
             {examples.map((each) => (
-              <ImageLine key={each.path} path={each.path} short />
+              <ImageLine key={each.path} path={each.path} />
             ))}
           </ul>
         </section>
@@ -145,12 +145,23 @@ function Drop() {
   );
 }
 
-function ImageLine({ path, short = path.startsWith("/") }: { path: string; short?: boolean }) {
+function ImageLine({ path }: { path: string }) {
+  const said = exampleWords(path);
+  const ask = said ? `&ask=${encodeURIComponent(said)}` : "";
   return (
     <li>
-      <a href={`/view?image=${encodeURIComponent(path)}`}>{short ? path.slice(path.lastIndexOf("/") + 1) : path}</a>
+      <a href={`/view?image=${encodeURIComponent(path)}${ask}`}>
+        {said || path.startsWith("/") ? path.slice(path.lastIndexOf("/") + 1) : path}
+      </a>
+      {said ? `: “${said}”` : null}
     </li>
   );
+}
+
+/** Of the pictures that come with the package: what to ask of them. */
+function exampleWords(path: string): string {
+  if (path.endsWith("models/samples/colon.jpg")) return "Crowded glands with low-grade dysplasia. No invasive carcinoma is seen.";
+  return path.endsWith("models/samples/tnbc.jpg") ? "outline the nuclei" : "";
 }
 
 function Results() {

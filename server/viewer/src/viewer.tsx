@@ -29,7 +29,7 @@ function Picture() {
     const stage = new Stage(place.current!, backend.value!, map.current!);
     stageRef.value = stage;
     // for tests and benchmarks: what is on the screen, as numbers
-    (window as unknown as { tissuetalk: object }).tissuetalk = { stage };
+    (window as unknown as { tissuetalk: object }).tissuetalk = { stage, backend: backend.value! };
     stage.onProblem = (error) => {
       const said = error as { code?: string; message: string };
       problem.value = { code: said.code ?? "error", message: said.message };

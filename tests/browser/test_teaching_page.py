@@ -1,0 +1,94 @@
+"""Pointing in the browser: boxes teach a target, and an object that is wrong goes out of the next result."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from viewer_server import Viewer, viewer
+
+from tissuetalk.tools import Session
+
+TISSUE = Path(__file__).parents[1] / "data" / "images" / "OSCC_400x_401.jpg"
+
+
+@pytest.fixture(scope="module")
+def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
+    folder = tmp_path_factory.mktemp("teaching")
+    (folder / "images").mkdir()
+    image = shutil.copy(TISSUE, folder / "images" / "mouth.jpg")
+    with Session(folder / "images") as session:
+        found = session.segment(image, "outline the nuclei", model="classical-nuclei", mpp=0.25)
+        found.save(folder / "found")
+    with viewer(folder, folder / "found") as running:
+        yield running
+
+
+def box(page, x0: int, y0: int, x1: int, y1: int) -> None:
+    """Drawn with the mouse over these pixels of the image."""
+    place = """([x, y]) => { const { view, element } = tissuetalk.stage; const [a, b, c, d, e, f] = view.toScreen;
+        const r = element.getBoundingClientRect();
+        return [r.left + (a * x + c * y + e) / devicePixelRatio, r.top + (b * x + d * y + f) / devicePixelRatio]; }"""
+    page.mouse.move(*page.evaluate(place, [x0, y0]))
+    page.mouse.down()
+    page.mouse.move(*page.evaluate(place, [x1, y1]), steps=3)
+    page.mouse.up()
+
+
+def test_an_object_is_taken_away_and_three_boxes_teach(nuclei: Viewer, new_page, shots: Path) -> None:
+    page = new_page(nuclei.address)
+    page.wait_for_function(
+        "() => window.tissuetalk?.stage?.segments > 0 && !tissuetalk.stage.loading", timeout=60_000
+    )
+    first = page.url.split("#")[0]
+    count = int(page.locator(".legend .amount").first.inner_text().replace(",", ""))
+
+    # the object in the middle of the largest box of a tile is not one
+    middle = page.evaluate(
+        """() => { const layer = tissuetalk.stage.layers[0];
+        const { tile } = [...layer.outlines.entries.values()].find((each) => each.value).value;
+        const b = [...tile.boxes]; let best = 0;
+        for (let i = 0; i < tile.ids.length; i++) {
+          const size = (j) => (b[4*j+2] - b[4*j]) * (b[4*j+3] - b[4*j+1]); if (size(i) > size(best)) best = i; }
+        const at = (one, other, from) => from + tile.step * (one + other) / 2;
+        return [at(b[4*best], b[4*best+2], tile.x0), at(b[4*best+1], b[4*best+3], tile.y0)]; }"""
+    )
+    page.get_by_role("button", name="Object", exact=True).click()
+    page.get_by_label("not this", exact=True).check()
+    x, y = middle
+    box(page, x, y, x, y)
+    page.get_by_text("0 this, 1 not this").wait_for()
+    page.get_by_role("button", name="Correct nuclei").click()
+    page.wait_for_function(f"() => !location.href.startsWith({first!r})", timeout=120_000)
+    page.wait_for_function("() => tissuetalk.stage.segments > 0 && !tissuetalk.stage.loading", timeout=60_000)
+    assert int(page.locator(".legend .amount").first.inner_text().replace(",", "")) == count - 1
+    assert page.evaluate("([x, y]) => tissuetalk.stage.hit(x, y)", middle) is None
+    page.get_by_role("button", name="an earlier result").wait_for()
+
+    # beside the result it corrects
+    page.locator(".compare summary").click()
+    page.get_by_role("button", name="Before the correction").click()
+    page.locator(".swipe").wait_for()
+    page.wait_for_timeout(800)
+    page.screenshot(path=shots / "before-and-after.png")
+    page.locator(".compare summary").click()
+
+    # three boxes of pale fields, two of tissue
+    page.get_by_role("button", name="Box", exact=True).click()
+    page.get_by_label("this", exact=True).check()
+    for corners in ((560, 420, 640, 480), (480, 560, 560, 640), (620, 560, 700, 640)):
+        box(page, *corners)
+    page.get_by_label("not this", exact=True).check()
+    for corners in ((160, 60, 240, 140), (1100, 200, 1200, 300)):
+        box(page, *corners)
+    page.get_by_text("3 this, 2 not this").wait_for()
+    page.screenshot(path=shots / "boxes.png")
+    page.fill(".teach input[type=text]", "keratin")
+    page.get_by_role("button", name="Find everything like this").click()
+    page.locator(".legend").get_by_text("keratin").wait_for(timeout=120_000)
+    page.wait_for_function("() => !tissuetalk.stage.loading")
+    page.screenshot(path=shots / "taught.png")
+    taught = page.evaluate("() => tissuetalk.stage.layers.map((each) => each.mask.taught)")
+    assert taught and (taught[0]["positive"], taught[0]["negative"]) == (3, 2)
