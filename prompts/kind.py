@@ -22,7 +22,7 @@ STATING = re.compile(
 STATED_SURELY = re.compile(
     r"^\W*(?:possibl[ey]|probabl[ey]|likely|suspicious|suspected|suspicion|cannot|consistent with|compatible with|h/?o|hx|s/p|status post|known|history of|r/o)\b|"
     r"\b(?:capsule|serosa|pleura|muscularis|margins?) (?:is |are )?(?:intact|free|clear|uninvolved|not involved|negative|involved)\b|\b(?:s/p|h/o|c/w|ddx?)\b|"
-    r"\bfree from\b|-free\b|\b(?:likewise|similarly|equally) (?:missing|absent|lacking|not)\b|\bin vain\b|^\W*cannot (?:rule out|exclude)\b|\bno longer (?:present|seen|visible|found|there|detect\w+|demonstra\w+|identifi\w+|evident|recogni\w+)\b|"
+    r"(?<!stay )(?<!steer )(?<!keep )(?<!staying )(?<!keeping )\bclear of\b|\b(?:pn[01]|[lv][01]|mf-?[0-3]|y?p[tn][0-4x])\b|\bfree from\b|-free\b|\b(?:likewise|similarly|equally) (?:missing|absent|lacking|not)\b|\bin vain\b|^\W*cannot (?:rule out|exclude)\b|\bno longer (?:present|seen|visible|found|there|detect\w+|demonstra\w+|identifi\w+|evident|recogni\w+)\b|"
     r"\bin the absence of\b|\bwithout (?:any )?(?:evidence|sign|trace)s? of\b|\bthere (?:being|having been)\b|\b0 ?(?:/|per) ?(?:\d|mm|hpf|high)|\b(?:hpf|high.power fields?)\b|"
     r"\b(?:neg|pos)\b|\w ?[-\u2013+](?=\s*[,;])[^?]{1,40}\w ?[-\u2013+](?=\s*(?:[,;.]|$))|\bspeaks? (?:for|against)\b|\bargu(?:es?|ing) (?:for|against)\b|"
     r"^\W*quer(?:y|ied)\b|^\W*\? ?\w|\b(?:patient|mother|father|sister|brother|aunt|uncle|cousin|grand\w+|son|daughter)(?:'s \w+)? (?:had|has|died|suffered)\b|"
@@ -74,6 +74,10 @@ QUESTION = re.compile(
     r"explain|teach|help me understand|i know nothing|i don't understand|walk me|describe|show me (?:everything|where|what)|give me an overview|list the different|guide me|point out)\b",
     re.IGNORECASE,
 )
+ASKED_ABOUT = re.compile(
+    r"^\W*(?:so\W+|and\W+)?(?:is|was|does|should|can|could|do|am) (?:it|this|that|i|we|you)\b[^.;:!?]{0,120}\?"
+)
+""" "Is it good that no mitosis was found?": a question that quotes a report."""
 ORDER = re.compile(
     r"\([^()]{0,200}\b(?:software|ai|assistant|system|model|llm|algorithm|computer|chatbot)\b[^()]{0,40}:[^()]{0,400}\)|"
     r"\[[^\]]{0,600}\]|\"[^\"]{0,600}\"|\u201c[^\u201d]{0,600}\u201d|system message[^.]{0,300}\.|(?:ignore|disregard) (?:all |the |any )?(?:of )?(?:the )?(?:previous|prior|above)[^.]{0,300}\.",
@@ -96,6 +100,7 @@ def kind_of(text: str) -> Kind:
     low = plain.lower()
     length = len(low.split())
     stated, wished, hinted = (len(pattern.findall(low)) for pattern in (STATING, WISH, HINT))
+    wished += 2 * bool(ASKED_ABOUT.match(low))
     stated += 3 * bool(SPECIMEN.match(low) and not ORDERING.search(low))
     stated += _opens_with_an_organ(plain) + 2 * len(STATED_SURELY.findall(low))
     stated += 2 * len(ANSWERED.findall(text))

@@ -172,6 +172,17 @@ def _assertion(language: Language, low: str, one: _ForeignMention, named: list[_
     """Wanted, not wanted, or uncertain where the words say more than the lists can bind."""
     start, end = _part(language, low, one)
     before, behind = (_spans(language, f"not_{where}", low, start, end) for where in ("before", "behind"))
+    # "y deja fuera los linfocitos": the longer wording speaks of the name behind it, whatever its last word does alone.
+    behind = [
+        span
+        for span in behind
+        if not any(
+            _overlap(span, other)
+            and other[1] - other[0] > span[1] - span[0]
+            and _between(named, other[1], end)
+            for other in before
+        )
+    ]
     if language.lists["doubt"].search(low, *_sentence(low, one)):
         return "uncertain"
     if language.code == "de" and low[one.start : one.end].endswith(("frei", "freie", "freies")):

@@ -329,3 +329,32 @@ def test_a_denial_of_something_else_leaves_no_doubt(text: str) -> None:
 )
 def test_denials_that_ask(text: str, expected: list[str]) -> None:
     assert assertions(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Colon: fibrosis no, calcification no, necrosis yes.", ["absent", "absent", "present"]),
+        (
+            "Colon: adenoma. Necrosis and fibrosis - not one of them was seen.",
+            ["present", "absent", "absent"],
+        ),
+        ("Joint: neutrophils fewer than 1 per HPF; no necrosis.", ["uncertain", "absent"]),
+        ("Colon, biopsy. Necrosis <1%.", ["present"]),
+        ("Tongue (biopsied in May: lichen planus): squamous cell carcinoma.", ["historical", "present"]),
+        ("Bone marrow: fibrosis MF-0. Plasma cells 40%.", ["absent", "present"]),
+        ("Colon, resection: adenocarcinoma N0, fibrosis mild.", ["present", "present"]),
+        ("Are no eosinophils visible? Count them please.", ["present"]),
+        ("Whether or not there is necrosis, outline the tumour.", ["present", "present"]),
+        ("You did not outline DCIS. Do it.", ["present"]),
+        ("I did not ask for glands. Mark the stroma.", ["absent", "present"]),
+        ("Doctor says they found no inflammation. Can you check?", ["present"]),
+        ("Is it good that no mitosis was found? Show me if there is one.", ["present"]),
+        ("Marca el estroma y deja fuera los linfocitos.", ["present", "absent"]),
+        ("Montre le stroma et laisse de c\u00f4t\u00e9 les lymphocytes.", ["present", "absent"]),
+        ("Mostra o estroma e deixa de fora os linf\u00f3citos.", ["present", "absent"]),
+        ("Mostra lo stroma e lascia fuori i linfociti.", ["present", "absent"]),
+    ],
+)
+def test_answers_behind_names_and_denials_that_leave_nothing_out(text: str, expected: list[str]) -> None:
+    assert assertions(text) == expected

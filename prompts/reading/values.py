@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tissuetalk.prompts.reading.assertion import SAYS, Verdict
-from tissuetalk.prompts.reading.doubts import has_loose_word
+from tissuetalk.prompts.reading.doubts import TUMORS, has_loose_word
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues, phrases
 from tissuetalk.prompts.target import Assertion
@@ -58,7 +58,10 @@ def value_verdict(words: Words, value: Segment | None, named: Sequence[Mention] 
             return Verdict("absent", cue)
         if "post_absent" in cue.kinds and cue.last - cue.first >= 1:
             return Verdict("absent", cue)
-    if words[first].norm in ZERO_WORDS:
+    start = words[first].start
+    if BELOW_ONE.match(words.text, start) or BELOW_ONE.match(words.text, max(0, start - 1)):
+        return Verdict("uncertain")
+    if words[first].norm in ZERO_WORDS or ZERO_CODE.match(words.text, start):
         return Verdict("absent", Cue(frozenset({"post_absent"}), first, first))
     last = first
     while last < min(value.last, first + 2, named_from - 1) and words.gap(last, last + 1) == " ":
@@ -81,6 +84,20 @@ INLINE_SIGN = re.compile(
     r"(?:(?: [(\[]?|[(\[])(?=[-\u2013+])|(?=[-\u2013+]+(?:[,;]|\.?\s*$)))([-\u2013]|\+{1,3})[)\]]?(?=\s*(?:[,;./)]|\n|$))"
 )
 INLINE_ZERO = re.compile(r" (?:0|x ?0|0 ?%)(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
+INLINE_ANSWER = re.compile(r" (?:(no|nil|zero)|yes)(?=\s*(?:[,;.)]|\n|$))", re.IGNORECASE)
+""" "necrosis no, capsular invasion yes": fields in a row with the answer behind the name."""
+ZERO_CODE = re.compile(
+    r"\s*\(?(?:(?:grade|score) )?(?:(?:y?[pc])?(?![NMR]0)[A-Z]{1,3}-?0|(?<=grade )0|(?<=score )0)(?=\s*(?:[,;)/]|\.\s|\.$|\n|$))",
+    re.IGNORECASE,
+)
+""" "tubulitis t0", "fibrosis MF-0", "steatosis grade 0"; nodes, metastases and margins are places of a tumour."""
+BELOW_ONE = re.compile(
+    r"[\s:(]*(?:(?:count|rate|activity|cells?|is|are|number)[\s:]+)*(?:(?:fewer|less) than|under|below|<)\s*(?:1|one)\b"
+    r"(?!\s*(?:%|percent|per ?cent|[.,]\d|cm\b|mm\b|mic|um\b|\u00b5|third|half|quarter))",
+    re.IGNORECASE,
+)
+""" "fewer than 1 per HPF": none or next to none; a share or a size below one is there."""
+FEW_OF = re.compile(r"(?:(?:fewer|less) than|<)\s*(?:1|one) (?:single )?$", re.IGNORECASE)
 
 
 def marked(words: Words, mention: Mention) -> Assertion | None:
@@ -89,7 +106,14 @@ def marked(words: Words, mention: Mention) -> Assertion | None:
     sign = INLINE_SIGN.match(words.text, end)
     if sign is not None:
         return "present" if sign.group(1)[0] == "+" else "absent"
-    return "absent" if INLINE_ZERO.match(words.text, end) else None
+    answer = INLINE_ANSWER.match(words.text, end)
+    if answer is not None:
+        return "absent" if answer.group(1) else "present"
+    start = words[mention.first].start
+    if BELOW_ONE.match(words.text, end) or FEW_OF.search(words.text, max(0, start - 20), start):
+        return "uncertain"
+    coded = mention.concept.id not in TUMORS and ZERO_CODE.match(words.text, end)
+    return "absent" if coded or INLINE_ZERO.match(words.text, end) else None
 
 
 def counted(words: Words, mention: Mention, limit: int) -> Assertion | bool | None:

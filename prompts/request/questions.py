@@ -13,6 +13,7 @@ NEGATED_QUESTION = re.compile(
     r"\w+n['\u2019]t (?:this|that|it|there|these|those|they)\b|\w+n['\u2019]t (?:you|we|i) (?:see|find|think|agree|call|say|notice|spot|miss|know)\b|(?:is|are|was|were) "
     r"(?:this|that|it|there|these|those) (?:no|not)\b|why (?:not|is there no)|"
     r"(?:why|how come|since when) .*(?:\b(?:no|not|none|never|nothing|without)\b|n['\u2019]t\b)|"
+    r"(?:is|are|was|were|do|does|has|have) (?:no|not any|none)\b|(?:is|was) (?:it|this|that) \w+ (?:that|if|when)\b.*\b(?:no|not|none|never)\b|"
     r"(?:is|are|was|were|do|does|did|has|have) (?:i|you|we|they|he|she|it|this|that|these|those|there|my|the|his|her|your|anyone|anybody)\b[^,;]*\b(?:no|not|none|never|nothing)\b)",
     re.IGNORECASE,
 )
@@ -39,6 +40,15 @@ IGNORANT = re.compile(
     re.IGNORECASE,
 )
 """Words in front of a thing by somebody who does not know it ("no idea what glands are")."""
+NOT_A_WISH = re.compile(
+    r"\bwhether or not\b[^.;!?,]{0,40}$|"
+    r"\b(?:you|it|this|the (?:software|tool|model|program|computer|machine|ai|mask|outline|result))(?: (?:did|have|has|had) ?(?:not|n['\u2019]t)|(?:'ve|'s) not|['\u2019]ve not) (?!to\b)(?:\w+ )?[^.;!?,]{0,40}$|"
+    r"\b(?:doctors?|doc|dr|pathologists?|oncologist|surgeon|specialist|consultant|nurse|gp|radiologist|colleague|lab|report|letter|results?|they|he|she|it)\b[^.;!?]{0,30}"
+    r"\b(?:says?|said|told|tells|writes|wrote|claims?|claimed|thinks?|thought|believes?|believed|reports?|reported|states?|stated|insists?|mentions?|mentioned)\b[^.;!?]{0,40}"
+    r"\b(?:found|saw|seen|finds?|sees?|there(?:['\u2019]s| is| are| was| were)|there isn['\u2019]t|have|has|had|is|was|are|were|do(?:es)?n['\u2019]t|isn['\u2019]t|wasn['\u2019]t)\b[^.;!?,]{0,30}$",
+    re.IGNORECASE,
+)
+"""Words in front of a thing that deny it for another reason than to leave it out: a case put, a complaint, others' words."""
 TAG = re.compile(
     r"(?:right|correct|true|yes|no|eh|huh|or not|is(?:n't)? (?:it|there|that|this)|are(?:n't)? (?:they|there|those)|"
     r"does(?:n't)? it|do(?:n't)? they|would(?:n't)? you (?:say|agree)|am i (?:right|wrong))\s*\?$",
@@ -52,7 +62,7 @@ def only_asked(words: Words, mention: Mention) -> bool:
     low = max(text.rfind(mark, 0, start) for mark in ".!?\n") + 1
     end = re.compile(r"[.!?\n]|$").search(text, start)
     sentence = text[low : end.end() if end else len(text)].strip()
-    if IGNORANT.search(text[low:start]):
+    if IGNORANT.search(text[low:start]) or NOT_A_WISH.search(text[low:start]):
         return True
     if re.match(r"why (?:not|don't)\b", sentence, re.IGNORECASE):
         return True
