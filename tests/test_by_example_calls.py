@@ -57,7 +57,6 @@ def no(**place: Any) -> dict[str, Any]:
 CROSSING = [[100, 100], [140, 140], [140, 100], [100, 140]]
 REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "only negatives": ([no(box=RIGHT)], "every example says where it is not; add"),
-    "only positives": ([yes(box=LEFT)], "every example says where it is; add"),
     "no place": ([yes(), no(box=RIGHT)], "example 1 has no place; give exactly one of"),
     "two places": ([yes(box=LEFT, point=[80, 80]), no(box=RIGHT)], "example 1 has box and point"),
     "an empty box": ([yes(box=[90, 90, 90, 120]), no(box=RIGHT)], "the box of example 1 is empty"),
@@ -108,6 +107,12 @@ def test_ten_thousand_examples_are_refused_by_number(session: Session) -> None:
         published.validate_python([yes(box=LEFT)] * 10_000)
     with pytest.raises(InvalidArgumentError, match="10000 examples"):
         taught(session, examples=[yes(point=[80, 80])] * 5_000 + [no(point=[400, 400])] * 5_000)
+
+
+def test_places_where_it_is_suffice_with_a_warning(session: Session) -> None:
+    found = taught(session, examples=[yes(box=LEFT), yes(box=[150, 300, 200, 350])])
+    assert any("only places where it is were shown" in each.message for each in found.result.warnings)
+    assert shares(found.masks[0].mask)[0] > 0.5
 
 
 def test_an_unknown_scale_only_warns(session: Session) -> None:

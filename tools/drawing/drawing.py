@@ -99,7 +99,28 @@ def overlay_of(
     """The segmented region with the outlines of the masks that were found. mpp: None draws no scale bar."""
     pixels = pixels_of(source, region)
     found = [mask for mask in masks if mask.found]
-    return draw(pixels, region, layers=layers_in(folder, found, region), mpp=mpp)
+    picture = draw(pixels, region, layers=layers_in(folder, found, region), mpp=mpp)
+    for mask in found:
+        if mask.taught is not None and mask.taught.unsure is not None:
+            _asked_for(picture, Box.from_sequence(mask.taught.unsure), region, mask.colour)
+    return picture
+
+
+def _asked_for(picture: Image.Image, box: Box, region: Box, colour: str) -> None:
+    """A dashed frame with a question mark: one more example here would help most."""
+    scale = picture_size(region)[0] / region.width
+    x0, y0, x1, y1 = (
+        (at - start) * scale for at, start in zip(box.as_list(), (region.x0, region.y0) * 2, strict=True)
+    )
+    brush = ImageDraw.Draw(picture)
+    for start, end, along, at in ((x0, x1, 0, y0), (x0, x1, 0, y1), (y0, y1, 1, x0), (y0, y1, 1, x1)):
+        for dash in np.arange(start, end, 8.0):
+            last = min(dash + 4, end)
+            brush.line(
+                (dash, at, last, at) if along == 0 else (at, dash, at, last), fill=rgb(colour), width=2
+            )
+    brush.rectangle((x0, y0, x0 + 14, y0 + 18), fill=(255, 255, 255))
+    brush.text((x0 + 3, y0 + 1), "?", fill=(0, 0, 0), font=font(15))
 
 
 def layers_in(folder: ResultFolder, masks: Sequence[Mask], box: Box) -> list[DrawnMask]:

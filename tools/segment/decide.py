@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
-from tissuetalk.models.segmenter import Capability, Context, Decoded, Prompt, Segmenter
+from tissuetalk.models.segmenter import TAUGHT, Capability, Context, Decoded, Prompt, Segmenter
 from tissuetalk.tools.masks.rasters import Tissue
 from tissuetalk.tools.segment.grid import Grid, Window
+from tissuetalk.tools.segment.unsure import Unsure, least_sure
 
 Labels = NDArray[np.int32]
 
@@ -45,6 +46,11 @@ class ScaledPrompt:
     capability: Capability
     context: Context
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether it means what examples showed."""
+        return (self.prompt.concept or "").startswith(TAUGHT)
+
 
 @dataclass(frozen=True)
 class RegionEvidence:
@@ -59,6 +65,8 @@ class RegionEvidence:
     both: float = 0.0
     share: float = 0.0
     painted: float = 0.0
+    unsure: Unsure | None = None
+    """How much the pixels around a working pixel x, y hang in the balance, where they do most; of a taught target only."""
 
     def __add__(self, other: RegionEvidence) -> RegionEvidence:
         said = [each for each in (self.said, other.said) if each is not None]
@@ -69,6 +77,7 @@ class RegionEvidence:
             self.both + other.both,
             self.share + other.share,
             self.painted + other.painted,
+            max((each for each in (self.unsure, other.unsure) if each is not None), default=None),
         )
 
     @property
@@ -125,8 +134,8 @@ class Decided:
         x, y = self.first.T
         return np.asarray((x >= core.x0) & (x < core.x1) & (y >= core.y0) & (y < core.y1), bool)
 
-    def evidence(self, core: Box) -> RegionEvidence:
-        """Of a box in the view."""
+    def evidence(self, core: Box, *, taught: bool = False) -> RegionEvidence:
+        """Of a box in the view. taught: examples showed it, so where one more would help is looked for."""
         at = core.inside(self.view)
         logits, covered = self.logits[at], self.covered[at]
         worked = logits[covered]
@@ -140,7 +149,12 @@ class Decided:
         share = 1 / (1 + np.exp(-logit.astype(np.float64)))
         mask = self.counted[self.labels[at][every][seen]]
         return RegionEvidence(
-            self.said, np.sort(worked)[::-1], float(share[mask].sum()), float(share.sum()), float(mask.sum())
+            self.said,
+            np.sort(worked)[::-1],
+            float(share[mask].sum()),
+            float(share.sum()),
+            float(mask.sum()),
+            least_sure(logits, covered, core) if taught else None,
         )
 
 

@@ -16,8 +16,16 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import ImageTooLargeError
+from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
-from tissuetalk.tools.segment.decide import PAD_PX, Labels, ScaledPrompt, all_of, decide, tissue_in
+from tissuetalk.tools.segment.decide import (
+    PAD_PX,
+    Labels,
+    ScaledPrompt,
+    all_of,
+    decide,
+    tissue_in,
+)
 from tissuetalk.tools.segment.field import FieldOfView
 from tissuetalk.tools.segment.grid import (
     DEFAULTS,
@@ -29,6 +37,7 @@ from tissuetalk.tools.segment.grid import (
     Window,
 )
 from tissuetalk.tools.segment.tiles import BlockSpec, HeldMaps, ImageTask, answers_of, blend
+from tissuetalk.tools.segment.unsure import unsure_box
 from tissuetalk.tools.segment.windows import WindowFiles, WindowSpec, save_tissue
 from tissuetalk.tools.storage.features import FeatureCache
 
@@ -44,7 +53,7 @@ class FoundMask:
     presence: 0..1. Below the capability's nothing is painted and ``weak_px`` counts what would have been.
     expected_dice: overlap to expect if the model's own pixel probabilities were right, 2 sum(p m) / sum(p + m).
     model_mpp: µm per pixel the model worked at. specks: objects too small to count.
-    note: what a reader must know about this answer, in a few words; empty mostly.
+    note: what a reader must know about this answer, in a few words; empty mostly. unsure: where one more example helps.
     """
 
     labels: Labels
@@ -55,6 +64,7 @@ class FoundMask:
     note: str = ""
     expected_dice: float | None = None
     specks: int = 0
+    unsure: Box | None = None
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -133,12 +143,15 @@ def _finish(
     )
     if decided is None:
         return FoundMask(nothing, objects, 0.0, layer.model_mpp)
-    evidence = decided.evidence(grid.box)
+    evidence = decided.evidence(grid.box, taught=question.is_taught)
     labels, specks = all_of(decided, grid)
     presence, dice = evidence.presence(question), evidence.expected_dice
     if presence < question.capability.present_from:
         return FoundMask(nothing, objects, presence, layer.model_mpp, int(np.count_nonzero(labels)))
-    return FoundMask(labels, objects, presence, layer.model_mpp, expected_dice=dice, specks=specks)
+    unsure = unsure_box(evidence.unsure, grid)
+    return FoundMask(
+        labels, objects, presence, layer.model_mpp, expected_dice=dice, specks=specks, unsure=unsure
+    )
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ def _kept_under(session: Session, name: str, model: Repertoire) -> Learned:
 
 
 def require_teachable(model: Repertoire, examples: Sequence[ExampleArgument]) -> None:
-    """Raises InvalidArgumentError for a model that only knows places, and for examples of one kind alone."""
+    """Raises InvalidArgumentError for a model that only knows places, and where nothing shows what is meant."""
     if not examples:
         return
     _require_few(examples)
@@ -226,10 +226,6 @@ def require_teachable(model: Repertoire, examples: Sequence[ExampleArgument]) ->
     if not any(each.is_it for each in examples):
         raise InvalidArgumentError(
             "every example says where it is not; add at least one that shows where it is (is: true)."
-        )
-    if all(each.is_it for each in examples):
-        raise InvalidArgumentError(
-            "every example says where it is; add at least one of something else (is: false), best of what is most like it."
         )
 
 

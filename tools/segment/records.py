@@ -50,6 +50,7 @@ class MaskOutcome:
 
     mask_id and resources: of the files already written. labels: the mask, for what is checked at its border.
     weak_px: what would have been painted of something that is not present. specks: objects too small to count.
+    unsure: where one more example would help most.
     """
 
     mask_id: str
@@ -65,6 +66,7 @@ class MaskOutcome:
     note: str = ""
     expected_dice: float | None = None
     specks: int = 0
+    unsure: Box | None = None
 
 
 def record_of(
@@ -80,6 +82,8 @@ def record_of(
     )
     share = outcome.area_px / (region.width * region.height)
     taught = None if field.lessons is None else field.lessons.taught(target)
+    if taught is not None and outcome.unsure is not None:
+        taught = taught.model_copy(update={"unsure": outcome.unsure.as_list()})
     made = _provenance(outcome, wanted, field, request, relation)
     return Mask(
         mask_id=outcome.mask_id,
@@ -167,6 +171,8 @@ def _verdict(
     parts.append(sure)
     if taught is not None:
         parts.append(said_of(taught))
+    if taught is not None and taught.unsure is not None:
+        parts.append(f"an example at {taught.unsure} would help most")
     if outcome.specks:
         parts.append(specks)
     if target.assertion == "uncertain":

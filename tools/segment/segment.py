@@ -202,4 +202,5 @@ def _outcome(folder: ResultFolder, found: FoundMask, region: Box, tile_px: int) 
         note=found.note,
         expected_dice=found.expected_dice,
         specks=found.specks,
+        unsure=found.unsure,
     )

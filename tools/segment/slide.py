@@ -32,6 +32,7 @@ from tissuetalk.tools.segment.records import RULES_VERSION, MaskOutcome, record_
 from tissuetalk.tools.segment.request import SegmentRequest, Wanted, read_as
 from tissuetalk.tools.segment.schedule import LocalRunner, Runner, drive
 from tissuetalk.tools.segment.stitching import StitchedLabels, WindowStore, number, stitch
+from tissuetalk.tools.segment.unsure import unsure_box
 from tissuetalk.tools.segment.windows import give_back
 from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -257,6 +258,7 @@ class _Run:
             note=note,
             expected_dice=base.stitched.evidence.expected_dice if present else None,
             specks=base.stitched.specks if present else 0,
+            unsure=unsure_box(base.stitched.evidence.unsure, layer.grid) if present else None,
         )
         return outcome, sum(shrunk)
 

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 FOLDER = "learned"
 """Of a result: the learned targets its masks were made with, each ``<sha256>.safetensors``."""
 SUFFIX = "+examples"
+ONE_SIDED = (
+    "only places where it is were shown, so what is least like them was taken for something else; one or two examples with "
+    "is: false, of what is most like it, make it better"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class RunLessons:
     """base: the model without them. model: with them. request: its targets say which learned target they mean.
 
     held: by the place of a target, the places that its mask must have, or not have, on the image of the run.
-    far: why what was learned elsewhere may not hold here.
+    far: why what was learned may not hold here.
     """
 
     base: Segmenter
@@ -144,6 +148,11 @@ def take_lessons(
         )
         for each in kept.values()
         if (why := far_from(each, source, scale(source, True))) is not None
+    ]
+    far += [
+        Warned(code="low_agreement", message=f"{name_of(targets[lesson.target])}: {ONE_SIDED}.")
+        for lesson in order.lessons
+        if lesson.teaches and all(each.is_it for each in lesson.examples)
     ]
     held: dict[int, list[Place]] = {}
     learned = dict(kept)

@@ -97,6 +97,8 @@ class WindowSummary:
             for each in stored["fragments"]
         ]
         evidence = stored["evidence"] | {"strongest": np.array(stored["evidence"]["strongest"], np.float32)}
+        if (unsure := evidence.get("unsure")) is not None:
+            evidence["unsure"] = tuple(unsure)
         return cls(
             stored["small"],
             np.array(stored["areas"], np.int64),
@@ -188,7 +190,9 @@ def _one_prompt(
     core = spec.window.core.intersection(seen)
     files.write_labels(index, found.labels)
     write_rows(files.rows(index), _rows(spec, found, source))
-    evidence = NOTHING if decided is None or core is None else decided.evidence(core)
+    evidence = (
+        NOTHING if decided is None or core is None else decided.evidence(core, taught=question.is_taught)
+    )
     return WindowSummary.of(found, evidence)
 
 
