@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,6 +19,8 @@ from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError
 from tissuetalk.tools.answers.arguments import SegmentOptions
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.request import SegmentRequest
+from tissuetalk.tools.segment.tiles import BlockSpec, run_block
+from tissuetalk.tools.segment.windows import WindowSpec, run_window
 from tissuetalk.tools.session import Segmentation, Session
 
 PINK_TISSUE = (225, 170, 200)
@@ -390,3 +394,31 @@ def test_a_taught_target_on_a_slide_is_the_mask_it_is_in_memory(folder: Path, tm
         explained = blocks.explain(named.result.result_id, "how sure are you?").result.stability[0]
         assert "too few examples" in explained.statement
         assert list((tmp_path / "two").glob("results/*/learned/*.safetensors"))
+
+
+class Elsewhere:
+    """Does blocks and windows as a worker of a cluster does: from what it is told, and from files."""
+
+    in_flight = 4
+
+    def __init__(self, *_: object) -> None:
+        self._pool = ThreadPoolExecutor(1)
+
+    def block(self, spec: BlockSpec) -> Future[str]:
+        return self._pool.submit(run_block, pickle.loads(pickle.dumps(spec)))
+
+    def window(self, spec: WindowSpec) -> Future[str]:
+        return self._pool.submit(run_window, pickle.loads(pickle.dumps(spec)))
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def test_workers_elsewhere_get_what_was_taught_as_a_file(folder: Path, tmp_path: Path) -> None:
+    with (
+        Session(folder, tmp_path / "here", slides=IN_BLOCKS) as near,
+        Session(folder, tmp_path / "there", slides=IN_BLOCKS, runner=Elsewhere) as far,
+    ):
+        first, second = taught(near), taught(far)
+        assert np.array_equal(first.masks[0].mask, second.masks[0].mask)
+        assert second.result.masks[0].taught == first.result.masks[0].taught

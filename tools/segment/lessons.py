@@ -163,7 +163,7 @@ def _shown(session: Session, asked: SegmentArguments) -> SegmentRequest:
     if not asked.examples:
         learned = _kept_under(session, title, model).sha256
     taught = replace(
-        subject or Target(None, title, evidence=asked.words or title, reason="shown by examples"),
+        subject or Target(None, title, evidence=title, reason="shown by examples"),
         words=title,
         relation=None,
         ambiguous="",

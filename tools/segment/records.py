@@ -208,7 +208,7 @@ def warnings_of(field: FieldOfView, masks: Sequence[Mask], outcomes: Sequence[Ma
     for mask, outcome in zip(masks, outcomes, strict=True):
         if mask.found:
             warnings += mask_warnings(mask.name, outcome, mask.area_fraction, float(tissue.mean()))
-            warnings += low_agreement(mask.name, mask.reliability)
+            warnings += low_agreement(mask.name, mask.reliability, taught=mask.taught is not None)
     return warnings
 
 
