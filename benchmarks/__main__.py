@@ -21,8 +21,8 @@ NAMES = (
     "structure",
     "swapping",
 )
-WITH_EXTRAS = ("backends", "slides")
-"""Run only when named: they need the weights of LiteMedSAM, or `tissuetalk[ray]` and many minutes."""
+WITH_EXTRAS = ("backends", "slides", "viewer")
+"""Run only when named: they need the weights of LiteMedSAM, `tissuetalk[ray]`, or Chromium and Playwright, and many minutes."""
 
 EXPERIMENTS = {
     "planted": "planted",

@@ -24,6 +24,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 NOT_RUN = {
     "serve": "runs until it is stopped; the server tests start it",
+    "view": "runs until it is stopped; the viewer tests start it",
     "train": "needs the reader's own recipe and data; the training tests run recipes",
     "teach": "needs the reader's drawings; test_by_example_files.py teaches from drawn ones",
     "data": "needs files of other people's data sets; their loaders have tests on drawn files",
