@@ -22,7 +22,7 @@ STATING = re.compile(
 STATED_SURELY = re.compile(
     r"^\W*(?:possibl[ey]|probabl[ey]|likely|suspicious|suspected|suspicion|cannot|consistent with|compatible with|h/?o|hx|s/p|status post|known|history of|r/o)\b|"
     r"\b(?:capsule|serosa|pleura|muscularis|margins?) (?:is |are )?(?:intact|free|clear|uninvolved|not involved|negative|involved)\b|\b(?:s/p|h/o|c/w|ddx?)\b|"
-    r"(?<!stay )(?<!steer )(?<!keep )(?<!staying )(?<!keeping )\bclear of\b|\b(?:pn[01]|[lv][01]|mf-?[0-3]|y?p[tn][0-4x])\b|\bfree from\b|-free\b|\b(?:likewise|similarly|equally) (?:missing|absent|lacking|not)\b|\bin vain\b|^\W*cannot (?:rule out|exclude)\b|\bno longer (?:present|seen|visible|found|there|detect\w+|demonstra\w+|identifi\w+|evident|recogni\w+)\b|"
+    r"(?<!stay )(?<!steer )(?<!keep )(?<!staying )(?<!keeping )\bclear of\b|\b(?:pn[01]|[lv][01]|mf-?[0-3]|y?p[tn][0-4x])\b|\bnowhere(?=\s*[.;,])|\bfree from\b|-free\b|\b(?:likewise|similarly|equally) (?:missing|absent|lacking|not)\b|\bin vain\b|^\W*cannot (?:rule out|exclude)\b|\bno longer (?:present|seen|visible|found|there|detect\w+|demonstra\w+|identifi\w+|evident|recogni\w+)\b|"
     r"\bin the absence of\b|\bwithout (?:any )?(?:evidence|sign|trace)s? of\b|\bthere (?:being|having been)\b|\b0 ?(?:/|per) ?(?:\d|mm|hpf|high)|\b(?:hpf|high.power fields?)\b|"
     r"\b(?:neg|pos)\b|\w ?[-\u2013+](?=\s*[,;])[^?]{1,40}\w ?[-\u2013+](?=\s*(?:[,;.]|$))|\bspeaks? (?:for|against)\b|\bargu(?:es?|ing) (?:for|against)\b|"
     r"^\W*quer(?:y|ied)\b|^\W*\? ?\w|\b(?:patient|mother|father|sister|brother|aunt|uncle|cousin|grand\w+|son|daughter)(?:'s \w+)? (?:had|has|died|suffered)\b|"
@@ -57,7 +57,7 @@ ORDERING = re.compile(rf"(?:^|[.!?,;:\n]\s*)(?:please |just |only |then )?(?:{IM
 """A sentence or a part of one that begins with a verb of asking."""
 WISH = re.compile(
     rf"(?:^|[.!?:;,\u2013\n-]\s{{0,3}})(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please|pls|plz|i need|i want|i'd like|we need|"
-    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|should not be|must not be|why not|should be (?:missed|overlooked)|important that|i(?:'m| am)? wonder(?:ing)?|wonder(?:ing)? (?:if|whether)|like to know|not sure (?:whether|if|what|where)|no (?:idea|clue)|i (?:don't|do not) (?:know|understand)|never (?:seen|heard of) an?|must not|mustn't|may be (?:forgotten|missed)|you (?:can|may|should|must)|stay away|hide|spare me|no thanks|isn't needed|what i (?:want|need)|i don't want|i do not want|to segment|not needed|not required)\b|\?(?=\s|$)",
+    r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|should not be|must not be|why not|should be (?:missed|overlooked)|important that|i(?:'m| am)? wonder(?:ing)?|wonder(?:ing)? (?:if|whether)|like to know|not sure (?:whether|if|what|where)|no (?:idea|clue)|i (?:don't|do not) (?:know|understand)|never (?:seen|heard of) an?|must not|mustn't|may be (?:forgotten|missed)|you (?:can|may|should|must)|stay away|hide|spare me|no thanks|isn't needed|what i (?:want|need)|i don't want|i do not want|to segment|not needed|not required)\b|: ?(?:on|off|skip|ignore|hide)(?=\s*(?:[.,;]|$))|\?(?=\s|$)",
     re.IGNORECASE,
 )
 SPECIMEN = re.compile(
@@ -75,7 +75,8 @@ QUESTION = re.compile(
     re.IGNORECASE,
 )
 ASKED_ABOUT = re.compile(
-    r"^\W*(?:so\W+|and\W+)?(?:is|was|does|should|can|could|do|am) (?:it|this|that|i|we|you)\b[^.;:!?]{0,120}\?"
+    r"^\W*(?:so\W+|and\W+)?(?:is|was|does|should|can|could|do|am) (?:it|this|that|i|we|you)\b[^.;:!?]{0,120}\?|"
+    r"^\W*(?:(?:my|the|our|your|his|her|a) )?\w+ (?:says|said|tells me|told me|claims|claimed|thinks|thought|believes|insists|states)\b"
 )
 """ "Is it good that no mitosis was found?": a question that quotes a report."""
 ORDER = re.compile(

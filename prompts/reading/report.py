@@ -21,7 +21,7 @@ from tissuetalk.prompts.reading.segments import (
     order_spans,
     segments,
 )
-from tissuetalk.prompts.reading.values import counted, heading_verdict, marked, signed, value_verdict
+from tissuetalk.prompts.reading.values import IN_SITU, counted, heading_verdict, marked, signed, value_verdict
 from tissuetalk.prompts.target import Assertion, ReadLine, Target
 from tissuetalk.prompts.words import Words, with_spoken_marks, word_set
 
@@ -29,7 +29,6 @@ WITHDRAWN = ("unclear whether", "uncertain whether", "unclear if", "withdrawn", 
 
 LONGEST_LIST = 16
 """Items behind one heading that are parted by semicolons."""
-IN_SITU = frozenset({"dcis", "lcis", "cis"})
 AFFIRMED = word_set("present yes identified positive extensive")
 REACHING = word_set("within inside into invade in involve penetrate")
 PASSING = word_set("from around between space not no")

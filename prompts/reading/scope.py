@@ -23,6 +23,7 @@ INSTEAD = word_set("instead rather except besides")
 GENERAL = word_set("malignancy tumor carcinoma cancer neoplasm neoplasia")
 PLURAL = word_set("are were all both each none neither nothing have these those them")
 OWN_LINKS = word_set("and but has have been is was were now then which that be later since")
+SEEKING = word_set("sought looked searched hunted")
 SINGULAR = word_set("is was has isn't wasn't hasn't does doesn't")
 LINKS = word_set("and or nor & plus")
 PRESENT_TENSE = word_set(
@@ -96,6 +97,8 @@ class Scope:
                 self.words[other.first].norm in CONTRAST or self.words[other.last].lower in tense
                 for other in between
             )
+        if kind == "pre_historical" and CONTRAST & set(self.words.norms(cue.last + 1, mention.core_first)):
+            return True  # "was biopsied in May and is now seen to be a carcinoma"
         if any("stop" in other.kinds and not self._goes_on(cue, other) for other in between):
             return True
         if "pre_absent" in cue.kinds and self._seen_list(cue, mention):
@@ -248,6 +251,7 @@ class Scope:
         """ "was present in the previous biopsy but is not seen now": the word of contrast stands right before the cue."""
         linked = {"but", "yet"} & set(self.words.norms(max(cue.first - 2, mention.last + 1), cue.first))
         if "and" in self.words.norms(max(cue.first - 2, mention.last + 1), cue.first):
+            linked |= SEEKING & set(self.words.norms(mention.last + 1, cue.first))
             linked |= {found.group() for found in PAST.finditer(self.words.gap(mention.last, cue.first))}
         return bool(linked) and not any(mention.last < other.first < cue.first for other in self.mentions)
 

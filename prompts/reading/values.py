@@ -61,7 +61,11 @@ def value_verdict(words: Words, value: Segment | None, named: Sequence[Mention] 
     start = words[first].start
     if BELOW_ONE.match(words.text, start) or BELOW_ONE.match(words.text, max(0, start - 1)):
         return Verdict("uncertain")
-    if words[first].norm in ZERO_WORDS or ZERO_CODE.match(words.text, start):
+    if (
+        words[first].norm in ZERO_WORDS
+        or ZERO_CODE.match(words.text, start)
+        or LETTER.match(words.text, start)
+    ):
         return Verdict("absent", Cue(frozenset({"post_absent"}), first, first))
     last = first
     while last < min(value.last, first + 2, named_from - 1) and words.gap(last, last + 1) == " ":
@@ -87,10 +91,14 @@ INLINE_ZERO = re.compile(r" (?:0|x ?0|0 ?%)(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
 INLINE_ANSWER = re.compile(r" (?:(no|nil|zero)|yes)(?=\s*(?:[,;.)]|\n|$))", re.IGNORECASE)
 """ "necrosis no, capsular invasion yes": fields in a row with the answer behind the name."""
 ZERO_CODE = re.compile(
-    r"\s*\(?(?:(?:grade|score) )?(?:(?:y?[pc])?(?![NMR]0)[A-Z]{1,3}-?0|(?<=grade )0|(?<=score )0)(?=\s*(?:[,;)/]|\.\s|\.$|\n|$))",
+    r"\s*\(?(?:(?:grade|score|stage) )?(?:(?:y?[pc])?(?![NMR]0)[A-Z]{1,3}-?0|(?<=grade )0|(?<=score )0|(?<=stage )0)(?=\s*(?:[,;)/]|\.\s|\.$|\n|$))",
     re.IGNORECASE,
 )
 """ "tubulitis t0", "fibrosis MF-0", "steatosis grade 0"; nodes, metastases and margins are places of a tumour."""
+IN_SITU = frozenset({"dcis", "lcis", "cis"})
+"""A disease in situ has the stage 0."""
+LETTER = re.compile(r"N(?=\s*(?:[,;.)]|\n|$))")
+""" "Atypia: N"."""
 BELOW_ONE = re.compile(
     r"[\s:(]*(?:(?:count|rate|activity|cells?|is|are|number)[\s:]+)*(?:(?:fewer|less) than|under|below|<)\s*(?:1|one)\b"
     r"(?!\s*(?:%|percent|per ?cent|[.,]\d|cm\b|mm\b|mic|um\b|\u00b5|third|half|quarter))",
@@ -112,7 +120,8 @@ def marked(words: Words, mention: Mention) -> Assertion | None:
     start = words[mention.first].start
     if BELOW_ONE.match(words.text, end) or FEW_OF.search(words.text, max(0, start - 20), start):
         return "uncertain"
-    coded = mention.concept.id not in TUMORS and ZERO_CODE.match(words.text, end)
+    plain = mention.concept.id not in TUMORS | IN_SITU
+    coded = plain and ZERO_CODE.match(words.text, end)
     return "absent" if coded or INLINE_ZERO.match(words.text, end) else None
 
 

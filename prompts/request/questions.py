@@ -43,7 +43,7 @@ IGNORANT = re.compile(
 NOT_A_WISH = re.compile(
     r"\bwhether or not\b[^.;!?,]{0,40}$|"
     r"\b(?:you|it|this|the (?:software|tool|model|program|computer|machine|ai|mask|outline|result))(?: (?:did|have|has|had) ?(?:not|n['\u2019]t)|(?:'ve|'s) not|['\u2019]ve not) (?!to\b)(?:\w+ )?[^.;!?,]{0,40}$|"
-    r"\b(?:doctors?|doc|dr|pathologists?|oncologist|surgeon|specialist|consultant|nurse|gp|radiologist|colleague|lab|report|letter|results?|they|he|she|it)\b[^.;!?]{0,30}"
+    r"\b(?:(?:my|the|our|your|his|her|a) \w+|doctors?|doc|dr|pathologists?|oncologist|surgeon|specialist|consultant|nurse|gp|radiologist|colleague|lab|report|letter|results?|they|he|she|it)\b[^.;!?]{0,30}"
     r"\b(?:says?|said|told|tells|writes|wrote|claims?|claimed|thinks?|thought|believes?|believed|reports?|reported|states?|stated|insists?|mentions?|mentioned)\b[^.;!?]{0,40}"
     r"\b(?:found|saw|seen|finds?|sees?|there(?:['\u2019]s| is| are| was| were)|there isn['\u2019]t|have|has|had|is|was|are|were|do(?:es)?n['\u2019]t|isn['\u2019]t|wasn['\u2019]t)\b[^.;!?,]{0,30}$",
     re.IGNORECASE,
