@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.prompts.glossary import card_for
+from tissuetalk.prompts.glossary import card_for, cards
 from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
 from tissuetalk.prompts.words import load_terms
 
@@ -84,12 +84,12 @@ def attributes_of(
     if mask.ndim != 2 or (image is not None and image.shape[:2] != mask.shape):
         raise InvalidArgumentError("attributes need a two-dimensional mask and an image of the same size.")
     parts = components(mask)
-    card = card_for(label)
+    noun = noun_of(label)
     if not parts:
-        return Attributes(card.name, label.region)
+        return Attributes(noun, label.region)
     sizes = {_size(part, mask, tganet_size) for part in parts}
     return Attributes(
-        card.name,
+        noun,
         label.region,
         number_word(len(parts)),
         tuple(name for name in VALUES["sizes"] if name in sizes),
@@ -150,8 +150,15 @@ def color_word(mean_rgb: NDArray[np.float64] | Sequence[float]) -> str:
     return min(COLOR_RGB, key=lambda name: float(np.abs(wanted - np.asarray(COLOR_RGB[name])).sum()))
 
 
+def noun_of(label: Label) -> str:
+    """What an object type is called in a prompt; a class outside the taxonomy by its own name."""
+    return card_for(label).name if label.object_type in cards() else label.object_type
+
+
 def descriptions_of(label: Label) -> tuple[str, ...]:
-    """Five descriptions of an object type (a7), as they follow "which is"."""
+    """Five descriptions of an object type (a7), as they follow "which is"; none of a class outside the taxonomy."""
+    if label.object_type not in cards():
+        return ()
     card = card_for(label)
     name, look = label.object_type, _lower(card.what_it_looks_like)
     return tuple(
@@ -164,19 +171,23 @@ def _lower(text: str) -> str:
     return text[0].lower() + text[1:].rstrip(".")
 
 
-def attribute_prompt(prompt: PromptId, found: Attributes, label: Label, form: int = 0) -> str:
+def attribute_prompt(
+    prompt: PromptId, found: Attributes, label: Label, form: int = 0, descriptions: Sequence[str] = ()
+) -> str:
     """One of the prompts P0..P10; a missing attribute goes together with its clause.
 
-    form: which of the five descriptions is used in P7 to P9; training draws one at random, evaluation keeps 0.
+    form: which of the descriptions is used in P7 to P9; training draws one at random, evaluation keeps 0. descriptions:
+    instead of those of the glossary.
     """
     noun = found.object_type
     if prompt == "P0":
         return ""
     if prompt == "P10":
         return pathsegmentor_prompt(label)
-    about = f"which is {descriptions_of(label)[form % 5]}"
+    known = descriptions or descriptions_of(label)
+    about = f", which is {known[form % len(known)]}" if known else ""
     if prompt == "P7":
-        return f"{noun}, {about}"
+        return f"{noun}{about}"
     depth = {"P1": 0, "P2": 1, "P3": 2, "P4": 3}.get(prompt, 4)
     words = [found.shape, found.color, ", ".join(found.sizes), found.number][:depth]
     head = " ".join([word for word in reversed(words) if word] + [noun])
@@ -184,9 +195,9 @@ def attribute_prompt(prompt: PromptId, found: Attributes, label: Label, form: in
     if prompt == "P6":
         return f"{head}, {where}" if where else head
     if prompt == "P8":
-        return f"{head}, {about}"
+        return f"{head}{about}"
     if prompt == "P9":
-        return f"{head}, {about}, {where}" if where else f"{head}, {about}"
+        return f"{head}{about}, {where}" if where else f"{head}{about}"
     return head
 
 

@@ -239,3 +239,23 @@ def test_prepared_patches_are_scored_by_the_command_line(tmp_path: Path) -> None
     assert "breast-nuclei-nuclei" in (tmp_path / "s" / "levels.csv").read_text()
     tenth = run(app, ["data", "subset", out, "--out", str(tmp_path / "t.csv")])
     assert tenth.output.startswith("1 images")
+
+
+def test_patches_of_one_image_never_stand_on_both_sides_of_a_split(tmp_path: Path) -> None:
+    """Protects from: CoNIC was split by patch, and three of four source images stood on both sides."""
+    count = 24
+    np.save(tmp_path / "images.npy", np.full((count, 8, 8, 3), 200, np.uint8))
+    np.save(tmp_path / "labels.npy", np.ones((count, 8, 8, 2), np.uint16))
+    info = tmp_path / "patch_info.csv"
+    info.write_text("patch_info\n" + "".join(f"crag_{number % 6}-{number:04d}\n" for number in range(count)))
+    sides: dict[str, set[str]] = {}
+    for picture in read_source(source_named("CoNIC2022"), tmp_path):
+        sides.setdefault(picture.group, set()).add(picture.split or "")
+    assert len(sides) == 6 and all(len(side) == 1 for side in sides.values())
+    assert set.union(*sides.values()) == {"train", "test"}
+    info.write_text("patch_info\ncrag_0-0001\n")
+    with pytest.raises(InvalidArgumentError, match=r"names 1 patches, images\.npy holds 24"):
+        read_source(source_named("CoNIC2022"), tmp_path)
+    info.unlink()
+    with pytest.raises(InvalidArgumentError, match="would stand on both sides"):
+        read_source(source_named("CoNIC2022"), tmp_path)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
+from tissuetalk.models.images import open_image
 from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, ClipTower, build_base
 from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import (
     BaseSegmenter,
@@ -27,7 +28,7 @@ from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import (
     tower_of,
     word_pieces,
 )
-from tissuetalk.models.segmentation.pathsegmentor.card import BASE, BASE_WEIGHTS
+from tissuetalk.models.segmentation.pathsegmentor.card import BASE, BASE_WEIGHTS, BaseLabels
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
 from tissuetalk.models.segmentation.pretrained import token_table
 from tissuetalk.models.segmenter import Context, Prompt
@@ -42,6 +43,8 @@ from tissuetalk.models.training.loop import parameter_groups
 from tissuetalk.models.training.recipes import BaseRecipe
 from tissuetalk.models.training.triples import TripleBatch, TripleSampler, triples
 from tissuetalk.server.commands.command_line import app
+from tissuetalk.tools.segment.engine import find_masks
+from tissuetalk.tools.segment.field import FieldOfView, scale_of
 from tissuetalk.tools.train.recipes import run_recipe
 
 RECIPES = Path(__file__).parent.parent / "models" / "recipes" / "base"
@@ -148,6 +151,52 @@ def test_the_command_line_uses_it(run: Path, monkeypatch: pytest.MonkeyPatch, tm
     assert mask["provenance"]["model"] == "pathsegmentor"
     told = CliRunner().invoke(app, ["weights", str(run / "weights" / "model.safetensors"), "--json"])
     assert json.loads(told.output)["missing"] == []
+
+
+def test_a_patch_reaches_the_network_as_large_as_in_training(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Protects from: a patch of 256 px was trained on at 1024 px and answered at 256 px."""
+    monkeypatch.setenv(BASE_WEIGHTS.variable, str(run / "weights"))
+    model = load()
+    assert model.repertoire.shown_at_px == 64
+    seen: list[tuple[int, ...]] = []
+    encode = model.encode
+    monkeypatch.setattr(
+        model, "encode", lambda tile, context: seen.append(tile.shape) or encode(tile, context)
+    )
+    prompt = Prompt(GLAND, GLAND, label_sentence(GLAND))
+    capability = model.capability(prompt)
+    assert capability is not None
+    image = cv2.imread(str(run.parent / "0.png"))
+    shown = []
+    for side, mpp in ((64, 0.25), (16, 1.0), (256, 0.0625)):  # one field of view, however finely it is stored
+        cv2.imwrite(str(tmp_path / f"{side}.png"), cv2.resize(image, (side, side)))
+        with open_image(tmp_path / f"{side}.png", name="patch.png") as source:
+            field = FieldOfView(source, model, source.box, scale_of(source, mpp, model))
+            (found,) = find_masks(field, [(prompt, capability)])
+        shown.append(found.model_mpp)
+    assert seen == [(64, 64, 3)] * 3 and shown == [0.25] * 3
+    cv2.imwrite(str(tmp_path / "half.png"), image[:32, :32])
+    with open_image(tmp_path / "half.png", name="half.png") as source:
+        field = FieldOfView(source, model, source.box, scale_of(source, 0.25, model))
+        (found,) = find_masks(field, [(prompt, capability)])
+    assert seen[-1] == (64, 64, 3) and found.model_mpp == 0.125
+    published = BaseLabels(None, 0.25)
+    assert published.mpp_of_picture(0.25, 256 * 0.25, 256 * 0.25) == 0.0625
+    assert published.mpp_of_picture(0.25, 1500 * 0.25, 800 * 0.25) == pytest.approx(0.25 * 1500 / 1024)
+    assert published.mpp_of_picture(0.25, 1501 * 0.25, 800 * 0.25) == 0.25
+
+
+def test_a_type_of_an_external_set_is_known_where_it_was_trained_in_another_organ() -> None:
+    """Protects from: weights trained here refused every type of CoNSeP."""
+    known = BaseLabels(frozenset({"breast-nuclei-lymphocyte", "colon-tissue-gland"}), 0.25)
+
+    def asked(label: str) -> bool:
+        return known.capability(Prompt(label, label, label)) is not None
+
+    assert asked("breast-nuclei-lymphocyte") and asked("colon-nuclei-lymphocyte")
+    assert not asked("colon-nuclei-neutrophil")
 
 
 def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path) -> None:

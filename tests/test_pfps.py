@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from published import published
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
@@ -290,6 +292,40 @@ def test_lora_changes_nothing_before_training(llama: Path) -> None:
         )
 
 
+def test_weights_of_our_own_former_lora_still_load_and_answer_as_they_did(
+    llama: Path, tmp_path: Path
+) -> None:
+    model = build_pfps(PfpsSizes(LITTLE), language_model=str(llama))
+    train_step(model, optimiser_of(model), [question(0)])
+    save_pfps(model.eval(), tmp_path, language_model=str(llama))
+    weights = load_file(tmp_path / "pfps.safetensors")
+    layer = model.request.language_model.layers[0].self_attn.q_proj
+    former = {
+        re.sub(r"\.lora_([AB])\.default\.weight$", lambda m: {"A": ".down", "B": ".up"}[m[1]], key): value
+        for key, value in weights.items()
+    }
+    assert (
+        sum(key.endswith((".down", ".up")) for key in former) == sum(".lora_" in key for key in weights) > 0
+    )
+    save_file(former, tmp_path / "pfps.safetensors")
+    x = torch.rand(3, layer.base_layer.in_features)
+    key = "request.language_model.layers.0.self_attn.q_proj"
+    down, up = former[f"{key}.down"], former[f"{key}.up"]
+    with torch.inference_mode():
+        again = load_folder(tmp_path).request.language_model.layers[0].self_attn.q_proj
+        assert torch.allclose(again(x), layer.base_layer(x) + 16 / 8 * (x @ down.T @ up.T), atol=1e-6)
+        assert up.abs().sum() > 0
+
+
+def test_a_half_precision_language_model_has_lora_in_full_precision(llama: Path) -> None:
+    model = LlamaModel.from_pretrained(llama).to(torch.bfloat16)
+    add_lora(model)
+    kinds = {(weight.requires_grad, weight.dtype) for weight in model.parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+    model(torch.tensor([[1, 2, 3]])).last_hidden_state.float().sum().backward()
+    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+
+
 def test_a_sentence_has_the_same_vector_alone_and_beside_a_longer_one(llama: Path) -> None:
     model = build_pfps(PfpsSizes(LITTLE), language_model=str(llama)).eval()
     sentences = ["segment nuclei", "segment every proximal tubule and all the nuclei"]
@@ -304,7 +340,7 @@ def test_only_what_the_paper_trains_is_trained(llama: Path) -> None:
     model = build_pfps(PfpsSizes(LITTLE), language_model=str(llama))
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert not any(name.startswith("image_encoder.") for name in trained)
-    assert all(name.endswith((".down", ".up")) for name in trained if ".language_model." in name)
+    assert all(".lora_" in name for name in trained if ".language_model." in name)
     for part in (
         "request.project.",
         "prompt_encoder.",

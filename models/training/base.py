@@ -131,7 +131,8 @@ def train_base(recipe: BaseRecipe, out: Path, control: Control = Control()) -> P
     run = BaseRun(recipe, TripleSampler(found, recipe, word_pieces(vocabulary, recipe.config.context)), out)
     run.go(recipe.name, control)
     labels = sorted({triple.name for triple in found})
-    weights = save_base(run.model, recipe.config, out / "weights", labels=labels, vocabulary=vocabulary)
+    told = {"labels": labels, "vocabulary": vocabulary, "shown_at_px": recipe.side_px}
+    weights = save_base(run.model, recipe.config, out / "weights", **told)
     draw_curves(out / "log.csv", out / "curves.png")
     return weights
 

@@ -34,6 +34,7 @@ for _command in (
     machine.translate,
     evaluate.evaluate,
     train.train,
+    train.reproduce,
     machine.version,
 ):
     app.command()(_command)

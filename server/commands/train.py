@@ -13,6 +13,8 @@ from tissuetalk.server.commands.terminal import JSON, numbers, show
 if TYPE_CHECKING:
     from tissuetalk.models.training.recipes import GroupGradient
 
+FIRST_SEED = 7
+"""Of the recipes."""
 group = typer.Typer(
     name="training", no_args_is_help=True, help="Around training: ablations, and what a checkpoint holds."
 )
@@ -30,6 +32,38 @@ def train(
 
     written = run_recipe(recipe, out)
     show(json_, {"out": written}, written)
+
+
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="pathsegmentor, diagnosis, pfps, vlsm or prompt-groups.")],
+    data: Annotated[Path | None, typer.Option(help="Folder with the paper's data and weights.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of all runs and page.md; default: runs/reproduce-PAPER.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Every run at tiny size on drawn data, on a CPU in minutes.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Runs of every cell, each with a seed.")] = 1,
+    only: Annotated[str, typer.Option(help="Only runs whose names begin so.")] = "",
+    json_: JSON = False,
+) -> None:
+    """Run a paper's main experiments, or go on with them; ends in a page with its tables beside ours."""
+    import torch
+
+    from tissuetalk.tools.train.reproduce.grid import reproduce as run
+    from tissuetalk.tools.train.reproduce.papers import paper_named
+
+    found = paper_named(paper)
+    page = run(
+        found,
+        data,
+        out or Path("runs") / f"reproduce-{found.name}{'-dry' if dry_run else ''}",
+        dry=dry_run,
+        seeds=range(FIRST_SEED, FIRST_SEED + seeds),
+        only=only,
+        has_gpu=torch.cuda.is_available,
+    )
+    show(json_, {"page": page}, page)
 
 
 @group.command()

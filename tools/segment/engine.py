@@ -90,7 +90,7 @@ def find_masks(
     region = field.region
     if region.width * region.height > MAX_MASK_PX:
         raise too_large(region.width, region.height)
-    for mpp in {capability.mpp for _, capability in asked}:
+    for mpp in {field.mpp_for(capability) for _, capability in asked}:
         step = mpp / field.scale.mpp
         if region.width * region.height / step**2 > MAX_WORKING_PX:
             raise ImageTooLargeError(
@@ -196,9 +196,10 @@ def layers_of(
     """One layer per scale, the coarsest first: it is done soonest. The same question always gives the same layers."""
     source, model = field.source, field.model
     layers = []
-    for model_mpp in sorted({capability.mpp for _, capability in asked}, reverse=True):
+    shown_at = [field.mpp_for(capability) for _, capability in asked]
+    for model_mpp in sorted(set(shown_at), reverse=True):
         grid = Grid.over(source, field.region, field.scale.mpp, model_mpp, model, settings)
-        targets = tuple(index for index, (_, able) in enumerate(asked) if able.mpp == model_mpp)
+        targets = tuple(index for index, mpp in enumerate(shown_at) if mpp == model_mpp)
         task = ImageTask(
             image=str(source.path or ""),
             image_name=source.name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
-from tissuetalk.models.segmenter import RGB, Context, Segmenter
+from tissuetalk.models.segmenter import RGB, Capability, Context, Segmenter
 from tissuetalk.tools.answers.arguments import COARSEST_MPP, FINEST_MPP
 from tissuetalk.tools.answers.results import ImageInfo, MppSource, Warned, is_known
 from tissuetalk.tools.masks.rasters import Tissue, sample
@@ -61,6 +61,16 @@ class FieldOfView:
     def tissue(self) -> Tissue:
         """Of the whole image, by the one rule."""
         return Tissue.of(self.source)
+
+    def mpp_for(self, capability: Capability) -> float:
+        """µm per pixel at which the model is shown this image for a target; some models show small images larger."""
+        by_picture = getattr(
+            self.model, "mpp_of_picture", None
+        )  # few models have it, and one on demand is loaded by it
+        if by_picture is None:
+            return capability.mpp
+        width, height = (side * self.scale.mpp for side in (self.source.width, self.source.height))
+        return float(by_picture(capability.mpp, width, height))
 
     def changed(self, **changes: Any) -> FieldOfView:
         """The same image looked at in another way; what is known of its tissue stays known."""

@@ -20,6 +20,7 @@ from tissuetalk.models import registry
 from tissuetalk.models.control import Control
 from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.scores import dice
+from tissuetalk.models.segmentation.little import little_vlsm
 from tissuetalk.models.segmentation.vlsm.card import TRAINED
 from tissuetalk.models.segmentation.vlsm.networks import (
     NAMES,
@@ -60,6 +61,8 @@ class VlsmRecipe(RunRecipe):
     train: tuple[DataSet, ...] = ()
     """Rows of the split val say when to stop; where a set marks none, every fifth group does."""
     prompt: Literal[PromptId, "random"] = RICHEST
+    size: Literal["published", "little"] = "published"
+    """little has random weights and is for trying the path on a CPU."""
     weights: HubPlace | None = None
     """As the network wants it."""
     tokenizer: HubPlace | None = None
@@ -116,13 +119,7 @@ def train(recipe: VlsmRecipe, out: Path, control: Control = Control()) -> Path:
     if recipe.network not in NAMES:
         score(recipe, through_registry(registry.load(recipe.network)), out)
         return out
-    model = build(
-        cast(Any, recipe.network),
-        weights=recipe.weights,
-        tokenizer=recipe.tokenizer,
-        decoder=recipe.decoder,
-        legacy_layers=recipe.legacy_layers,
-    )
+    model = _network(recipe)
     learning, checking = divided(recipe.train) if recipe.epochs else ([], [])
     if recipe.epochs:
         VlsmRun(recipe, model, learning, checking, out).go(recipe.name, control)
@@ -130,6 +127,19 @@ def train(recipe: VlsmRecipe, out: Path, control: Control = Control()) -> Path:
         model.network.load_state_dict(load_file(out / TRAINED))
     score(recipe, lambda item, text: model.segment(item.image(), text), out, learning, checking)
     return out
+
+
+def _network(recipe: VlsmRecipe) -> Vlsm:
+    name = cast(Any, recipe.network)
+    if recipe.size == "little":
+        return little_vlsm(name)
+    return build(
+        name,
+        weights=recipe.weights,
+        tokenizer=recipe.tokenizer,
+        decoder=recipe.decoder,
+        legacy_layers=recipe.legacy_layers,
+    )
 
 
 VlsmBatch = tuple[list[RGB], list[str], list[Mask]]

@@ -25,6 +25,12 @@ RICHEST: Final[PromptId] = "P6"
 """Prompt that holds every attribute a mask gives."""
 
 
+def label_or_class(text: object) -> Label:
+    """Three parts are a label, and must be one; anything else names a class of its own."""
+    name = str(text).strip()
+    return Label.parse(name) if name.count("-") >= 2 else Label("unspecified", "tissue", name.lower())
+
+
 class DataSet(Recipe):
     """One set of images of one class."""
 
@@ -34,8 +40,10 @@ class DataSet(Recipe):
         RecipePath, AfterValidator(lambda path: path / "manifest.csv" if path.is_dir() else path)
     ]
     """As for `tissuetalk evaluate`: a file, or the folder with ``manifest.csv``."""
-    label: Annotated[Label, BeforeValidator(Label.parse)]
-    """Canonical label of its one class."""
+    label: Annotated[Label, BeforeValidator(label_or_class)]
+    """Canonical label of its one class, or the name of any other class, such as ``polyp``."""
+    descriptions: tuple[str, ...] = ()
+    """Of the class, as they follow "which is" in P7 to P9; by default those of the taxonomy's labels."""
 
     @property
     def name(self) -> str:
@@ -51,7 +59,11 @@ class Item:
     group: str
     mask: Mask
     found: Attributes
-    label: Label
+    source: DataSet
+
+    @property
+    def label(self) -> Label:
+        return self.source.label
 
     def image(self) -> RGB:
         """[H, W, 3], 0..255."""
@@ -69,7 +81,7 @@ def items_of(source: DataSet, split: Literal["train", "val", "test"]) -> list[It
         mask = np.any([each.mask for each in read_annotations(record)], axis=0)
         if mask.any():
             found = attributes_of(mask, source.label, read_rgb(record.image))
-            items.append(Item(record.image, record.mpp, record.group, mask, found, source.label))
+            items.append(Item(record.image, record.mpp, record.group, mask, found, source))
     return items
 
 
@@ -103,7 +115,7 @@ def prompt_text(item: Item, prompt: str, random: np.random.Generator | None = No
         # scores of a model trained on random prompts are of the prompt that says most
         chosen = RICHEST if random is None else DRAWN[int(random.integers(len(DRAWN)))]
     form = 0 if random is None else int(random.integers(5))
-    return attribute_prompt(chosen, item.found, item.label, form)
+    return attribute_prompt(chosen, item.found, item.label, form, item.source.descriptions)
 
 
 def places_of(count: int, size: int) -> list[slice]:

@@ -95,7 +95,8 @@ def _wrong_rows(source: DataSet, items: Sequence[Item], ask: Ask, seed: int) -> 
     swaps: tuple[Swap, ...] = ("random word", "other value")
 
     def reached(item: Item, found: Attributes) -> float:
-        return dice(ask(item, attribute_prompt(RICHEST, found, item.label)), item.mask)
+        text = attribute_prompt(RICHEST, found, item.label, 0, item.source.descriptions)
+        return dice(ask(item, text), item.mask)
 
     right = [reached(item, item.found) for item in items]
     for attribute, swap in product(ATTRIBUTES, swaps):

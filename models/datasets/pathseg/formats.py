@@ -36,6 +36,7 @@ from tissuetalk.models.datasets.pathseg.source import (
     told_apart,
 )
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError, UnreadableImageError
+from tissuetalk.models.reading import table_of
 
 MaskFiles = list[tuple[Path, Mapping[Any, str]]]
 Outline = NDArray[np.float64]
@@ -97,16 +98,23 @@ def conic(source: PathSegSource, folder: Path) -> Iterator[Picture]:
             typed = _typed(source, labels[index, ..., 0].astype(np.int32), labels[index, ..., 1])
             return Annotated(np.asarray(images[index], np.uint8), typed)
 
-        yield Picture(f"patch_{index:05d}", groups[index], None, known, read)
+        yield Picture(f"patch_{index:05d}", groups[index], None, known, read, cut_from=groups[index])
 
 
 def _patch_groups(path: Path, count: int) -> list[str]:
-    """The image a patch was cut from: ``consep_1-0000`` is a part of ``consep_1``."""
+    """The image each patch was cut from: ``consep_1-0000`` is a part of ``consep_1``."""
     if not path.is_file():
-        return [f"patch_{index:05d}" for index in range(count)]
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = [next(iter(row.values())) for row in csv.DictReader(lines)]
-    return [row.rpartition("-")[0] or row for row in rows]
+        raise InvalidArgumentError(
+            f"{path.name} is missing beside images.npy; without it patches of one image would stand on both sides of the "
+            "split. It is part of the published download."
+        )
+    columns, rows = table_of(path)
+    groups = [row[columns[0]].rpartition("-")[0] or row[columns[0]] for row in rows]
+    if len(groups) != count:
+        raise InvalidArgumentError(
+            f"{path.name} names {len(groups)} patches, images.npy holds {count}; fetch both again."
+        )
+    return groups
 
 
 def pannuke(source: PathSegSource, folder: Path) -> Iterator[Picture]:

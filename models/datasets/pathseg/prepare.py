@@ -117,8 +117,8 @@ def read_source(source: PathSegSource, folder: Path) -> list[Picture]:
     if source.split == "test":
         return [replace(picture, split="test") for picture in found]
     # Whole images are drawn, never patches: neighbours of one image on both sides would be a leak.
-    drawn = random_split([picture.name for picture in found])
-    return [replace(picture, split=picture.split or drawn[picture.name]) for picture in found]
+    drawn = random_split([picture.source_image for picture in found])
+    return [replace(picture, split=picture.split or drawn[picture.source_image]) for picture in found]
 
 
 def prepare(

@@ -90,7 +90,8 @@ class Annotated:
 class Picture:
     """One image of a source, read only when asked. split: as published, None when the source has none.
 
-    known: the labels that were looked for on it; those without a pixel are absent, not unlabelled.
+    known: the labels that were looked for on it; those without a pixel are absent, not unlabelled. cut_from: the image it
+    is a part of, where a source comes in patches.
     """
 
     name: str
@@ -98,6 +99,12 @@ class Picture:
     split: Split | None
     known: tuple[str, ...]
     read: Callable[[], Annotated]
+    cut_from: str = ""
+
+    @property
+    def source_image(self) -> str:
+        """What a split must not divide."""
+        return self.cut_from or self.name
 
 
 def files_of(source: PathSegSource, folder: Path, files: Files) -> Iterator[tuple[Path, Path]]:

@@ -30,6 +30,7 @@ from tissuetalk.models.segmentation.pathsegmentor.card import (
     BASE_CARD,
     BASE_WEIGHTS,
     READ_AT_MPP,
+    SHOWN_AT_PX,
     BaseLabels,
     has_objects,
     read_config,
@@ -196,13 +197,20 @@ class Loaded:
 
 
 def save_base(
-    model: PathSegmentor, config: BaseConfig, folder: Path, *, labels: Sequence[str], vocabulary: Path
+    model: PathSegmentor,
+    config: BaseConfig,
+    folder: Path,
+    *,
+    labels: Sequence[str],
+    vocabulary: Path,
+    shown_at_px: int = SHOWN_AT_PX,
 ) -> Path:
     """Write ``model.safetensors``, ``config.json`` and ``vocab.txt``; returns the weight file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.safetensors"
     write_tensors(path, model.state_dict())
     told = {"model": asdict(config), "labels": sorted(labels), "mpp": READ_AT_MPP}
+    told |= {"shown_at_px": shown_at_px}
     write_whole(folder / "config.json", json.dumps(told, indent=1) + "\n")
     if vocabulary.resolve() != (folder / "vocab.txt").resolve():
         shutil.copyfile(vocabulary, folder / "vocab.txt")
@@ -281,6 +289,9 @@ class BaseSegmenter(OpenVocabulary):
 
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return self.repertoire.mpp
+
+    def mpp_of_picture(self, mpp: float, width_um: float, height_um: float) -> float:
+        return self.repertoire.mpp_of_picture(mpp, width_um, height_um)
 
     def has_objects(self, prompt: Prompt) -> bool:
         return has_objects(prompt)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -168,6 +169,9 @@ MINI = Entry(
 WEIGHT_SUFFIXES: Final = (".safetensors", ".pt", ".pth")
 READ_AT_MPP: Final = 0.25
 """40x, the magnification all training images were brought to."""
+WHOLE_UP_TO_PX: Final = 1500
+"""A picture of at most this many pixels a side at 40x was one training patch, brought to ``SHOWN_AT_PX``."""
+SHOWN_AT_PX: Final = 1024
 SEPARATE: Final = ("gland", "glands")
 """Object types of tissue that come as separate objects; cells and nuclei always do."""
 
@@ -235,25 +239,35 @@ def read_config(folder: Path) -> dict[str, Any]:
 class BaseLabels:
     """What a checkpoint's folder says it was trained for; any words where nobody says.
 
-    labels: canonical, or None. mpp: µm per pixel it reads at.
+    labels: canonical, or None. mpp: µm per pixel it reads at. shown_at_px: longest side of the patches it was trained on.
     """
 
     labels: frozenset[str] | None
     mpp: float
+    shown_at_px: int = SHOWN_AT_PX
     card = BASE_CARD
 
     @classmethod
     def of(cls, file: Path) -> BaseLabels:
         """As config.json beside a weight file says. Raises ModelUnavailableError."""
         config = read_config(file.parent)
-        labels = config.get("labels")
-        return cls(frozenset(labels) if labels else None, float(config.get("mpp", READ_AT_MPP)))
+        labels, mpp = config.get("labels"), float(config.get("mpp", READ_AT_MPP))
+        return cls(frozenset(labels) if labels else None, mpp, int(config.get("shown_at_px", SHOWN_AT_PX)))
+
+    def mpp_of_picture(self, mpp: float, width_um: float, height_um: float) -> float:
+        """µm per pixel at which a picture is shown for a target of ``mpp``: a small one as large as a training patch."""
+        longest = max(width_um, height_um) / mpp
+        return mpp if longest > WHOLE_UP_TO_PX else mpp * longest / self.shown_at_px
 
     def capability(self, prompt: Prompt) -> Capability | None:
+        """An object type is known in every region where it was trained in one, as the paper tests external sets."""
         name = prompt.label or prompt.words.strip().casefold()
-        if self.labels is not None and name not in self.labels:
-            return None
-        return Capability(name, self.mpp, has_objects(prompt)) if name else None
+        trained = self.labels is None or name in self.labels or name.split("-", 2)[-1] in self._types
+        return Capability(name, self.mpp, has_objects(prompt)) if name and trained else None
+
+    @cached_property
+    def _types(self) -> frozenset[str]:
+        return frozenset(label.split("-", 2)[-1] for label in self.labels or ())
 
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         names = {label: label.replace("-", " ") for label in sorted(self.labels or ())}

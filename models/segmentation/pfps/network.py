@@ -6,7 +6,7 @@ that are generated for each image and request (facts: HATs, Omni-Seg; section 4)
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pfps.efficient_sam import (
     INVALID,
     POINT,
@@ -25,7 +26,13 @@ from tissuetalk.models.segmentation.pfps.efficient_sam import (
     SamPlaceEncoder,
     SamSizes,
 )
-from tissuetalk.models.segmentation.pretrained import HubWeights, from_hub, token_table, tokenizer_from
+from tissuetalk.models.segmentation.pretrained import (
+    HubWeights,
+    device,
+    from_hub,
+    token_table,
+    tokenizer_from,
+)
 
 Strategy = Literal["one-set", "two-set", "text"]
 HeadKind = Literal["hats", "replace_upscale"]
@@ -45,37 +52,35 @@ UNITS: Final = ("pt", "dt", "tuft", "capsule")
 TASKS: Final = 9
 
 
-class LoraLinear(nn.Module):
-    """A frozen linear layer plus a trained product of two thin ones; equal to the frozen layer before training."""
-
-    def __init__(
-        self, base: nn.Linear, *, rank: int = RANK, alpha: float = ALPHA, dropout: float = DROPOUT
-    ) -> None:
-        super().__init__()
-        self.base = base.requires_grad_(False)
-        self.down = nn.Parameter(base.weight.new_empty(rank, base.in_features))
-        self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
-        nn.init.kaiming_uniform_(
-            self.down, a=math.sqrt(5)
-        )  # as nn.Linear; ``up`` is zero: nothing changes yet
-        self.dropout = nn.Dropout(dropout)
-        self.scale = alpha / rank
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., C] to [..., C']."""
-        change = functional.linear(functional.linear(self.dropout(x), self.down), self.up)
-        out: Tensor = self.base(x) + self.scale * change
-        return out
-
-
 def add_lora(model: nn.Module) -> None:
-    """LoRA on the query and value projections of every layer; everything else is frozen."""
+    """LoRA (by peft) on the query and value projections of every layer, in float32; everything else is frozen.
+
+    Raises ModelUnavailableError without peft.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ModuleNotFoundError as error:
+        raise ModelUnavailableError(
+            "a language model with LoRA needs peft; run: pip install 'tissuetalk[train]'"
+        ) from error
+    told = {"r": RANK, "lora_alpha": ALPHA, "lora_dropout": DROPOUT, "target_modules": ["q_proj", "v_proj"]}
     model.requires_grad_(False)
-    for module in list(model.modules()):  # a list: layers are exchanged on the way
-        for name in ("q_proj", "v_proj"):
-            base = getattr(module, name, None)
-            if isinstance(base, nn.Linear):
-                setattr(module, name, LoraLinear(base))
+    inject_adapter_in_model(LoraConfig(**told), model)
+    for name, weight in model.named_parameters():
+        if LORA in name:
+            weight.data = weight.data.float()
+
+
+LORA: Final = ".lora_"
+"""Part of the name of everything that LoRA adds."""
+
+
+def from_own_lora(key: str) -> str:
+    """The name in peft of a weight that was saved when LoRA was our own code (until 0.1)."""
+    return re.sub(r"\.(down|up)$", lambda found: OWN_LORA[found.group(1)], key)
+
+
+OWN_LORA: Final = {"down": ".lora_A.default.weight", "up": ".lora_B.default.weight"}
 
 
 class SentenceVector(nn.Module):
@@ -137,6 +142,8 @@ class TwoSetIds(nn.Module):
 def load_tinyllama(source: str | Path | None = None) -> tuple[Any, Any]:
     """TinyLlama and its tokenizer from a hub id in the local cache or a folder. Raises ModelUnavailableError."""
     model, folder = from_hub("LlamaModel", TINYLLAMA, source)
+    if device().type == "cuda":  # frozen, so half the memory costs nothing; on a CPU it would only be slow
+        model = model.to(torch.bfloat16)
     return model, tokenizer_from(folder, TINYLLAMA.model)
 
 

@@ -22,12 +22,14 @@ from tissuetalk.models.segmentation.open_vocabulary import OpenVocabulary
 from tissuetalk.models.segmentation.pfps.card import CARD, MPP, UNIT_WORDS, WEIGHTS, KidneyUnits, target_of
 from tissuetalk.models.segmentation.pfps.efficient_sam import SamSizes, load_published
 from tissuetalk.models.segmentation.pfps.network import (
+    LORA,
     UNITS,
     OneSetIds,
     Pfps,
     PfpsSizes,
     SentenceVector,
     TwoSetIds,
+    from_own_lora,
     load_tinyllama,
 )
 from tissuetalk.models.segmentation.pfps.training import pixels_of
@@ -95,7 +97,7 @@ def fill_trained(model: Pfps, folder: Path) -> None:
     """The weights of a folder into a network of their sizes. Raises ModelUnavailableError."""
     try:
         require_tensors_at(folder / TRAINED)
-        weights = load_file(folder / TRAINED)
+        weights = {from_own_lora(key): value for key, value in load_file(folder / TRAINED).items()}
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelUnavailableError(
             f"pfps: {folder} is damaged ({error}); give a folder `train` wrote"
@@ -105,7 +107,7 @@ def fill_trained(model: Pfps, folder: Path) -> None:
 
 def is_stored(key: str) -> bool:
     """Everything but the published language model, of which only what LoRA added is trained."""
-    return not key.startswith(_FROZEN) or key.endswith((".down", ".up"))
+    return not key.startswith(_FROZEN) or LORA in key
 
 
 class PfpsSegmenter(OpenVocabulary):

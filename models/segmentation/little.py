@@ -1,0 +1,98 @@
+"""Random networks of a few thousand weights, to try a whole grid of runs on a CPU. What they learn is of no use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from tissuetalk.models.segmentation.pretrained import device
+from tissuetalk.models.segmentation.vlsm.clipseg import BiomedClipSeg, BiomedSizes, ClipSeg
+from tissuetalk.models.segmentation.vlsm.cris import ClipResnetSizes, Cris, CrisSizes
+from tissuetalk.models.segmentation.vlsm.networks import Name, Vlsm
+
+PAD, START, END = 0, 1, 258
+VOCABULARY: Final = 259
+CONTEXT: Final = 77
+SIDE_PX: Final = 64
+CRIS: Final = CrisSizes(
+    ClipResnetSizes(8, (1, 1, 1, 1), 4, 2, 32, 16, 1, 2, VOCABULARY, CONTEXT),
+    (8, 16, 32),
+    1,
+    2,
+    32,
+    side_px=SIDE_PX,
+)
+BIOMED: Final = BiomedSizes(SIDE_PX, 32, 4, 2, 16, 16, 1, 2, VOCABULARY, CONTEXT, 16, 32, (1, 2, 3))
+
+
+def byte_tokenizer() -> Any:
+    """A token for every byte, between a start and an end; the end is the largest id, as CLIP has it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = {"<pad>": PAD, "<start>": START, "<end>": END}
+    words = Tokenizer(models.BPE(special | {letter: START + 1 + n for n, letter in enumerate(letters)}, []))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", START), ("<end>", END)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<start>", eos_token="<end>"
+    )
+
+
+def little_vlsm(name: Name) -> Vlsm:
+    """One of the four networks."""
+    network: Any
+    if name == "clipseg":
+        network = _clipseg()
+    elif name == "cris":
+        network = Cris(CRIS)
+    else:
+        network = BiomedClipSeg(BIOMED)
+    if name == "biomedclipseg-d":
+        network.decoder.load_state_dict(_clipseg().decoder.state_dict())
+    return Vlsm(name, network.to(device()), byte_tokenizer(), side_px=SIDE_PX, context=CONTEXT)
+
+
+def _clipseg() -> ClipSeg:
+    import transformers
+
+    text = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    text |= {"num_attention_heads": 2, "max_position_embeddings": CONTEXT, "pad_token_id": PAD}
+    text |= {"bos_token_id": START, "eos_token_id": END}
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+    config = transformers.CLIPSegConfig(
+        text_config=text,
+        vision_config=vision | {"image_size": SIDE_PX, "patch_size": 16},
+        projection_dim=16,
+        extract_layers=[1, 2, 3],
+        reduce_dim=16,
+        decoder_num_attention_heads=4,
+        decoder_intermediate_size=32,
+        use_complex_transposed_convolution=True,
+    )
+    return ClipSeg(transformers.CLIPSegForImageSegmentation(config))
+
+
+def save_little_llama(folder: Path) -> None:
+    """A causal language model with its tokenizer, as a recipe's ``language_model``."""
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=PAD,
+        bos_token_id=START,
+        eos_token_id=END,
+    )
+    LlamaModel(config).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)

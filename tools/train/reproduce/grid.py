@@ -1,0 +1,230 @@
+"""A paper's experiments as a grid: what they need, what they cost, running or resuming them, and the page at the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, Final
+
+from tissuetalk.models.control import Control
+from tissuetalk.models.errors import CancelledError, ModelUnavailableError, TissuetalkError
+from tissuetalk.models.metrics.tables import table
+from tissuetalk.models.writing import write_whole
+from tissuetalk.tools.train.recipes import run_recipe
+
+PAGE: Final = "page.md"
+DONE: Final = "done.json"
+
+
+@dataclass(frozen=True)
+class Need:
+    """Data or weights that some of the runs read. missing: what is wrong with it, None when it is there."""
+
+    name: str
+    missing: str | None
+    bring: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run. name: its folder below the grid's. needs: names of what it reads. gpu_hours: see the paper's ``hours``."""
+
+    name: str
+    values: Mapping[str, Any]
+    gpu_hours: float
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a paper's table and ours, None where it was not run."""
+
+    table: str
+    row: str
+    column: str
+    published: float
+    ours: float | None
+
+
+@dataclass
+class Outcome:
+    """What became of the cells: name to what went wrong, "" for those that are done."""
+
+    said: dict[str, str] = field(default_factory=dict)
+
+
+class Paper(ABC):
+    """One paper. hours: where the estimates of time come from. left_out: parts that do not run here, with the reason."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    hours: ClassVar[str]
+    left_out: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def needs(self, data: Path) -> list[Need]: ...
+
+    @abstractmethod
+    def cells(self, data: Path, *, dry: bool, seeds: Sequence[int]) -> list[Cell]: ...
+
+    @abstractmethod
+    def figures(self, out: Path, seeds: Sequence[int]) -> list[Figure]:
+        """Published figures with those of the finished cells below ``out``."""
+
+    @abstractmethod
+    def draw(self, folder: Path) -> None:
+        """Little data and weights for a dry run, in the layout that ``data`` has."""
+
+    def run(self, cell: Cell, folder: Path, control: Control) -> None:
+        """One cell, resumed where it was stopped."""
+        recipe = folder / "recipe.yaml"
+        write_whole(recipe, json.dumps(dict(cell.values), indent=1) + "\n")  # JSON is YAML
+        run_recipe(recipe, folder, control)
+
+
+def reproduce(
+    paper: Paper,
+    data: Path | None,
+    out: Path,
+    *,
+    dry: bool = False,
+    seeds: Sequence[int] = (7,),
+    only: str = "",
+    has_gpu: Callable[[], bool],
+    control: Control = Control(),
+) -> Path:
+    """Run what can be run of a paper's grid, or go on with it, and return its page.
+
+    data: folder as the page describes it; a dry run draws its own. only: cells whose names begin so. A cell that fails is
+    named on the page and the others go on. Raises ModelUnavailableError when something failed or nothing can be run, with
+    the page written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if dry:
+        data = out / "drawn"
+        paper.draw(data)
+    if data is None:
+        raise ModelUnavailableError(
+            f"reproduce {paper.name} needs --data, or --dry-run to try it on drawn data."
+        )
+    needs = paper.needs(data)
+    lacking = {need.name for need in needs if need.missing is not None}
+    cells = [cell for cell in paper.cells(data, dry=dry, seeds=seeds) if cell.name.startswith(only)]
+    able = [cell for cell in cells if not lacking.intersection(cell.needs)]
+    outcome = Outcome({cell.name: "" for cell in cells if (out / cell.name / DONE).is_file()})
+
+    def page() -> Path:
+        said = _page(paper, needs, cells, outcome, paper.figures(out, seeds), dry=dry)
+        write_whole(out / PAGE, said)
+        return out / PAGE
+
+    written = page()
+    if not able:
+        raise ModelUnavailableError(
+            f"nothing of {len(cells)} runs can start; {written} says what is missing."
+        )
+    left = [cell for cell in able if cell.name not in outcome.said]
+    if left and not dry and not has_gpu():
+        hours = sum(cell.gpu_hours for cell in left)
+        raise ModelUnavailableError(
+            f"{len(left)} runs of about {hours:,.0f} GPU hours are left and there is no GPU here; {written} lists them."
+        )
+    for number, cell in enumerate(left):
+        part = control.part(number / len(left), (number + 1) / len(left))
+        print(f"{cell.name} ({number + 1} of {len(left)})", file=sys.stderr)
+        folder = out / cell.name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            paper.run(cell, folder, part)
+        except CancelledError:
+            raise
+        except TissuetalkError as error:
+            outcome.said[cell.name] = f"{error.code}: {error}"
+            continue
+        write_whole(folder / DONE, json.dumps({"recipe": dict(cell.values)}, indent=1, default=str))
+        outcome.said[cell.name] = ""
+        page()
+    written = page()
+    if failed := [name for name, said in outcome.said.items() if said]:
+        raise ModelUnavailableError(
+            f"{len(failed)} of {len(cells)} runs failed, the first of them {failed[0]}; {written} says why. What is done is "
+            "kept: mend it and start again."
+        )
+    return written
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    """Rows of a run's table, none where it is not there."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _page(
+    paper: Paper,
+    needs: Sequence[Need],
+    cells: Sequence[Cell],
+    outcome: Outcome,
+    figures: Sequence[Figure],
+    *,
+    dry: bool,
+) -> str:
+    lacking = {need.name for need in needs if need.missing is not None}
+    used = {name for cell in cells for name in cell.needs}
+    parts = [f"# {paper.title}", ""]
+    if dry:
+        parts += [
+            "A dry run on drawn data at tiny size: it shows that every run works. Its figures mean nothing.",
+            "",
+        ]
+    told = [
+        [need.name, need.missing or "here", need.bring if need.missing else ""]
+        for need in needs
+        if need.name in used
+    ]
+    if told:
+        parts += ["## What it needs", "", table(["what", "state", "where it comes from"], told), ""]
+    rows = []
+    for cell in cells:
+        missing = sorted(lacking.intersection(cell.needs))
+        state = "done" if outcome.said.get(cell.name) == "" else outcome.said.get(cell.name, "to do")
+        rows.append([cell.name, f"lacks {', '.join(missing)}" if missing else state, f"{cell.gpu_hours:.1f}"])
+    done = sum(value == "" for value in outcome.said.values())
+    hours = sum(cell.gpu_hours for cell in cells)
+    parts += ["## Figures", "", "Dice in percent; published / ours, ours where it was run.", ""]
+    for name in dict.fromkeys(figure.table for figure in figures):
+        parts += [f"### {name}", "", _beside([figure for figure in figures if figure.table == name]), ""]
+    if paper.left_out:
+        parts += ["## Not run here", "", *(f"- {reason}" for reason in paper.left_out), ""]
+    parts += [
+        f"## Runs: {done} of {len(cells)} done, about {hours:,.0f} GPU hours in all",
+        "",
+        paper.hours,
+        "",
+    ]
+    parts += [table(["run", "state", "GPU hours"], rows), ""]
+    return "\n".join(parts)
+
+
+def _beside(figures: Sequence[Figure]) -> str:
+    """One table: rows and columns as published, in each cell both figures."""
+    columns = list(dict.fromkeys(figure.column for figure in figures))
+    lines: dict[str, dict[str, str]] = {}
+    for figure in figures:
+        ours = "not run" if figure.ours is None else f"{100 * figure.ours:.2f}"
+        lines.setdefault(figure.row, {})[figure.column] = f"{figure.published:.2f} / {ours}"
+    return table(
+        ["", *columns],
+        [[row, *(cells.get(column, "") for column in columns)] for row, cells in lines.items()],
+    )
