@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -32,7 +32,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One run. name: its folder below the grid's. needs: names of what it reads. gpu_hours: see the paper's ``hours``."""
 
     name: str
@@ -42,7 +42,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Figure:
+class PaperFigure:
     """A figure of a paper's table and ours, None where it was not run."""
 
     table: str
@@ -71,17 +71,17 @@ class Paper(ABC):
     def needs(self, data: Path) -> list[Need]: ...
 
     @abstractmethod
-    def cells(self, data: Path, *, dry: bool, seeds: Sequence[int]) -> list[Cell]: ...
+    def cells(self, data: Path, *, dry: bool, seeds: Sequence[int]) -> list[GridCell]: ...
 
     @abstractmethod
-    def figures(self, out: Path, seeds: Sequence[int]) -> list[Figure]:
+    def figures(self, out: Path, seeds: Sequence[int]) -> list[PaperFigure]:
         """Published figures with those of the finished cells below ``out``."""
 
     @abstractmethod
     def draw(self, folder: Path) -> None:
         """Little data and weights for a dry run, in the layout that ``data`` has."""
 
-    def run(self, cell: Cell, folder: Path, control: Control) -> None:
+    def run(self, cell: GridCell, folder: Path, control: Control) -> None:
         """One cell, resumed where it was stopped."""
         recipe = folder / "recipe.yaml"
         write_whole(recipe, json.dumps(dict(cell.values), indent=1) + "\n")  # JSON is YAML
@@ -135,20 +135,8 @@ def reproduce(
         raise ModelUnavailableError(
             f"{len(left)} runs of about {hours:,.0f} GPU hours are left and there is no GPU here; {written} lists them."
         )
-    for number, cell in enumerate(left):
-        part = control.part(number / len(left), (number + 1) / len(left))
-        print(f"{cell.name} ({number + 1} of {len(left)})", file=sys.stderr)
-        folder = out / cell.name
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            paper.run(cell, folder, part)
-        except CancelledError:
-            raise
-        except TissuetalkError as error:
-            outcome.said[cell.name] = f"{error.code}: {error}"
-            continue
-        write_whole(folder / DONE, json.dumps({"recipe": dict(cell.values)}, indent=1, default=str))
-        outcome.said[cell.name] = ""
+    for name, said in _run_all(paper, left, out, control):
+        outcome.said[name] = said
         page()
     written = page()
     if failed := [name for name, said in outcome.said.items() if said]:
@@ -157,6 +145,25 @@ def reproduce(
             "kept: mend it and start again."
         )
     return written
+
+
+def _run_all(
+    paper: Paper, cells: Sequence[GridCell], out: Path, control: Control
+) -> Iterator[tuple[str, str]]:
+    """Every cell in turn, its name with what went wrong, "" where nothing did."""
+    for number, cell in enumerate(cells):
+        print(f"{cell.name} ({number + 1} of {len(cells)})", file=sys.stderr)
+        folder = out / cell.name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            paper.run(cell, folder, control.part(number / len(cells), (number + 1) / len(cells)))
+        except CancelledError:
+            raise
+        except TissuetalkError as error:
+            yield cell.name, f"{error.code}: {error}"
+            continue
+        write_whole(folder / DONE, json.dumps({"recipe": dict(cell.values)}, indent=1, default=str))
+        yield cell.name, ""
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -174,9 +181,9 @@ def mean_of(values: Sequence[float]) -> float | None:
 def _page(
     paper: Paper,
     needs: Sequence[Need],
-    cells: Sequence[Cell],
+    cells: Sequence[GridCell],
     outcome: Outcome,
-    figures: Sequence[Figure],
+    figures: Sequence[PaperFigure],
     *,
     dry: bool,
 ) -> str:
@@ -217,7 +224,7 @@ def _page(
     return "\n".join(parts)
 
 
-def _beside(figures: Sequence[Figure]) -> str:
+def _beside(figures: Sequence[PaperFigure]) -> str:
     """One table: rows and columns as published, in each cell both figures."""
     columns = list(dict.fromkeys(figure.column for figure in figures))
     lines: dict[str, dict[str, str]] = {}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.segmentation.pfps.network import TINYLLAMA
 from tissuetalk.models.segmentation.pfps.training import read_patches
-from tissuetalk.tools.train.reproduce.grid import Cell, Figure, Need, Paper, mean_of, rows_of
+from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, mean_of, rows_of
 
 UNITS: Final = ("dt", "capsule", "pt", "tuft")
 STRATEGIES: Final = {"one-set": "one-set ID", "two-set": "two-set ID", "text": "free text"}
@@ -79,7 +79,7 @@ class PfpsPaper(Paper):
             ),
         ]
 
-    def cells(self, data: Path, *, dry: bool, seeds: Sequence[int]) -> list[Cell]:
+    def cells(self, data: Path, *, dry: bool, seeds: Sequence[int]) -> list[GridCell]:
         llama = data / "tinyllama"
         published = {
             "data": str(data.resolve()),
@@ -94,25 +94,25 @@ class PfpsPaper(Paper):
                     values["language_model"] = str(llama.resolve())
                 needs = ["patches", "EfficientSAM-S"] if not dry else []
                 needs += ["TinyLlama"] if strategy == "text" else []
-                found.append(Cell(f"{name}/seed-{seed}", values, HOURS, tuple(needs)))
+                found.append(GridCell(f"{name}/seed-{seed}", values, HOURS, tuple(needs)))
         return found
 
-    def figures(self, out: Path, seeds: Sequence[int]) -> list[Figure]:
+    def figures(self, out: Path, seeds: Sequence[int]) -> list[PaperFigure]:
         found = []
         for strategy, row in STRATEGIES.items():
             for column, published in zip(UNITS, COMPLETE[strategy], strict=True):
                 ours = _ours(out, f"{strategy}-complete", seeds, column)
-                found.append(Figure("Complete training set", row, column, published, ours))
+                found.append(PaperFigure("Complete training set", row, column, published, ours))
         for reading, kept in READINGS.items():
             name = f"Incomplete training set, tasks {', '.join(map(str, kept))} of dt and capsule kept"
             for strategy, row in STRATEGIES.items():
                 for column, published in zip(UNITS, INCOMPLETE[strategy], strict=True):
                     ours = _ours(out, f"{strategy}-{reading}", seeds, column, SCORED_INCOMPLETE)
-                    found.append(Figure(name, row, column, published, ours))
+                    found.append(PaperFigure(name, row, column, published, ours))
         for row, cell, sentences, values in ABLATION:
             for column, published in zip(UNITS, values, strict=True):
                 ours = _ours(out, cell, seeds, column, sentences=sentences)
-                found.append(Figure("Language model and sentences", row, column, published, ours))
+                found.append(PaperFigure("Language model and sentences", row, column, published, ours))
         return found
 
     def draw(self, folder: Path) -> None:

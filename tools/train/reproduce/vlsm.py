@@ -14,7 +14,7 @@ from tissuetalk.models.datasets.manifest import read_manifest
 from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.segmentation import clipseg
 from tissuetalk.models.segmentation.vlsm.networks import NAMES
-from tissuetalk.tools.train.reproduce.grid import Cell, Figure, Need, Paper, rows_of
+from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, rows_of
 from tissuetalk.tools.train.reproduce.vlsm_tables import (
     COLUMNS,
     FROZEN,
@@ -89,14 +89,14 @@ class VlsmPaper(Paper):
             Need("BiomedCLIP", lacks(WEIGHTS["biomedclipseg"]), biomedclip),
         ]
 
-    def cells(self, data: Path, *, dry: bool, seeds: Sequence[int]) -> list[Cell]:
+    def cells(self, data: Path, *, dry: bool, seeds: Sequence[int]) -> list[GridCell]:
         grid = _Grid(data, dry)
         return [cell for seed in seeds for cell in grid.cells(seed)]
 
-    def figures(self, out: Path, seeds: Sequence[int]) -> list[Figure]:
+    def figures(self, out: Path, seeds: Sequence[int]) -> list[PaperFigure]:
         ours = _Ours(out, seeds)
         found = [
-            Figure(
+            PaperFigure(
                 "Trained on each set, best prompt",
                 row,
                 column,
@@ -112,12 +112,12 @@ class VlsmPaper(Paper):
         ):
             for row, numbers in published.items():
                 for column, value in zip(COLUMNS, numbers, strict=False):
-                    found.append(Figure(name, row, column, value, ours.of(f"{cell}/{row}", column)))
+                    found.append(PaperFigure(name, row, column, value, ours.of(f"{cell}/{row}", column)))
         for (trained, row), numbers in OUT_OF_SET.items():
             for column, value in zip(ENDOSCOPY, numbers, strict=True):
                 reached = ours.best(f"fine-tuned/{row}/{trained}", column)
                 found.append(
-                    Figure("Out of distribution", f"{row} trained on {trained}", column, value, reached)
+                    PaperFigure("Out of distribution", f"{row} trained on {trained}", column, value, reached)
                 )
         for (row, column), numbers in FROZEN.items():
             start = f"{'frozen' if row == 'cris' else 'fine-tuned'}/{row}/{column}"
@@ -125,7 +125,7 @@ class VlsmPaper(Paper):
                 reached = (
                     ours.best(start, column) if prompt == "best" else ours.of(f"{start}/{prompt}", column)
                 )
-                found.append(Figure("Encoders frozen", f"{row} on {column}", prompt, value, reached))
+                found.append(PaperFigure("Encoders frozen", f"{row} on {column}", prompt, value, reached))
         return found
 
     def draw(self, folder: Path) -> None:
@@ -150,7 +150,7 @@ class _Grid:
     def __init__(self, data: Path, dry: bool) -> None:
         self.data, self.dry = data.resolve(), dry
 
-    def cells(self, seed: int) -> list[Cell]:
+    def cells(self, seed: int) -> list[GridCell]:
         every = tuple(CLASSES)
         found = [
             self._cell(f"zero-shot/{network}/{prompt}", network, seed, prompt, (), every, 2, epochs=0)
@@ -172,7 +172,7 @@ class _Grid:
                 )
         return found
 
-    def _single(self, kind: str, network: str, seed: int, **learns: bool) -> list[Cell]:
+    def _single(self, kind: str, network: str, seed: int, **learns: bool) -> list[GridCell]:
         found = []
         for name in TRAINABLE:
             for prompt in PROMPTS:
@@ -204,7 +204,7 @@ class _Grid:
         test: Sequence[str],
         minutes: float,
         **changes: Any,
-    ) -> Cell:
+    ) -> GridCell:
         values: dict[str, Any] = {
             "preset": "vlsm",
             "name": network,
@@ -223,7 +223,7 @@ class _Grid:
                 "cris": ["CRIS", "CLIPSeg"],
                 "biomedclipseg-d": ["BiomedCLIP", "CLIPSeg"],
             }.get(network, ["BiomedCLIP"])
-        return Cell(f"{name}/seed-{seed}", values | changes, minutes / 60, tuple(needs))
+        return GridCell(f"{name}/seed-{seed}", values | changes, minutes / 60, tuple(needs))
 
     def _set(self, name: str) -> dict[str, str]:
         return {"manifest": str(self.data / name), "label": CLASSES[name]}
