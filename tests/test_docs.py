@@ -33,6 +33,7 @@ NOT_RUN = {
     "training": "trains, or needs a checkpoint; the ablation tests run it",
     "demo": "has tests of its own",
     "weights": "needs a published checkpoint",
+    "reproduce": "trains hundreds of networks; its tests run one of each paper",
 }
 """Commands whose options are checked but which are not run, with the reason."""
 PLACEHOLDER = re.compile(
