@@ -16,9 +16,12 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
+from tissuetalk.models.segmentation.little import little_vlsm
+from tissuetalk.models.segmentation.vlsm import segmenter
 from tissuetalk.models.segmentation.vlsm.clipseg import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes, ClipSeg
 from tissuetalk.models.segmentation.vlsm.cris import ClipResnetSizes, Cris, CrisSizes
 from tissuetalk.models.segmentation.vlsm.networks import (
+    NAMES,
     SETTINGS,
     Preset,
     TrainingSettings,
@@ -28,6 +31,8 @@ from tissuetalk.models.segmentation.vlsm.networks import (
     optimiser_of,
     vlsm_loss,
 )
+from tissuetalk.models.segmentation.vlsm.segmenter import save_vlsm
+from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.prompts.attributes import ATTRIBUTES, VALUES, Attributes, relative_change, wrong
 from tissuetalk.server.commands.train import train
 from tissuetalk.tools.train import vlsm, vlsm_data
@@ -244,6 +249,23 @@ def test_missing_and_foreign_weights_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"nothing")
     with pytest.raises(ModelUnavailableError, match="cannot be read as plain weights"):
         build("cris", weights=str(file), tokenizer=str(tmp_path), sizes=LITTLE_CRIS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_network_answers_as_it_did_and_so_does_the_model_made_of_it(
+    name: str, tmp_path: Path, pictures: tuple[list[np.ndarray], list[np.ndarray]]
+) -> None:
+    torch.manual_seed(0)
+    model = little_vlsm(name).eval()
+    save_vlsm(model, tmp_path, mpp=0.7)
+    again = segmenter.load(tmp_path)
+    (image, other), prompt = pictures[0], Prompt(None, "a dark square", "")
+    with torch.inference_mode():
+        assert torch.equal(model([image, other], ["a", "b"]), again.model([image, other], ["a", "b"]))
+    capability = again.capability(prompt)
+    assert capability is not None and capability.mpp == 0.7 and again.sent(prompt) == "a dark square"
+    (decoded,) = again.decode(again.encode(image, Context({})), [prompt])
+    assert np.array_equal(decoded.logits > 0, model.segment(image, "a dark square"))
 
 
 # --- wrong attributes

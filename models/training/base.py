@@ -131,8 +131,14 @@ def train_base(recipe: BaseRecipe, out: Path, control: Control = Control()) -> P
     run = BaseRun(recipe, TripleSampler(found, recipe, word_pieces(vocabulary, recipe.config.context)), out)
     run.go(recipe.name, control)
     labels = sorted({triple.name for triple in found})
-    told = {"labels": labels, "vocabulary": vocabulary, "shown_at_px": recipe.side_px}
-    weights = save_base(run.model, recipe.config, out / "weights", **told)
+    weights = save_base(
+        run.model,
+        recipe.config,
+        out / "weights",
+        labels=labels,
+        vocabulary=vocabulary,
+        shown_at_px=recipe.side_px,
+    )
     draw_curves(out / "log.csv", out / "curves.png")
     return weights
 

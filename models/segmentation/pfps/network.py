@@ -63,9 +63,9 @@ def add_lora(model: nn.Module) -> None:
         raise ModelUnavailableError(
             "a language model with LoRA needs peft; run: pip install 'tissuetalk[train]'"
         ) from error
-    told = {"r": RANK, "lora_alpha": ALPHA, "lora_dropout": DROPOUT, "target_modules": ["q_proj", "v_proj"]}
     model.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(**told), model)
+    adapter = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=DROPOUT, target_modules=["q_proj", "v_proj"])
+    inject_adapter_in_model(adapter, model)
     for name, weight in model.named_parameters():
         if LORA in name:
             weight.data = weight.data.float()

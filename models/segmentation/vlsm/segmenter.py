@@ -76,11 +76,14 @@ def _built(name: str, sizes: dict[str, Any]) -> Any:
 
         config = transformers.CLIPSegConfig.from_dict(sizes)
         return ClipSeg(getattr(transformers, CLIPSEG)(config))
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
+    given = _with_tuples(sizes)
     if name != "cris":
         return BiomedClipSeg(BiomedSizes(**given))
-    clip = {key: tuple(value) if isinstance(value, list) else value for key, value in sizes["clip"].items()}
-    return Cris(CrisSizes(**{**given, "clip": ClipResnetSizes(**clip)}))
+    return Cris(CrisSizes(**{**given, "clip": ClipResnetSizes(**_with_tuples(sizes["clip"]))}))
+
+
+def _with_tuples(sizes: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
 
 
 class VlsmSegmenter(OpenVocabulary):

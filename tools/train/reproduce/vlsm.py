@@ -113,15 +113,15 @@ class VlsmPaper(Paper):
             for row, numbers in published.items():
                 for column, value in zip(COLUMNS, numbers, strict=False):
                     found.append(PaperFigure(name, row, column, value, ours.of(f"{cell}/{row}", column)))
-        for (trained, row), numbers in OUT_OF_SET.items():
-            for column, value in zip(ENDOSCOPY, numbers, strict=True):
+        for (trained, row), six in OUT_OF_SET.items():
+            for column, value in zip(ENDOSCOPY, six, strict=True):
                 reached = ours.best(f"fine-tuned/{row}/{trained}", column)
                 found.append(
                     PaperFigure("Out of distribution", f"{row} trained on {trained}", column, value, reached)
                 )
-        for (row, column), numbers in FROZEN.items():
+        for (row, column), three in FROZEN.items():
             start = f"{'frozen' if row == 'cris' else 'fine-tuned'}/{row}/{column}"
-            for prompt, value in zip(("P0", "P1", "best"), numbers, strict=True):
+            for prompt, value in zip(("P0", "P1", "best"), three, strict=True):
                 reached = (
                     ours.best(start, column) if prompt == "best" else ours.of(f"{start}/{prompt}", column)
                 )
