@@ -318,4 +318,5 @@ def demo(
             print(f"image: {image}\nwords: {DEMO_WORDS}\n")
         found = _to_folder(SegmentArguments(str(image), DEMO_WORDS), out, "rules", quiet=json_)
     marker.touch()
-    show(json_, found.to_json(), *_found(found, out), (out / "overlay.png").resolve())
+    look = f"to look at it in a browser: tissuetalk view {out}"
+    show(json_, found.to_json(), *_found(found, out), (out / "overlay.png").resolve(), look)

@@ -76,6 +76,9 @@ void main() {
   drawn = vec4(colour.rgb * alpha, alpha);
 }`;
 
+/** Stretches of outline in a tile that are drawn in their full width anywhere. */
+const FEW = 1500;
+
 export interface CoverTexture {
   texture: WebGLTexture;
   size: number;
@@ -85,17 +88,19 @@ export interface LineBuffer {
   array: WebGLVertexArrayObject;
   buffer: WebGLBuffer;
   count: number;
+  thick: boolean;
 }
 
 export class Painter {
   private readonly gl: WebGL2RenderingContext;
   private readonly cover: WebGLProgram;
   private readonly line: WebGLProgram;
-  /** Without a graphics card a stretch of outline is a plain line: two triangles take five times as long. */
+  /** Without a graphics card, where many stretches of outline are plain lines: two triangles take five times as long. */
   readonly soft: boolean;
   /** Stretches of outline that are drawn at most; with more of them on the screen their cover says more. */
   readonly mostSegments: number;
   private readonly triangles: WebGLBuffer;
+  private readonly pairs: WebGLBuffer;
   private longest = 0;
   private fence: WebGLSync | null = null;
   private readonly places = new Map<string, WebGLUniformLocation | null>();
@@ -112,6 +117,7 @@ export class Painter {
     this.soft = /swiftshader|llvmpipe|software|basic render/i.test(renderer);
     this.mostSegments = this.soft ? 60_000 : 400_000;
     this.triangles = gl.createBuffer()!;
+    this.pairs = gl.createBuffer()!;
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   }
@@ -175,22 +181,27 @@ export class Painter {
       gl.enableVertexAttribArray(place);
       gl.vertexAttribPointer(place, 2, gl.SHORT, false, 8, 4 * place);
     }
-    this.makeTriangles(count);
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.triangles);
+    const thick = !this.soft || count < FEW;
+    this.makeLists(count);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, thick ? this.triangles : this.pairs);
     gl.bindVertexArray(null);
-    return { array, buffer, count };
+    return { array, buffer, count, thick };
   }
 
-  /** One list of corners, as long as the longest needs it, for all. */
-  private makeTriangles(count: number): void {
+  /** Lists of corners, as long as the longest needs them, for all. */
+  private makeLists(count: number): void {
     const gl = this.gl;
     if (count <= this.longest) return;
     this.longest = Math.max(4096, 2 * count);
-    const corners = this.soft ? [0, 2] : [0, 1, 2, 2, 1, 3];
-    const list = new Uint32Array(corners.length * this.longest);
-    for (let at = 0; at < this.longest; at++) list.set(corners.map((corner) => 4 * at + corner), corners.length * at);
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.triangles);
-    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, list, gl.STATIC_DRAW);
+    for (const [buffer, corners] of [
+      [this.triangles, [0, 1, 2, 2, 1, 3]],
+      [this.pairs, [0, 2]],
+    ] as const) {
+      const list = new Uint32Array(corners.length * this.longest);
+      for (let at = 0; at < this.longest; at++) list.set(corners.map((corner) => 4 * at + corner), corners.length * at);
+      gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffer);
+      gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, list, gl.STATIC_DRAW);
+    }
   }
 
   dropTexture(cover: CoverTexture): void {
@@ -239,9 +250,9 @@ export class Painter {
     gl.uniform2f(this.at(this.line, "screen"), this.canvas.width, this.canvas.height);
     gl.uniform4f(this.at(this.line, "colour"), ...colour, alpha);
     gl.uniform1f(this.at(this.line, "width"), width);
-    gl.uniform1i(this.at(this.line, "thin"), this.soft ? 1 : 0);
-    if (this.soft) gl.drawElements(gl.LINES, 2 * lines.count, gl.UNSIGNED_INT, 0);
-    else gl.drawElements(gl.TRIANGLES, 6 * lines.count, gl.UNSIGNED_INT, 0);
+    gl.uniform1i(this.at(this.line, "thin"), lines.thick ? 0 : 1);
+    if (lines.thick) gl.drawElements(gl.TRIANGLES, 6 * lines.count, gl.UNSIGNED_INT, 0);
+    else gl.drawElements(gl.LINES, 2 * lines.count, gl.UNSIGNED_INT, 0);
     gl.bindVertexArray(null);
   }
 
