@@ -172,3 +172,30 @@ def test_an_image_of_another_stain_is_said_to_be_far(plain: Segmenter, tmp_path:
         assert far_from(learned, source) is None
     with opened(tmp_path, 255 - (255 - pixels) // 3, "pale.png") as pale:
         assert far_from(learned, pale) is not None
+
+
+def test_one_kind_of_nuclei_is_told_from_another_by_pointing_at_a_few(
+    plain: Segmenter, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    pixels, dark = np.full((512, 512, 3), (230, 170, 200), np.uint8), np.zeros((512, 512), bool)
+    points: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for y in range(24, 500, 40):
+        for x in range(24, 500, 40):
+            is_dark = bool(rng.random() < 0.4)
+            disc = np.zeros((512, 512), np.uint8)
+            cv2.circle(disc, (x, y), 6 if is_dark else 10, 1, -1)
+            pixels[disc > 0] = (60, 30, 110) if is_dark else (120, 90, 170)
+            dark |= (disc > 0) & is_dark
+            points[is_dark].append((x + 0.5, y + 0.5))
+    shown = [Place(is_dark, point=at) for is_dark in (True, False) for at in points[is_dark][:3]]
+    with opened(tmp_path, pixels) as source:
+        learned = teach(plain, [Shown(source, 0.5, shown)], name="lymphocytes")
+        mask = mask_of(with_examples(plain, [learned]), learned, source)
+        region = teach(plain, [Shown(source, 0.5, shown)], name="lymphocytes", kind="region")
+    assert (learned.kind, learned.objects_of) == ("object", "nuclei")
+    assert (region.kind, region.objects_of) == ("region", None)
+    found = [bool(mask[int(y), int(x)]) for is_dark in (True, False) for x, y in points[is_dark]]
+    told = [True] * len(points[True]) + [False] * len(points[False])
+    assert np.mean(np.array(found) == np.array(told)) > 0.95
+    assert Learned.from_bytes(learned.to_bytes()).sha256 == learned.sha256

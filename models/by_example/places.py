@@ -58,7 +58,7 @@ class Place:
     def extent(self, mpp: float) -> Box:
         """The smallest full-resolution box around it. mpp: µm per full-resolution pixel."""
         if self.box is not None:
-            return Box.from_sequence(self.box)
+            return Box.from_sequence([float(each) for each in self.box])
         if self.point is not None:
             x, y = self.point
             radius = POINT_UM / mpp / 2

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.by_example.features import SeenTile, fine_colour, maps_of
 from tissuetalk.models.by_example.head import LinearHead
 from tissuetalk.models.by_example.learned import Learned
+from tissuetalk.models.by_example.objects import NUCLEI, nuclei_of, read_objects, sorted_out
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmenter import (
     RGB,
@@ -98,9 +99,17 @@ class TaughtSegmenter:
             reductions = learned.reductions
             if reductions not in seen:
                 seen[reductions] = maps_of(self._base, tile, context, reductions)
-            answers.append(_read(learned, seen[reductions], tile))
+            if learned.objects_of is None:
+                answers.append(_read(learned, seen[reductions], tile))
+            else:
+                answers.append(self._read_objects(learned, seen[reductions], tile, context))
         ready = next((each.base for each in seen.values() if each.base is not None), None)
         return TaughtTile(tile, context, ready, tuple(answers))
+
+    def _read_objects(self, learned: Learned, seen: SeenTile, tile: RGB, context: Context) -> Decoded:
+        base = self._base.encode(tile, context) if seen.base is None else seen.base
+        (nuclei,) = self._base.decode(base, [NUCLEI])
+        return read_objects(learned.arrays, seen, nuclei, tile.shape[0], tile.shape[1])
 
     def decode(self, features: TaughtTile, prompts: Sequence[Prompt]) -> list[Decoded]:
         meant = [self._meant(prompt) for prompt in prompts]
@@ -121,11 +130,20 @@ class TaughtSegmenter:
         learned = self._meant(prompt)
         if learned is None:
             return self._base.finish(stitched, prompt, context)
+        if learned.objects_of is not None:
+            return self._finish_objects(learned, stitched, context)
         logits = stitched.logits.ravel()
         count = min(STRONGEST_PX, logits.size)
         strongest = float(np.partition(logits, logits.size - count)[-count:].mean())
         presence = float(1 / (1 + np.exp(-np.clip(strongest, -30, 30))))
         return finished(learned, stitched, presence)
+
+    def _finish_objects(self, learned: Learned, stitched: Decoded, context: Context) -> Finished:
+        if stitched.object_maps is None:  # only presence is asked for
+            return self._base.finish(stitched, NUCLEI, context)
+        nuclei, inside, around = nuclei_of(stitched)
+        shape = LinearHead.from_arrays("shape", learned.arrays)
+        return sorted_out(self._base.finish(nuclei, NUCLEI, context), inside, around, shape)
 
 
 def with_examples(model: Segmenter, learned: Sequence[Learned]) -> Segmenter:

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.by_example.head import Axes, LinearHead, Scaling, head_of
 from tissuetalk.models.by_example.learned import Card, Kind, Learned, named
-from tissuetalk.models.by_example.places import MOST_PLACES, Place, Shown, as_list
+from tissuetalk.models.by_example.objects import (
+    NUCLEI,
+    REDUCTIONS,
+    ObjectRows,
+    are_nuclei,
+    fit_sorter,
+    object_rows,
+)
+from tissuetalk.models.by_example.places import MOST_PLACES, Place, Shown, as_list, glimpses
 from tissuetalk.models.by_example.sampling import Samples, is_unstained, samples_of
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
@@ -33,6 +41,8 @@ DOUBT: Final = 0.5
 NOT_WHITE: Final = 1.25
 """Times the optical density of white examples from which a pixel is not white."""
 LEAST_NOT_WHITE: Final = 20
+MOST_NUCLEUS_UM: Final = 20.0
+"""Longest side of a place that may be about one nucleus."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,8 @@ def teach(
     """
     name = named(name)
     _require_some([place for each in shown for place in each.places])
+    if _is_about_nuclei(model, shown, kind):
+        return _teach_objects(model, shown, name, control)
     plan = LearningPlan.of(model, shown, like)
     samples = samples_of(model, shown, plan.mpp, plan.reductions, control.part(0, 0.7))
     scaling = Scaling.of(samples.unlabelled, samples.share)
@@ -98,12 +110,59 @@ def teach(
         objects_of=None,
         arrays=arrays,
         rules=rules,
-        card=card_of(shown, samples, expected, interval),
+        card=card_of(shown, samples.stained, expected, interval),
+    )
+
+
+def _is_about_nuclei(model: Segmenter, shown: Sequence[Shown], kind: Kind | None) -> bool:
+    """Small places that lie on one nucleus each, or any that somebody says are objects, unless they are white."""
+    able = model.capability(NUCLEI)
+    if able is None or not able.objects or kind == "region" or is_unstained(shown, UNSTAINED_MPP):
+        return False
+    sides = [
+        max(box.width, box.height) * each.mpp
+        for each in shown
+        for place in each.places
+        for box in (place.extent(each.mpp),)
+    ]
+    if max(sides) > MOST_NUCLEUS_UM:
+        return kind == "object" and min(sides) <= MOST_NUCLEUS_UM
+    return kind == "object" or are_nuclei(model, list(glimpses(shown, able.mpp)))
+
+
+def _teach_objects(model: Segmenter, shown: Sequence[Shown], name: str, control: Control) -> Learned:
+    """Which of the nuclei. Raises InvalidArgumentError where the examples of one kind hit none."""
+    able = model.capability(NUCLEI)
+    assert able is not None, "asked before"
+    scaling: Scaling | None = None
+    parts: list[ObjectRows] = []
+    for piece in glimpses(shown, able.mpp):
+        control.check()
+        rows, scaling = object_rows(model, piece, scaling)
+        parts.append(rows)
+    names = ("inside", "around", "shape", "positive", "place", "stained")
+    rows = ObjectRows(*(np.concatenate([getattr(each, part) for each in parts]) for part in names))
+    if rows.positive.all() or not rows.positive.any() or scaling is None:
+        raise InvalidArgumentError(
+            "the model finds no nucleus at the examples of one kind; point at nuclei of both kinds, or say kind: region."
+        )
+    arrays, axes = fit_sorter(rows, scaling)
+    expected, interval = left_out(axes, rows.positive, rows.place, control.part(0.7, 1))
+    return Learned(
+        name=name,
+        kind="object",
+        base=model.card.name,
+        base_sha256=model.weights_sha256,
+        mpp=able.mpp,
+        objects_of=able.target,
+        arrays=arrays,
+        rules={"reductions": float(sum(REDUCTIONS)), "smallest_px": 0.0, "hole_px": 0.0},
+        card=card_of(shown, rows.stained, expected, interval),
     )
 
 
 def card_of(
-    shown: Sequence[Shown], samples: Samples, expected: float | None, interval: tuple[float, float] | None
+    shown: Sequence[Shown], stained: Floats, expected: float | None, interval: tuple[float, float] | None
 ) -> Card:
     positive = sum(place.is_positive for each in shown for place in each.places)
     return Card(
@@ -113,8 +172,8 @@ def card_of(
         expected_dice=expected,
         interval=interval,
         taught_at_mpp=tuple(float(each.mpp) for each in shown),
-        stain_mean=tuple(as_list(samples.stained.mean(0))),
-        stain_spread=tuple(as_list(samples.stained.std(0))),
+        stain_mean=tuple(as_list(stained.mean(0))),
+        stain_spread=tuple(as_list(stained.std(0))),
     )
 
 
