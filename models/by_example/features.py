@@ -123,7 +123,7 @@ def colour_maps(tile: RGB) -> list[FeatureMap]:
 def _colour(pixels: RGB) -> Floats:
     """[10, H, W]: three optical densities, gradient, two curvatures, unevenness, and three axes of colour."""
     density = densities(pixels)
-    smooth = cv2.GaussianBlur(density, (0, 0), SMOOTH_PX)
+    smooth = np.asarray(cv2.GaussianBlur(density, (0, 0), SMOOTH_PX), np.float32)
     grey, raw = _grey(smooth), _grey(density)
     steepness = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     across, down = cv2.Sobel(grey, cv2.CV_32F, 2, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 2)

@@ -36,7 +36,7 @@ class Scaling:
     def __call__(self, features: Floats) -> NDArray[np.float64]:
         """[n, D] of raw features."""
         scaled = np.clip((features - self.middle) / self.spread, -LARGEST, LARGEST)
-        return (scaled * self.share).astype(np.float64)
+        return np.asarray(scaled * self.share, np.float64)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,7 +114,7 @@ class TaughtSegmenter:
     def decode(self, features: TaughtTile, prompts: Sequence[Prompt]) -> list[Decoded]:
         meant = [self._meant(prompt) for prompt in prompts]
         own = [prompt for prompt, learned in zip(prompts, meant, strict=True) if learned is None]
-        answers = iter(())
+        answers: Iterator[Decoded] = iter(())
         if own:
             base = features.base
             if base is None:
