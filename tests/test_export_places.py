@@ -56,7 +56,7 @@ def test_a_file_where_a_folder_should_be_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_format_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidArgumentError, match="geojson, csv, parquet, ome-zarr, dicom-seg, dicom-ann, coco"
+        InvalidArgumentError, match="geojson, csv, parquet, ome-zarr, dicom-seg, dicom-ann, training, coco"
     ):
         exported(tmp_path, "xlsx", "objects.xlsx")
 

@@ -220,7 +220,7 @@ def refusal(root: Path, name: str, limits: Limits | None = None) -> TissuetalkEr
     with pytest.raises(TissuetalkError) as caught, Roots([root], limits=limits).open(name) as image:
         image.read_region(image.box, width=64, height=64)
     assert listing(root.parent) == before
-    assert open_descriptors() == open_files
+    assert open_descriptors() <= open_files  # what earlier tests left may be closed meanwhile
     message = str(caught.value)
     assert len(message) < 400 and str(root) not in message and not message.startswith(caught.value.code)
     return caught.value

@@ -117,7 +117,12 @@ def test_a_copy_goes_where_its_folder_was_when_the_work_began(
 BY_PATH = {
     "models/writing.py",
     *("models/training/loop.py", "models/images/confinement.py", "models/datasets/pathseg/prepare.py"),
-    *("tools/export/tables.py", "tools/export/coco.py", "tools/export/geojson.py"),
+    *(
+        "tools/export/tables.py",
+        "tools/export/coco.py",
+        "tools/export/geojson.py",
+        "tools/export/training.py",
+    ),
     "tools/storage/",
     *("tools/segment/windows.py", "tools/segment/slide.py", "tools/segment/segment.py"),
 }

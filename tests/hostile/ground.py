@@ -15,6 +15,8 @@ from PIL import Image
 from hostile.case import NUCLEI, SECRET_SIZE, Answer
 from hostile.server import COMMAND, Server, StdioServer, answer_of, code_of, environment
 
+MOST_FILLED = 1000
+"""Longer lists hold no placeholders; looking through a million would be counted as the server's time."""
 CANARY = "canary-7d1f-not-to-be-read"
 
 
@@ -77,7 +79,9 @@ class Ground:
             return value
         if isinstance(value, dict):
             return {key: self.filled(each) for key, each in value.items()}
-        return [self.filled(each) for each in value] if isinstance(value, list) else value
+        if not isinstance(value, list) or len(value) > MOST_FILLED:
+            return value
+        return [self.filled(each) for each in value]
 
     def tool(self, name: str, /, **arguments: Any) -> Answer:
         self.sent += json.dumps(arguments)

@@ -413,12 +413,12 @@ def level_of(reliability: float) -> Literal["high", "medium", "low"]:
 
 
 def low_agreement(name: str, reliability: float | None, *, taught: bool = False) -> list[Warned]:
-    """A warning for a found mask that is likely to differ much from an expert's. taught: its own examples say so."""
+    """A warning for a found mask that is likely to differ much from an expert's. taught: by examples."""
     if reliability is None or level_of(reliability) != "low":
         return []
     message = (
-        f"{name}: its examples, left out one by one, expect a Dice of only {reliability:.2f}; show more of them, of it and of "
-        "what is most like it."
+        f"{name}: too many of its pixels hang in the balance to expect more than a Dice of {reliability:.2f}; show more "
+        "examples, of it and of what is most like it."
         if taught
         else f"{name}: masks like this one had a Dice of about {reliability:.2f} with an expert's outline; "
         "ask explain how reliable it is."

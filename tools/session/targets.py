@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tissuetalk.models import registry
 from tissuetalk.models.by_example import Learned
 from tissuetalk.models.errors import InvalidArgumentError, shown
+from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.taught import is_name_of_a_label
 from tissuetalk.tools.answers.results import ListedTarget
 from tissuetalk.tools.storage.targets import key_of
@@ -75,8 +76,8 @@ def kept_as(session: Session, name: str) -> Learned:
 def write_learned(learned: Learned, path: Path) -> list[str]:
     """The file, and beside it a card that people read. Their names."""
     card = path.with_suffix(".md")
-    path.write_bytes(learned.to_bytes())
-    card.write_text(card_of(learned), encoding="utf-8")
+    write_whole(path, learned.to_bytes())
+    write_whole(card, card_of(learned))
     return sorted((path.name, card.name))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -12,8 +11,10 @@ import numpy as np
 
 from tissuetalk.models.datasets.manifest import read_manifest
 from tissuetalk.models.errors import TissuetalkError
+from tissuetalk.models.metrics.tables import csv_text
 from tissuetalk.models.segmentation import clipseg
 from tissuetalk.models.segmentation.vlsm.networks import NAMES
+from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, rows_of
 from tissuetalk.tools.train.reproduce.vlsm_tables import (
     COLUMNS,
@@ -273,7 +274,5 @@ def _draw_set(folder: Path, random: np.random.Generator, *, trains: bool) -> Non
                 split,
             ]
         )
-    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(["file", "mask", "mask_kind", "mask_class", "group", "organ", "mpp_um", "split"])
-        writer.writerows(rows)
+    columns = ("file", "mask", "mask_kind", "mask_class", "group", "organ", "mpp_um", "split")
+    write_whole(folder / "manifest.csv", csv_text([dict(zip(columns, row, strict=True)) for row in rows]))
