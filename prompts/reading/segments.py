@@ -428,11 +428,21 @@ def section_names() -> dict[tuple[str, ...], str]:
 
 def has_phrase(words: Words, first: int, last: int, name: str) -> bool:
     """Whether any phrase of the list stands among tokens `first`..`last`."""
-    wanted = phrases(name)
+    wanted, lengths = phrases(name), _lengths(name)
     norms = words.norms(first, last + 1)
     return any(
         tuple(norms[i : i + n]) in wanted
-        for i in range(len(norms))
-        for n in (1, 2, 3, 4)
-        if i + n <= len(norms)
+        for i, norm in enumerate(norms)
+        if norm in lengths
+        for n in lengths[norm]
     )
+
+
+@lru_cache(maxsize=128)
+def _lengths(name: str) -> dict[str, tuple[int, ...]]:
+    """By first word, how long the phrases of a list are; those of up to four words are looked for."""
+    found: dict[str, set[int]] = {}
+    for each in phrases(name):
+        if len(each) <= 4:
+            found.setdefault(each[0], set()).add(len(each))
+    return {norm: tuple(sorted(lengths)) for norm, lengths in found.items()}
