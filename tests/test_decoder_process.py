@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import struct
@@ -38,10 +39,10 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes a
 
 @pytest.fixture(autouse=True)
 def nothing_is_kept() -> Iterator[None]:
-    """Whatever happened, as much of the budget is free afterwards as before; an earlier test may have left an image open."""
-    before = HELD.free_bytes, PASSING.free_bytes
+    """Whatever happened, the whole budget is free again afterwards; what earlier tests left is given back before."""
+    gc.collect()
     yield
-    assert HELD.free_bytes >= before[0] and PASSING.free_bytes >= before[1]
+    assert (HELD.free_bytes, PASSING.free_bytes) == (HELD.total_bytes, PASSING.total_bytes)
 
 
 def processes() -> list[int]:

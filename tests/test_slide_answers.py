@@ -72,21 +72,8 @@ async def test_an_assistant_measures_and_looks_at_a_slide(
         part = {"region": [100, 100, 300, 250]}
         with_masks = np.asarray(picture_of(await call(client, "view", result_id=result_id, **part)))
         without = np.asarray(picture_of(await call(client, "view", image="part.png", **part)))
-        inside = [
-            row
-            for row in table
-            if 110 < float(row["centroid_x"]) < 290 and 110 < float(row["centroid_y"]) < 240
-        ]
-        changed = (
-            np.abs(with_masks[: len(without), : without.shape[1]].astype(int) - without).max(axis=2) > 80
-        )
-        at = (
-            np.array([[float(row["centroid_x"]) - 100, float(row["centroid_y"]) - 100] for row in inside]) * 4
-        )
-        near = [
-            changed[max(0, int(y) - 60) : int(y) + 60, max(0, int(x) - 60) : int(x) + 60].any() for x, y in at
-        ]
-        assert len(inside) > 5 and all(near)
+        near = _outlined(with_masks, without, table)
+        assert len(near) > 5 and all(near)
 
         evidence = await call(client, "explain", result_id=result_id, question="which words led to this?")
         assert "nuclei" in text_of(evidence) and evidence.structured_content["evidence"]
@@ -106,6 +93,14 @@ async def test_an_assistant_measures_and_looks_at_a_slide(
 
         await call(client, "library", action="save", result_id=result_id, folder="whole")
     _by_command_line(slides.root / "whole", mask["count"])
+
+
+def _outlined(with_masks: np.ndarray, without: np.ndarray, table: list[dict[str, str]]) -> list[bool]:
+    """Of each object well inside the region from 100, 100 to 300, 250, seen four times as large: whether something is drawn by it."""
+    at = [(float(row["centroid_x"]), float(row["centroid_y"])) for row in table]
+    places = [(int(4 * (x - 100)), int(4 * (y - 100))) for x, y in at if 110 < x < 290 and 110 < y < 240]
+    changed = np.abs(with_masks[: len(without), : without.shape[1]].astype(int) - without).max(axis=2) > 80
+    return [bool(changed[max(0, y - 60) : y + 60, max(0, x - 60) : x + 60].any()) for x, y in places]
 
 
 def _by_command_line(folder: Path, count: int) -> None:

@@ -232,12 +232,16 @@ class Jobs:
         Those on their last attempt go one at a time: one that is only ever beside a job that kills must not end with it.
         """
         rows = self._store.takeable()
-        self._suspects.extend(row for row in rows if row.attempts >= MOST_ATTEMPTS - 1)
+        on_their_last = [row for row in rows if row.attempts >= MOST_ATTEMPTS - 1]
+        self._suspects.extend(on_their_last)
         self._next_suspect()
+        taken = [row.job_id for row in on_their_last]
         for row in rows:
-            if row not in self._suspects and row.job_id not in self._followed and not self._take_up(row):
-                break  # the rest stays queued for the next start
-        return [row.job_id for row in rows if row.job_id in self._followed or row in self._suspects]
+            if row not in on_their_last:
+                if not self._take_up(row):
+                    break  # the rest stays queued for the next start
+                taken.append(row.job_id)
+        return taken
 
     def _take_up(self, row: JobRow) -> bool:
         """Queue a job that nobody runs, once however many ask for it. False where the queue is full."""

@@ -163,6 +163,13 @@ ASKED = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}'
 ANY_ANSWER = "application/json, text/event-stream"
 
 
+def posted(body: Content, **headers: str) -> Call:
+    """A body for the protocol's address, with the headers of an honest client where no others are given."""
+    return request(
+        "POST", "/mcp", body, **{"Content_Type": "application/json", "Accept": ANY_ANSWER, **headers}
+    )
+
+
 def _strangers() -> Iterator[tuple[str, Call, str]]:
     """Without the token, from another host, from a page elsewhere."""
     yield "no token", request("POST", "/mcp", ASKED, with_token=False), "http 401"
@@ -194,14 +201,7 @@ def _strangers() -> Iterator[tuple[str, Call, str]]:
     )
     yield (
         "a page from elsewhere",
-        request(
-            "POST",
-            "/mcp",
-            ASKED,
-            Origin="https://evil.example",
-            Content_Type="application/json",
-            Accept=ANY_ANSWER,
-        ),
+        posted(ASKED, Origin="https://evil.example"),
         "http 403",
     )
     yield (
@@ -216,60 +216,38 @@ def _requests() -> Iterator[tuple[str, Call, str]]:
     """Sessions and bodies of whoever has the token."""
     yield (
         "a session nobody opened",
-        request(
-            "POST", "/mcp", ASKED, Mcp_Session_Id="x" * 64, Content_Type="application/json", Accept=ANY_ANSWER
-        ),
+        posted(ASKED, Mcp_Session_Id="x" * 64),
         REFUSED,
     )
     yield (
         "a session of 100 kB",
-        request(
-            "POST",
-            "/mcp",
-            ASKED,
-            Mcp_Session_Id="x" * 60_000,
-            Content_Type="application/json",
-            Accept=ANY_ANSWER,
-        ),
+        posted(ASKED, Mcp_Session_Id="x" * 60_000),
         REFUSED,
     )
     yield "deleting a session nobody opened", request("DELETE", "/mcp", Mcp_Session_Id="x" * 32), REFUSED
     yield (
         "no JSON",
-        request("POST", "/mcp", b"hello", Content_Type="application/json", Accept=ANY_ANSWER),
+        posted(b"hello"),
         REFUSED,
     )
     yield (
         "100,000 brackets",
-        request("POST", "/mcp", b"[" * 100_000, Content_Type="application/json", Accept=ANY_ANSWER),
+        posted(b"[" * 100_000),
         REFUSED,
     )
     yield (
         "20 MB of JSON",
-        request(
-            "POST",
-            "/mcp",
-            lambda: b'{"a":"' + b"x" * 20_000_000 + b'"}',
-            Content_Type="application/json",
-            Accept=ANY_ANSWER,
-        ),
+        posted(lambda: b'{"a":"' + b"x" * 20_000_000 + b'"}'),
         REFUSED,
     )
     yield (
         "text for JSON",
-        request("POST", "/mcp", ASKED, Content_Type="text/plain", Accept=ANY_ANSWER),
+        posted(ASKED, Content_Type="text/plain"),
         REFUSED,
     )
     yield (
         "JSON that is packed",
-        request(
-            "POST",
-            "/mcp",
-            zeros(10_000),
-            Content_Type="application/json",
-            Content_Encoding="deflate",
-            Accept=ANY_ANSWER,
-        ),
+        posted(zeros(10_000), Content_Encoding="deflate"),
         REFUSED,
     )
     yield "another verb", request("PATCH", "/mcp", ASKED), REFUSED
