@@ -11,6 +11,7 @@ from tissuetalk.prompts.target import Assertion
 from tissuetalk.prompts.words import Words, load_terms, word_set
 
 TUMORS = word_set("tumor tumor_nuclei dcis lcis cis dysplasia pin cin liver_metastasis adenoma")
+LESIONS = TUMORS | {"lvi"}
 EXTENTS = word_set("smooth_muscle fat perirenal_fat stroma fibrosis skin_adnexa nerve vessel lymphatic")
 WALLS = frozenset({"muscularis", "myometrium", "detrusor", "muscular"})
 ABNORMAL = word_set("malignant anastomosing irregular fused abnormal complex cancerization")
@@ -26,10 +27,10 @@ def keep(
     said: Assertion,
     part: Segment,
     heading: Segment | None,
-    neighbours: Sequence[Mention],
+    tumors: Sequence[Mention],
     region: str | None,
 ) -> bool:
-    """Whether a mention of a report on the organ `region` counts as a finding."""
+    """Whether a mention of a report on the organ `region` counts as a finding; `tumors` are those of its part."""
     concept = mention.concept
     low = heading.first if heading is not None else part.first
     if not concept.report or (concept.layer and said != "absent"):
@@ -40,7 +41,7 @@ def keep(
         return False
     if concept.id == "tumor" and _describes_tumor(words, mention, part):
         return False
-    if concept.id in EXTENTS and said != "absent" and _is_extent(words, mention, part, neighbours):
+    if concept.id in EXTENTS and said != "absent" and _is_extent(words, mention, part, tumors):
         return False
     if concept.layer:
         return False
@@ -49,7 +50,7 @@ def keep(
     if concept.weak and _of_another_organ(words, mention, region):
         return False
     if concept.weak:
-        return _is_normal(words, mention, part, neighbours)
+        return _is_normal(words, mention, part, tumors)
     return not _is_marker(words, mention)
 
 
@@ -98,24 +99,25 @@ def _describes_tumor(words: Words, mention: Mention, part: Segment) -> bool:
     return words[mention.last + 1].norm in lexicon().not_after_head
 
 
-def _is_extent(words: Words, mention: Mention, part: Segment, neighbours: Sequence[Mention]) -> bool:
+def _is_extent(words: Words, mention: Mention, part: Segment, tumors: Sequence[Mention]) -> bool:
     """Fat, muscle and the like that only say how far a tumour grows."""
     before = words[max(part.first, mention.first - 7) : mention.first]
     if any((word.norm,) in phrases("invading") for word in before):
         return True
     if mention.concept.id in ("vessel", "lymphatic"):
-        tumors = [m for m in neighbours if m.concept.id in ("tumor", "tumor_nuclei", "lvi")]
-        name = words[mention.last].norm
-        return name in ("artery", "vein", "arteriole") or (bool(tumors) and mention.concept.id == "vessel")
+        if words[mention.last].norm in ("artery", "vein", "arteriole"):
+            return True
+        grows = ("tumor", "tumor_nuclei", "lvi")
+        return mention.concept.id == "vessel" and any(tumor.concept.id in grows for tumor in tumors)
     return False
 
 
-def _is_normal(words: Words, mention: Mention, part: Segment, neighbours: Sequence[Mention]) -> bool:
+def _is_normal(words: Words, mention: Mention, part: Segment, tumors: Sequence[Mention]) -> bool:
     """A gland or an epithelium counts when called normal, or when nothing near it is a tumour."""
     if called_normal(words, mention, part):
         return True
     near = _near(words, mention, part)
-    if any(other.concept.id in TUMORS and other.first < mention.first for other in neighbours):
+    if any(other.concept.id in TUMORS and other.first < mention.first for other in tumors):
         return False
     return not near & ABNORMAL
 

@@ -11,7 +11,7 @@ from tissuetalk.prompts.lexicon import Concept, Placement, lexicon, names_nobody
 from tissuetalk.prompts.organs import organ_hits, organ_of
 from tissuetalk.prompts.reading.assertion import SegmentReader, Verdict
 from tissuetalk.prompts.reading.doubts import denies_what_was_said
-from tissuetalk.prompts.reading.filters import called_normal, is_small_print, keep
+from tissuetalk.prompts.reading.filters import LESIONS, called_normal, is_small_print, keep
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
 from tissuetalk.prompts.reading.segments import (
     Segment,
@@ -130,13 +130,14 @@ class _Report:
         for number, own in self.named.items():
             part, value, heading = self.parts[number], self._value(number), self._heading(number)
             reader = SegmentReader(self.words, part, own)
+            tumors = [mention for mention in own if mention.concept.id in LESIONS]
             in_value = {m.concept.id for m in self.named.get(number + 1, ())} if part.key and value else set()
             for mention in own:
                 if mention.concept.id in IN_SITU and in_value & IN_SITU:
                     continue
                 verdict = self._decide(number, reader, mention)
                 if verdict.assertion is None or not keep(
-                    self.words, mention, verdict.assertion, part, heading, own, self.regions[number]
+                    self.words, mention, verdict.assertion, part, heading, tumors, self.regions[number]
                 ):
                     continue
                 found.append(self._finding(mention, verdict, number))
