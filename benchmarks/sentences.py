@@ -92,6 +92,12 @@ def _filled(kind: str, group: str, form: str, chance: random.Random, bank: dict[
     )
 
 
+def forms_in_sight(kind: str) -> Iterator[str]:
+    """The forms of a kind that are no secret."""
+    for group, forms in _forms()[kind].items():
+        yield from (form for form in forms if group != "later" or not is_hidden(form))
+
+
 def is_hidden(form: str) -> bool:
     """A tenth of the forms written last, drawn by their own text: never shown by --failing, never trained on."""
     return zlib.crc32(f"{SEED} {form}".encode()) % 10 < 1

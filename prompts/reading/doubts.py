@@ -14,6 +14,7 @@ from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.scope import PRESENT_TENSE, Scope
 from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues
+from tissuetalk.prompts.reading.unfamiliar import is_said_unfamiliarly
 from tissuetalk.prompts.words import Words, load_terms, word_set
 
 SETTING_APART = word_set("but except besides than apart aside however and")
@@ -43,6 +44,7 @@ def is_doubted(scope: Scope, mention: Mention) -> bool:
         or _denial_without_object(scope, mention)
         or any(_may_speak_of(scope, at, mention) for at in _loose_words(scope))
         or _denying_tail(scope, mention)
+        or is_said_unfamiliarly(scope, mention)
     )
 
 

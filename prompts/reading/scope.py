@@ -57,6 +57,7 @@ class Scope:
         taken = frozenset(i for mention in mentions for i in range(mention.core_first, mention.last + 1))
         self.cues = find_cues(words, segment.first, segment.last, taken)
         self.taken = taken.union(*(range(mention.first, mention.core_first) for mention in mentions))
+        self.held = frozenset(i for cue in self.cues for i in range(cue.first, cue.last + 1))
         self.loose: list[int] | None = None
 
     def reach(self, cue: Cue, kind: str, mention: Mention) -> int | None:
