@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance viewer lock licences audit clean
+.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance viewer bundle lock licences audit clean
 
 demo: $(STAMP)
 	@$(BIN)/tissuetalk demo
@@ -63,6 +63,12 @@ viewer:
 	@for built in index.html:viewer.html licences.md:licences.md; do \
 	  $(if $(CHECK),cmp,cp) build/viewer/$${built%%:*} server/viewer/$${built##*:} || exit 1; done
 	@ls -l server/viewer/viewer.html
+
+# What chat hosts install with one click, and its entry for the MCP registry; the public packer comes from npm
+bundle: $(STAMP)
+	@$(BIN)/python -m build --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	@rm -f dist/*.whl && $(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	@$(BIN)/python server/packaging/build.py dist/tissuetalk-*.whl
 
 # WHEELS=FOLDER: take torch's CPU build from there where download.pytorch.org is not reached
 lock: .venv-audit/.installed

@@ -24,6 +24,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 NOT_RUN = {
     "serve": "runs until it is stopped; the server tests start it",
+    "setup": "writes into the home folder; test_setup.py runs it in another",
     "view": "runs until it is stopped; the viewer tests start it",
     "train": "needs the reader's own recipe and data; the training tests run recipes",
     "teach": "needs the reader's drawings; test_by_example_files.py teaches from drawn ones",

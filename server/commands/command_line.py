@@ -13,7 +13,7 @@ import typer
 
 from tissuetalk.models import logs
 from tissuetalk.models.errors import BadRequestError, ResourceError, TissuetalkError
-from tissuetalk.server.commands import data, evaluate, machine, results, segment, teach, train, view
+from tissuetalk.server.commands import data, evaluate, machine, results, segment, setup, teach, train, view
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 for _command in (
     machine.serve,
+    setup.setup,
     segment.segment,
     teach.teach,
     results.measure,

@@ -23,6 +23,7 @@ Quota = Annotated[
 
 
 def serve(
+    folders: Annotated[list[Path] | None, typer.Argument(help="As --root, one after another.")] = None,
     root: Annotated[
         list[Path] | None, typer.Option(help="Folder images may be read from; repeatable.")
     ] = None,
@@ -59,7 +60,7 @@ def serve(
     few_arenas()
     worker.start()  # it warms while everything else is imported
     settings = Settings(
-        roots=tuple(root) if root else None,
+        roots=(*(folders or ()), *(root or ())) or None,
         workspace=workspace or own_workspace(),
         reader=reader,
         quota_gb=quota,
@@ -119,11 +120,12 @@ def doctor(
     json_: JSON = False,
 ) -> None:
     """What works on this machine, what is missing, and what to do about it; or whether a workspace is whole."""
+    from tissuetalk.server.commands.setup import host_checks
     from tissuetalk.tools.doctor import examine, examine_workspace, repair_workspace
 
     if not workspace and (folder or repair):
         raise InvalidArgumentError("a folder and --repair go with --workspace.")
-    found = examine() if not workspace else []
+    found = [*examine(), *host_checks()] if not workspace else []
     if workspace:
         place = folder or own_workspace()
         found = [*(repair_workspace(place) if repair else ()), *examine_workspace(place)]
