@@ -14,11 +14,12 @@ from urllib.parse import quote
 
 import typer
 
-from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError
 from tissuetalk.server.commands.terminal import Reader
 
 if TYPE_CHECKING:
     from tissuetalk.tools.session import Session
+    from tissuetalk.tools.view import Viewing
 
 HOST = "127.0.0.1"
 
@@ -53,6 +54,7 @@ def view(
     keys = Keys(secrets.token_urlsafe(32))
     service = Service(Settings(_roots(what, is_result), workspace or own_workspace(), reader=reader))
     to = "/" if what is None else _address(service.jobs().session, what, is_result)
+    threading.Thread(target=_open_ahead, args=(service.viewing(), to), daemon=True).start()
     port = port or _free_port()
     address = f"http://{HOST}:{port}/enter?code={keys.code()}&to={quote(to, safe='')}"
 
@@ -69,6 +71,23 @@ def _open_when_up(port: int, address: str) -> None:
                 webbrowser.open(address)
                 return
         time.sleep(0.1)
+
+
+def _open_ahead(viewing: Viewing, to: str) -> None:
+    """What the page will ask for first, while the browser is still starting."""
+    from tissuetalk.tools.view.tiles import levels_of
+
+    _, _, shown = to.rpartition("/")
+    try:
+        if shown.startswith("res_"):
+            image = viewing.about_result(shown)["result"]["image"]
+        elif shown:
+            image = viewing.about_image(f"image://{shown}")
+        else:
+            return
+        viewing.image_tile(image["image_id"], levels_of(image["width"], image["height"]) - 1, 0, 0)
+    except TissuetalkError:
+        pass  # the page asks the same, and says what is wrong
 
 
 def _roots(what: Path | None, is_result: bool) -> tuple[Path, ...]:

@@ -289,13 +289,15 @@ class SlideLayer(MaskLayer):
         names = {"object_id" if name == "id" else name for name in {*columns, *more} - set(near)}
         # the nearest neighbour may lie in another window of the run, so files do not hold it: it is looked up here
         for batch in self._batches(sorted(names), within):
+            if within is not None:  # before outlines are taken out of it, one by one
+                centres = _centres({name: _as_numpy(batch.column(name)) for name in more})
+                batch = batch.filter(library("pyarrow").array(_lie_in(centres, within)))
             found = {name: _as_numpy(batch.column(name)) for name in names}
             found["id"] = found.pop("object_id", np.zeros(0))
             if near:
                 nearest = self.nearest_px(_centres(found))
                 found |= {"nearest_neighbour_px": nearest, "nearest_neighbour_um": nearest * (self.mpp or 1)}
-            keep = slice(None) if within is None else _lie_in(_centres(found), within)
-            yield {name: found[name][keep] for name in columns}
+            yield {name: found[name] for name in columns}
 
     def _batches(self, names: list[str], within: Window | None) -> Iterator[Any]:
         """Arrow record batches in the order of the file; groups of rows that lie elsewhere are not read."""

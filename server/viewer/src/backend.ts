@@ -30,6 +30,13 @@ export class Refused extends Error {
   }
 }
 
+declare global {
+  interface Window {
+    /** What index.html asked for before this was read. */
+    early?: { path: string; answer: Promise<Response> } | undefined;
+  }
+}
+
 const PROTOCOL = "2026-07-28";
 
 export class PageBackend implements Backend {
@@ -144,7 +151,10 @@ export class PageBackend implements Backend {
   }
 
   private get(path: string, signal?: AbortSignal): Promise<Response> {
-    return this.asked_(fetch(path, { signal: signal ?? null }));
+    const { early } = window;
+    if (early?.path !== path) return this.asked_(fetch(path, { signal: signal ?? null }));
+    window.early = undefined;
+    return this.asked_(early.answer);
   }
 
   private async asked_(request: Promise<Response>): Promise<Response> {

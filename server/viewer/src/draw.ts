@@ -173,8 +173,18 @@ export function onDrawing(stage: Stage): () => void {
 
 async function takeObject(stage: Stage, [x, y]: Point): Promise<void> {
   const hit = await stage.hit(x, y);
-  const [ring] = hit?.rings ?? [];
+  // of an object in several parts the largest: less than half of it would not take it away
+  const [ring] = [...(hit?.rings ?? [])].sort((one, other) => areaOf(other) - areaOf(one));
   if (ring) addShape("polygon", ring.slice(0, -1));
+}
+
+function areaOf(ring: Point[]): number {
+  let twice = 0;
+  ring.forEach(([x, y], at) => {
+    const [nextX, nextY] = ring[(at + 1) % ring.length]!;
+    twice += x * nextY - nextX * y;
+  });
+  return Math.abs(twice) / 2;
 }
 
 function near(view: View, one: Point, other: Point): boolean {

@@ -97,11 +97,13 @@ export class Painter {
   private readonly line: WebGLProgram;
   /** Without a graphics card, where many stretches of outline are plain lines: two triangles take five times as long. */
   readonly soft: boolean;
-  /** Stretches of outline that are drawn at most; with more of them on the screen their cover says more. */
+  /** Stretches of outline that are drawn at most at a time; with more of them their cover says more. */
   readonly mostSegments: number;
   private readonly triangles: WebGLBuffer;
   private readonly pairs: WebGLBuffer;
   private longest = 0;
+  /** Since begin(). */
+  painted = false;
   private fence: WebGLSync | null = null;
   private readonly places = new Map<string, WebGLUniformLocation | null>();
 
@@ -115,7 +117,7 @@ export class Painter {
     const said = gl.getExtension("WEBGL_debug_renderer_info");
     const renderer = said ? String(gl.getParameter(said.UNMASKED_RENDERER_WEBGL)) : "";
     this.soft = /swiftshader|llvmpipe|software|basic render/i.test(renderer);
-    this.mostSegments = this.soft ? 60_000 : 400_000;
+    this.mostSegments = this.soft ? 25_000 : 400_000;
     this.triangles = gl.createBuffer()!;
     this.pairs = gl.createBuffer()!;
     gl.enable(gl.BLEND);
@@ -139,6 +141,7 @@ export class Painter {
   }
 
   begin(width: number, height: number): void {
+    this.painted = false;
     if (this.canvas.width !== width || this.canvas.height !== height) {
       this.canvas.width = width;
       this.canvas.height = height;
@@ -224,6 +227,7 @@ export class Painter {
     perPixel: number,
   ): void {
     const gl = this.gl;
+    this.painted = true;
     gl.useProgram(this.cover);
     gl.bindTexture(gl.TEXTURE_2D, cover.texture);
     const [a, b, c, d, e, f] = moved(toScreen, rect[0], rect[1]);
@@ -242,6 +246,7 @@ export class Painter {
 
   drawLines(lines: LineBuffer, toScreen: Matrix, colour: [number, number, number], width: number, alpha = 1): void {
     const gl = this.gl;
+    this.painted = true;
     gl.useProgram(this.line);
     gl.bindVertexArray(lines.array);
     const [a, b, c, d, e, f] = toScreen;

@@ -1,7 +1,7 @@
 // One mask on the screen: which of its tiles are needed for a view, and how they are drawn. Outlines near, cover far.
 
 import type { Backend } from "./backend";
-import { applied, moved, scaled, type CoverTexture, type LineBuffer, type Matrix, type Painter } from "./gl";
+import { moved, scaled, type CoverTexture, type LineBuffer, type Matrix, type Painter } from "./gl";
 import { objectAt, ringsOf, segmentsOf, unpacked, type ObjectTile } from "./objects";
 import type { MaskLook } from "./state";
 import { TileCache } from "./tilecache";
@@ -11,6 +11,8 @@ export interface View {
   toScreen: Matrix;
   /** Device pixels per image pixel. */
   scale: number;
+  /** The same for choosing tiles: a power of two where what was drawn is kept. */
+  detail: number;
   /** What is on the screen, in image pixels. */
   seen: Box;
   centre: [number, number];
@@ -35,6 +37,8 @@ export class MaskLayerView {
   private readonly width: number;
   private readonly height: number;
   private wantsOutlines = false;
+  /** How far an object may lie beyond the tile of its centroid, in image pixels. */
+  private readonly reach: number = 0;
   drawnSegments = 0;
 
   constructor(
@@ -42,12 +46,13 @@ export class MaskLayerView {
     private readonly about: AboutResult,
     backend: Backend,
     private readonly painter: Painter,
-    changed: () => void,
+    changed: (box: Box | null) => void,
     failed: (error: unknown) => void,
   ) {
     const resultId = about.result.result_id;
     this.width = about.result.image.width;
     this.height = about.result.image.height;
+    if (mask.count) this.reach = Math.min(about.tile_px, 3 * Math.sqrt(mask.area_px / mask.count / Math.PI));
     const atOnce = backend.kind === "app" ? 2 : 4;
     this.cover = new TileCache<Cover>(
       async (at, signal) => {
@@ -60,7 +65,7 @@ export class MaskLayerView {
         return { value: { picture, blob }, weight: picture.size ** 2 + blob.size };
       },
       ({ picture }) => painter.dropTexture(picture),
-      changed,
+      (value, at) => changed(value && this.boxOf(at)),
       failed,
       COVER_MB * 2 ** 20,
       atOnce,
@@ -75,11 +80,17 @@ export class MaskLayerView {
         return { value: { tile, lines }, weight: data.byteLength + tile.boxes.byteLength + segments.byteLength };
       },
       ({ lines }) => painter.dropLines(lines),
-      changed,
+      (value) => changed(value && boundsOf(value.tile)),
       failed,
       OUTLINES_MB * 2 ** 20,
       atOnce,
     );
+  }
+
+  /** Part of the image that was looked at. */
+  get within(): Box {
+    const [x0, y0, x1, y1] = this.about.result.image.region;
+    return [Math.max(x0, 0), Math.max(y0, 0), Math.min(x1, this.width), Math.min(y1, this.height)];
   }
 
   get loading(): number {
@@ -88,6 +99,7 @@ export class MaskLayerView {
 
   /** Asks for what the view needs. */
   prepare(view: View, look: MaskLook): void {
+    this.drawnSegments = 0;
     if (!look.shown || !this.mask.found) {
       this.cover.want([]);
       this.outlines.want([]);
@@ -96,19 +108,20 @@ export class MaskLayerView {
     const z = this.levelOf(view);
     const fine = this.outlineLevel(view);
     this.wantsOutlines = look.outline && fine <= (this.about.outlines_to_level[this.mask.mask_id] ?? -1);
+    const outlined = this.wantsOutlines ? this.places(view, fine, this.reach) : [];
+    this.outlines.want(outlined);
+    for (const at of outlined) this.drawnSegments += this.outlines.get(at)?.lines.count ?? 0;
     const needsCover = look.fill > 0 || !this.wantsOutlines || this.outlines.loading > 0 || this.drawnSegments > this.painter.mostSegments;
-    this.outlines.want(this.wantsOutlines ? this.places(view, fine) : []);
     // one coarse tile first: something is there at once
     const coarse = Math.min(this.about.levels - 1, z + 3);
     this.cover.want(needsCover ? [...(coarse > z ? this.places(view, coarse) : []), ...this.places(view, z)] : []);
   }
 
   draw(view: View, look: MaskLook, colour: [number, number, number]): void {
-    this.drawnSegments = 0;
     if (!look.shown || !this.mask.found) return;
     const z = this.levelOf(view);
     const places = this.places(view, z);
-    const fine = this.wantsOutlines ? this.places(view, this.outlineLevel(view)) : [];
+    const fine = this.wantsOutlines ? this.places(view, this.outlineLevel(view), this.reach) : [];
     const ready = fine.map((at) => this.outlines.get(at));
     const segments = ready.reduce((sum, each) => sum + (each?.lines.count ?? 0), 0);
     const asLines = this.wantsOutlines && segments <= this.painter.mostSegments;
@@ -118,7 +131,6 @@ export class MaskLayerView {
     const near = { fill: look.fill, outline: asLines || !look.outline ? 0 : 1 };
     for (const at of places) this.drawCoverAt(at, view, colour, far ? dense : near);
     if (asLines) fine.forEach((at, number) => ready[number] === undefined && this.drawCoverAt(at, view, colour, dense));
-    this.drawnSegments = segments;
     if (!asLines) return;
     const width = (view.scale > 0.5 ? 2 : 1.4) * devicePixelRatio;
     for (const each of ready) {
@@ -150,7 +162,7 @@ export class MaskLayerView {
   ringsOf(ids: Set<number>, view: View): [number, number][][] {
     if (!this.wantsOutlines) return [];
     const rings: [number, number][][] = [];
-    for (const at of this.places(view, this.outlineLevel(view))) {
+    for (const at of this.places(view, this.outlineLevel(view), this.reach)) {
       const tile = this.outlines.get(at)?.tile;
       tile?.ids.forEach((id, index) => ids.has(id) && rings.push(...ringsOf(tile, index)));
     }
@@ -182,34 +194,36 @@ export class MaskLayerView {
   }
 
   private levelOf(view: View): number {
-    return Math.min(this.about.levels - 1, Math.max(0, Math.floor(Math.log2(1 / view.scale) + 0.4)));
+    return Math.min(this.about.levels - 1, Math.max(0, Math.floor(Math.log2(1 / view.detail) + 0.4)));
   }
 
   /** The coarsest one whose outlines are right to a pixel of the screen. */
   private outlineLevel(view: View): number {
-    return Math.min(this.about.levels - 1, Math.max(0, Math.ceil(Math.log2(1 / view.scale) - 0.05)));
+    return Math.min(this.about.levels - 1, Math.max(0, Math.ceil(Math.log2(1 / view.detail) - 0.05)));
   }
 
   /** Tiles of a level on the screen, the middle one first. */
-  private places(view: View, z: number): Place[] {
+  private places(view: View, z: number, beyond = 0): Place[] {
     const side = this.about.tile_px * 2 ** z;
-    const [x0, y0, x1, y1] = view.seen;
-    const [rx0, ry0, rx1, ry1] = this.about.result.image.region;
+    const [x0, y0, x1, y1] = [view.seen[0] - beyond, view.seen[1] - beyond, view.seen[2] + beyond, view.seen[3] + beyond];
+    const [left, top, right, bottom] = this.within;
     const found: Place[] = [];
-    const right = Math.min(x1, rx1, this.width) - 1e-6;
-    const bottom = Math.min(y1, ry1, this.height) - 1e-6;
-    for (let y = Math.floor(Math.max(y0, ry0, 0) / side); y <= Math.floor(bottom / side); y++) {
-      for (let x = Math.floor(Math.max(x0, rx0, 0) / side); x <= Math.floor(right / side); x++) found.push({ z, x, y });
+    for (let y = Math.floor(Math.max(y0, top) / side); y <= Math.floor((Math.min(y1, bottom) - 1e-6) / side); y++) {
+      for (let x = Math.floor(Math.max(x0, left) / side); x <= Math.floor((Math.min(x1, right) - 1e-6) / side); x++) found.push({ z, x, y });
     }
     const away = ({ x, y }: Place) => Math.hypot((x + 0.5) * side - view.centre[0], (y + 0.5) * side - view.centre[1]);
     return found.sort((one, other) => away(one) - away(other));
+  }
+
+  private boxOf({ z, x, y }: Place): Box {
+    const side = this.about.tile_px * 2 ** z;
+    return [x * side, y * side, (x + 1) * side, (y + 1) * side];
   }
 
   /** Its own tile, or as long as it is not there the part of a coarser one. */
   private drawCoverAt(at: Place, view: View, colour: [number, number, number], look: { fill: number; outline: number }): void {
     if (look.fill <= 0 && look.outline <= 0) return;
     const { tile_px, border_px, levels } = this.about;
-    const side = tile_px * 2 ** at.z;
     for (let z = at.z; z < levels; z++) {
       const shrink = 2 ** (z - at.z);
       const from = { z, x: Math.floor(at.x / shrink), y: Math.floor(at.y / shrink) };
@@ -221,13 +235,19 @@ export class MaskLayerView {
       const top = border_px + (at.y - from.y * shrink) * part;
       const whole = found.picture.size;
       const inside: Box = [left / whole, top / whole, (left + part) / whole, (top + part) / whole];
-      const rect: Box = [at.x * side, at.y * side, (at.x + 1) * side, (at.y + 1) * side];
-      this.painter.drawCover(found.picture, rect, inside, view.toScreen, colour, look, 1 / (view.scale * 2 ** z));
+      this.painter.drawCover(found.picture, this.boxOf(at), inside, view.toScreen, colour, look, 1 / (view.scale * 2 ** z));
       return;
     }
   }
 }
 
-export function screenOf(view: View, x: number, y: number): [number, number] {
-  return applied(view.toScreen, x, y);
+/** Of all objects of a tile, in image pixels. */
+function boundsOf({ boxes, step, x0, y0 }: ObjectTile): Box {
+  const bounds: Box = [Infinity, Infinity, -Infinity, -Infinity];
+  boxes.forEach((value, at) => {
+    const [side, least] = [at & 3, (at & 3) < 2];
+    bounds[side] = least ? Math.min(bounds[side]!, value) : Math.max(bounds[side]!, value);
+  });
+  const [left, top, right, bottom] = bounds;
+  return [x0 + left * step, y0 + top * step, x0 + right * step, y0 + bottom * step];
 }

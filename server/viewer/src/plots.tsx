@@ -1,7 +1,7 @@
 // Numbers of a mask's objects as a plot; what is brushed in it is marked in the picture.
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { label, unit } from "./panel";
 import { about, activeMask, backend, chosen, colourOf, foundMasks, nameOf, palette } from "./state";
@@ -14,11 +14,12 @@ const BINS = 40;
 export function Plots() {
   const withObjects = foundMasks.value.filter((mask) => mask.count);
   const mask = withObjects.find((each) => each.mask_id === activeMask.value) ?? withObjects[0];
+  const [open, setOpen] = useState(false);
   if (!mask) return null;
   return (
-    <details class="plots">
+    <details class="plots" onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>Plot the objects of {nameOf(mask)}</summary>
-      <Plot key={mask.mask_id} mask={mask} />
+      {open ? <Plot key={mask.mask_id} mask={mask} /> : null}
     </details>
   );
 }
@@ -43,7 +44,7 @@ function Plot({ mask }: { mask: Mask }) {
   const scaled = (stem: string) => (columns.includes(`${stem}_um2`) ? `${stem}_um2` : `${stem}_px`);
   const x = columns.includes(across.value) ? across.value : columns.length ? scaled("area") : "";
   const y = columns.includes(up.value) ? up.value : "";
-  useEffect(() => void load(mask, [x, y].filter(Boolean)), [mask.mask_id, x, y]);
+  useEffect(() => void load(mask, [x || "area_px", y].filter(Boolean)), [mask.mask_id, x, y]);
   const rows = data.value?.maskId === mask.mask_id ? data.value.found.rows : null;
   useEffect(() => {
     if (!here.current || !rows || !x || !rows[x]) return;

@@ -27,7 +27,8 @@ export function ScaleBar() {
     if (!stage) return;
     const update = () => {
       const scene = stage.scene;
-      bar.value = scene && barFor(Math.min(stage.element.clientWidth, 1200), scene.zoom, mpp);
+      const now = scene && barFor(Math.min(stage.element.clientWidth, 1200), scene.zoom, mpp);
+      if (now?.text !== bar.value?.text || Math.abs((now?.px ?? 0) - (bar.value?.px ?? 0)) > 0.05) bar.value = now;
     };
     for (const name of ["update-viewport", "open", "resize"] as const) stage.osd.addHandler(name as "open", update);
     update();

@@ -4,6 +4,8 @@ import OpenSeadragon from "openseadragon";
 import type { Backend } from "./backend";
 import { between, Painter, rgb, type Matrix } from "./gl";
 import { MaskLayerView, type View } from "./layer";
+import { sourceOf } from "./source";
+import { Squares, squareLevel } from "./squares";
 import { chosen, colourOf, lookOf, picked } from "./state";
 import type { AboutImage, AboutResult, Box } from "./types";
 
@@ -20,6 +22,13 @@ export interface Hit {
   rings: [number, number][][];
 }
 
+/** squares: of this result and of the other one; null where a graphics card draws everything anew in time. */
+interface Masks {
+  painter: Painter;
+  over: HTMLCanvasElement;
+  squares: readonly [Squares, Squares] | null;
+}
+
 type Listener = () => void;
 
 export class Stage {
@@ -33,8 +42,10 @@ export class Stage {
   /** Where the other result begins, 0..1 of the width; null without one. */
   swipe: number | null = null;
   private others: MaskLayerView[] = [];
-  private readonly painter: Painter;
+  /** What masks are drawn with, from when the first picture is there: starting it takes a while. */
+  private masks: Masks | null = null;
   private readonly marks: HTMLCanvasElement;
+  private abouts: [AboutResult | null, AboutResult | null] = [null, null];
   private image: AboutImage | null = null;
   private due = false;
   private drawn = "";
@@ -67,17 +78,9 @@ export class Stage {
       timeout: 60000,
       tabIndex: 0,
     } as OpenSeadragon.Options);
-    const over = document.createElement("canvas");
     this.marks = document.createElement("canvas");
-    for (const canvas of [over, this.marks]) {
-      canvas.className = "over";
-      this.osd.canvas.appendChild(canvas);
-    }
-    this.painter = new Painter(over);
-    over.addEventListener("webglcontextlost", (event) => {
-      event.preventDefault();
-      this.onProblem(new Error("the graphics card was reset; reload the page"));
-    });
+    this.marks.className = "over";
+    this.osd.canvas.appendChild(this.marks);
     // in step with the picture: drawn right after it, in the same frame
     this.osd.addHandler("update-viewport", () => this.draw(false));
     for (const name of ["open", "animation-finish", "resize", "rotate"] as const) {
@@ -86,10 +89,30 @@ export class Stage {
     this.osd.addHandler("viewport-change" as "open", () => this.onMoved());
     this.osd.addHandler("tile-load-failed" as "open", (event) => {
       this.onProblem(new Error(String((event as unknown as { message?: string }).message ?? "a tile is missing")));
+      this.begin();
     });
     this.osd.addHandler("tile-drawn" as "open", () => {
-      if (!this.firstPicture) this.firstPicture = performance.now();
+      if (this.firstPicture) return;
+      this.firstPicture = performance.now();
+      setTimeout(() => this.begin());
     });
+  }
+
+  private begin(): void {
+    if (this.masks) return;
+    const painter = new Painter(document.createElement("canvas"));
+    painter.canvas.addEventListener("webglcontextlost", (event) => {
+      event.preventDefault();
+      this.onProblem(new Error("the graphics card was reset; reload the page"));
+    });
+    const over = painter.soft ? document.createElement("canvas") : painter.canvas;
+    over.className = "over";
+    this.osd.canvas.insertBefore(over, this.marks);
+    const squaresOf = (layers: () => MaskLayerView[]) => new Squares(painter, (view) => paint(layers(), view));
+    const squares = painter.soft ? ([squaresOf(() => this.layers), squaresOf(() => this.others)] as const) : null;
+    this.masks = { painter, over, squares };
+    this.show(this.abouts[0]);
+    this.showOther(this.abouts[1]);
   }
 
   get view(): View | null {
@@ -116,7 +139,9 @@ export class Stage {
     const xs = corners.map(([x]) => x);
     const ys = corners.map(([, y]) => y);
     const seen: Box = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
-    return { toScreen, scale: Math.sqrt(Math.abs(determinant)), seen, centre: back(w / 2, h / 2) };
+    const scale = Math.sqrt(Math.abs(determinant));
+    const detail = this.masks?.squares ? 2 ** -squareLevel(scale, this.image.levels) : scale;
+    return { toScreen, scale, detail, seen, centre: back(w / 2, h / 2) };
   }
 
   open(image: AboutImage): void {
@@ -126,24 +151,39 @@ export class Stage {
   }
 
   show(about: AboutResult | null): void {
+    this.abouts[0] = about;
     for (const layer of this.layers) layer.close();
     this.layers = this.layersOf(about);
+    this.masks?.squares?.[0].clear();
     this.redraw();
   }
 
   /** On the right of the line to swipe. */
   showOther(about: AboutResult | null): void {
+    this.abouts[1] = about;
     for (const layer of this.others) layer.close();
     this.others = this.layersOf(about);
+    this.masks?.squares?.[1].clear();
     this.redraw();
   }
 
   private layersOf(about: AboutResult | null): MaskLayerView[] {
-    const changed = () => this.redraw();
+    const changed = (box: Box | null) => {
+      if (box) this.masks?.squares?.forEach((each) => each.outdate(box));
+      this.redraw();
+    };
     const failed = (error: unknown) => this.onProblem(error);
-    return (about?.result.masks ?? [])
+    const { masks } = this;
+    if (!about || !masks) return [];
+    return about.result.masks
       .filter((mask) => mask.found)
-      .map((mask) => new MaskLayerView(mask, about!, this.backend, this.painter, changed, failed));
+      .map((mask) => new MaskLayerView(mask, about, this.backend, masks.painter, changed, failed));
+  }
+
+  /** Where colours or what is shown have changed. */
+  repaint(): void {
+    this.masks?.squares?.forEach((each) => each.outdate());
+    this.redraw();
   }
 
   /** At the next frame. */
@@ -240,57 +280,83 @@ export class Stage {
     context.fillRect(0, 0, width, height);
     const drawn = (this.osd.drawer as unknown as { canvas: HTMLCanvasElement }).canvas;
     context.drawImage(drawn, 0, 0, width, height);
-    this.drawnBy = null;
-    this.draw();
-    context.drawImage(this.painter.canvas, 0, 0, width, height);
+    const { view, masks } = this;
+    if (view && masks) {
+      this.paintAll(masks, view, width, height);
+      context.drawImage(masks.painter.canvas, 0, 0, width, height);
+      this.drawMarks(view, width, height);
+    }
     context.drawImage(this.marks, 0, 0, width, height);
     return canvas;
   }
 
   /** anew: also where the view is the one that was drawn last, as it is while tiles of the picture fade in. */
   private draw(anew = true): void {
-    const view = this.view;
+    const { view, masks } = this;
     if (!view) return;
     const width = Math.round(this.element.clientWidth * devicePixelRatio);
     const height = Math.round(this.element.clientHeight * devicePixelRatio);
     const state = [...view.toScreen, width, height].join();
     if (!anew && state === this.drawn) return;
-    if (this.painter.busy && this.drawnBy) {
-      this.slide(view);
+    if (masks && !masks.squares && masks.painter.busy && this.drawnBy) {
+      this.slide(masks, view);
       return;
     }
     this.drawn = state;
     this.drawnBy = view.toScreen;
     this.frames++;
-    this.slide(view);
-    this.painter.begin(width, height);
+    for (const layer of [...this.layers, ...this.others]) layer.prepare(view, lookOf(layer.mask.mask_id));
+    if (masks?.squares) this.drawSquares(masks.squares, sized(masks.over, width, height), view);
+    else if (masks) {
+      this.slide(masks, view);
+      this.paintAll(masks, view, width, height);
+    }
+    this.drawMarks(view, width, height);
+    if (this.swipe !== null) this.drawSwipe(Math.round(this.swipe * width), height);
+  }
+
+  /** This result, and from the line on the other one: what each has from where to where on the screen. */
+  private parts(width: number): [MaskLayerView[], number, number][] {
     const line = this.swipe === null ? width : Math.round(this.swipe * width);
-    for (const [layers, from, to] of [
+    return [
       [this.layers, 0, line],
       [this.others, line, width],
-    ] as const) {
-      if (to <= from) continue;
-      this.painter.clip(from, to);
-      for (const layer of layers) {
-        const look = lookOf(layer.mask.mask_id);
-        layer.prepare(view, look);
-        layer.draw(view, look, rgb(colourOf(layer.mask)));
-      }
+    ];
+  }
+
+  private paintAll({ painter }: Masks, view: View, width: number, height: number): void {
+    painter.begin(width, height);
+    for (const [layers, from, to] of this.parts(width)) {
+      painter.clip(from, to);
+      paint(layers, view);
     }
-    this.painter.clip();
-    this.painter.end();
-    this.drawMarks(view, width, height);
-    if (this.swipe !== null) this.drawSwipe(line, height);
+    painter.clip();
+    painter.end();
+  }
+
+  private drawSquares(squares: readonly [Squares, Squares], context: CanvasRenderingContext2D, view: View): void {
+    const { width, height } = context.canvas;
+    let waiting = false;
+    this.parts(width).forEach(([layers, from, to], number) => {
+      if (to <= from || !layers.length) return;
+      context.save();
+      context.beginPath();
+      context.rect(from, 0, to - from, height);
+      context.clip();
+      if (squares[number]!.draw(context, view, layers[0]!.within)) waiting = true;
+      context.restore();
+    });
+    if (waiting) this.redraw();
   }
 
   /** Where the last frame is still being drawn: the one before, moved to where it belongs, and drawn soon. */
-  private slide(view: View): void {
+  private slide({ painter, over }: Masks, view: View): void {
     const [a, b, c, d, e, f] = between(this.drawnBy!, view.toScreen);
     const ratio = window.devicePixelRatio;
     const still = Math.abs(a - 1) + Math.abs(b) + Math.abs(e) + Math.abs(f) < 1e-6;
     const how = still ? "" : `matrix(${a},${b},${c},${d},${e / ratio},${f / ratio})`;
-    for (const canvas of [this.painter.canvas, this.marks]) canvas.style.transform = how;
-    if (!this.painter.busy || this.later) return;
+    for (const canvas of [over, this.marks]) canvas.style.transform = how;
+    if (!painter.busy || this.later) return;
     this.later = window.setTimeout(() => {
       this.later = 0;
       this.redraw();
@@ -309,9 +375,7 @@ export class Stage {
   }
 
   private drawMarks(view: View, width: number, height: number): void {
-    if (this.marks.width !== width || this.marks.height !== height) [this.marks.width, this.marks.height] = [width, height];
-    const context = this.marks.getContext("2d")!;
-    context.clearRect(0, 0, width, height);
+    const context = sized(this.marks, width, height);
     const { value: one } = picked;
     const { value: some } = chosen;
     for (const layer of this.layers) {
@@ -331,6 +395,18 @@ export class Stage {
   }
 }
 
+function paint(layers: MaskLayerView[], view: View): void {
+  for (const layer of layers) layer.draw(view, lookOf(layer.mask.mask_id), rgb(colourOf(layer.mask)));
+}
+
+/** Empty, and as large as it is said. */
+function sized(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
+  const context = canvas.getContext("2d")!;
+  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+  else context.clearRect(0, 0, width, height);
+  return context;
+}
+
 export function trace(context: CanvasRenderingContext2D, view: View, points: [number, number][]): void {
   const [a, b, c, d, e, f] = view.toScreen;
   points.forEach(([x, y], number) => {
@@ -339,39 +415,4 @@ export function trace(context: CanvasRenderingContext2D, view: View, points: [nu
     else context.moveTo(u, v);
   });
   context.closePath();
-}
-
-/** OpenSeadragon counts levels from the smallest up; the server from full resolution down. */
-function sourceOf(image: AboutImage, backend: Backend): object {
-  const stops = new WeakMap<object, AbortController>();
-  const last = image.levels - 1;
-  return {
-    width: image.width,
-    height: image.height,
-    tileSize: image.tile_px,
-    minLevel: 0,
-    maxLevel: last,
-    tileOverlap: 0,
-    getLevelScale: (level: number) => 2 ** (level - last),
-    getTileUrl: (level: number, x: number, y: number) => `${image.image_id}/${last - level}/${x}/${y}`,
-    getTileHashKey: (level: number, x: number, y: number) => `${image.image_id}/${last - level}/${x}/${y}`,
-    downloadTileStart(job: Job) {
-      const stop = new AbortController();
-      stops.set(job, stop);
-      const [, z, x, y] = job.src.split("/").map(Number) as [number, number, number, number];
-      backend.imageTile(image.image_id, { z, x, y }, stop.signal).then(
-        (blob) => (blob ? job.finish(blob, null, "rasterBlob") : job.fail("the tile is empty", null)),
-        (error: Error) => job.fail(error.message, null),
-      );
-    },
-    downloadTileAbort(job: Job) {
-      stops.get(job)?.abort();
-    },
-  };
-}
-
-interface Job {
-  src: string;
-  finish(data: Blob, request: null, kind: string): void;
-  fail(message: string, request: null): void;
 }

@@ -20,7 +20,7 @@ export class TileCache<T> {
   constructor(
     private readonly load: (at: Place, signal: AbortSignal) => Promise<{ value: T | null; weight: number }>,
     private readonly drop: (value: T) => void,
-    private readonly changed: () => void,
+    private readonly changed: (value: T | null, at: Place) => void,
     private readonly failed: (error: unknown) => void,
     private readonly mostWeight: number,
     private readonly atOnce: number,
@@ -68,12 +68,14 @@ export class TileCache<T> {
       const { key, place } = this.wanted.shift()!;
       const controller = new AbortController();
       this.running.set(key, controller);
+      let brought: T | null = null;
       this.load(place, controller.signal)
         .then(({ value, weight }) => {
           if (controller.signal.aborted) {
             if (value !== null) this.drop(value);
             return;
           }
+          brought = value;
           this.entries.set(key, { value, weight, used: this.clock, state: "ready", failedAt: 0 });
           this.weight += weight;
           this.makeRoom();
@@ -86,7 +88,7 @@ export class TileCache<T> {
         .finally(() => {
           if (this.running.get(key) === controller) this.running.delete(key);
           this.next();
-          this.changed();
+          this.changed(brought, place);
         });
     }
   }

@@ -45,7 +45,8 @@ function Picture() {
       }),
       about.subscribe((value) => stage.show(value)),
     );
-    for (const each of [looks, palette, picked, chosen]) stops.push(each.subscribe(() => stage.redraw()));
+    for (const each of [looks, palette]) stops.push(each.subscribe(() => stage.repaint()));
+    for (const each of [picked, chosen]) stops.push(each.subscribe(() => stage.redraw()));
     return () => stops.forEach((stop) => stop());
   }, []);
   return (
