@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from tissuetalk.models import registry
 from tissuetalk.models.by_example import Learned, Place, Shown, far_from, prompt_for, teach, with_examples
+from tissuetalk.models.by_example.objects import NUCLEI
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource, open_image
 from tissuetalk.models.segmenter import Segmenter
@@ -199,3 +200,32 @@ def test_one_kind_of_nuclei_is_told_from_another_by_pointing_at_a_few(
     told = [True] * len(points[True]) + [False] * len(points[False])
     assert np.mean(np.array(found) == np.array(told)) > 0.95
     assert Learned.from_bytes(learned.to_bytes()).sha256 == learned.sha256
+
+
+def test_what_the_model_knows_is_corrected_and_what_it_has_wrong_is_left_aside(
+    plain: Segmenter, tmp_path: Path
+) -> None:
+    pixels = np.full((512, 512, 3), (230, 170, 200), np.uint8)
+    rng = np.random.default_rng(0)
+    middles = [(x, y) for y in range(40, 500, 60) for x in range(40, 500, 60)]
+    for x, y in middles:
+        cv2.circle(pixels, (x, y), 12, (90, 50, 140), -1)
+    pixels = np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
+    on = [(x - 6, y - 6, x + 6, y + 6) for x, y in middles[:3]]
+    off = [(x + 20, y + 20, x + 40, y + 40) for x, y in middles[:3]]
+    right = places(*[(True, box) for box in on], *[(False, box) for box in off])
+    wrong = places(*[(False, box) for box in on], *[(True, box) for box in off])
+    with opened(tmp_path, pixels) as source:
+        learned, other = (
+            teach(plain, [Shown(source, 0.5, shown)], name="nuclei", kind="region", like=NUCLEI)
+            for shown in (right, wrong)
+        )
+        mask = mask_of(with_examples(plain, [learned]), learned, source)
+        tile = source.read_scaled(source.box, 0.5 / learned.mpp)
+    context = plain.prepare(tile)
+    (decoded,) = plain.decode(plain.encode(tile, context), [NUCLEI])
+    own = cv2.resize(plain.finish(decoded, NUCLEI, context).mask.astype(np.uint8), (512, 512)) > 0
+    assert own.any() and 2 * (mask & own).sum() / (mask.sum() + own.sum()) > 0.97
+    assert learned.like == NUCLEI and other.like is None
+    again = Learned.from_bytes(learned.to_bytes())
+    assert (again.like, again.sha256) == (NUCLEI, learned.sha256)

@@ -92,6 +92,30 @@ def importance_of(positive: NDArray[np.bool_], place: NDArray[np.int64]) -> NDAr
     return np.asarray(weights, np.float64)
 
 
+def logistic(
+    features: NDArray[np.float64],
+    share: NDArray[np.float64],
+    importance: NDArray[np.float64],
+    penalty: NDArray[np.float64],
+    offset: NDArray[np.float64] | float = 0.0,
+) -> NDArray[np.float64]:
+    """[r + 1]: what to multiply features [n, r] with, and a bias, so that with the offset they say ``share``, 0..1, of each row.
+
+    penalty: [r + 1], on the square of each number.
+    """
+    from scipy.optimize import minimize  # slow to import
+
+    def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = features @ at[:-1] + at[-1] + offset
+        value = float(importance @ (np.logaddexp(0, logits) - share * logits)) + float(penalty @ at**2) / 2
+        slope = importance * (1 / (1 + np.exp(-np.clip(logits, -50, 50))) - share)
+        return value, np.append(features.T @ slope, slope.sum()) + penalty * at
+
+    start = np.zeros(features.shape[1] + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100})
+    return np.asarray(found.x, np.float64)
+
+
 @dataclass(frozen=True)
 class Axes:
     """Scaled features along the principal axes of all examples, for fits of parts of them. basis: [D, r]. at: [n, r]."""
@@ -114,20 +138,13 @@ class Axes:
         penalty: float = PENALTY,
     ) -> NDArray[np.float64]:
         """[r + 1]: logistic regression on some of the rows; the last number is the bias."""
-        from scipy.optimize import minimize  # slow to import
-
-        features, sign = self.at[rows], np.where(positive[rows], 1.0, -1.0)
         importance = importance_of(positive[rows], place[rows])
-
-        def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            weights, margin = at[:-1], sign * (features @ at[:-1] + at[-1])
-            value = float(importance @ np.logaddexp(0, -margin)) + penalty / 2 * float(weights @ weights)
-            slope = -importance * sign / (1 + np.exp(np.clip(margin, -50, 50)))
-            return value, np.append(features.T @ slope + penalty * weights, slope.sum())
-
-        start = np.zeros(features.shape[1] + 1)
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100})
-        return np.asarray(found.x, np.float64)
+        return logistic(
+            self.at[rows],
+            positive[rows].astype(np.float64),
+            importance,
+            np.array([*[penalty] * self.at.shape[1], 0.0]),
+        )
 
     def logits(self, fitted: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
         return np.asarray(self.at[rows] @ fitted[:-1] + fitted[-1], np.float64)

@@ -17,12 +17,15 @@ from safetensors.numpy import load, save
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.reading import json_in, require_tensors
+from tissuetalk.models.segmenter import Prompt
 
 FORMAT: Final = "tissuetalk-by-example-1"
 MOST_BYTES: Final = 4 * 2**20
 """Of a learned file. An honest one has some 20 kB."""
 MOST_CARD_BYTES: Final = 64 * 1024
 LONGEST_NAME: Final = 80
+LONGEST_WORDS: Final = 2_000
+"""Of what the base is asked for."""
 Kind = Literal["region", "object"]
 REDUCTIONS: Final = {1: (1,), 3: (1, 2), 6: (2, 4)}
 """Of the tile, by their sum."""
@@ -53,7 +56,8 @@ class Learned:
 
     base: name of the model whose features it reads, and base_sha256 of its weights. mpp: µm per working pixel.
     objects_of: target of the base whose objects are sorted, None for pixels. arrays: by name, float32.
-    rules: smallest object and hole, in working pixels.
+    rules: smallest object and hole, in working pixels, and how the base's own answer is taken. like: what that answers to; None
+    where the base did not know it, or was wrong about the examples.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Learned:
     arrays: Mapping[str, NDArray[np.float32]]
     rules: Mapping[str, float]
     card: Card
+    like: Prompt | None = None
 
     @cached_property
     def sha256(self) -> str:
@@ -90,7 +95,7 @@ class Learned:
         return {name: np.ascontiguousarray(self.arrays[name], np.float32) for name in sorted(self.arrays)}
 
     def _told(self) -> dict[str, Any]:
-        return {
+        told = {
             "format": FORMAT,
             "name": self.name,
             "kind": self.kind,
@@ -101,6 +106,8 @@ class Learned:
             "rules": dict(self.rules),
             "card": asdict(self.card),
         }
+        # left out where there is none, so that files of before keep their SHA-256
+        return told if self.like is None else {**told, "like": asdict(self.like)}
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Learned:
@@ -169,7 +176,20 @@ def _checked(told: dict[str, Any], arrays: Mapping[str, NDArray[np.float32]]) ->
         dict(arrays),
         rules,
         read,
+        _prompt_in(told.get("like"), rules),
     )
+
+
+def _prompt_in(told: Any, rules: Mapping[str, float]) -> Prompt | None:
+    if told is None:
+        return None
+    if not all(np.isfinite(rules[key]) for key in ("answer_scale", "answer_shift", "answer_present")):
+        raise ValueError("its rules are not ones we know")
+    texts = [told["label"], told["words"], told["text"], told["concept"]]
+    if any(each is not None and (not isinstance(each, str) or len(each) > LONGEST_WORDS) for each in texts):
+        raise ValueError("its words are longer than any target's")
+    label, words, text, concept = texts
+    return Prompt(label, str(words), str(text), bool(told["verbatim"]), concept)
 
 
 def _require_arrays(arrays: Mapping[str, NDArray[np.float32]], rules: Mapping[str, Any]) -> None:

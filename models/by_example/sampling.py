@@ -9,11 +9,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.by_example.features import channel_shares, densities, fine_colour, gathered, maps_of
+from tissuetalk.models.by_example.features import (
+    SeenTile,
+    channel_shares,
+    densities,
+    fine_colour,
+    gathered,
+    maps_of,
+    sampled,
+)
 from tissuetalk.models.by_example.places import Glimpse, Shown, glimpses
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.segmenter import Context, Segmenter
+from tissuetalk.models.segmenter import RGB, Context, FeatureMap, Prompt, Segmenter
 
 Floats = NDArray[np.float32]
 
@@ -34,7 +42,8 @@ class Samples:
     """Pixels of the examples. features: [n, D]. positive: [n]. place: [n], its number over all images.
 
     fine: [n, F] of fine colour. unlabelled, unlabelled_fine: [m, D] and [m, F] of pixels all over the images. share: [D], see ``channel_shares``.
-    stained: [k, 3] optical densities of tissue.
+    stained: [k, 3] optical densities of tissue. answer, unlabelled_answer: [n] and [m], the model's own logits where it knows
+    what was asked for, else zeros. is_present: whether it finds that wherever positive places are.
     """
 
     features: Floats
@@ -45,19 +54,27 @@ class Samples:
     unlabelled_fine: Floats
     share: Floats
     stained: Floats
+    answer: Floats
+    unlabelled_answer: Floats
+    is_present: bool
 
 
 def samples_of(
-    model: Segmenter, shown: Sequence[Shown], mpp: float, reductions: Sequence[int], control: Control
+    model: Segmenter,
+    shown: Sequence[Shown],
+    mpp: float,
+    reductions: Sequence[int],
+    control: Control,
+    like: Prompt | None = None,
 ) -> Samples:
-    """Raises InvalidArgumentError where two examples contradict each other, or one lies outside its image."""
+    """like: what the model's own answer is to be read of, too. Raises InvalidArgumentError where two examples contradict each other, or one lies outside its image."""
     count = sum(len(each.places) for each in shown)
     per_place = max(LEAST_PER_PLACE, MOST_SAMPLES // count)
     pieces = list(glimpses(shown, mpp))
     parts: list[Samples] = []
     for number, piece in enumerate(pieces):
         control.check()
-        parts.append(_sampled(model, piece, reductions, per_place, UNLABELLED_PX // len(pieces)))
+        parts.append(_sampled(model, piece, reductions, per_place, UNLABELLED_PX // len(pieces), like))
         control.report((number + 1) / len(pieces), "looking at the examples")
     return Samples(
         np.concatenate([each.features for each in parts]),
@@ -68,13 +85,22 @@ def samples_of(
         np.concatenate([each.unlabelled_fine for each in parts]),
         parts[0].share,
         np.concatenate([each.stained for each in parts]),
+        np.concatenate([each.answer for each in parts]),
+        np.concatenate([each.unlabelled_answer for each in parts]),
+        all(each.is_present for each in parts if each.positive.any()),
     )
 
 
 def _sampled(
-    model: Segmenter, piece: Glimpse, reductions: Sequence[int], per_place: int, spread_px: int
+    model: Segmenter,
+    piece: Glimpse,
+    reductions: Sequence[int],
+    per_place: int,
+    spread_px: int,
+    like: Prompt | None,
 ) -> Samples:
-    maps = maps_of(model, piece.pixels, Context({}), reductions).maps
+    seen = maps_of(model, piece.pixels, Context({}), reductions)
+    maps = seen.maps
     x, y, positive, place = labelled(piece, per_place)
     height, width = piece.pixels.shape[:2]
     every = max(1, int(np.sqrt(height * width / max(spread_px, 1))))
@@ -83,6 +109,7 @@ def _sampled(
     stained = density[density.mean(1) > BRIGHT_OD]
     all_x, all_y = columns.ravel().astype(np.float64), rows.ravel().astype(np.float64)
     fine = fine_colour(piece.pixels)
+    said, is_present = _answer(model, piece.pixels, seen, like)
     return Samples(
         gathered(maps, x, y),
         positive,
@@ -92,7 +119,21 @@ def _sampled(
         gathered(fine, all_x, all_y),
         channel_shares(maps),
         stained if len(stained) > 16 else density,
+        sampled(said, x, y)[:, 0],
+        sampled(said, all_x, all_y)[:, 0],
+        is_present,
     )
+
+
+def _answer(model: Segmenter, pixels: RGB, seen: SeenTile, like: Prompt | None) -> tuple[FeatureMap, bool]:
+    """What the model answers by itself, and whether it finds that here."""
+    if like is None or (able := model.capability(like)) is None:
+        return FeatureMap(np.zeros((1, *pixels.shape[:2]), np.float32), 1), True
+    context = model.prepare(pixels)
+    base = model.encode(pixels, context) if seen.base is None else seen.base
+    (decoded,) = model.decode(base, [like])
+    present = model.finish(decoded, like, context).presence >= able.present_from
+    return FeatureMap(decoded.logits[None], 1), present
 
 
 def labelled(

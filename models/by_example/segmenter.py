@@ -15,6 +15,7 @@ from tissuetalk.models.by_example.features import SeenTile, fine_colour, maps_of
 from tissuetalk.models.by_example.head import LinearHead
 from tissuetalk.models.by_example.learned import Learned
 from tissuetalk.models.by_example.objects import NUCLEI, nuclei_of, read_objects, sorted_out
+from tissuetalk.models.by_example.prior import grounded
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmenter import (
     RGB,
@@ -76,7 +77,10 @@ class TaughtSegmenter:
         learned = self._meant(prompt)
         if learned is None:
             return self._base.capability(prompt)
-        return Capability(learned.name, learned.mpp, learned.kind == "object")
+        own = None if learned.like is None else self._base.capability(learned.like)
+        if own is None or not learned.rules["answer_present"]:
+            return Capability(learned.name, learned.mpp, learned.kind == "object")
+        return replace(own, target=learned.name, mpp=learned.mpp, objects=learned.kind == "object")
 
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return self._base.nearest(prompt, limit)
@@ -99,12 +103,21 @@ class TaughtSegmenter:
             reductions = learned.reductions
             if reductions not in seen:
                 seen[reductions] = maps_of(self._base, tile, context, reductions)
-            if learned.objects_of is None:
+            if learned.like is not None:
+                answers.append(self._read_grounded(learned, learned.like, seen[reductions], tile, context))
+            elif learned.objects_of is None:
                 answers.append(_read(learned, seen[reductions], tile))
             else:
                 answers.append(self._read_objects(learned, seen[reductions], tile, context))
         ready = next((each.base for each in seen.values() if each.base is not None), None)
         return TaughtTile(tile, context, ready, tuple(answers))
+
+    def _read_grounded(
+        self, learned: Learned, like: Prompt, seen: SeenTile, tile: RGB, context: Context
+    ) -> Decoded:
+        base = self._base.encode(tile, context) if seen.base is None else seen.base
+        (answer,) = self._base.decode(base, [like])
+        return grounded(answer, learned.rules, _read(learned, seen, tile).logits)
 
     def _read_objects(self, learned: Learned, seen: SeenTile, tile: RGB, context: Context) -> Decoded:
         base = self._base.encode(tile, context) if seen.base is None else seen.base
@@ -136,7 +149,14 @@ class TaughtSegmenter:
         count = min(STRONGEST_PX, logits.size)
         strongest = float(np.partition(logits, logits.size - count)[-count:].mean())
         presence = float(1 / (1 + np.exp(-np.clip(strongest, -30, 30))))
-        return finished(learned, stitched, presence)
+        if learned.like is None:
+            return finished(learned, stitched, presence)
+        own = self._base.finish(stitched, learned.like, context)
+        presence = own.presence if learned.rules["answer_present"] else presence
+        instances = None if learned.kind == "region" else own.instances
+        if learned.kind == "object" and instances is None:
+            instances = _parts(own.mask)
+        return Finished(own.mask, instances, presence)
 
     def _finish_objects(self, learned: Learned, stitched: Decoded, context: Context) -> Finished:
         if stitched.object_maps is None:  # only presence is asked for
@@ -152,6 +172,10 @@ def with_examples(model: Segmenter, learned: Sequence[Learned]) -> Segmenter:
         if each.base_sha256 != model.weights_sha256:
             raise InvalidArgumentError(
                 f"“{each.name}” was taught on other weights (of {each.base}) than those of {model.card.name} here; teach it again."
+            )
+        if each.like is not None and model.capability(each.like) is None:
+            raise InvalidArgumentError(
+                f"“{each.name}” goes by what {each.base} answers to words that it does not know; teach it again."
             )
     return TaughtSegmenter(model, learned)
 
@@ -175,8 +199,12 @@ def finished(learned: Learned, stitched: Decoded, presence: float) -> Finished:
     mask = ~_without_small(~mask, learned.rules["hole_px"])
     instances = None
     if learned.kind == "object":
-        instances = np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[1], np.int32)
+        instances = _parts(mask)
     return Finished(mask, instances, presence)
+
+
+def _parts(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    return np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[1], np.int32)
 
 
 def _of_one_kind(mask: NDArray[np.bool_], around: Floats, reject_below: float) -> NDArray[np.bool_]:

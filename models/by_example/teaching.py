@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from tissuetalk.models.by_example.objects import (
     object_rows,
 )
 from tissuetalk.models.by_example.places import MOST_PLACES, Place, Shown, as_list, glimpses
+from tissuetalk.models.by_example.prior import Corrections, Ground
 from tissuetalk.models.by_example.sampling import Samples, is_unstained, samples_of
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
@@ -47,19 +48,27 @@ MOST_NUCLEUS_UM: Final = 20.0
 
 @dataclass(frozen=True)
 class LearningPlan:
-    """What is read. mpp: µm per working pixel. reductions: how much smaller the encoder sees it, too."""
+    """What is read. mpp: µm per working pixel. reductions: how much smaller the encoder sees it, too.
+
+    like: what the model answers by itself and examples correct, at the scale it was made for.
+    """
 
     mpp: float
     reductions: tuple[int, ...]
-    is_unstained: bool
+    is_unstained: bool = False
+    like: Prompt | None = None
 
     @classmethod
-    def of(cls, model: Segmenter, shown: Sequence[Shown], like: Prompt | None) -> LearningPlan:
+    def of(cls, model: Segmenter, shown: Sequence[Shown], like: Prompt | None) -> list[LearningPlan]:
+        """Best first; the last one always goes."""
         if is_unstained(shown, UNSTAINED_MPP):
-            return cls(UNSTAINED_MPP, (2, 4), True)
+            return [cls(UNSTAINED_MPP, (2, 4), True)]
         known = None if like is None else model.capability(like)
+        if known is None:
+            return [cls(REGION_MPP, (1, 2))]
         # what the model looks for at this scale, it has learned all about there; of anything else, look around
-        return cls(REGION_MPP, (1,) if known is not None and known.mpp <= REGION_MPP else (1, 2), False)
+        alone = cls(REGION_MPP, (1,) if known.mpp <= REGION_MPP else (1, 2))
+        return [cls(known.mpp, (1,), like=like), alone]
 
 
 def teach(
@@ -73,32 +82,30 @@ def teach(
 ) -> Learned:
     """Learn what was shown.
 
-    like: what the words mean to the model, when it knows that. Without a negative example, what is least like the positive
-    ones stands for what is not meant.
+    like: what the words mean to the model, when it knows that; its answer is then corrected, if it has to do with what was
+    shown. Without a negative example, what is least like the positive ones stands for what is not meant.
     Raises InvalidArgumentError for examples that cannot be learned from: outside, contradicting, too many, only negative.
     """
     name = named(name)
     _require_some([place for each in shown for place in each.places])
     if _is_about_nuclei(model, shown, kind):
         return _teach_objects(model, shown, name, control)
-    plan = LearningPlan.of(model, shown, like)
-    samples = samples_of(model, shown, plan.mpp, plan.reductions, control.part(0, 0.7))
+    plan, samples, ground = _looked_at(model, shown, like, control.part(0, 0.7))
     scaling = Scaling.of(samples.unlabelled, samples.share)
-    if samples.positive.all():
-        samples = _with_unlike(samples, scaling)
     axes = Axes.of(scaling(samples.features))
+    fits = PlainFits(axes, samples) if ground is None else Corrections.of(samples, scaling, axes, ground)
     everything = np.ones(len(samples.positive), bool)
-    fitted = axes.fit(samples.positive, samples.place, everything)
-    _require_difference(axes.logits(fitted, everything) > 0, samples)
+    fitted = fits.fit(everything)
+    _require_difference(fits.logits(fitted, everything) > 0, samples)
     head = head_of(axes, fitted, scaling)
-    expected, interval = left_out(axes, samples.positive, samples.place, control.part(0.7, 1))
-    arrays, rules = (
-        head.arrays("head"),
-        {"reductions": float(sum(plan.reductions)), **_sizes(shown, plan.mpp)},
-    )
+    expected, interval = left_out(fits, samples.positive, samples.place, control.part(0.7, 1))
+    arrays = head.arrays("head")
+    rules = {"reductions": float(sum(plan.reductions)), **_sizes(shown, plan.mpp)}
     if plan.is_unstained:
         arrays |= _fine_head(samples).arrays("fine")
         rules["reject_below"] = _doubt(head, samples)
+    if ground is not None:
+        rules |= ground.rules() | {"answer_present": float(samples.is_present)}
     known = None if like is None else model.capability(like)
     is_object = plan.is_unstained or (known is not None and known.objects)
     return Learned(
@@ -111,7 +118,47 @@ def teach(
         arrays=arrays,
         rules=rules,
         card=card_of(shown, samples.stained, expected, interval),
+        like=None if ground is None else plan.like,
     )
+
+
+def _looked_at(
+    model: Segmenter, shown: Sequence[Shown], like: Prompt | None, control: Control
+) -> tuple[LearningPlan, Samples, Ground | None]:
+    """The first plan that suits the examples, what it reads of them, and how far the model's own answer is followed."""
+    plans = LearningPlan.of(model, shown, like)
+    for number, plan in enumerate(plans):
+        part = control.part(number / len(plans), (number + 1) / len(plans))
+        samples = samples_of(model, shown, plan.mpp, plan.reductions, part, plan.like)
+        if samples.positive.all():
+            samples = _with_unlike(samples, Scaling.of(samples.unlabelled, samples.share))
+        if plan.like is None:
+            break
+        if (ground := Ground.of(samples)) is not None:
+            return plan, samples, ground
+    return plan, samples, None
+
+
+class Fits(Protocol):
+    """How a target is fitted to some of its examples."""
+
+    def fit(self, rows: NDArray[np.bool_]) -> NDArray[np.float64]: ...
+
+    def logits(self, fitted: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True)
+class PlainFits:
+    """To the examples and nothing else."""
+
+    axes: Axes
+    samples: Samples | ObjectRows
+
+    def fit(self, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return self.axes.fit(self.samples.positive, self.samples.place, rows)
+
+    def logits(self, fitted: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return self.axes.logits(fitted, rows)
 
 
 def _is_about_nuclei(model: Segmenter, shown: Sequence[Shown], kind: Kind | None) -> bool:
@@ -147,7 +194,8 @@ def _teach_objects(model: Segmenter, shown: Sequence[Shown], name: str, control:
             "the model finds no nucleus at the examples of one kind; point at nuclei of both kinds, or say kind: region."
         )
     arrays, axes = fit_sorter(rows, scaling)
-    expected, interval = left_out(axes, rows.positive, rows.place, control.part(0.7, 1))
+    fits = PlainFits(axes, rows)
+    expected, interval = left_out(fits, rows.positive, rows.place, control.part(0.7, 1))
     return Learned(
         name=name,
         kind="object",
@@ -204,6 +252,7 @@ def _with_unlike(samples: Samples, scaling: Scaling) -> Samples:
         positive=np.concatenate([samples.positive, np.zeros(len(unlike), bool)]),
         place=np.concatenate([samples.place, np.full(len(unlike), number)]),
         fine=np.concatenate([samples.fine, samples.unlabelled_fine[at]]),
+        answer=np.concatenate([samples.answer, samples.unlabelled_answer[at]]),
     )
 
 
@@ -267,7 +316,7 @@ def _doubt(head: LinearHead, samples: Samples) -> float:
 
 
 def left_out(
-    axes: Axes, positive: NDArray[np.bool_], place: NDArray[np.int64], control: Control
+    fits: Fits, positive: NDArray[np.bool_], place: NDArray[np.int64], control: Control
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Dice over examples left out one by one, each counting the same, and its 90 % interval over examples drawn again.
 
@@ -286,7 +335,7 @@ def left_out(
     for number, each in enumerate(chosen):
         control.check()
         rows = place != each
-        share[number] = (axes.logits(axes.fit(positive, place, rows), ~rows) > 0).mean()
+        share[number] = (fits.logits(fits.fit(rows), ~rows) > 0).mean()
 
     def dice(drawn: NDArray[np.int64]) -> float:
         inside, outside = share[drawn][yes[drawn]].mean(), share[drawn][~yes[drawn]].mean()
