@@ -153,6 +153,7 @@ _ZERO = re.compile(
     r"(?<=[A-Za-z])0(?=[A-Za-z])|(?:(?<=[.:;\n])|(?<=[.:;\n]\s)|(?<![\s\S]))N0(?=\s+[A-Za-z]{3,}|\s*[.;\n]|\s*$)"
 )
 _SIGN = re.compile(r"\( ?([-+]) ?\)")
+_SHORT_SIGN = re.compile(r"(?<![\w-])([-\u2013+])ve\b", re.IGNORECASE)
 _OCR_LETTERS = {"0": "o", "1": "i", "5": "s", "$": "s"}
 
 
@@ -162,6 +163,7 @@ def unscan(text: str) -> str:
     text = _SIGN.sub(
         lambda match: ("neg" if match.group(1) == "-" else "pos").center(len(match.group())), text
     )
+    text = _SHORT_SIGN.sub(lambda match: "pos" if match.group(1) == "+" else "neg", text)
     return _OCR.sub(lambda match: _OCR_LETTERS[match.group()], text)
 
 

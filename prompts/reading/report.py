@@ -21,7 +21,15 @@ from tissuetalk.prompts.reading.segments import (
     order_spans,
     segments,
 )
-from tissuetalk.prompts.reading.values import IN_SITU, counted, heading_verdict, marked, signed, value_verdict
+from tissuetalk.prompts.reading.values import (
+    IN_SITU,
+    SURE,
+    counted,
+    heading_verdict,
+    marked,
+    signed,
+    value_verdict,
+)
 from tissuetalk.prompts.target import Assertion, ReadLine, Target
 from tissuetalk.prompts.words import Words, with_spoken_marks, word_set
 
@@ -295,7 +303,12 @@ def _opens_fields(mention: Mention) -> bool:
 
 
 def _is_affirmed(words: Words, value: Segment | None) -> bool:
-    return value is not None and words[value.first].norm in AFFIRMED
+    if value is None:
+        return False
+    contradicted = words[value.first].norm == "no" and value.first < value.last
+    return words[value.first].norm in AFFIRMED or (
+        contradicted and words.norms(value.first + 1, value.first + 2) in SURE
+    )
 
 
 def _unanswered(reader: SegmentReader, mention: Mention) -> bool:

@@ -98,7 +98,8 @@ def _cut(words: Words, index: int, inside: frozenset[int]) -> str:
         titled = _is_title_line(words.text, before.start) or _is_title_line(words.text, after.start)
         return "." if gap.count(".") or titled or _is_heading_line(words.text, after.start) else ""
     if "." in gap or ("[" in gap or "]" in gap):
-        if before.norm in ("no", "yes") and index > 1 and {":", "?"} & set(words.gap(index - 2, index - 1)):
+        asked = words.gap(index - 2, index - 1) if index > 1 else ""
+        if before.norm in ("no", "yes") and ({":", "?"} & set(asked) or ".." in asked):
             return "."  # the "no" of a field does not go on with the next sentence
         return "." if "." not in gap or _ends(before, after, words.text) else ""
     return ""
@@ -149,7 +150,8 @@ def _ends(before: Token, after: Token, text: str) -> bool:
         return True  # "is seen. In 2016": a scanner's stop before "in" leaves it small
     if before.norm in OPEN_WORDS or after.norm in CLOSING_WORDS:
         return False
-    if len(before.lower) == 1 and before.lower.isalpha() and text[before.start].isupper():
+    lettered = len(before.lower) == 1 and before.lower.isalpha() and text[before.start].isupper()
+    if lettered and text[before.start - 1 : before.start] != "-":  # "on PAS-D. Basal hyperplasia"
         return False
     return not first.islower() or _is_lower(text)
 
@@ -340,6 +342,8 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
                 index, found = found[0], further
         if words[index].norm == "free" and index - 1 in taken and words.gap(index - 1, index) == "-":
             found = index, frozenset({"post_absent"})  # "tumour-free"
+        if found is not None and words[index].norm == "v" and words.text[words[index].start] == "V":
+            found = None  # "factor V"
         found = found or _built_cue(words, index, first, end)
         if found is None:
             index += 1

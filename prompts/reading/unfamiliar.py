@@ -23,6 +23,8 @@ AUXILIARIES = word_set(
 LEAVING = word_set("out off away aside down behind back over clean clear empty nothing")
 """What may follow a verb of being where something is gone, though reports use the words for other things, too."""
 JOINING = word_set("and or nor with plus")
+GOVERNING = word_set("of for about on over against from to")
+DETERMINERS = word_set("the a an any this that our his her their new further more")
 MARKS = ",;:()[]\n"
 ASIDE = re.compile(
     r"(?:\s*,[^,;.:()\n]{1,80},|\s+[-\u2013\u2014]\s[^,;.:()\n]{1,60}\s[-\u2013\u2014]|\s*\([^()]{1,80}\))\s+"
@@ -47,9 +49,16 @@ def is_unfamiliar(words: Words, at: int) -> bool:
     return word.norm in unfamiliar_words() and not word.lower.endswith("ly")
 
 
+def answers_unfamiliarly(words: Words, first: int, last: int) -> bool:
+    """Whether the value of a field is such a word ("Granulomas: clean")."""
+    return any(is_unfamiliar(words, at) or words[at].norm in LEAVING for at in range(first, last + 1))
+
+
 def is_said_unfamiliarly(scope: Scope, mention: Mention) -> bool:
-    """Whether the word behind a finding, or one in its predicate, is unfamiliar and belongs to no known phrase."""
+    """Whether a word that governs a finding, stands behind it or in its predicate is unfamiliar, and of no known phrase."""
     words = scope.words
+    if _governed_by_a_stranger(scope, mention):
+        return True
     first = _behind_an_aside(scope, mention)
     predicate = first > mention.last + 1
     for at in range(first, min(scope.segment.last, first + FARTHEST_WORD) + 1):
@@ -65,6 +74,16 @@ def is_said_unfamiliarly(scope: Scope, mention: Mention) -> bool:
         if is_unfamiliar(words, at) or (predicate and words[at].norm in LEAVING):
             return True
     return False
+
+
+def _governed_by_a_stranger(scope: Scope, mention: Mention) -> bool:
+    """ "the spectre of lymphoma", "worries about a lymphoma": an unfamiliar word, "of" or the like, and the finding."""
+    words, at = scope.words, mention.first - 1
+    while at > scope.segment.first and words[at].norm in DETERMINERS and not _is_parted(words, at + 1):
+        at -= 1
+    if at <= scope.segment.first or words[at].norm not in GOVERNING or _is_parted(words, at + 1):
+        return False
+    return at - 1 not in scope.held | scope.taken and is_unfamiliar(words, at - 1)
 
 
 def _behind_an_aside(scope: Scope, mention: Mention) -> int:

@@ -9,6 +9,7 @@ from tissuetalk.prompts.reading.assertion import SAYS, Verdict
 from tissuetalk.prompts.reading.doubts import TUMORS, has_loose_word
 from tissuetalk.prompts.reading.mentions import Mention
 from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues, phrases
+from tissuetalk.prompts.reading.unfamiliar import answers_unfamiliarly
 from tissuetalk.prompts.target import Assertion
 from tissuetalk.prompts.words import Words, word_set
 
@@ -16,7 +17,8 @@ FIELD_WORDS = word_set(
     "finding feature result item parameter structure change include are is the and following"
 )
 """Words that may stand between a cue and the colon of its heading ("Negative findings:")."""
-ZERO_WORDS = frozenset({"0", "zero", "none", "nil"})
+ZERO_WORDS = word_set("0 zero none nil zip nada naught nought ø")
+SURE = (["definite"], ["definitely"], ["certain"], ["proven"], ["established"], ["present"], ["yes"])
 COUNTED = word_set("mitosis lymphocyte neutrophil eosinophil plasma_cell necrosis tumor")
 SCORE_WORDS = frozenset({"score", "tubule", "grade", "nottingham"})
 
@@ -53,6 +55,8 @@ def value_verdict(words: Words, value: Segment | None, named: Sequence[Mention] 
         if "pre_uncertain" in cue.kinds or "post_uncertain" in cue.kinds:
             denied = any("pre_absent" in other.kinds and other.first < cue.first for other in opening)
             return Verdict("absent" if denied else "uncertain", cue)
+    if words[first].norm == "no" and words.norms(first + 1, first + 2)[:1] in SURE and first < value.last:
+        return Verdict("present")  # "vascular invasion probable? no, definite"
     for cue in opening:
         if cue.first == first and ("pre_absent" in cue.kinds or "post_absent" in cue.kinds):
             return Verdict("absent", cue)
@@ -70,9 +74,22 @@ def value_verdict(words: Words, value: Segment | None, named: Sequence[Mention] 
     last = first
     while last < min(value.last, first + 2, named_from - 1) and words.gap(last, last + 1) == " ":
         last += 1
+    if named_from > value.last and _ends_in_denial(value, cues):
+        return Verdict("absent", cues[-1])
     rated = (words[first].norm,) in phrases("affirming") or any("positive" in cue.kinds for cue in opening)
     doubted = not rated and first < named_from and has_loose_word(words, first, last)
+    doubted |= not rated and answers_unfamiliarly(words, first, min(last, named_from - 1))
     return Verdict("uncertain" if doubted else "present")
+
+
+def _ends_in_denial(value: Segment, cues: Sequence[Cue]) -> bool:
+    """ "Amyloid: Congo red negative", "Dysplasia: to be honest, none": nothing else is affirmed or named."""
+    return (
+        bool(cues)
+        and cues[-1].last == value.last
+        and bool({"pre_absent", "post_absent"} & cues[-1].kinds)
+        and not any({"positive", "pre_uncertain", "post_uncertain", "pseudo"} & cue.kinds for cue in cues)
+    )
 
 
 SIGN = re.compile(r"\s*:\s*([-+\u2013])\s*(?=[\n;,.)]|$)")
@@ -85,9 +102,9 @@ def signed(words: Words, heading: Segment) -> Assertion | None:
 
 
 INLINE_SIGN = re.compile(
-    r"(?:(?: [(\[]?|[(\[])(?=[-\u2013+])|(?=[-\u2013+]+(?:[,;]|\.?\s*$)))([-\u2013]|\+{1,3})[)\]]?(?=\s*(?:[,;./)]|\n|$))"
+    r"(?:(?: [(\[]?|[(\[])(?=[-\u2013+])|(?=[-\u2013+]+(?:[,;]|\.?\s*$)))([-\u2013]{1,2}|\+{1,3})[)\]]?(?=\s*(?:[,;./)]|\n|$))"
 )
-INLINE_ZERO = re.compile(r" (?:0|x ?0|0 ?%)(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
+INLINE_ZERO = re.compile(r" (?:\(0\)|0|x ?0|0 ?%|0/\d{1,3})(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
 INLINE_ANSWER = re.compile(r" (?:(no|nil|zero)|yes)(?=\s*(?:[,;.)]|\n|$))", re.IGNORECASE)
 """ "necrosis no, capsular invasion yes": fields in a row with the answer behind the name."""
 ZERO_CODE = re.compile(
@@ -105,23 +122,35 @@ BELOW_ONE = re.compile(
     re.IGNORECASE,
 )
 """ "fewer than 1 per HPF": none or next to none; a share or a size below one is there."""
+NO_SUCH = re.compile(r"(?:^|[.;,:]\s|\n)0 $")
+""" "0 granulomas"."""
 FEW_OF = re.compile(r"(?:(?:fewer|less) than|<)\s*(?:1|one) (?:single )?$", re.IGNORECASE)
+
+
+LONGEST_LINE = 200
+LEADING = re.compile(r"\(([-+\u2013])\) ?$")
+LED = re.compile(r"(?:^|[\n.;:])\s*\([-+\u2013]\)")
+""" "(-) dysplasia (+) ulcer": a line whose first thing has its sign in front."""
 
 
 def marked(words: Words, mention: Mention) -> Assertion | None:
     """ "ulceration ++, necrosis -" and "calcification 0": a sign or a nought right behind a mention."""
-    end = words[mention.last].end
+    start, end = words[mention.first].start, words[mention.last].end
+    led = LEADING.search(words.text, max(0, start - 4), start)
+    if led is not None and LED.search(words.text, max(0, start - LONGEST_LINE), start):
+        return "present" if led.group(1) == "+" else "absent"
     sign = INLINE_SIGN.match(words.text, end)
     if sign is not None:
         return "present" if sign.group(1)[0] == "+" else "absent"
     answer = INLINE_ANSWER.match(words.text, end)
     if answer is not None:
         return "absent" if answer.group(1) else "present"
-    start = words[mention.first].start
     if BELOW_ONE.match(words.text, end) or FEW_OF.search(words.text, max(0, start - 20), start):
         return "uncertain"
     plain = mention.concept.id not in TUMORS | IN_SITU
-    coded = plain and ZERO_CODE.match(words.text, end)
+    coded = plain and (
+        ZERO_CODE.match(words.text, end) or NO_SUCH.search(words.text, max(0, start - 8), start)
+    )
     return "absent" if coded or INLINE_ZERO.match(words.text, end) else None
 
 
