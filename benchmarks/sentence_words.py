@@ -27,7 +27,7 @@ from tissuetalk.prompts.reading import unfamiliar
 from tissuetalk.prompts.reading.report import read_lines, read_report
 from tissuetalk.prompts.words import load_terms, phrase, tokens
 
-MOST_FREQUENT = 10_000
+MOST_FREQUENT = 20_000
 HEAD = """# Everyday words that the reports, the forms of sentences and the lexicon do not use, one a line, in normal form.
 # Made by `python -m benchmarks.sentence_words`; see prompts/reading/unfamiliar.py."""
 

@@ -22,7 +22,7 @@ _AREA = (
 )
 _SIZE = (
     r"\bsizes?\b|\bdiameters?\b|\bhow (?:big|large|small|wide|long)\b|\bnuclear areas?\b|\bcell areas?\b|\bareas? of (?:each|every|individual|single)\b|\blengths?\b|\bwidths? of\b|\bmean area\b|\baverage area\b|"
-    r"\baxis lengths?\b|\bradius\b|\bvolumes?\b|\bperimeters?\b|\bbigger\b|\blarger\b|\bmajor axis\b|\bcaliber\b|\bcalibre\b"
+    r"\b(?:is|are) (?:it|this|that|they|these|the [a-z ]{3,30}) (?:very |so |really |too |that )?(?:big|large|small|tiny|huge)\s*\?|\baxis lengths?\b|\bradius\b|\bvolumes?\b|\bperimeters?\b|\bbigger\b|\blarger\b|\bmajor axis\b|\bcaliber\b|\bcalibre\b"
 )
 _SHAPE = (
     r"\bshapes?\b|\bcircularit(?:y|ies)\b|\broundness\b|\bhow round\b|\belongat(?:ion|ed)\b|\beccentricit(?:y|ies)\b|\bsolidity\b|\birregularit(?:y|ies)\b|\baspect ratios?\b|\bcontour irregular|\bhow irregular\b|"

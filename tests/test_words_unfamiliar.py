@@ -18,11 +18,13 @@ def assertion(statement: str, finding: str) -> str:
 @pytest.mark.parametrize(
     "statement",
     [
-        "Lymphoma has been laid to rest.",
-        "Lymphoma, as queried clinically, is yesterday's news.",
-        "Lymphoma is off the agenda.",
+        "Lymphoma has been sent packing.",
+        "Lymphoma, as queried clinically, is a bedtime story.",
+        "Lymphoma is off the field.",
         "Lymphoma and necrosis were swept away.",
         "Lymphoma (see flow) was a ghost.",
+        "The rumour of lymphoma again.",
+        "Lymphoma: rubbish.",
     ],
 )
 def test_an_everyday_word_that_reports_do_not_use_leaves_a_finding_open(statement: str) -> None:

@@ -23,9 +23,9 @@ from tissuetalk.prompts.reading.segments import (
 )
 from tissuetalk.prompts.reading.values import (
     IN_SITU,
-    SURE,
     counted,
     heading_verdict,
+    is_contradicted,
     marked,
     signed,
     value_verdict,
@@ -303,12 +303,7 @@ def _opens_fields(mention: Mention) -> bool:
 
 
 def _is_affirmed(words: Words, value: Segment | None) -> bool:
-    if value is None:
-        return False
-    contradicted = words[value.first].norm == "no" and value.first < value.last
-    return words[value.first].norm in AFFIRMED or (
-        contradicted and words.norms(value.first + 1, value.first + 2) in SURE
-    )
+    return value is not None and (words[value.first].norm in AFFIRMED or is_contradicted(words, value))
 
 
 def _unanswered(reader: SegmentReader, mention: Mention) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.reading.mentions import Mention
-from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues, phrases
+from tissuetalk.prompts.reading.segments import Cue, Segment, find_cues, has_phrase, phrases
 from tissuetalk.prompts.words import Words, word_set
 
 FORWARD = {"pre_absent": 28, "pre_uncertain": 12, "pre_historical": 14, "pre_family": 20}
@@ -272,10 +272,7 @@ class Scope:
 
     def is_set_apart(self, mention: Mention) -> bool:
         """ "Except for haemorrhage, nothing is seen": what is set apart does not take the verb of the others."""
-        before = tuple(self.words.norms(mention.core_first - 4, mention.core_first))
-        return any(
-            before[start : start + n] in phrases("set_apart") for start in range(4) for n in (1, 2, 3, 4)
-        )
+        return has_phrase(self.words, max(mention.core_first - 4, 0), mention.core_first - 1, "set_apart")
 
     def _aside(self, last: int, first: int) -> range:
         """The tokens of ", all of which were sought,": they say nothing about what stands before."""

@@ -38,6 +38,7 @@ PRIOR = word_set("previous prior earlier")
 DOUBTING = word_set("suspicious suggestive concerning worrisome")
 CANNOT = word_set("cannot can't couldn't isn't aren't wasn't weren't doesn't didn't hasn't haven't")
 TAKEN_WORD = re.compile(r"biops|specimen|resect|excis|material|slide|report|section|ectomy|polyp")
+PASSIVE = re.compile(r"was|were|been|first|originally|\w*ed")
 VALUES = word_set("no yes none absent present negative positive nil neg pos")
 TAKEN = re.compile(r"biops|specimen|excision|resection|curett|ectomy\b", re.IGNORECASE)
 LETTERED = re.compile(r"(?:^|[\s.\n])(?:\(?[A-Z0-9]{1,2}\)|[A-Z]\.|\d{1,2}[.:])$")
@@ -370,7 +371,7 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
             found = min(found[0] + 2, last), kinds
         start = index
         if kinds == {"post_historical"} and words[index].norm == "in":
-            while start > first and start - 1 not in taken and _is_passive(words[start - 1]):
+            while start > first and start - 1 not in taken and PASSIVE.fullmatch(words[start - 1].lower):
                 start -= 1  # "was diagnosed in 2012"
             cues = [cue for cue in cues if cue.last < start]
         cues.append(Cue(kinds, start, found[0]))
@@ -384,10 +385,6 @@ def _ends_of(first: int, last: int, taken: frozenset[int]) -> list[int]:
     for index in range(last, first - 1, -1):
         ends[index - first] = index if index in taken else ends[index - first + 1]
     return ends
-
-
-def _is_passive(word: Token) -> bool:
-    return word.norm in ("was", "were", "been", "first", "originally") or word.lower.endswith("ed")
 
 
 def _built_cue(words: Words, index: int, first: int, end: int) -> tuple[int, frozenset[str]] | None:

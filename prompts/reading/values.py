@@ -18,7 +18,7 @@ FIELD_WORDS = word_set(
 )
 """Words that may stand between a cue and the colon of its heading ("Negative findings:")."""
 ZERO_WORDS = word_set("0 zero none nil zip nada naught nought ø")
-SURE = (["definite"], ["definitely"], ["certain"], ["proven"], ["established"], ["present"], ["yes"])
+SURE = word_set("definite definitely certain certainly proven established present yes")
 COUNTED = word_set("mitosis lymphocyte neutrophil eosinophil plasma_cell necrosis tumor")
 SCORE_WORDS = frozenset({"score", "tubule", "grade", "nottingham"})
 
@@ -55,8 +55,8 @@ def value_verdict(words: Words, value: Segment | None, named: Sequence[Mention] 
         if "pre_uncertain" in cue.kinds or "post_uncertain" in cue.kinds:
             denied = any("pre_absent" in other.kinds and other.first < cue.first for other in opening)
             return Verdict("absent" if denied else "uncertain", cue)
-    if words[first].norm == "no" and words.norms(first + 1, first + 2)[:1] in SURE and first < value.last:
-        return Verdict("present")  # "vascular invasion probable? no, definite"
+    if is_contradicted(words, value):
+        return Verdict("present")
     for cue in opening:
         if cue.first == first and ("pre_absent" in cue.kinds or "post_absent" in cue.kinds):
             return Verdict("absent", cue)
@@ -80,6 +80,12 @@ def value_verdict(words: Words, value: Segment | None, named: Sequence[Mention] 
     doubted = not rated and first < named_from and has_loose_word(words, first, last)
     doubted |= not rated and answers_unfamiliarly(words, first, min(last, named_from - 1))
     return Verdict("uncertain" if doubted else "present")
+
+
+def is_contradicted(words: Words, value: Segment) -> bool:
+    """ "Vascular invasion probable? No, definite"."""
+    norms = words.norms(value.first, min(value.first + 1, value.last) + 1)
+    return len(norms) == 2 and norms[0] == "no" and norms[1] in SURE
 
 
 def _ends_in_denial(value: Segment, cues: Sequence[Cue]) -> bool:

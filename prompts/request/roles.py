@@ -32,7 +32,7 @@ POINTING = word_set(
     "point pick single map find figure work trace seek sort bring spell lay call check try seg segment outline show"
 )
 RULED_FIELD = re.compile(
-    r"\s*(?:[:=(]|->)\s*((?:no(?:t (?:needed|wanted|required|this time))?|skip|ignore|leave(?: out| it)?|omit|off|out|drop|exclude|without|never|hide|remove|x))\b\s*(?=[.,;!)/\n]|$)",
+    r"\s*(?:[:=(]|->)\s*((?:no(?:t (?:needed|wanted|required|this time))?|skip|ignore|leave(?: out| it)?|omit|off|out|drop|exclude|without|never|hide|remove|x|0)|[\u2717\u2718\u2716\u274c])(?!\w)\s*(?=[.,;!)/\n]|$)",
     re.IGNORECASE,
 )
 """A list of structures with an order each: "haemorrhage: skip"."""
@@ -296,7 +296,7 @@ def _is_case(words: Words, mention: Mention, mentions: Sequence[Mention]) -> boo
         return False
     if _pointed_at(words, mention):
         return True
-    if mention.concept.id not in TUMORS:
+    if mention.concept.id not in TUMORS or words.norms(mention.first, mention.last + 1) == ["tumor"]:
         return False
     others = [m for m in mentions if m is not mention]
     after = words[mention.last + 1].norm if mention.last + 1 < len(words) else ""

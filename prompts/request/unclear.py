@@ -14,7 +14,7 @@ NEGATORS = word_set(
 )
 PLACES = word_set("in inside within part overlapping touching on located lying belonging")
 RELATIVE = re.compile(
-    r"\b(?:mother|mum|mom|mommy|mummy|father|dad|daddy|sister|brother|aunt|auntie|uncle|grand\w+|gran|grandma|grandpa|cousin|niece|nephew|wife|husband|partner|parents?|friend)\b"
+    r"\b(?:mother|mum|mom|mommy|mummy|father|dad|daddy|sister|brother|aunt|auntie|uncle|grand\w+|gran|granny|nan|nana|nanny|granddad|pop|hubby|spouse|son|daughter|neighbou?r|colleague|boss|grandma|grandpa|cousin|niece|nephew|wife|husband|partner|parents?|friend)\b"
     r"[^.;:?!]{0,40}\b(?:had|died|suffered|lost|passed away|was diagnosed|got)\b[^.;:?!,]{0,60}$",
     re.IGNORECASE,
 )
@@ -25,7 +25,7 @@ LOOSE = re.compile(
     r"dispens\w*|neglect\w*|suppress\w*|save|sans|minus|bar|barring|leave|leaving|enough|needless|unasked|banish\w*|ditch\w*|scrap\w*|dismiss\w*|reject\w*|lose"
 )
 LOSING = re.compile(
-    r"miss\w*|escap\w*|overlook\w*|forg\w+|exception\w*|optional|negotiable|ignor\w*|skip\w*|omit\w*|los[et]\w*|slip\w*|exclud\w*|neglect\w*|drop\w*|disregard\w*|unmarked|fail\w*|avoid\w*|spar\w+|remov\w*"
+    r"miss\w*|escap\w*|overlook\w*|forg\w+|exception\w*|optional|negotiable|ignor\w*|skip\w*|omit\w*|los[et]\w*|slip\w*|exclud\w*|neglect\w*|drop\w*|disregard\w*|un(?:marked|counted|noticed|detected|seen|segmented|labell?ed|annotated|outlined|drawn|covered|touched|found)|fail\w*|avoid\w*|spar\w+|remov\w*"
 )
 LOOSE_ENDS = word_set("but and or then only just with so that which if even where")
 PREDICATES = word_set(
@@ -86,6 +86,6 @@ def _has_strange_predicate(words: Words, mention: Mention) -> bool:
 
 def _is_two_negations(words: Words, loose: Sequence[int]) -> bool:
     """ "can't afford to miss", "does not escape", "without exception"."""
-    denied = [at for at in loose if words[at].norm in NEGATORS]
+    denied = [at for at in loose if words[at].norm in NEGATORS or words[at].lower.endswith("n't")]
     around = set(words.norms(min(loose), max(loose) + 6)) - {words[at].norm for at in denied}
     return bool(denied) and any(LOSING.fullmatch(norm) for norm in around)
