@@ -81,15 +81,17 @@ class SeenTile:
     base: Any = None
 
 
-def maps_of(model: Segmenter, tile: RGB, context: Context, reductions: Sequence[int]) -> SeenTile:
-    """The model's maps of the tile shrunk so many times, and colour and texture of the tile itself."""
+def maps_of(
+    model: Segmenter, tile: RGB, context: Context, reductions: Sequence[int], finest: int = 0
+) -> SeenTile:
+    """The model's maps of the tile shrunk so many times, and colour and texture of the tile itself from an octave on."""
     maps, base = [], None
     if isinstance(offers := offered_by(model), FrozenFeatures):
         for reduction in reductions:
             features, deep = offers.encode_with_maps(shrunk(tile, reduction), context)
             base = features if reduction == 1 else base
             maps += [_covering(tile, each, each.stride * reduction) for each in deep]
-    return SeenTile([*maps, *colour_maps(tile)], base)
+    return SeenTile([*maps, *colour_maps(tile, finest)], base)
 
 
 def _covering(tile: RGB, offered: FeatureMap, stride: float) -> FeatureMap:
@@ -113,10 +115,11 @@ def shrunk(tile: RGB, reduction: int) -> RGB:
     return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def colour_maps(tile: RGB) -> list[FeatureMap]:
+def colour_maps(tile: RGB, finest: int = 0) -> list[FeatureMap]:
     """Optical densities, edges, ridges and unevenness, at several sizes."""
     return [
-        FeatureMap(_colour(shrunk(tile, 2**octave)), 2**octave, COLOUR_WEIGHT) for octave in range(OCTAVES)
+        FeatureMap(_colour(shrunk(tile, 2**octave)), 2**octave, COLOUR_WEIGHT)
+        for octave in range(finest, OCTAVES)
     ]
 
 

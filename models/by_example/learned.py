@@ -29,6 +29,8 @@ LONGEST_WORDS: Final = 2_000
 Kind = Literal["region", "object"]
 REDUCTIONS: Final = {1: (1,), 3: (1, 2), 6: (2, 4)}
 """Of the tile, by their sum."""
+FINEST: Final = (0, 1)
+"""Octaves of colour and texture that may be the first."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Learned:
     def reductions(self) -> tuple[int, ...]:
         """How much smaller than the tile the encoder sees it: 1, or 1 and 2, or 2 and 4."""
         return REDUCTIONS[int(self.rules["reductions"])]
+
+    @property
+    def finest(self) -> int:
+        """Octave of colour and texture from which on it reads; 0 is every pixel."""
+        return int(self.rules.get("finest_octave", 0))
 
     def to_bytes(self) -> bytes:
         told = {**self._told(), "sha256": self.sha256}
@@ -197,6 +204,7 @@ def _require_arrays(arrays: Mapping[str, NDArray[np.float32]], rules: Mapping[st
         int(rules["reductions"]) not in REDUCTIONS
         or float(rules["smallest_px"]) < 0
         or float(rules["hole_px"]) < 0
+        or int(rules.get("finest_octave", 0)) not in FINEST
     ):
         raise ValueError("its rules are not ones we know")
     for head in {"head", *(name.partition(".")[0] for name in arrays)}:

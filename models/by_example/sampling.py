@@ -64,6 +64,7 @@ def samples_of(
     shown: Sequence[Shown],
     mpp: float,
     reductions: Sequence[int],
+    finest: int,
     control: Control,
     like: Prompt | None = None,
 ) -> Samples:
@@ -74,7 +75,9 @@ def samples_of(
     parts: list[Samples] = []
     for number, piece in enumerate(pieces):
         control.check()
-        parts.append(_sampled(model, piece, reductions, per_place, UNLABELLED_PX // len(pieces), like))
+        parts.append(
+            _sampled(model, piece, reductions, finest, per_place, UNLABELLED_PX // len(pieces), like)
+        )
         control.report((number + 1) / len(pieces), "looking at the examples")
     return Samples(
         np.concatenate([each.features for each in parts]),
@@ -95,11 +98,12 @@ def _sampled(
     model: Segmenter,
     piece: Glimpse,
     reductions: Sequence[int],
+    finest: int,
     per_place: int,
     spread_px: int,
     like: Prompt | None,
 ) -> Samples:
-    seen = maps_of(model, piece.pixels, Context({}), reductions)
+    seen = maps_of(model, piece.pixels, Context({}), reductions, finest)
     maps = seen.maps
     x, y, positive, place = labelled(piece, per_place)
     height, width = piece.pixels.shape[:2]

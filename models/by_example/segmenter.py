@@ -97,18 +97,18 @@ class TaughtSegmenter:
 
     def encode(self, tile: RGB, context: Context) -> TaughtTile:
         """Maps that several learned targets read are made once; the base's own features only where it is asked."""
-        seen: dict[tuple[int, ...], SeenTile] = {}
+        seen: dict[tuple[tuple[int, ...], int], SeenTile] = {}
         answers = []
         for learned in self._learned.values():
-            reductions = learned.reductions
-            if reductions not in seen:
-                seen[reductions] = maps_of(self._base, tile, context, reductions)
+            reads = learned.reductions, learned.finest
+            if reads not in seen:
+                seen[reads] = maps_of(self._base, tile, context, *reads)
             if learned.like is not None:
-                answers.append(self._read_grounded(learned, learned.like, seen[reductions], tile, context))
+                answers.append(self._read_grounded(learned, learned.like, seen[reads], tile, context))
             elif learned.objects_of is None:
-                answers.append(_read(learned, seen[reductions], tile))
+                answers.append(_read(learned, seen[reads], tile))
             else:
-                answers.append(self._read_objects(learned, seen[reductions], tile, context))
+                answers.append(self._read_objects(learned, seen[reads], tile, context))
         ready = next((each.base for each in seen.values() if each.base is not None), None)
         return TaughtTile(tile, context, ready, tuple(answers))
 

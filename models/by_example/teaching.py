@@ -58,6 +58,11 @@ class LearningPlan:
     is_unstained: bool = False
     like: Prompt | None = None
 
+    @property
+    def finest(self) -> int:
+        """Octave of colour and texture from which on it is read: of stained tissue, every second pixel says as much."""
+        return 0 if self.is_unstained else 1
+
     @classmethod
     def of(cls, model: Segmenter, shown: Sequence[Shown], like: Prompt | None) -> list[LearningPlan]:
         """Best first; the last one always goes."""
@@ -65,10 +70,8 @@ class LearningPlan:
             return [cls(UNSTAINED_MPP, (2, 4), True)]
         known = None if like is None else model.capability(like)
         if known is None:
-            return [cls(REGION_MPP, (1, 2))]
-        # what the model looks for at this scale, it has learned all about there; of anything else, look around
-        alone = cls(REGION_MPP, (1,) if known.mpp <= REGION_MPP else (1, 2))
-        return [cls(known.mpp, (1,), like=like), alone]
+            return [cls(REGION_MPP, (1,))]
+        return [cls(known.mpp, (1,), like=like), cls(REGION_MPP, (1,))]
 
 
 def teach(
@@ -100,7 +103,11 @@ def teach(
     head = head_of(axes, fitted, scaling)
     expected, interval = left_out(fits, samples.positive, samples.place, control.part(0.7, 1))
     arrays = head.arrays("head")
-    rules = {"reductions": float(sum(plan.reductions)), **_sizes(shown, plan.mpp)}
+    rules = {
+        "reductions": float(sum(plan.reductions)),
+        "finest_octave": float(plan.finest),
+        **_sizes(shown, plan.mpp),
+    }
     if plan.is_unstained:
         arrays |= _fine_head(samples).arrays("fine")
         rules["reject_below"] = _doubt(head, samples)
@@ -129,7 +136,7 @@ def _looked_at(
     plans = LearningPlan.of(model, shown, like)
     for number, plan in enumerate(plans):
         part = control.part(number / len(plans), (number + 1) / len(plans))
-        samples = samples_of(model, shown, plan.mpp, plan.reductions, part, plan.like)
+        samples = samples_of(model, shown, plan.mpp, plan.reductions, plan.finest, part, plan.like)
         if samples.positive.all():
             samples = _with_unlike(samples, Scaling.of(samples.unlabelled, samples.share))
         if plan.like is None:
