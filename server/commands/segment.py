@@ -136,7 +136,7 @@ class TaughtFiles:
         for each in targets:
             session.workspace.targets.keep(each)
         if self.base_result is not None:
-            asked = replace(asked, base_result=session.workspace.take_in(self.base_result))
+            asked = replace(asked, base_result=session.adopt(self.base_result))
         if self.examples is not None:
             said = asked.name or asked.words or ""
             asked = replace(asked, examples=examples_on(self.examples, said, asked.image, session))

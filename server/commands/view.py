@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import typer
 
-from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError
+from tissuetalk.models.errors import BadRequestError, InvalidArgumentError, TissuetalkError
 from tissuetalk.server.commands.terminal import Reader
 
 if TYPE_CHECKING:
@@ -91,7 +91,11 @@ def _open_ahead(viewing: Viewing, to: str) -> None:
 
 
 def _roots(what: Path | None, is_result: bool) -> tuple[Path, ...]:
-    """The folder of what is looked at, of a result that of its image, else the current one; and that of the examples."""
+    """The folder of what is looked at, of a result that of its image, else the current one; and that of the examples.
+
+    A result comes from anybody: the folder it names is opened only where the very image lies that it was made from.
+    """
+    from tissuetalk.tools.session.session import image_anywhere
     from tissuetalk.tools.storage.result_folder import ResultFolder
 
     examples = Path(str(resources.files("tissuetalk.models").joinpath("samples"))).resolve()
@@ -101,8 +105,13 @@ def _roots(what: Path | None, is_result: bool) -> tuple[Path, ...]:
         return (examples,) if everything else tuple(dict.fromkeys((folder, examples)))
     if not is_result:
         return (what.resolve().parent, examples)
-    folder = Path(ResultFolder(what).request()["image"]).parent
-    return (folder if folder.is_dir() else what.resolve(), examples)
+    folder = ResultFolder(what)
+    image = Path(folder.request()["image"])
+    try:
+        with image_anywhere(folder):
+            return (image.parent, examples)
+    except BadRequestError:
+        return (what.resolve(), examples)
 
 
 def _address(session: Session, what: Path, is_result: bool) -> str:

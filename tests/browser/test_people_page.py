@@ -23,10 +23,16 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
 
 
 def test_an_image_is_dropped_asked_drawn_on_and_kept(empty: Viewer, new_page, shots: Path) -> None:
-    page = new_page(empty.address)
+    page = new_page(empty.address, may_say=("400",))
     page.wait_for_function("() => window.tissuetalk?.stage?.firstPicture")
     page.get_by_role("link", name="tissuetalk").click()
     page.get_by_text("skin.png").wait_for()
+
+    # what is no image is said, and nothing of it is kept
+    words = {"name": "scan.svs", "mimeType": "image/svs", "buffer": b"not a slide" * 1000}
+    page.set_input_files("#file", words)
+    page.locator("[role=alert]", has_text="not an image that can be read").wait_for()
+    assert list((empty.log.parent / "workspace" / "images").iterdir()) == [] and page.url == f"{empty.url}/"
     page.set_input_files("#file", IMAGES / "OSCC_400x_401.jpg")
     page.wait_for_url("**/view?image=image%3A%2F%2Fimg_*")
     page.wait_for_function("() => window.tissuetalk?.stage?.firstPicture")
@@ -65,7 +71,9 @@ def test_an_image_is_dropped_asked_drawn_on_and_kept(empty: Viewer, new_page, sh
     page.screenshot(path=shots / "start.png")
 
 
-def test_what_is_no_image_is_said_and_nothing_is_kept(empty: Viewer, new_page, tmp_path: Path) -> None:
+def test_without_a_token_there_is_nothing_to_see(empty: Viewer, new_page) -> None:
     page = new_page(empty.url, may_say=("401", "400"))
-    page.locator("input#token").wait_for()  # a page without the code gets no further
-    assert page.locator(".history").count() == 0
+    page.fill("input#token", "a guess")
+    page.get_by_role("button", name="Enter").click()
+    page.get_by_text("does not open this server").wait_for()
+    assert page.locator(".history, .drop, .stage").count() == 0

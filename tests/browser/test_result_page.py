@@ -13,6 +13,13 @@ from tissuetalk.tools import Session
 COLON = Path(__file__).parents[2] / "models" / "samples" / "colon.jpg"
 WORDS = "Colon biopsy: crowded adenomatous glands with low-grade dysplasia. No invasive carcinoma is seen."
 
+IN_AN_OBJECT = """() => { const { layers, view, element } = tissuetalk.stage; const box = layers[0].mask.bbox;
+        const tile = [...layers[0].outlines.entries.values()].find((each) => each.value)?.value.tile;
+        const b = tile.boxes.subarray(0, 4); const u = tile.x0 + tile.step * (b[0] + b[2]) / 2;
+        const v = tile.y0 + tile.step * (b[1] + b[3]) / 2; const [a, bb, c, d, e, f] = view.toScreen;
+        const r = element.getBoundingClientRect();
+        return [r.left + (a * u + c * v + e) / devicePixelRatio, r.top + (bb * u + d * v + f) / devicePixelRatio]; }"""
+
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
@@ -33,7 +40,7 @@ def drawn(page) -> None:
 
 
 def test_a_result_is_seen_asked_and_steered(shown: Viewer, new_page, shots: Path) -> None:
-    page = new_page(shown.address)
+    page = new_page(shown.address, may_say=("404",))
     drawn(page)
     assert "/view/res_" in page.url and "code" not in page.url
     page.screenshot(path=shots / "result.png")
@@ -48,14 +55,7 @@ def test_a_result_is_seen_asked_and_steered(shown: Viewer, new_page, shots: Path
     assert page.locator(".finding.absent").count() == 1
 
     # a click in the middle of an object shows its numbers
-    x, y = page.evaluate(
-        """() => { const { layers, view, element } = tissuetalk.stage; const box = layers[0].mask.bbox;
-        const tile = [...layers[0].outlines.entries.values()].find((each) => each.value)?.value.tile;
-        const b = tile.boxes.subarray(0, 4); const u = tile.x0 + tile.step * (b[0] + b[2]) / 2;
-        const v = tile.y0 + tile.step * (b[1] + b[3]) / 2; const [a, bb, c, d, e, f] = view.toScreen;
-        const r = element.getBoundingClientRect();
-        return [r.left + (a * u + c * v + e) / devicePixelRatio, r.top + (bb * u + d * v + f) / devicePixelRatio]; }"""
-    )
+    x, y = page.evaluate(IN_AN_OBJECT)
     page.mouse.click(x, y)
     page.locator(".picked .numbers").wait_for(timeout=30_000)
     assert "area" in page.locator(".picked").inner_text() and "µm²" in page.locator(".picked").inner_text()
@@ -67,14 +67,29 @@ def test_a_result_is_seen_asked_and_steered(shown: Viewer, new_page, shots: Path
     drawn(page)
 
     # the view's address opens the same view
+    before = page.evaluate("() => tissuetalk.stage.scene.zoom")
     page.keyboard.press("+")
-    page.wait_for_timeout(1200)
+    page.wait_for_function(
+        "(zoom) => Math.abs(Number(new URLSearchParams(location.hash.slice(1)).get('zoom')) - zoom) < 1e-3",
+        arg=1.5 * before,
+    )
     zoom = page.evaluate("() => tissuetalk.stage.scene.zoom")
-    assert f"zoom={zoom:.2f}"[:9] in page.url or "zoom=" in page.url
+    assert zoom == pytest.approx(1.5 * before, rel=0.01)
     page.reload()
     drawn(page)
-    page.wait_for_timeout(300)
-    assert page.evaluate("() => tissuetalk.stage.scene.zoom") == pytest.approx(zoom, rel=0.02)
+    page.wait_for_function("(zoom) => Math.abs(tissuetalk.stage.scene.zoom / zoom - 1) < 0.02", arg=zoom)
+
+    # somebody removes it meanwhile: what is asked next is answered with that, and the page stays
+    result_id = page.evaluate("() => tissuetalk.stage.layers[0].about.result.result_id")
+    page.evaluate(
+        "(result_id) => tissuetalk.backend.call('library', { action: 'delete', result_id })", result_id
+    )
+    page.evaluate("() => tissuetalk.stage.home()")
+    page.wait_for_timeout(1000)
+    page.mouse.click(*page.evaluate(IN_AN_OBJECT))
+    page.locator(".picked").get_by_text("there is no result").wait_for()
+    page.reload()
+    page.locator(".problem").get_by_text("there is no result").wait_for()
 
 
 def test_the_address_works_once(shown: Viewer, new_page) -> None:

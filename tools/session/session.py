@@ -372,7 +372,7 @@ class Session:
             result = result.place
         if isinstance(result, Path):
             folder = ResultFolder.existing(result)
-            yield Stored(folder, partial(_image_anywhere, folder), lambda path: path)
+            yield Stored(folder, partial(image_anywhere, folder), lambda path: path)
             return
         name = result
         with self.workspace.reading(name) as stored:
@@ -385,7 +385,7 @@ class Session:
         return folder.require_same_image(self.open(folder.request()["image"], name=image_id))
 
 
-def _image_anywhere(folder: ResultFolder) -> ImageSource:
+def image_anywhere(folder: ResultFolder) -> ImageSource:
     """The image of a result in a folder, wherever the request said it lies; its content is checked."""
     path = Path(folder.request()["image"])
     if not path.is_file():

@@ -27,6 +27,7 @@ from tissuetalk.models.errors import (
     UnknownResultError,
 )
 from tissuetalk.models.images import ImageSource
+from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.results import Mask, MaskResources, SegmentResult
 
@@ -34,6 +35,20 @@ MOST_OBJECTS = 65_535
 """What a 16-bit label picture can number."""
 # becomes part of a path
 _MASK_ID = re.compile(r"msk_[a-z0-9]+")
+_FILE = re.compile(r"\w[\w-]*(/\w[\w-]*)*\.\w+", re.ASCII)
+
+
+MOST_RESULT_BYTES = 64 * 2**20
+
+
+def _require_inside(mask: Mask) -> None:
+    """Raises ValueError where what becomes a path could lead out of the result's folder."""
+    if not _MASK_ID.fullmatch(mask.mask_id):
+        raise ValueError("it has a mask whose id is none")
+    files = mask.resources
+    for name in filter(None, (files.mask, files.instances, files.geojson, files.table)):
+        if not _FILE.fullmatch(name):
+            raise ValueError("it names a file outside its folder")
 
 
 class ResultFolder:
@@ -55,12 +70,16 @@ class ResultFolder:
         write_whole(self.path / "request.json", json.dumps(request, indent=1, ensure_ascii=False))
 
     def request(self) -> dict[str, Any]:
+        """What was asked, with the path of its image."""
+        wrong = UnknownResultError(
+            f"request.json of the result in {self.path.name} is missing or damaged; segment again."
+        )
         try:
-            content: dict[str, Any] = json.loads((self.path / "request.json").read_text("utf-8"))
+            content = json_in(content_of(self.path / "request.json", MOST_JSON_BYTES))
         except (OSError, ValueError) as error:
-            raise UnknownResultError(
-                f"request.json of the result in {self.path.name} is missing or damaged; segment again."
-            ) from error
+            raise wrong from error
+        if not (isinstance(content, dict) and isinstance(content.get("image"), str)):
+            raise wrong
         return content
 
     def write_result(self, result: SegmentResult) -> None:
@@ -68,8 +87,13 @@ class ResultFolder:
         write_whole(self.path / "result.json", result.without_sentences().model_dump_json(indent=1))
 
     def result(self) -> SegmentResult:
+        """The answer as it was written. Names of files in it stay inside the folder, whoever wrote it."""
         try:
-            return SegmentResult.model_validate_json((self.path / "result.json").read_text("utf-8"))
+            content = content_of(self.path / "result.json", MOST_RESULT_BYTES)
+            result = SegmentResult.model_validate_json(content)
+            for mask in result.masks:
+                _require_inside(mask)
+            return result
         except (OSError, ValueError) as error:
             raise UnknownResultError(
                 f"the result in {self.path.name} was written by another version or is damaged; segment again."

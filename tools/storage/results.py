@@ -34,7 +34,6 @@ from tissuetalk.models.writing import (
 from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.database import Database, ResultTable, is_id, new_id, shown
 from tissuetalk.tools.storage.owners import Owners, held
-from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.room import (
     GB,
     KEEP_S,
@@ -133,7 +132,8 @@ class Results:
     ) -> None:
         """A copy of a result that lies elsewhere, under its own id; nothing is done where it is here already.
 
-        without: names of files that stay behind. Raises InvalidArgumentError for what is no id, WorkspaceFullError.
+        without: names of files that stay behind. Raises InvalidArgumentError for what is no id, UnknownResultError for a
+        folder that lacks files of its masks, WorkspaceFullError.
         """
         if not is_id("res", result_id):
             raise InvalidArgumentError(f"{shown(result_id)} is no result's id; segment the image again")
@@ -143,6 +143,10 @@ class Results:
         try:
             with disk_errors(self.folder):
                 copy_folder(folder, draft.folder, without={manifest.NAME, *without})
+            if wrong := manifest.problems(draft.folder):
+                raise UnknownResultError(
+                    f"{folder} cannot be shown: {'; '.join(wrong)[:300]}. Segment again."
+                )
             self.adopt_result(draft)
         finally:
             remove(draft.folder)
@@ -184,20 +188,6 @@ class Results:
             found = [self._stored(row) for row in newest.limit(max(limit, 0)).execute(db)]
         # a row whose files are gone waits for a disk with room to be deleted
         return [stored for stored in found if stored.folder.is_dir()]
-
-    def take_in(self, folder: Path) -> str:
-        """A copy of a result that was saved elsewhere, under its own id. Raises UnknownResultError, InvalidArgumentError."""
-        result = ResultFolder.existing(folder).result()
-        if not is_id("res", result.result_id):
-            raise UnknownResultError(f"{folder} does not say which result it is; segment the image again.")
-        draft = Draft(
-            result.result_id, self.owners.folder / result.result_id, result.image.image_id, "segment"
-        )
-        if not (self.folder / "results" / draft.result_id).exists():
-            with disk_errors(self.folder):
-                copy_folder(folder, draft.folder)
-            self.adopt_result(draft)
-        return draft.result_id
 
     def result_with(self, mask_id: str) -> str | None:
         """The id of the newest result that has the mask."""

@@ -7,7 +7,7 @@ export async function openResult(resultId: string): Promise<void> {
   const info = found.result.image;
   chosen.value = picked.value = hovered.value = null;
   activeMask.value = null;
-  problem.value = null;
+  problem.value = found.image_problem ? { code: "unknown_image", message: `The image cannot be shown: ${found.image_problem}` } : null;
   looks.value = Object.fromEntries(
     Object.entries(looks.value).filter(([maskId]) => found.result.masks.some((mask) => mask.mask_id === maskId)),
   );

@@ -88,6 +88,8 @@ export interface AboutResult {
   border_px: number;
   outlines_to_level: Record<string, number>;
   image_link?: string;
+  /** Why the image cannot be opened. */
+  image_problem: string | null;
 }
 
 export interface ObjectColumns {
