@@ -9,6 +9,7 @@ Memory: the largest resident size of the process that held the page.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -95,16 +96,23 @@ def measure() -> list[Figure]:
 
 def _of_page(page: Any, browser: Any, count: int) -> list[Figure]:
     page.wait_for_function(ALL_THERE, timeout=300_000)
-    first_ms = page.evaluate(
-        "() => tissuetalk.stage.firstPicture - performance.getEntriesByType('navigation')[0].loadEventEnd"
+    first_ms, opened_ms = page.evaluate(
+        "() => { const { loadEventEnd, requestStart } = performance.getEntriesByType('navigation')[0];"
+        " const { firstPicture } = tissuetalk.stage; return [firstPicture - loadEventEnd, firstPicture - requestStart]; }"
     )
     named = f"{count:,} objects"
-    figures = [Figure(f"{named}: first picture", max(0.0, first_ms) / 1000, "s", 1.0, {})]
-    for name, side in (("all of them", TISSUE), ("as outlines", 800)):
-        page.evaluate(f"() => tissuetalk.stage.fit([0, 0, {side}, {side}], true)")
+    parts = {
+        "seconds since the page was asked for": opened_ms / 1000,
+        "processes that want each core": _load(),
+    }
+    figures = [Figure(f"{named}: first picture", max(0.0, first_ms) / 1000, "s", 1.0, parts)]
+    for name, side in (("all of them", TISSUE), ("as outlines", 540)):
+        page.evaluate(f"() => tissuetalk.stage.fit([2000, 2000, {side + 2000}, {side + 2000}], true)")
         page.wait_for_timeout(500)
         page.wait_for_function(ALL_THERE, timeout=300_000)
         moved = page.evaluate(PAN)
+        if (name == "as outlines") != (moved["segments"] > 0):
+            raise RuntimeError(f"{named}, {name}: {moved['segments']} stretches of outline were drawn")
         parts = {"stretches of outline drawn": moved["segments"], "frames a second": 1000 / moved["ms"]}
         figures.append(Figure(f"{named}: a frame while panning, {name}", moved["ms"], "ms", 33.4, parts))
     if count == OBJECTS[0]:
@@ -130,13 +138,14 @@ def _tiles(page: Any) -> list[Figure]:
     }
     cold = {kind: page.evaluate(ASK, [addresses]) for kind, addresses in kinds.items()}
     warm = {kind: page.evaluate(ASK, [addresses]) for kind, addresses in kinds.items()}
+    load = {"processes that want each core": _load()}
     return [
         Figure(
             f"tiles, p95, {name}",
             _p95([ms for each in took.values() for ms in each]),
             "ms",
             target,
-            {k: _p95(v) for k, v in took.items()},
+            {k: _p95(v) for k, v in took.items()} | load,
         )
         for name, took, target in (("cold", cold, 200.0), ("warm", warm, 50.0))
     ]
@@ -144,6 +153,10 @@ def _tiles(page: Any) -> list[Figure]:
 
 def _p95(took: list[float]) -> float:
     return sorted(took)[int(0.95 * (len(took) - 1))]
+
+
+def _load() -> float:
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def _peak_mb(pid: int) -> float:

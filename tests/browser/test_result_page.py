@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from viewer_server import Viewer, viewer
 
 from tissuetalk.tools import Session
@@ -37,6 +40,18 @@ def drawn(page) -> None:
         " && !tissuetalk.stage.loading && tissuetalk.stage.segments > 0",
         timeout=60_000,
     )
+
+
+def picture_in(pdf: bytes) -> bytes:
+    """The JPEG of a PDF, found as readers find it: from the table at its end."""
+    assert pdf.startswith(b"%PDF-1.") and pdf.endswith(b"%%EOF\n")
+    table = int(pdf.rsplit(b"startxref\n", 1)[1].split(b"\n")[0])
+    assert pdf[table:].startswith(b"xref\n0 6\n")
+    starts = [int(line[:10]) for line in pdf[table:].split(b"\n")[3:8]]
+    for number, start in enumerate(starts, start=1):
+        assert pdf[start:].startswith(f"{number} 0 obj\n".encode())
+    head, _, rest = pdf[starts[4] :].partition(b"\nstream\n")
+    return rest[: int(head.split(b"/Length ")[1].split()[0])]
 
 
 def test_a_result_is_seen_asked_and_steered(shown: Viewer, new_page, shots: Path) -> None:
@@ -78,6 +93,23 @@ def test_a_result_is_seen_asked_and_steered(shown: Viewer, new_page, shots: Path
     page.reload()
     drawn(page)
     page.wait_for_function("(zoom) => Math.abs(tissuetalk.stage.scene.zoom / zoom - 1) < 0.02", arg=zoom)
+
+    # what is on the screen, as a picture and as a page of PDF that holds one, with legend and scale bar below
+    saved = {}
+    for name, kind in (("Save a figure", "png"), ("Save as PDF", "pdf")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        assert download.value.suggested_filename.endswith(kind)
+        saved[kind] = Path(download.value.path()).read_bytes()
+    figure = np.asarray(Image.open(io.BytesIO(saved["png"])).convert("RGB"))
+    stage = page.locator(".stage").bounding_box()
+    assert figure.shape[1] == round(stage["width"]) and figure.shape[0] > stage["height"] + 40
+    below = figure[round(stage["height"]) :]
+    colour = page.evaluate("() => tissuetalk.stage.layers[0].mask.colour")
+    assert (below == [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=2).sum() > 100
+    content, width = picture_in(saved["pdf"]), figure.shape[1]
+    assert Image.open(io.BytesIO(content)).size == (width, figure.shape[0])
+    assert f"/MediaBox [0 0 {width * 0.75:.2f} {figure.shape[0] * 0.75:.2f}]".encode() in saved["pdf"]
 
     # somebody removes it meanwhile: what is asked next is answered with that, and the page stays
     result_id = page.evaluate("() => tissuetalk.stage.layers[0].about.result.result_id")

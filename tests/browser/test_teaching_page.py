@@ -13,6 +13,25 @@ from tissuetalk.tools import Session
 
 TISSUE = Path(__file__).parents[1] / "data" / "images" / "OSCC_400x_401.jpg"
 
+LARGEST = """() => { const layer = tissuetalk.stage.layers[0];
+    const { tile } = [...layer.outlines.entries.values()].find((each) => each.value).value;
+    const { boxes, step, x0, y0 } = tile; let best = 0; let most = 0;
+    for (let i = 0; i < tile.ids.length; i++) {
+      const b = boxes.subarray(4 * i, 4 * i + 4); const size = (b[2] - b[0]) * (b[3] - b[1]);
+      const at = [x0 + step * (b[0] + b[2]) / 2, y0 + step * (b[1] + b[3]) / 2];
+      if (size > most && layer.objectAt(...at, tissuetalk.stage.view)?.id === tile.ids[i]) [best, most] = [i, size]; }
+    const b = boxes.subarray(4 * best, 4 * best + 4);
+    return [x0 + step * b[0], y0 + step * b[1], x0 + step * b[2], y0 + step * b[3]]; }"""
+AREA = """async (at) => { const { stage, backend } = tissuetalk; const { layer, id } = await stage.hit(...at);
+    const { result_id } = layer.about.result;
+    return (await backend.objectRow(result_id, layer.mask.mask_id, id, at)).area_px; }"""
+SPY = """() => { const { backend } = tissuetalk; const { call } = backend;
+    window.sent = [];
+    backend.call = (tool, args, ...more) => { if (args.examples) sent.push(args); return call.call(backend, tool, args, ...more); }; }"""
+RIGHTMOST = (
+    """() => tissuetalk.shapes().at(-1).points.reduce((one, other) => (other[0] > one[0] ? other : one))"""
+)
+
 
 @pytest.fixture(scope="module")
 def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
@@ -46,15 +65,8 @@ def test_an_object_is_taken_away_and_three_boxes_teach(nuclei: Viewer, new_page,
     count = int(page.locator(".legend .amount").first.inner_text().replace(",", ""))
 
     # the object in the middle of the largest box of a tile is not one
-    middle = page.evaluate(
-        """() => { const layer = tissuetalk.stage.layers[0];
-        const { tile } = [...layer.outlines.entries.values()].find((each) => each.value).value;
-        const b = [...tile.boxes]; let best = 0;
-        for (let i = 0; i < tile.ids.length; i++) {
-          const size = (j) => (b[4*j+2] - b[4*j]) * (b[4*j+3] - b[4*j+1]); if (size(i) > size(best)) best = i; }
-        const at = (one, other, from) => from + tile.step * (one + other) / 2;
-        return [at(b[4*best], b[4*best+2], tile.x0), at(b[4*best+1], b[4*best+3], tile.y0)]; }"""
-    )
+    x0, y0, x1, y1 = page.evaluate(LARGEST)
+    middle = [(x0 + x1) / 2, (y0 + y1) / 2]
     page.get_by_role("button", name="Object", exact=True).click()
     page.get_by_label("not this", exact=True).check()
     x, y = middle
@@ -66,6 +78,34 @@ def test_an_object_is_taken_away_and_three_boxes_teach(nuclei: Viewer, new_page,
     assert int(page.locator(".legend .amount").first.inner_text().replace(",", "")) == count - 1
     assert page.evaluate("([x, y]) => tissuetalk.stage.hit(x, y)", middle) is None
     page.get_by_role("button", name="an earlier result").wait_for()
+
+    # an object's outline is pulled with the mouse: the corrected one is what was drawn
+    count = int(page.locator(".legend .amount").first.inner_text().replace(",", ""))
+    second = page.url.split("#")[0]
+    page.get_by_role("button", name="Object", exact=True).click()
+    page.get_by_label("this", exact=True).check()
+    x0, y0, x1, y1 = page.evaluate(LARGEST)
+    box(page, (x0 + x1) / 2, (y0 + y1) / 2, (x0 + x1) / 2, (y0 + y1) / 2)
+    page.get_by_text("1 this, 0 not this").wait_for()
+    page.get_by_role("button", name="Corners", exact=True).click()
+    page.evaluate("(box) => tissuetalk.stage.fit(box, true)", [x0 - 20, y0 - 20, x1 + 20, y1 + 20])
+    page.wait_for_timeout(300)
+    right = page.evaluate(RIGHTMOST)
+    box(page, *right, right[0] + 15, right[1])
+    left = page.evaluate(RIGHTMOST.replace(">", "<").replace("=<", "=>"))
+    box(page, *left, left[0] + 15, left[1] + 2)
+    page.screenshot(path=shots / "corners.png")
+    before = page.evaluate(AREA, [(x0 + x1) / 2, (y0 + y1) / 2])
+    page.evaluate(SPY)
+    page.get_by_role("button", name="Correct nuclei").click()
+    page.wait_for_function(f"() => !location.href.startsWith({second!r})", timeout=120_000)
+    page.wait_for_function("() => tissuetalk.stage.segments > 0 && !tissuetalk.stage.loading", timeout=60_000)
+    assert int(page.locator(".legend .amount").first.inner_text().replace(",", "")) == count
+    sent = [[each["is"] for each in args["examples"]] for args in page.evaluate("sent")]
+    assert sent == [[False], [True]]
+    assert page.evaluate(AREA, [(x0 + x1) / 2, (y0 + y1) / 2]) != before
+    page.evaluate("() => tissuetalk.stage.home()")
+    page.wait_for_timeout(1000)
 
     # beside the result it corrects
     page.locator(".compare summary").click()

@@ -5,14 +5,17 @@ import { applied } from "./gl";
 import type { View } from "./layer";
 import { drawing } from "./pointing";
 import { trace, type Stage } from "./stage";
+import { Corners } from "./corners";
 
-export type Tool = "off" | "box" | "polygon" | "brush" | "point" | "object";
+export type Tool = "off" | "box" | "polygon" | "brush" | "point" | "object" | "corners";
 export type Point = [number, number];
 
 export interface Shape {
   is: boolean;
   kind: "box" | "polygon" | "point";
   points: Point[];
+  /** Of an object that was taken from a mask: its outline there. */
+  from?: Point[];
 }
 
 export const tool = signal<Tool>("off");
@@ -49,6 +52,11 @@ export function exampleOf(shape: Shape): Record<string, unknown> {
   return { is: shape.is, box: boxOf(shape) };
 }
 
+/** Objects whose outline was changed by hand, as they were: they go before they come back as they are drawn now. */
+export function changedObjects(drawn: Shape[]): Shape[] {
+  return drawn.flatMap(({ is, from, points }) => (is && from && from !== points ? [{ is: false, kind: "polygon" as const, points: from }] : []));
+}
+
 export function boxOf(shape: Shape): number[] {
   const xs = shape.points.map(([x]) => round(x));
   const ys = shape.points.map(([, y]) => round(y));
@@ -67,6 +75,7 @@ const LEAST_SCREEN_PX = 4;
 export function onDrawing(stage: Stage): () => void {
   let current: Point[] = [];
   let down = false;
+  const corners = new Corners();
 
   const point = (event: PointerEvent): Point => {
     const [x, y] = stage.imagePoint(event.clientX, event.clientY)!;
@@ -81,7 +90,9 @@ export function onDrawing(stage: Stage): () => void {
   const pressed = (event: PointerEvent) => {
     if (tool.value === "off" || event.button !== 0 || !stage.view) return;
     event.preventDefault();
-    if (tool.value === "point") addShape("point", [point(event)]);
+    if (tool.value === "corners") {
+      if (corners.take(stage.view, point(event), event.shiftKey)) stage.element.setPointerCapture(event.pointerId);
+    } else if (tool.value === "point") addShape("point", [point(event)]);
     else if (tool.value === "object") void takeObject(stage, point(event));
     else if (tool.value === "polygon") {
       const [first] = current;
@@ -96,12 +107,18 @@ export function onDrawing(stage: Stage): () => void {
     stage.redraw();
   };
   const movedTo = (event: PointerEvent) => {
+    if (corners.held) {
+      corners.move(point(event));
+      stage.redraw();
+      return;
+    }
     if (!down || tool.value === "off") return;
     const here = point(event);
     current = tool.value === "box" ? [current[0]!, here] : [...current, here];
     stage.redraw();
   };
   const released = () => {
+    corners.release();
     if (!down) return;
     down = false;
     const view = stage.view;
@@ -130,7 +147,8 @@ export function onDrawing(stage: Stage): () => void {
   };
   const twice = () => tool.value === "polygon" && finishPolygon();
   const draw = (context: CanvasRenderingContext2D, view: View) => {
-    for (const shape of shapes.value) outline(context, view, shape);
+    shapes.value.forEach((shape, number) => outline(context, view, corners.held?.number === number ? corners.held.shape : shape));
+    if (tool.value === "corners") corners.draw(context, view);
     if (current.length) {
       const kind = tool.value === "box" ? "box" : "polygon";
       const radius = tool.value === "brush" ? brushPx.value * devicePixelRatio : 0;
@@ -175,7 +193,9 @@ async function takeObject(stage: Stage, [x, y]: Point): Promise<void> {
   const hit = await stage.hit(x, y);
   // of an object in several parts the largest: less than half of it would not take it away
   const [ring] = [...(hit?.rings ?? [])].sort((one, other) => areaOf(other) - areaOf(one));
-  if (ring) addShape("polygon", ring.slice(0, -1));
+  if (!ring) return;
+  const points = ring.slice(0, -1);
+  setShapes([...shapes.value, { is: sign.value, kind: "polygon", points, from: points }]);
 }
 
 function areaOf(ring: Point[]): number {

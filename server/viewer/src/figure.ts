@@ -1,12 +1,28 @@
 // A picture for a paper or a case conference: what is on the screen, with legend and scale bar.
 
+import { pdfOf } from "./pdf";
 import { barFor } from "./scalebar";
 import type { Stage } from "./stage";
 import { colourOf, foundMasks, knownMpp, level, lookOf, nameOf } from "./state";
 
 const LINE_PX = 26;
 
-export async function figure(stage: Stage): Promise<Blob> {
+const JPEG_QUALITY = 0.95;
+
+export async function figure(stage: Stage, kind: "png" | "pdf"): Promise<Blob> {
+  const canvas = drawn(stage);
+  if (kind === "png") return encoded(canvas, "image/png");
+  const jpeg = new Uint8Array(await (await encoded(canvas, "image/jpeg")).arrayBuffer());
+  return pdfOf(jpeg, canvas.width, canvas.height, canvas.width / devicePixelRatio);
+}
+
+function encoded(canvas: HTMLCanvasElement, media: string): Promise<Blob> {
+  return new Promise((resolve, reject) => {
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the picture could not be made"))), media, JPEG_QUALITY);
+  });
+}
+
+function drawn(stage: Stage): HTMLCanvasElement {
   const picture = stage.snapshot();
   const ratio = devicePixelRatio;
   const shown = foundMasks.value.filter((mask) => lookOf(mask.mask_id).shown);
@@ -39,9 +55,7 @@ export async function figure(stage: Stage): Promise<Blob> {
   context.font = `${12 * ratio}px system-ui, sans-serif`;
   const [made] = shown.map((mask) => `${mask.provenance.model}, tissuetalk ${mask.provenance.version}. `);
   context.fillText(`${made ?? ""}Research use only.`, 10 * ratio, canvas.height - line * 0.5 - 3 * ratio);
-  return new Promise((resolve, reject) => {
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the picture could not be made"))), "image/png");
-  });
+  return canvas;
 }
 
 function scaleBar(context: CanvasRenderingContext2D, stage: Stage, bottom: number, ratio: number): void {

@@ -7,6 +7,7 @@ import {
   brushPx,
   canRedo,
   canUndo,
+  changedObjects,
   exampleOf,
   redo,
   setShapes,
@@ -19,6 +20,7 @@ import {
 } from "./draw";
 import { about, activeMask, backend, image, masks, nameOf, problem } from "./state";
 import { SayDrawn } from "./talk";
+import type { Mask } from "./types";
 import { segment } from "./work";
 
 const LONGEST_NAME = 60;
@@ -31,6 +33,7 @@ const TOOLS: [Tool, string][] = [
   ["brush", "Brush"],
   ["point", "Point"],
   ["object", "Object"],
+  ["corners", "Corners"],
 ];
 
 function correctedMask() {
@@ -43,6 +46,18 @@ async function run(title: string, words: string, args: Record<string, unknown>):
   if (!found) return;
   await show(found);
   setShapes([]);
+}
+
+/** One correction, or two where objects were changed: one place cannot be shown as the target and as not at once. */
+async function correct(mask: Mask, baseResult: string, drawn: Shape[]): Promise<void> {
+  const name = nameOf(mask);
+  const args = { image: imageName(), words: name };
+  const kept = keep.value ? { name: called.value.trim() || name } : {};
+  const before = changedObjects(drawn).map(exampleOf);
+  const base = before.length
+    ? await segment(`${name}, without what was changed`, name, { ...args, base_result: baseResult, examples: before })
+    : baseResult;
+  if (base) await run(`${name}, corrected`, name, { ...args, ...kept, base_result: base, examples: drawn.map(exampleOf) });
 }
 
 export function Teach() {
@@ -64,7 +79,7 @@ export function Teach() {
             type="button"
             key={kind}
             aria-pressed={tool.value === kind}
-            disabled={kind === "object" && !masks.value.some((each) => each.count)}
+            disabled={kind === "object" ? !masks.value.some((each) => each.count) : kind === "corners" && !drawn.length}
             onClick={() => (tool.value = tool.value === kind ? "off" : kind)}
           >
             {text}
@@ -86,6 +101,9 @@ export function Teach() {
         ) : null}
       </div>
       {tool.value === "polygon" ? <p class="hint">Click its corners; Enter, or the first corner again, closes it.</p> : null}
+      {tool.value === "corners" ? (
+        <p class="hint">Pull a corner, or a side to make a new one; Shift and a click takes one away. An object taken as “this” and changed here is corrected to what you draw.</p>
+      ) : null}
       <div class="line">
         <span>
           {yes.length} this, {drawn.length - yes.length} not this
@@ -135,15 +153,7 @@ export function Teach() {
             {result && mask ? (
               <button
                 type="button"
-                onClick={() =>
-                  void run(`${nameOf(mask)}, corrected`, nameOf(mask), {
-                    image: imageName(),
-                    words: nameOf(mask),
-                    base_result: result.result_id,
-                    examples,
-                    ...(keep.value ? { name } : {}),
-                  })
-                }
+                onClick={() => void correct(mask, result.result_id, drawn)}
               >
                 Correct {nameOf(mask)}
               </button>

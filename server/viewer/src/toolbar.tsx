@@ -6,9 +6,9 @@ import { figure } from "./figure";
 import { about, backend, image, note, palette, problem, theme, type Theme } from "./state";
 import { save } from "./teach";
 
-async function saveFigure(): Promise<void> {
+async function saveFigure(kind: "png" | "pdf"): Promise<void> {
   try {
-    save(await figure(stageRef.value!), `tissuetalk-${(about.value?.result.result_id ?? "image").slice(0, 12)}.png`);
+    save(await figure(stageRef.value!, kind), `tissuetalk-${(about.value?.result.result_id ?? "image").slice(0, 12)}.${kind}`);
   } catch (error) {
     problem.value = { code: "error", message: (error as Error).message };
   }
@@ -58,7 +58,8 @@ export function Toolbar() {
           pressed={palette.value === "safe"}
         />
         <Button name={`Theme: ${theme.value}`} sign="☾" press={() => (theme.value = next[theme.value])} />
-        <Button name="Save a figure" sign="Figure" press={() => void saveFigure()} disabled={!stage || !image.value} />
+        <Button name="Save a figure" sign="Figure" press={() => void saveFigure("png")} disabled={!stage || !image.value} />
+        <Button name="Save as PDF" sign="PDF" press={() => void saveFigure("pdf")} disabled={!stage || !image.value} />
         {backend.value?.kind === "page" ? <Button name="Copy a link to this view" sign="Link" press={() => void copyLink()} disabled={!image.value} /> : null}
         {modes.value.includes("fullscreen") ? (
           <Button

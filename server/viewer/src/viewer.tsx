@@ -6,7 +6,7 @@ import { ScaleBar } from "./scalebar";
 import { Toolbar } from "./toolbar";
 import { stageRef, useKeys, watchScene } from "./controls";
 import { onCanvas } from "./pointing";
-import { onDrawing } from "./draw";
+import { onDrawing, shapes } from "./draw";
 import { Swipe } from "./compare";
 
 export function ViewerPage() {
@@ -29,7 +29,7 @@ function Picture() {
     const stage = new Stage(place.current!, backend.value!, map.current!);
     stageRef.value = stage;
     // for tests and benchmarks: what is on the screen, as numbers
-    (window as unknown as { tissuetalk: object }).tissuetalk = { stage, backend: backend.value! };
+    (window as unknown as { tissuetalk: object }).tissuetalk = { stage, backend: backend.value!, shapes: () => shapes.value };
     stage.onProblem = (error) => {
       const said = error as { code?: string; message: string };
       problem.value = { code: said.code ?? "error", message: said.message };

@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { Refused, type Backend } from "./backend";
 import { recall, remember } from "./kept";
 import { keepWords } from "./opening";
-import { backend } from "./state";
+import { backend, problem } from "./state";
 import type { JobStatus, SegmentResult } from "./types";
 
 export interface Work {
@@ -109,7 +109,11 @@ function done(number: number, words: string, resultId: string): string {
 
 function ended(number: number, error: unknown, cancelled: boolean): null {
   if (cancelled) change(number, { state: "cancelled", what: "", problem: null });
-  else change(number, { state: "failed", what: "", problem: (error as Error).message });
+  else {
+    const said = error as { code?: string; message: string };
+    change(number, { state: "failed", what: "", problem: said.message });
+    problem.value = { code: said.code ?? "error", message: said.message };
+  }
   return null;
 }
 
