@@ -98,6 +98,12 @@ class UnknownJobError(BadRequestError):
     code = "unknown_job"
 
 
+class NotPermittedError(BadRequestError):
+    """Of a server with accounts: the caller is known, and may not do this."""
+
+    code = "not_permitted"
+
+
 class ResourceError(TissuetalkError):
     """The operator must fix it: a missing weight file, a full disk.
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from tissuetalk.server import resources
 from tissuetalk.server.apps import SHOWN_FOR, AppsOnly, ViewerApp
 from tissuetalk.server.protocol import CodesFirst, as_result, readable_errors, signature
+from tissuetalk.server.scopes import require
 from tissuetalk.server.service import Service
 from tissuetalk.tools.answers import arguments
 from tissuetalk.tools.answers.explained import ExplainResult, JobStatus
@@ -37,6 +38,7 @@ class Tool:
     """One tool as hosts see it. arguments: a TypedDict of ``tools/answers/arguments.py``; call: what answers it.
 
     reads: changes nothing. destroys: can delete. repeatable: a second call does no more than the first.
+    asks: with these arguments it only reads, which an account may do that may not change anything.
     """
 
     title: str
@@ -46,6 +48,7 @@ class Tool:
     reads: bool = False
     destroys: bool = False
     repeatable: bool = False
+    asks: Callable[[dict[str, Any]], bool] = lambda given: False
 
 
 def _on_session(method: str) -> Call:
@@ -68,6 +71,7 @@ TOOLS: dict[str, Tool] = {
             if given.pop("dry_run", False)
             else service.call_or_job("segment", given, ctx)
         ),
+        asks=lambda given: bool(given.get("dry_run")),
     ),
     "measure": Tool(
         "Measure a result",
@@ -101,6 +105,7 @@ TOOLS: dict[str, Tool] = {
         JobStatus,
         lambda service, given, ctx: service.job(given["job_id"], given["action"], ctx),
         repeatable=True,
+        asks=lambda given: given["action"] != "cancel",
     ),
     "library": Tool(
         "List images and results, save or delete a result",
@@ -108,6 +113,7 @@ TOOLS: dict[str, Tool] = {
         LibraryResult,
         _on_session("library"),
         destroys=True,
+        asks=lambda given: given["action"] not in ("save", "delete", "forget"),
     ),
 }
 """The whole offer. What a tool does is described to the assistant in prompts/templates/tool_<name>.txt."""
@@ -157,6 +163,7 @@ def _function(name: str, tool: Tool, service: Service) -> Callable[..., Awaitabl
 
     @readable_errors(name)
     async def call(ctx: Context, **given: Any) -> CallToolResult:
+        require("segment:read" if tool.reads or tool.asks(given) else "segment:write")
         return as_result(await service.with_news(await tool.call(service, given, ctx)))
 
     call.__name__ = name

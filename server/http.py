@@ -8,13 +8,14 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
 from mcp.server import MCPServer
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -147,6 +148,8 @@ class _Guard:
         path, reads = scope["path"], scope["method"] in ("GET", "HEAD")
         if not self._keys.needed or path == "/health" or (path == "/enter" and reads):
             return None
+        if isinstance(scope.get("user"), AuthenticatedUser):  # whose account was looked at before
+            return None
         given = headers.get("authorization", "")
         if given.startswith("Bearer ") and self._keys.is_token(given.removeprefix("Bearer ")):
             return None
@@ -222,13 +225,18 @@ def serve_http(settings: Settings, where: Where) -> None:
 
 def serve_service(service: Service, where: Where, keys: Keys) -> None:
     """The same with a service and keys that somebody has already."""
+    serve_app(lambda names: http_app(build_server(service), service, names, keys, where.limits), where)
+
+
+def serve_app(make: Callable[[Names], ASGIApp], where: Where) -> None:
+    """Until it is stopped. make: the application for the names that are answered."""
     import uvicorn
 
     from tissuetalk.server.connections import Connections, allow_open_files
 
     host, port = address(where.address)
     names, proxies = Names.of(host, port, where.allowed_hosts), networks(where.proxies)
-    app = http_app(build_server(service), service, names, keys, where.limits)
+    app = make(names)
     shown = f"[{host}]" if ":" in host else host
     print(f"tissuetalk serves http://{shown}:{port}{MCP_PATH}", file=sys.stderr)
     print(f"tissuetalk {names.sentence()}", file=sys.stderr, flush=True)

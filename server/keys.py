@@ -22,10 +22,13 @@ LONGEST_LINK_S = 24 * 3600
 
 
 class Keys:
-    """token: None where everybody who reaches the server may look. clock: seconds since 1970, replaced in tests."""
+    """token: None where everybody who reaches the server may look. name: of the tenant, which a signed address then tells.
 
-    def __init__(self, token: str | None, clock: Callable[[], float] = time.time) -> None:
-        self._token, self._clock = token, clock
+    clock: seconds since 1970, replaced in tests.
+    """
+
+    def __init__(self, token: str | None, clock: Callable[[], float] = time.time, name: str = "") -> None:
+        self._token, self._clock, self._name = token, clock, name
         self._codes: dict[str, float] = {}
         self._guard = Lock()
 
@@ -63,10 +66,11 @@ class Keys:
     def link(self, subject: str, lasts_s: int) -> str:
         """The query that opens what there is of one image or result without a token. subject: its id."""
         until = str(int(self._clock()) + min(lasts_s, LONGEST_LINK_S))
-        return f"until={until}&key={self._signature('link', subject, until)}"
+        name = f"{self._name}." if self._name else ""
+        return f"until={until}&key={name}{self._signature('link', subject, until)}"
 
     def is_link(self, subject: str, until: str, signature: str) -> bool:
-        return bool(subject) and self._holds(until, signature, "link", subject)
+        return bool(subject) and self._holds(until, signature.rpartition(".")[2], "link", subject)
 
     def _holds(self, until: str, signature: str, *what: str) -> bool:
         if not (until.isascii() and until.isdigit() and len(until) < 12) or int(until) <= self._clock():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.answers.explained import JobStatus
     from tissuetalk.tools.answers.results import Answer
     from tissuetalk.tools.jobs import Jobs
-    from tissuetalk.tools.lanes import Task
+    from tissuetalk.tools.lanes import Lanes, Task
     from tissuetalk.tools.segment.grid import SlideSettings
     from tissuetalk.tools.session import Session
     from tissuetalk.tools.view import Viewing
@@ -59,10 +59,15 @@ class Settings:
 
 
 class Service:
-    """One per server. Imports and builds the tools on first use, once, whatever thread asks first."""
+    """One per server, or per tenant of it. Imports and builds the tools on first use, once, whatever thread asks first.
 
-    def __init__(self, settings: Settings) -> None:
+    lanes, owner: where work is queued beside that of others, under a name to take turns by.
+    """
+
+    def __init__(self, settings: Settings, lanes: Lanes | None = None, owner: str = "") -> None:
         self.settings = settings
+        self._lanes, self._owner = lanes, owner
+        self._own_lanes: Lanes | None = None
         self._lock = threading.Lock()
         self._jobs: Jobs | None = None
         self._viewing: Viewing | None = None
@@ -72,9 +77,12 @@ class Service:
         with self._lock:
             if self._jobs is None:
                 from tissuetalk.tools.jobs import Jobs
+                from tissuetalk.tools.lanes import Lanes
                 from tissuetalk.tools.session import Session
 
                 settings = self.settings
+                if self._lanes is None:
+                    self._own_lanes = Lanes(settings.workers, settings.most_waiting)
                 session = Session(
                     settings.roots,
                     settings.workspace,
@@ -82,7 +90,7 @@ class Service:
                     slides=settings.slides,
                     quota_bytes=int(settings.quota_gb * 10**9),
                 )
-                self._jobs = Jobs(session, settings.workers, settings.most_waiting)
+                self._jobs = Jobs(session, self._lanes or self._own_lanes, self._owner)
             return self._jobs
 
     def viewing(self) -> Viewing:
@@ -110,6 +118,8 @@ class Service:
                 self._viewing.close()
             if self._jobs is not None:
                 self._jobs.close()
+                if self._own_lanes is not None:
+                    self._own_lanes.close()
                 self._jobs.session.close()
             self._door.shutdown(wait=False)
 

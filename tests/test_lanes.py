@@ -28,8 +28,7 @@ from tissuetalk.models.errors import BusyError
 from tissuetalk.server.app import build_server
 from tissuetalk.server.service import WAIT_S
 from tissuetalk.tools import jobs
-from tissuetalk.tools.jobs import QUESTIONS_AT_ONCE
-from tissuetalk.tools.lanes import SMALL_PX, Lane, Task
+from tissuetalk.tools.lanes import QUESTIONS_AT_ONCE, SMALL_PX, Lane, Task
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.jobs import JobStore
 
@@ -197,6 +196,26 @@ def test_places_are_told_and_a_withdrawn_task_never_begins() -> None:
     lane.close()
 
 
+def test_owners_take_turns_however_much_one_of_them_has_queued() -> None:
+    """Protects from: one person's cohort stands before everybody else's question."""
+    gate, ran = threading.Event(), []
+    lane = Lane("test", 1, 50)
+    first: Task[Any] = Task(lambda control: gate.wait(), "cohort")
+    lane.enter(first)
+    while first.place() is not None:
+        time.sleep(0.01)
+    many = [Task(lambda control, n=n: ran.append(("cohort", n)), "cohort") for n in range(4)]
+    others = [Task(lambda control, who=who: ran.append((who, 0)), who) for who in ("one", "two")]
+    for task in (*many, *others):
+        lane.enter(task)
+    assert [task.place() for task in others] == [1, 2] and many[0].place() == 3
+    assert lane.tasks("one") == [others[0]]
+    gate.set()
+    many[-1].future.result(10)
+    lane.close()
+    assert ran == [("one", 0), ("two", 0), *(("cohort", n) for n in range(4))]
+
+
 class Large:
     """A job that covers more than a small picture may."""
 
@@ -251,7 +270,8 @@ def test_a_job_that_finds_no_room_where_it_moves_to_says_so(
 ) -> None:
     """Protects from: it had been given back, so its end was not written and it stayed queued for ever."""
     working, store, job_id = moving
-    monkeypatch.setattr(working._large, "_most_waiting", -working._large._workers)
+    large = working._lanes.large
+    monkeypatch.setattr(large, "_most_waiting", -large._workers)
     assert working.resume() == [job_id]
     assert ended(store, job_id) == "failed"
     assert store.get(job_id).error_code == "busy"

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from tissuetalk.models.errors import BusyError, CancelledError, ResourceError, T
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, JobError, JobStatus, Preliminary
 from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.explain.request import ExplainRequest
-from tissuetalk.tools.lanes import Lane, MovedOnError, Task
+from tissuetalk.tools.lanes import Lanes, MovedOnError, Task
 from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest, read_as
 from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.session import Session
@@ -29,7 +30,6 @@ from tissuetalk.tools.storage.jobs import MOST_ATTEMPTS, JobRow, JobStore
 
 LOOK_EVERY_S = 0.3
 OWNER = "segment"
-QUESTIONS_AT_ONCE = 6
 R = TypeVar("R")
 
 
@@ -111,8 +111,10 @@ VERBS: dict[str, type[SegmentJob | ExplainJob]] = {"segment": SegmentJob, "expla
 class JobTask(Task[Answer[Any]]):
     """A job in a lane. job_id: of its record, once it has one; the worker that begins it claims the record first."""
 
-    def __init__(self, job: Job, session: Session, store: JobStore, job_id: str | None = None) -> None:
-        super().__init__(self._run)
+    def __init__(
+        self, job: Job, session: Session, store: JobStore, job_id: str | None = None, owner: str = ""
+    ) -> None:
+        super().__init__(self._run, owner)
         self.job, self.job_id = job, job_id
         self.claimed = False
         self._session, self._store = session, store
@@ -169,11 +171,12 @@ class JobTask(Task[Answer[Any]]):
 class Jobs:
     """What one process works on, over a session.
 
-    workers: slides at once, and as many small pictures beside them. most_waiting: behind them in each lane.
+    lanes: shared with others, who take turns under their names (``owner``); by default lanes of its own.
     """
 
-    def __init__(self, session: Session, workers: int = 2, most_waiting: int = 64) -> None:
+    def __init__(self, session: Session, lanes: Lanes | None = None, owner: str = "") -> None:
         self.session = session
+        self._shared, self._lanes, self._owner = lanes is not None, lanes or Lanes(), owner
         self._store = JobStore(session.workspace)
         self._followers: set[threading.Thread] = set()
         self._followed: dict[str, JobTask] = {}
@@ -181,33 +184,34 @@ class Jobs:
         self._suspect = ""
         self._closing = False
         self._guard = threading.Lock()
-        self._large = Lane("large", workers, most_waiting)
-        self._small = Lane("small", workers, most_waiting, large=self._large)
-        self._questions = Lane("questions", QUESTIONS_AT_ONCE, most_waiting)
 
     @property
     def tasks(self) -> list[Task[Any]]:
         """Pieces of work that have not ended."""
-        return [task for lane in (self._questions, self._small, self._large) for task in lane.tasks()]
+        return self._lanes.tasks(self._owner)
 
     def ask(self, question: Callable[[Session], R]) -> Task[R]:
         """Start or queue something short. Raises BusyError when the queue is full."""
-        task = Task(lambda control: question(self.session))
-        self._questions.enter(task)
+        task = Task(lambda control: question(self.session), self._owner)
+        self._lanes.questions.enter(task)
         return task
 
     def start(self, job: Job, job_id: str | None = None) -> JobTask:
         """Start or queue a job; what turns out to be large goes on among its like. Raises BusyError when the queue is full."""
-        task = JobTask(job, self.session, self._store, job_id)
-        self._small.enter(task)
+        task = JobTask(job, self.session, self._store, job_id, self._owner)
+        self._lanes.small.enter(task)
         return task
 
     def close(self) -> None:
         """Stop everything; pieces that have not started are dropped. Threads that follow jobs write their last word."""
         self._closing = True
         self._store.close()
-        for lane in (self._questions, self._small, self._large):
-            lane.close()
+        if self._shared:
+            for task in self.tasks:
+                task.stop()
+                wait({task.future})
+        else:
+            self._lanes.close()
         for thread in list(self._followers):
             thread.join()
 

@@ -10,7 +10,7 @@ import ctypes
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -25,6 +25,7 @@ SMALL_PX = 4_000_000
 """Full-resolution pixels up to which work counts as small: seconds on any machine."""
 
 
+QUESTIONS_AT_ONCE = 6
 GIVE_BACK_EVERY_S = 10.0
 _M_ARENA_MAX, _ARENAS = -8, 2
 _given_back_at = 0.0
@@ -59,8 +60,8 @@ class MovedOnError(Exception):
 class Task(Generic[R]):
     """One piece of work: its future answer, how far it is, its place while it waits, and a way to stop it."""
 
-    def __init__(self, work: Callable[[Control], R]) -> None:
-        self.work = work
+    def __init__(self, work: Callable[[Control], R], owner: str = "") -> None:
+        self.work, self.owner = work, owner
         self.future: Future[R] = Future()
         self.done_share = 0.0
         self.lane: Lane | None = None
@@ -116,9 +117,10 @@ class Task(Generic[R]):
 
 
 class Lane:
-    """At most ``workers`` tasks at once and ``most_waiting`` behind them, first come, first served.
+    """At most ``workers`` tasks at once and, of each owner, ``most_waiting`` behind them.
 
-    large: where work goes on that covers more than ``SMALL_PX``; None keeps it.
+    Owners take turns: the next is whoever has fewest at work, among equals whoever was served longest ago. Tasks of one
+    owner are served as they came. large: where work goes on that covers more than ``SMALL_PX``; None keeps it.
     """
 
     def __init__(self, name: str, workers: int, most_waiting: int, large: Lane | None = None) -> None:
@@ -130,11 +132,13 @@ class Lane:
         self._idle = 0
         self._closed = False
         self._changed = threading.Condition()
+        self._turns: dict[str, int] = {}
+        """When each owner was served last, as a number that grows; those with nothing here are forgotten."""
 
-    def tasks(self) -> list[Task[Any]]:
-        """Everything that waits or runs."""
+    def tasks(self, owner: str = "") -> list[Task[Any]]:
+        """Everything of an owner that waits or runs."""
         with self._changed:
-            return [*self._running, *self._waiting]
+            return [task for task in (*self._running, *self._waiting) if task.owner == owner]
 
     def enter(self, task: Task[Any]) -> None:
         """Begin or queue the task. Raises BusyError when too many wait."""
@@ -142,9 +146,10 @@ class Lane:
             if self._closed:
                 raise CancelledError("the server is closing; call again when it is back.")
             free = self._workers - len(self._running)
-            if len(self._waiting) >= self._most_waiting + free:
+            waiting = sum(other.owner == task.owner for other in self._waiting)
+            if waiting >= self._most_waiting + free:
                 raise BusyError(
-                    f"{len(self._waiting)} requests are waiting, more than can be queued; try again in a few seconds."
+                    f"{waiting} requests are waiting, more than can be queued; try again in a few seconds."
                 )
             task.lane, task.waiting_since = self, time.monotonic()
             self._waiting.append(task)
@@ -156,7 +161,7 @@ class Lane:
 
     def place_of(self, task: Task[Any]) -> int | None:
         with self._changed:
-            return self._waiting.index(task) + 1 if task in self._waiting else None
+            return self._in_turn().index(task) + 1 if task in self._waiting else None
 
     def withdraw(self, task: Task[Any]) -> bool:
         """Take a task out of the queue. False when it has begun."""
@@ -167,11 +172,12 @@ class Lane:
             return True
 
     def close(self) -> None:
-        """Stop everything; what has not begun is dropped."""
+        """Stop everything of everybody; what has not begun is dropped."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for task in self.tasks():
+            tasks = [*self._running, *self._waiting]
+        for task in tasks:
             task.stop()
         for thread in self._threads:
             thread.join()
@@ -207,7 +213,49 @@ class Lane:
             self._idle -= 1
             if self._closed:
                 return None
-            task = self._waiting.popleft()
+            task = self._in_turn()[0]
+            self._waiting.remove(task)
+            self._served(task.owner)
             task.waiting_since = None
             self._running.add(task)
             return task
+
+    def _served(self, owner: str) -> None:
+        here = {task.owner for task in (*self._running, *self._waiting)}
+        last = max(self._turns.values(), default=0)
+        self._turns = {each: turn for each, turn in self._turns.items() if each in here} | {owner: last + 1}
+
+    def _in_turn(self) -> list[Task[Any]]:
+        """Those who wait, in the order in which they will be served if nobody else comes and nothing ends."""
+        if len({task.owner for task in self._waiting}) < 2:
+            return list(self._waiting)
+        at_work, turns = Counter(task.owner for task in self._running), dict(self._turns)
+        by_owner: dict[str, deque[Task[Any]]] = {}
+        for task in self._waiting:
+            by_owner.setdefault(task.owner, deque()).append(task)
+        order = []
+        while by_owner:
+            owner = min(by_owner, key=lambda each: (at_work[each], turns.get(each, 0)))
+            order.append(by_owner[owner].popleft())
+            at_work[owner] += 1
+            turns[owner] = max(turns.values(), default=0) + 1
+            if not by_owner[owner]:
+                del by_owner[owner]
+        return order
+
+
+class Lanes:
+    """The lanes of one machine, for everybody who works on it. workers: slides at once, and as many small pictures beside them."""
+
+    def __init__(self, workers: int = 2, most_waiting: int = 64) -> None:
+        self.large = Lane("large", workers, most_waiting)
+        self.small = Lane("small", workers, most_waiting, large=self.large)
+        self.questions = Lane("questions", QUESTIONS_AT_ONCE, most_waiting)
+
+    def tasks(self, owner: str = "") -> list[Task[Any]]:
+        """Pieces of work of an owner that have not ended."""
+        return [task for lane in (self.questions, self.small, self.large) for task in lane.tasks(owner)]
+
+    def close(self) -> None:
+        for lane in (self.questions, self.small, self.large):
+            lane.close()

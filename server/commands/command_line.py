@@ -13,7 +13,18 @@ import typer
 
 from tissuetalk.models import logs
 from tissuetalk.models.errors import BadRequestError, ResourceError, TissuetalkError
-from tissuetalk.server.commands import data, evaluate, machine, results, segment, setup, teach, train, view
+from tissuetalk.server.commands import (
+    data,
+    evaluate,
+    machine,
+    results,
+    segment,
+    serve,
+    setup,
+    teach,
+    train,
+    view,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,7 +32,7 @@ app = typer.Typer(
     help="Segment, measure and explain H&E images from words. Research use only.",
 )
 for _command in (
-    machine.serve,
+    serve.serve,
     setup.setup,
     segment.segment,
     teach.teach,

@@ -1,4 +1,4 @@
-"""Commands about this installation: serve, models, doctor, translate, version."""
+"""Commands about this installation: models, doctor, translate, version."""
 
 from __future__ import annotations
 
@@ -11,76 +11,6 @@ import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.server.commands.terminal import JSON, Reader, show, table
-
-Quota = Annotated[
-    float,
-    typer.Option(
-        min=0.01,
-        envvar="TISSUETALK_QUOTA",
-        help="GB that results, uploads and, for a quarter of it, stored features may take in the workspace.",
-    ),
-]
-
-
-def serve(
-    folders: Annotated[list[Path] | None, typer.Argument(help="As --root, one after another.")] = None,
-    root: Annotated[
-        list[Path] | None, typer.Option(help="Folder images may be read from; repeatable.")
-    ] = None,
-    http: Annotated[str | None, typer.Option(help="HOST:PORT for streamable HTTP; stdio without it.")] = None,
-    workspace: Annotated[Path | None, typer.Option(help="Where results are kept.")] = None,
-    reader: Reader = "rules",
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="With --http: a further host name of this server, for requests and pages; repeatable."
-        ),
-    ] = None,
-    proxy: Annotated[
-        list[str] | None,
-        typer.Option(help="With --http: address of a proxy whose X-Forwarded-For is believed; repeatable."),
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(envvar="TISSUETALK_TOKEN_FILE", help="With --http: a file with the token.")
-    ] = None,
-    sessions_each: Annotated[int, typer.Option(help="MCP sessions per address.", min=1)] = 200,
-    uploads_each: Annotated[int, typer.Option(help="Uploads at once per address.", min=1)] = 16,
-    in_flight_mb: Annotated[int, typer.Option(help="Uploads in flight per address, in MB.", min=1)] = 2048,
-    idle_s: Annotated[
-        float, typer.Option(help="A session without requests ends after this.", min=1)
-    ] = 1800.0,
-    stalled_s: Annotated[float, typer.Option(help="A client that stalls half-way is dropped.", min=1)] = 30.0,
-    quota: Quota = 10,
-) -> None:
-    """Serve MCP over stdio, or over HTTP with --http."""
-    from tissuetalk.models import worker
-    from tissuetalk.server.service import Settings
-    from tissuetalk.tools.lanes import few_arenas
-
-    few_arenas()
-    worker.start()  # it warms while everything else is imported
-    settings = Settings(
-        roots=(*(folders or ()), *(root or ())) or None,
-        workspace=workspace or own_workspace(),
-        reader=reader,
-        quota_gb=quota,
-    )
-    if http is None:
-        from tissuetalk.server.stdio import serve_stdio
-
-        serve_stdio(settings)
-    else:
-        from tissuetalk.server.http import Where, serve_http
-        from tissuetalk.server.limits import PeerLimits
-
-        limits = PeerLimits(
-            sessions_each=sessions_each,
-            uploads_each=uploads_each,
-            upload_bytes_each=in_flight_mb * 1_000_000,
-            session_idle_s=idle_s,
-            stalled_s=stalled_s,
-        )
-        serve_http(settings, Where(http, allowed_host or (), proxy or (), token_file, limits))
 
 
 def own_workspace() -> Path:

@@ -1,0 +1,113 @@
+"""`tissuetalk serve`: over stdio for one host, over HTTP for others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tissuetalk.server.commands.machine import own_workspace
+from tissuetalk.server.commands.terminal import Reader
+
+if TYPE_CHECKING:
+    from tissuetalk.server.limits import PeerLimits
+    from tissuetalk.server.service import Settings
+
+Quota = Annotated[
+    float,
+    typer.Option(
+        min=0.01,
+        envvar="TISSUETALK_QUOTA",
+        help="GB that results, uploads and, for a quarter of it, stored features may take in the workspace.",
+    ),
+]
+SessionsEach = Annotated[int, typer.Option(help="MCP sessions per address.", min=1)]
+UploadsEach = Annotated[int, typer.Option(help="Uploads at once per address.", min=1)]
+InFlight = Annotated[int, typer.Option(help="Uploads in flight per address, in MB.", min=1)]
+Idle = Annotated[float, typer.Option(help="A session without requests ends after this.", min=1)]
+Stalled = Annotated[float, typer.Option(help="A client that stalls half-way is dropped.", min=1)]
+
+
+def serve(
+    folders: Annotated[list[Path] | None, typer.Argument(help="As --root, one after another.")] = None,
+    root: Annotated[
+        list[Path] | None, typer.Option(help="Folder images may be read from; repeatable.")
+    ] = None,
+    http: Annotated[str | None, typer.Option(help="HOST:PORT for streamable HTTP; stdio without it.")] = None,
+    workspace: Annotated[Path | None, typer.Option(help="Where results are kept.")] = None,
+    reader: Reader = "rules",
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --http: a further host name of this server, for requests and pages; repeatable."
+        ),
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="With --http: address of a proxy whose X-Forwarded-For is believed; repeatable."),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(envvar="TISSUETALK_TOKEN_FILE", help="With --http: a file with the token.")
+    ] = None,
+    accounts: Annotated[
+        Path | None, typer.Option(help="With --http: a file of accounts and tenants, in place of one token.")
+    ] = None,
+    sessions_each: SessionsEach = 200,
+    uploads_each: UploadsEach = 16,
+    in_flight_mb: InFlight = 2048,
+    idle_s: Idle = 1800.0,
+    stalled_s: Stalled = 30.0,
+    quota: Quota = 10,
+) -> None:
+    """Serve MCP over stdio, or over HTTP with --http."""
+    from tissuetalk.models import worker
+    from tissuetalk.server.service import Settings
+    from tissuetalk.tools.lanes import few_arenas
+
+    few_arenas()
+    worker.start()  # it warms while everything else is imported
+    settings = Settings(
+        roots=(*(folders or ()), *(root or ())) or None,
+        workspace=workspace or own_workspace(),
+        reader=reader,
+        quota_gb=quota,
+    )
+    if http is None:
+        from tissuetalk.server.stdio import serve_stdio
+
+        serve_stdio(settings)
+    else:
+        from tissuetalk.server.limits import PeerLimits
+
+        limits = PeerLimits(
+            sessions_each=sessions_each,
+            uploads_each=uploads_each,
+            upload_bytes_each=in_flight_mb * 1_000_000,
+            session_idle_s=idle_s,
+            stalled_s=stalled_s,
+        )
+        _over_http(settings, http, allowed_host or (), proxy or (), token_file, limits, accounts)
+
+
+def _over_http(
+    settings: Settings,
+    address: str,
+    allowed_hosts: Sequence[str],
+    proxies: Sequence[str],
+    token_file: Path | None,
+    limits: PeerLimits,
+    accounts: Path | None,
+) -> None:
+    from tissuetalk.server.http import Where, serve_app, serve_http
+
+    where = Where(address, allowed_hosts, proxies, token_file, limits)
+    if accounts is None:
+        serve_http(settings, where)
+        return
+    from tissuetalk.server.accounts import Accounts
+    from tissuetalk.server.tenants import Tenants
+
+    known = Accounts.read(accounts)
+    serve_app(lambda names: Tenants(known, settings, names, limits), where)
