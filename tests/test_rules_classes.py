@@ -32,7 +32,10 @@ def assertions(text: str) -> list[str]:
             "Lesion previously biopsied as carcinoma in situ now shows invasive carcinoma.",
             ["historical", "present"],
         ),
-        ("Prostate, biopsies: Adenocarcinoma, Gleason 3+4, extraprostatic extension: no.", ["present"]),
+        (
+            "Prostate, biopsies: Adenocarcinoma, Gleason 3+4, extraprostatic extension: no.",
+            ["present", "absent"],
+        ),
         ("Tumor cells are negative for CK20. No necrosis.", ["present", "absent"]),
         ("Colon, biopsy. NECROSIS: N0NE SEEN", ["absent"]),
         (

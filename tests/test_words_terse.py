@@ -28,6 +28,11 @@ def readings(statement: str) -> list[str]:
         ("Lymphoma - refuted.", ["absent"]),
         ("Nary a granuloma.", ["absent"]),
         ("Dysplasia not id'd.", ["absent"]),
+        ("Perineural invasion excluded, vascular invasion likewise.", ["absent", "absent"]),
+        ("Atypia, necrosis and increased mitoses are not features of this case.", ["absent"] * 3),
+        ("Necrosis seen previously is no longer present.", ["absent"]),
+        ("Dysplasia we could not find.", ["absent"]),
+        ("Liposarcoma.", ["present"]),
     ],
 )
 def test_signs_noughts_and_values(statement: str, expected: list[str]) -> None:

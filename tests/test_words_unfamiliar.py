@@ -22,7 +22,7 @@ def assertion(statement: str, finding: str) -> str:
         "Lymphoma, as queried clinically, is a bedtime story.",
         "Lymphoma is off the field.",
         "Lymphoma and necrosis were swept away.",
-        "Lymphoma (see flow) was a ghost.",
+        "Lymphoma (see flow) was a myth.",
         "The rumour of lymphoma again.",
         "Lymphoma: rubbish.",
     ],

@@ -25,6 +25,10 @@ SAYS: dict[str, Assertion] = {
 CLOSE = word_set("uncertain doubtful")
 """Adjectives that speak of the next word only ("of uncertain malignant potential, with necrosis")."""
 BUTS = word_set("but yet and while whereas though although")
+LIKEWISE = re.compile(
+    r" (?:likewise|similarly|ditto|idem|too|same|as well)(?=\s*(?:[.;,)]|\n|$))", re.IGNORECASE
+)
+""" "perineural invasion excluded, vascular invasion likewise": as the item before."""
 NOUGHT_OF = re.compile(
     r"of (?:the |any )?(?P<what>[^,;.:]{1,80}?) (?:there (?:is|are|was|were|remains?)|(?:i|we) (?:see|saw|find|found)) "
     r"(?:none|nothing|no trace|no sign|no hint|not a|never)\b",
@@ -52,6 +56,9 @@ class SegmentReader:
 
     def verdict(self, mention: Mention) -> Verdict:
         """The assertion of one mention of this segment, without its heading or value."""
+        earlier = [other for other in self.mentions if other.last < mention.first]
+        if earlier and LIKEWISE.match(self.words.text, self.words[mention.last].end):
+            return self.verdict(earlier[-1])
         nought = NOUGHT_OF.match(self.words.text, self.words[self.segment.first].start)
         if nought is not None and self.words[mention.last].end <= nought.end("what"):
             return Verdict("absent")

@@ -7,6 +7,7 @@ to the verb or the object of another statement.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,6 +25,7 @@ GENERAL = word_set("malignancy tumor carcinoma cancer neoplasm neoplasia")
 PLURAL = word_set("are were all both each none neither nothing have these those them")
 OWN_LINKS = word_set("and but has have been is was were now then which that be later since")
 SEEKING = word_set("sought looked searched hunted")
+AMOUNTS = word_set("increased prominent evident conspicuous unequivocal definite obvious significant")
 SINGULAR = word_set("is was has isn't wasn't hasn't does doesn't")
 LINKS = word_set("and or nor & plus")
 PRESENT_TENSE = word_set(
@@ -46,6 +48,7 @@ PAST = re.compile(
 PLACED = re.compile(
     r"\b(?:in|within|inside|around|beside|near|to|of|at|into|by) (?:the|this|that) (?:an? )?$"
 )
+PLACES = frozenset({"tumor", "tumor_nuclei", "dcis", "adenoma"})
 CONTRAST = frozenset({"but", "however", "now", "although", "currently"})
 
 
@@ -57,6 +60,7 @@ class Scope:
         taken = frozenset(i for mention in mentions for i in range(mention.core_first, mention.last + 1))
         self.cues = find_cues(words, segment.first, segment.last, taken)
         self.taken = taken.union(*(range(mention.first, mention.core_first) for mention in mentions))
+        self.starts = [cue.first for cue in self.cues]
         self.held = frozenset(i for cue in self.cues for i in range(cue.first, cue.last + 1))
         self.loose: list[int] | None = None
 
@@ -88,7 +92,8 @@ class Scope:
         )
 
     def _between(self, first: int, last: int) -> list[Cue]:
-        return [cue for cue in self.cues if first < cue.first and cue.last < last]
+        inside = self.cues[bisect_right(self.starts, first) : bisect_left(self.starts, last)]
+        return [cue for cue in inside if cue.last < last]
 
     def _blocked_forward(self, cue: Cue, kind: str, mention: Mention) -> bool:
         between = self._between(cue.last, mention.core_first)
@@ -120,28 +125,24 @@ class Scope:
 
     def _seen_list(self, cue: Cue, mention: Mention) -> bool:
         """ "No A, B, C seen.": a list of three and more that ends in a bare participle is denied as a whole."""
-        inside = [other for other in self.mentions if cue.last < other.first]
         after = next((other for other in self.cues if other.first > mention.last), None)
-        if (
-            after is None
-            or after.last != self.segment.last
-            or "positive" not in after.kinds
-            or len(inside) < 3
-        ):
+        if after is None or after.last != self.segment.last or "positive" not in after.kinds:
+            return False
+        inside = [other for other in self.mentions if cue.last < other.first]
+        if len(inside) < 3:
             return False
         named = {i for other in inside for i in range(other.first, other.last + 1)}
         return all(i in named for i in range(cue.last + 1, after.first))
 
     def _where(self, cue: Cue, mention: Mention) -> bool:
         """ "no necrosis within the carcinoma": the tumour is the place where nothing was found."""
-        before = self.words.text[: self.words[mention.first].start][-24:].lower()
+        if mention.concept.id not in PLACES:
+            return False
+        start = self.words[mention.first].start
+        before = self.words.text[max(0, start - 24) : start].lower()
         named = any(cue.last < other.first and other.last < mention.first for other in self.mentions)
         named |= before.endswith("by the ")  # "vessels are spared by the tumour"
-        return (
-            named
-            and mention.concept.id in ("tumor", "tumor_nuclei", "dcis", "adenoma")
-            and bool(PLACED.search(before))
-        )
+        return named and bool(PLACED.search(before))
 
     def _past_the_list(self, cue: Cue, mention: Mention) -> bool:
         """A denial crosses a comma only within a list: "no A, B or C" does, "without A, B, C" does not."""
@@ -212,7 +213,12 @@ class Scope:
         between = [
             other
             for other in self._between(mention.last, cue.first)
-            if other.first not in aside and not (other.last + 1 == cue.first and "verbs" in other.kinds)
+            if other.first not in aside
+            and not (other.last + 1 == cue.first and "verbs" in other.kinds)
+            and not self._describes(other)
+            and not (
+                other.first == mention.last + 1 and EARLIER.search(self.words.gap(other.last, cue.first))
+            )
         ]
         if self._own_clause(mention, cue) or self._contrasted(mention, cue):
             return False
@@ -232,6 +238,14 @@ class Scope:
         if self.is_set_apart(mention) and "," in self.words.gap(mention.last, cue.first):
             return True
         return not aside and self._of_another_item(cue, mention)
+
+    def _describes(self, cue: Cue) -> bool:
+        """ "atypia and increased mitoses are not seen": an adjective of the next name is no verb of its own."""
+        return (
+            cue.first == cue.last
+            and self.words[cue.first].norm in AMOUNTS
+            and any(other.first <= cue.first + 1 <= other.core_first for other in self.mentions)
+        )
 
     def _own_clause(self, mention: Mention, cue: Cue) -> bool:
         """ "was considered unlikely and has now been excluded", "which has been excluded": nothing but cues and links."""
