@@ -200,7 +200,9 @@ def main(arguments: Sequence[str]) -> None:
     counts = options.counts
     print("| target | where | " + " | ".join(f"{count} + {count}" for count in counts) + " | zero-shot |")
     print("| --- | --- |" + " --- |" * (len(counts) + 1), flush=True)
-    kept: dict[str, dict[str, list[float]]] = {}
+    file = RESULTS / "by_example.json"
+    # so that the sets can be run one by one, or without the forest, which is slow
+    kept: dict[str, dict[str, list[float]]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     for task, images in jobs:
         if options.only and not any(word in task.title for word in options.only):
             continue
@@ -209,10 +211,12 @@ def main(arguments: Sequence[str]) -> None:
             print(row(task.title, where, score, counts), flush=True)
         for method in ("taught", "forest", "zero"):
             values = getattr(score, method)
+            if method == "forest" and options.no_forest:
+                continue
             kept[f"{task.title}, {method}"] = {
                 f"{count} {where}": [round(each, 4) for each in dices]
                 for (count, where), dices in values.items()
             }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "by_example.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        RESULTS.mkdir(exist_ok=True)
+        file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(f"{time.monotonic() - started:.0f} s")

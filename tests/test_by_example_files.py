@@ -74,6 +74,30 @@ def test_a_target_is_taught_from_qupath_and_used_on_other_images(
     assert again[0] == 2 and "nothing is overwritten" in again[2]
 
 
+def test_a_file_of_a_colleague_is_known_by_name_in_a_workspace_and_takes_no_name_from_another(
+    run: Any, images: list[Path], tmp_path: Path
+) -> None:
+    file = geojson(tmp_path / "a.geojson", ("Pink", LEFT), ("Purple", RIGHT))
+    for name in ("pink", "purple"):
+        options = ("--examples", file, "--class", name.title(), "--out", f"{name}.safetensors", *HERE)
+        assert run("teach", name, images[0], *options)[0] == 0
+    into = ("--workspace", tmp_path / "ws")
+    status, out, error = run("teach", "odd things", "--import", "pink.safetensors", *into)
+    assert status == 0 and "odd things (taught by 1 + 1 examples" in out, error
+    assert run("teach", "odd things", "--import", "pink.safetensors", *into)[0] == 0
+    taken = run("teach", "Odd  Things", "--import", "purple.safetensors", *into)
+    assert taken[0] == 2 and "another NAME" in taken[2]
+    Path("foreign.safetensors").write_bytes(b"\x80\x04cos\nsystem")
+    foreign = run("teach", "evil", "--import", "foreign.safetensors", *into)
+    assert foreign[0] == 2 and "learned target" in foreign[2]
+    with Session([tmp_path], tmp_path / "ws") as session:
+        kept = [each for each in session.library("targets").result.targets if each.source == "taught"]
+        assert [each.name for each in kept] == ["odd things"]
+        found = session.segment(images[1], "odd things", **PLAIN)
+    assert found.result.masks[0].area_px > 0
+    assert run("teach", "pink", "--out", "x.safetensors")[0] == 2
+
+
 def test_many_classes_at_once_are_a_target_each(run: Any, images: list[Path], tmp_path: Path) -> None:
     for image in images:
         geojson(tmp_path / f"{image.stem}.geojson", ("Pink", LEFT), ("Purple", RIGHT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,14 +17,18 @@ TargetKind = Literal["region", "object"]
 
 def teach(
     name: Annotated[str, typer.Argument(help="What to call it; words find it by this name.")],
-    images: Annotated[list[Path], typer.Argument(help="Images or slides that were drawn on.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Images or slides that were drawn on.", show_default=False)
+    ] = None,
     examples: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
             help="GeoJSON of each image, in the same order, or a folder of files called as the images."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="File for the target, .safetensors; its card goes beside it.")],
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the target, .safetensors; its card goes beside it.")
+    ] = None,
     class_: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,9 +43,32 @@ def teach(
         TargetKind | None,
         typer.Option(help="region: pixels; object: things. Default: decided by the examples."),
     ] = None,
+    import_: Annotated[
+        Path | None,
+        typer.Option(
+            "--import",
+            help="Instead of images: a file that was taught elsewhere, to be known as NAME in a workspace.",
+        ),
+    ] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(help="With --import: whose words find it, by default that of serve.")
+    ] = None,
     json_: JSON = False,
 ) -> None:
     """Learn from annotations drawn in QuPath: a class is the target; `not NAME`, `Ignore*` and other classes are not."""
+    if import_ is not None:
+        if images or examples or out is not None or class_ or mpp is not None or model or kind:
+            raise InvalidArgumentError(
+                "--import takes NAME, FILE and --workspace only: the file says the rest."
+            )
+        _import(name, import_, workspace, json_)
+        return
+    if not images or not examples or out is None:
+        raise InvalidArgumentError(
+            "teach takes NAME IMAGE… --examples FILE.geojson --out FILE.safetensors, or NAME --import FILE.safetensors."
+        )
+    if workspace is not None:
+        raise InvalidArgumentError("--workspace goes with --import; what is taught here is written to --out.")
     from tissuetalk.models.control import Control
     from tissuetalk.tools.session import Session
     from tissuetalk.tools.session.targets import listing_of, write_learned
@@ -70,6 +98,33 @@ def teach(
         [row.model_dump() | {"file": str(place)} for row, place in zip(rows, places.values(), strict=True)],
         *text,
     )
+
+
+def _import(name: str, file: Path, workspace: Path | None, json_: bool) -> None:
+    """A name that is taken stays as it was. Raises InvalidArgumentError, also for a file of anything else."""
+    from tissuetalk.models import registry
+    from tissuetalk.models.by_example import with_examples
+    from tissuetalk.models.by_example.learned import named
+    from tissuetalk.server.commands.machine import own_workspace
+    from tissuetalk.tools.session.targets import listing_of
+    from tissuetalk.tools.storage.targets import key_of, read_learned
+    from tissuetalk.tools.storage.workspace import Workspace
+
+    learned = replace(read_learned(file), name=named(name))
+    base = registry.load(learned.base)
+    with_examples(base, [learned])
+    place = workspace or own_workspace()
+    with Workspace(place) as kept:
+        there = {key_of(each.learned.name): each.learned for each in kept.targets.listed() if each.learned}
+        same = there.get(key_of(learned.name))
+        if same is not None and same.sha256 != learned.sha256:
+            raise InvalidArgumentError(
+                f"{shown(learned.name)} means something else in {place}; choose another NAME, or have that forgotten first "
+                "(library, action: forget)."
+            )
+        kept.targets.keep(learned)
+    row = listing_of(learned)
+    show(json_, [row.model_dump() | {"workspace": str(place)}], f"{place}: {row.line}")
 
 
 def _classes(name: str, chosen: list[str] | None, drawn: list[str]) -> dict[str, str]:

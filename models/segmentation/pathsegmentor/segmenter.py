@@ -50,7 +50,7 @@ F = TypeVar("F")
 
 MAP_STRIDES = (2, 4, 8, 16, 32)
 """Of the image encoder's maps."""
-ANSWERS_WEIGHT = 4.0
+ANSWERS_WEIGHT = 2.0
 """Of what the targets answer, beside one map, where something is taught by example."""
 STRIDE = 32
 """Networks take tiles whose sides are multiples of this."""
