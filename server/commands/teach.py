@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,6 +69,27 @@ def teach(
         )
     if workspace is not None:
         raise InvalidArgumentError("--workspace goes with --import; what is taught here is written to --out.")
+    _learn(name, images, examples, out, class_ or [], TeachingOptions(mpp, model, kind), json_)
+
+
+@dataclass(frozen=True)
+class TeachingOptions:
+    """mpp: of the files that do not say. model, kind: None leaves it to the examples."""
+
+    mpp: float | None
+    model: str | None
+    kind: TargetKind | None
+
+
+def _learn(
+    name: str,
+    images: list[Path],
+    examples: list[Path],
+    out: Path,
+    chosen: list[str],
+    options: TeachingOptions,
+    json_: bool,
+) -> None:
     from tissuetalk.models.control import Control
     from tissuetalk.tools.session import Session
     from tissuetalk.tools.session.targets import listing_of, write_learned
@@ -78,7 +99,7 @@ def teach(
         raise InvalidArgumentError(f"--out {out} must end in .safetensors; a card is written beside it.")
     drawn = paired(images, examples)
     classes = _classes(
-        name, class_, list(dict.fromkeys(each for one in drawn for each in one.drawing.classes))
+        name, chosen, list(dict.fromkeys(each for one in drawn for each in one.drawing.classes))
     )
     places = {name: out if len(classes) == 1 else _place_of(out, name) for name in classes}
     for place in places.values():
@@ -87,7 +108,13 @@ def teach(
     roots = sorted({Path(os.path.realpath(image)).parent for image in images})
     with Session(roots) as session, image_progress(json_) as progress:
         learned = teach_classes(
-            session, drawn, classes, model=model, mpp=mpp, kind=kind, control=Control(progress)
+            session,
+            drawn,
+            classes,
+            model=options.model,
+            mpp=options.mpp,
+            kind=options.kind,
+            control=Control(progress),
         )
     for each, place in zip(learned, places.values(), strict=True):
         write_learned(each, place)
