@@ -33,6 +33,9 @@ def readings(statement: str) -> list[str]:
         ("Necrosis seen previously is no longer present.", ["absent"]),
         ("Dysplasia we could not find.", ["absent"]),
         ("Liposarcoma.", ["present"]),
+        ("DCIS gone. LVI gone.", ["absent", "absent"]),
+        ("Perineural invasion is found; necrosis not.", ["present", "absent"]),
+        ("High grade dysplasia: focal? None on levels.", ["uncertain"]),
     ],
 )
 def test_signs_noughts_and_values(statement: str, expected: list[str]) -> None:

@@ -23,6 +23,8 @@ FARTHEST = max(FORWARD.values())
 INSTEAD = word_set("instead rather except besides")
 GENERAL = word_set("malignancy tumor carcinoma cancer neoplasm neoplasia")
 PLURAL = word_set("are were all both each none neither nothing have these those them")
+OF_ALL = word_set("these those them all both either neither each")
+""" "Granulomas, viral inclusions, iron: none of these": the value speaks of the whole list."""
 OWN_LINKS = word_set("and but has have been is was were now then which that be later since")
 SEEKING = word_set("sought looked searched hunted")
 AMOUNTS = word_set("increased prominent evident conspicuous unequivocal definite obvious significant")
@@ -191,7 +193,8 @@ class Scope:
         others = {i for other in self.mentions for i in range(other.first, other.last + 1)}
         tail = [i for i in range(mention.last + 1, self.segment.last + 1) if i not in others]
         if any(self.words[i].norm not in lexicon().modifiers | LINKS for i in tail):
-            return "no"
+            answer = self.words.norms(self.segment.last + 1, self.segment.last + 5)
+            return "perhaps" if OF_ALL & set(answer) else "no"
         heads = mention.concept.id == "tumor" and mention.first <= self.segment.first + 1
         if not heads or len(self.mentions) < 2:
             return "yes"

@@ -37,6 +37,7 @@ NOTS = word_set("not never neither")
 PRIOR = word_set("previous prior earlier")
 DOUBTING = word_set("suspicious suggestive concerning worrisome")
 CANNOT = word_set("cannot can't couldn't isn't aren't wasn't weren't doesn't didn't hasn't haven't")
+CLOSING = CANNOT | {"not", "gone"}
 TAKEN_WORD = re.compile(r"biops|specimen|resect|excis|material|slide|report|section|ectomy|polyp")
 PASSIVE = re.compile(r"was|were|been|first|originally|\w*ed")
 VALUES = word_set("no yes none absent present negative positive nil neg pos")
@@ -353,7 +354,7 @@ def find_cues(words: Words, first: int, last: int, taken: frozenset[int]) -> lis
         if words[found[0]].norm == "negative" and words.norms(found[0] + 1, found[0] + 2) == ["for"]:
             # "tumour cells are negative for keratin": the tumour cells are there
             kinds = frozenset({"pre_absent"})
-        elif words[index].norm in CANNOT and found[0] == index > first and _closes(words, index):
+        elif words[index].norm in CLOSING and found[0] == index > first and _closes(words, index):
             kinds = frozenset({"post_absent"})  # "carcinoma is there, necrosis isn't."
         elif words[index].norm == "no" and found[0] == index and _closes(words, index):
             kinds = frozenset({"post_absent", "pre_absent"})  # "necrosis no, haemorrhage yes"
@@ -394,7 +395,7 @@ def _built_cue(words: Words, index: int, first: int, end: int) -> tuple[int, fro
         return index + 1, frozenset({"pre_historical" if index == first else "post_historical"})
     if YEAR.fullmatch(norm):
         return _dated(words, index, end)
-    if (norm == "free" or norm in CANNOT) and index > first and _closes(words, index):
+    if (norm == "free" or norm in CLOSING) and index > first and _closes(words, index):
         return index, frozenset({"post_absent"})
     return None
 

@@ -78,6 +78,9 @@ def value_verdict(words: Words, value: Segment | None, named: Sequence[Mention] 
         return Verdict("absent", cues[-1])
     rated = (words[first].norm,) in phrases("affirming") or any("positive" in cue.kinds for cue in opening)
     doubted = not rated and first < named_from and has_loose_word(words, first, last)
+    doubted |= words.text.startswith(
+        "?", words[value.last].end
+    )  # "High grade dysplasia: focal? None on levels."
     doubted |= not rated and answers_unfamiliarly(words, first, min(last, named_from - 1))
     return Verdict("uncertain" if doubted else "present")
 
