@@ -154,13 +154,18 @@ function Refused() {
       <ul class="plain">
         {about.value!.result.not_segmented.map((each) => (
           <li key={each.evidence + each.code}>
-            <strong>{each.free_form ?? each.label}</strong> ({each.code}): {each.reason}
+            <strong>{each.free_form ?? each.label}</strong> ({each.code}): {forPeople(each.reason)}
             {each.nearest.length ? ` Known: ${each.nearest.join(", ")}.` : ""}
           </li>
         ))}
       </ul>
     </section>
   );
+}
+
+/** What an assistant would pass as arguments is drawn here. */
+function forPeople(reason: string): string {
+  return reason.replace(/show me some: examples=\[.*\]/, "draw some below, under “Point at it”");
 }
 
 const FIRST = ["area", "equivalent_diameter", "perimeter", "circularity", "solidity", "eccentricity"];
