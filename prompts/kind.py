@@ -11,7 +11,7 @@ from tissuetalk.prompts.words import tokens, unscan
 Kind = Literal["report", "request", "exploratory"]
 
 STATING = re.compile(
-    r"\b(?:identified|(?:is|are|was|were|be|been) (?:(?:not|now|never|also|again) )?(?:seen|found|noted|present|absent|observed|lined|composed|involved|free|excluded|ruled out|confirmed|demonstrated|detected|evident|suspected|missing|lacking|regarded|considered unlikely)|conclusion|impression|not seen|present|absent|noted|"
+    r"\b(?:identified|(?:is|are|was|were|be|been) (?:(?:not|now|never|also|again) )?(?:seen|found|noted|present|absent|observed|lined|composed|involved|free|excluded|ruled out|confirmed|demonstrated|detected|evident|suspected|missing|lacking|regarded|considered unlikely)|conclusion|impression|not (?:seen|found|detected|observed|demonstrated|evident)|fail(?:s|ed)? to (?:show|reveal|disclose|demonstrate|identify|detect|find|yield)|present|absent|noted|"
     r"shows?|showed|demonstrates?|reveals?|consistent with|compatible with|negative for|positive for|diagnosis|specimen|microscop\w+|"
     r"gross description|history|no evidence|unremarkable|gleason|involving|biops(?:y|ies)(?=[^.?]{0,40}:)|(?:resection|excision|ectomy)(?=\s*[:.])|features?|"
     r"favou?rs?|lack(?:s|ing)?|negative|positive|none(?=\W*(?:$|[.;,]))|sections? (?:show|of)|cannot be|suggestive|suspicious for|contains?|margins?|addendum|synoptic|"
@@ -56,7 +56,7 @@ IMPERATIVE = (
 ORDERING = re.compile(rf"(?:^|[.!?,;:\n]\s*)(?:please |just |only |then )?(?:{IMPERATIVE})\b", re.IGNORECASE)
 """A sentence or a part of one that begins with a verb of asking."""
 WISH = re.compile(
-    rf"(?:^|[.!?:;,\u2013\n-]\s{{0,3}})(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please|pls|plz|i need|i want|i'd like|we need|"
+    rf"(?:^|[.!?:;,\u2013\n-]\s{{0,3}})(?:please |pls |plz |just |only |then |now |and |ok |hi |hello )?(?:{IMPERATIVE})\b|\b(?:please(?! (?:correlate|note\b|refer\b|see (?:note|comment|below|above)))|pls|plz|i need|i want|i'd like|we need|"
     r"can you|could you|would you|can i|may i|how (?:many|far|much|big|large|dark|dense|close|round)|show me|tell me|give me|let me|make sure|ensure|must be|should not be|must not be|why not|should be (?:missed|overlooked)|important that|i(?:'m| am)? wonder(?:ing)?|wonder(?:ing)? (?:if|whether)|like to know|not sure (?:whether|if|what|where)|no (?:idea|clue)|i (?:don't|do not) (?:know|understand)|never (?:seen|heard of) an?|must not|mustn't|may be (?:forgotten|missed)|you (?:can|may|should|must)|stay away|hide|spare me|no thanks|isn't needed|what i (?:want|need)|i don't want|i do not want|to segment|not needed|not required)\b|: ?(?:on|off|skip|ignore|hide)(?=\s*(?:[.,;]|$))|\?(?=\s|$)",
     re.IGNORECASE,
 )

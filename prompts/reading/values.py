@@ -113,7 +113,7 @@ def signed(words: Words, heading: Segment) -> Assertion | None:
 INLINE_SIGN = re.compile(
     r"(?:(?: [(\[]?|[(\[])(?=[-\u2013+])|(?=[-\u2013+]+(?:[,;]|\.?\s*$)))([-\u2013]{1,2}|\+{1,3})[)\]]?(?=\s*(?:[,;./)]|\n|$))"
 )
-INLINE_ZERO = re.compile(r" (?:\(0\)|0|x ?0|0 ?%|0/\d{1,3})(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
+INLINE_ZERO = re.compile(r" (?:in )?(?:\(0\)|0|x ?0|0 ?%|0/\d{1,3})(?=\s*(?:[,;)]|\.\s|\.$|\n|$))")
 INLINE_ANSWER = re.compile(r" (?:(no|nil|zero)|yes)(?=\s*(?:[,;.)]|\n|$))", re.IGNORECASE)
 """ "necrosis no, capsular invasion yes": fields in a row with the answer behind the name."""
 ZERO_CODE = re.compile(
