@@ -18,7 +18,7 @@ from tissuetalk.models.by_example.sampling import Samples
 from tissuetalk.models.segmenter import Decoded
 
 MOVED: Final = 0.1
-"""More of the examples that must be right with another scale and shift before the answer is taken with them."""
+"""More of the examples that must be right with another scale and shift before an answer that is often wrong is taken with them."""
 TRUST: Final = ((0.8, 10.0), (0.7, 1.0))
 """From which share of right examples on unlabelled pixels count how much, beside 1 of the examples. Below, the answer is left aside."""
 SCALE_PENALTY, SHIFT_PENALTY, BIAS_PENALTY = 0.1, 0.02, 0.01
@@ -52,7 +52,7 @@ class Ground:
         )
         other = float(np.clip(1 + moved[0], 0.0, MOST_SCALE)), float(moved[1])
         right_then = float(importance @ ((other[0] * answer + other[1] > 0) == positive))
-        if right_then - right >= MOVED and other[0] * spread > 1e-3:
+        if right < TRUST[0][0] and right_then - right >= MOVED and other[0] * spread > 1e-3:
             (scale, shift), right = other, right_then
         return next((cls(scale, shift, trust) for share, trust in TRUST if right >= share), None)
 
