@@ -105,10 +105,10 @@ def _roots(what: Path | None, is_result: bool) -> tuple[Path, ...]:
         return (examples,) if everything else tuple(dict.fromkeys((folder, examples)))
     if not is_result:
         return (what.resolve().parent, examples)
-    folder = ResultFolder(what)
-    image = Path(folder.request()["image"])
+    stored = ResultFolder(what)
+    image = Path(stored.request()["image"])
     try:
-        with image_anywhere(folder):
+        with image_anywhere(stored):
             return (image.parent, examples)
     except BadRequestError:
         return (what.resolve(), examples)
