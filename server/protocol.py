@@ -58,6 +58,7 @@ NEXT_CALL = {
     "workspace_unwritable": "When the operator has mended it, call {tool}(…) again.",
     "busy": "Call {tool}(…) again.",
     "cancelled": "Call {tool}(…) again to go on.",
+    "not_permitted": "Until then library(action='results'), view, measure and explain look at what there is.",
 }
 """What an assistant can do about each code, where the message does not name a call itself."""
 

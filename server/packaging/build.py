@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tissuetalk.models.writing import write_whole
+
 HERE = Path(__file__).resolve().parent
 PACKER = HERE.parents[1] / "build" / "packer"
 AS_THEY_ARE = ("manifest.json", "icon.png", "main.py", "pyproject.toml")
@@ -34,7 +36,7 @@ def pack(wheel: Path, out: Path) -> Path:
         for name in AS_THEY_ARE:
             shutil.copy(HERE / name, content)
         shutil.copy(wheel, content)
-        (content / ".python-version").write_text("3.11\n", encoding="utf-8")
+        write_whole(content / ".python-version", "3.11\n")
         subprocess.run([*packer, "validate", str(content / "manifest.json")], check=True)
         subprocess.run([*packer, "pack", str(content), str(bundle)], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([*packer, "info", str(bundle)], check=True)
@@ -70,7 +72,7 @@ def main() -> None:
     chosen = parser.parse_args()
     bundle = pack(chosen.wheel.resolve(), chosen.out.resolve())
     entry = chosen.out / "server.json"
-    entry.write_text(json.dumps(registry_entry(bundle), indent=2) + "\n", encoding="utf-8")
+    write_whole(entry, json.dumps(registry_entry(bundle), indent=2) + "\n")
     print(f"{bundle} ({bundle.stat().st_size / 2**20:.1f} MiB)\n{entry.resolve()}")
 
 

@@ -93,7 +93,7 @@ def test_an_object_is_taken_away_and_three_boxes_teach(nuclei: Viewer, new_page,
     right = page.evaluate(RIGHTMOST)
     box(page, *right, right[0] + 15, right[1])
     left = page.evaluate(RIGHTMOST.replace(">", "<").replace("=<", "=>"))
-    box(page, *left, left[0] + 15, left[1] + 2)
+    box(page, *left, left[0] - 15, left[1])  # outwards: inwards the line may cross itself
     page.screenshot(path=shots / "corners.png")
     before = page.evaluate(AREA, [(x0 + x1) / 2, (y0 + y1) / 2])
     page.evaluate(SPY)
