@@ -37,6 +37,7 @@ from tissuetalk.tools.answers.arguments import MAX_UPLOAD_BYTES
 TOKEN_VARIABLE = "TISSUETALK_TOKEN"
 LEAST_TOKEN_LENGTH = 16
 STATUS = {"image_too_large": 413, "workspace_full": 507, "workspace_unwritable": 507, "busy": 503}
+READING = ("GET", "HEAD")
 KEEP_ALIVE_S = 65
 """Longer than clients keep a connection, so that they never ask on one that is just being closed."""
 _PIECE_BYTES = 2**20
@@ -145,7 +146,7 @@ class _Guard:
             return JSONResponse({"error": "this Host is not served here"}, 421)
         if not all(self._names.may_call(origin, hosts[0]) for origin in origins):
             return JSONResponse({"error": "pages of this Origin may not call here"}, 403)
-        path, reads = scope["path"], scope["method"] in ("GET", "HEAD")
+        path, reads = scope["path"], scope["method"] in READING
         if not self._keys.needed or path == "/health" or (path == "/enter" and reads):
             return None
         if isinstance(scope.get("user"), AuthenticatedUser):  # whose account was looked at before

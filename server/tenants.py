@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tissuetalk.models.reading import content_of
 from tissuetalk.server.accounts import Accounts, Verifier
 from tissuetalk.server.app import build_server
-from tissuetalk.server.http import http_app
+from tissuetalk.server.http import READING, http_app
 from tissuetalk.server.keys import COOKIE, COOKIE_S, Keys
 from tissuetalk.server.limits import PeerLimits
 from tissuetalk.server.names import Names
@@ -43,7 +43,6 @@ from tissuetalk.tools.lanes import Lanes
 
 _URL = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 """As it was written: clients compare addresses letter by letter."""
-READING = ("GET", "HEAD")
 
 
 class Tenants:
@@ -82,8 +81,8 @@ class Tenants:
             await self._front(scope, receive, send)
             return
         user = await self._user(scope)
-        app: ASGIApp | Response = self._refused(scope) if user is None else self._of(user, scope)
-        await (AuthContextMiddleware(app) if user is not None else app)(scope, receive, send)
+        app = self._refused(scope) if user is None else self._of(user, scope)
+        await AuthContextMiddleware(app)(scope, receive, send)
 
     async def _user(self, scope: Scope) -> AuthenticatedUser | None:
         """Whose token the request carries, or whose cookie: that alone may not change anything from a page without a name."""

@@ -207,9 +207,10 @@ class Jobs:
         self._closing = True
         self._store.close()
         if self._shared:
-            for task in self.tasks:
+            tasks = self.tasks
+            for task in tasks:
                 task.stop()
-                wait({task.future})
+            wait([task.future for task in tasks])
         else:
             self._lanes.close()
         for thread in list(self._followers):

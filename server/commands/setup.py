@@ -29,26 +29,23 @@ def setup(
     """Put this server into a chat host's list, after asking; without a terminal to ask at, print what to put there."""
     if (chosen := hosts.HOSTS.get(host)) is None:
         raise InvalidArgumentError(f"{host!r} is no host known here; known are {', '.join(hosts.HOSTS)}.")
-    content = None if remove else hosts.entry(folders or [Path.cwd()])
-    if content is None and hosts.ours(chosen) is None:
+    content = hosts.ours(chosen) if remove else hosts.entry(folders or [Path.cwd()])
+    if content is None:
         print(f"{chosen.file} does not list {hosts.NAME}.")
         return
     print(f"{'take out of' if remove else 'for'} {chosen.file}:")
-    print(json.dumps({chosen.key: {hosts.NAME: content or hosts.ours(chosen)}}, indent=2))
+    print(json.dumps({chosen.key: {hosts.NAME: content}}, indent=2))
     if not yes and not (sys.stdin.isatty() and typer.confirm(f"Change {chosen.title}'s file now?")):
-        print(f"nothing was written; {f'tissuetalk setup {host} --yes'} writes it.")
+        again = f"tissuetalk setup {host}{' --remove' if remove else ''} --yes"
+        print(f"nothing was written; {again} writes it.")
         return
-    if content is not None:
-        _say_that_it_starts(content)
-    hosts.put(chosen, content)
+    if not remove:
+        import anyio
+
+        seconds, tools = anyio.run(hosts.started, content)
+        print(f"starts in {seconds:.1f} s and offers {', '.join(tools)}")
+    hosts.put(chosen, None if remove else content)
     print(f"written; {chosen.then}.")
-
-
-def _say_that_it_starts(content: dict[str, object]) -> None:
-    import anyio
-
-    seconds, tools = anyio.run(hosts.started, content)
-    print(f"starts in {seconds:.1f} s and offers {', '.join(tools)}")
 
 
 def host_checks() -> list[Checked]:
