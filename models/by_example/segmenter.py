@@ -17,6 +17,7 @@ from tissuetalk.models.by_example.learned import Learned
 from tissuetalk.models.by_example.objects import NUCLEI, nuclei_of, read_objects, sorted_out
 from tissuetalk.models.by_example.prior import grounded
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.masks.characteristics import without_specks
 from tissuetalk.models.segmenter import (
     RGB,
     TAUGHT,
@@ -195,8 +196,7 @@ def finished(learned: Learned, stitched: Decoded, presence: float) -> Finished:
     mask = stitched.logits > 0
     if stitched.object_maps is not None and "reject_below" in learned.rules:
         mask = _of_one_kind(mask, stitched.object_maps[0], learned.rules["reject_below"])
-    mask = _without_small(mask, learned.rules["smallest_px"])
-    mask = ~_without_small(~mask, learned.rules["hole_px"])
+    mask = without_specks(mask, learned.rules["smallest_px"], learned.rules["hole_px"])
     instances = None
     if learned.kind == "object":
         instances = _parts(mask)
@@ -218,10 +218,3 @@ def _of_one_kind(mask: NDArray[np.bool_], around: Floats, reject_below: float) -
     kept = mean > reject_below
     kept[0] = False
     return np.asarray(kept[labels], np.bool_)
-
-
-def _without_small(mask: NDArray[np.bool_], smallest_px: float) -> NDArray[np.bool_]:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] >= smallest_px
-    keep[0] = False
-    return np.asarray(keep[labels], np.bool_)

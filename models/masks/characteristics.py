@@ -33,6 +33,19 @@ def components(mask: Mask, min_px: int = MIN_INSTANCE_PX) -> Labels:
     return np.asarray(renumber[labels], dtype=np.int32)
 
 
+def without_specks(mask: Mask, smallest_px: float, hole_px: float) -> Mask:
+    """The mask without 4-connected parts, and then without holes, of fewer pixels than these."""
+    kept = _without_small(mask, smallest_px)
+    return ~_without_small(~kept, hole_px)
+
+
+def _without_small(mask: Mask, smallest_px: float) -> Mask:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] >= smallest_px
+    keep[0] = False
+    return np.asarray(keep[labels], np.bool_)
+
+
 @dataclass(frozen=True)
 class MaskSurvey:
     """What one pass over a mask of any size tells, in its own pixels.

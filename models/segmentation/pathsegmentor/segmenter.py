@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tissuetalk.models.masks.characteristics import without_specks
 from tissuetalk.models.segmentation.pathsegmentor.card import (
     MINI_FILE,
     MINI_WEIGHTS,
@@ -206,15 +207,7 @@ RULES: Mapping[str, Rule] = {
 
 def tidy(mask: NDArray[np.bool_], target: str) -> NDArray[np.bool_]:
     """[H, W] without specks and pinholes."""
-    kept = _without_small(mask, RULES[target].smallest_px)
-    return ~_without_small(~kept, RULES[target].hole_px)
-
-
-def _without_small(mask: NDArray[np.bool_], smallest_px: int) -> NDArray[np.bool_]:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] >= smallest_px
-    keep[0] = False
-    return np.asarray(keep[labels], np.bool_)
+    return without_specks(mask, RULES[target].smallest_px, RULES[target].hole_px)
 
 
 def split_objects(
