@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 QUIET = (
     "--no-sandbox",
@@ -21,3 +22,12 @@ def chromium() -> str | None:
     return named or next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
     )
+
+
+def missing(what: str) -> NoReturn:
+    """Skip, or fail where TISSUETALK_BROWSER_REQUIRED=1 says that a browser's tests must run, as in CI."""
+    import pytest  # benchmarks come here without it
+
+    if os.environ.get("TISSUETALK_BROWSER_REQUIRED"):
+        pytest.fail(what)
+    pytest.skip(what)

@@ -7,15 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from debian_chromium import QUIET, chromium
+from debian_chromium import QUIET, chromium, missing
 
 
 # not for longer than a module: Playwright keeps an event loop running, beside which tests with one of their own cannot run
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    """TISSUETALK_BROWSER_REQUIRED=1, as CI has it: fail where it is missing."""
-    required = bool(os.environ.get("TISSUETALK_BROWSER_REQUIRED"))
-    missing = pytest.fail if required else pytest.skip
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

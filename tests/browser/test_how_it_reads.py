@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from debian_chromium import missing
 from viewer_server import Viewer, viewer
 
 from tissuetalk.tools import Session
@@ -29,7 +30,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
 def findings(page) -> list[str]:
     """What axe calls serious or critical."""
     if not AXE.is_file():
-        pytest.skip("axe is missing; run make viewer")
+        missing("axe is missing; run make viewer")
     page.evaluate(AXE.read_text())
     found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")["violations"]
     serious = [each for each in found if each["impact"] in ("serious", "critical")]
