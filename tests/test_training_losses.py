@@ -5,19 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tissuetalk.models.training.mini import (
-    consistency,
-    group_weights,
-    masked_bce,
-    masked_dice,
-    quality,
-)
-
-
-def group_loss(losses: torch.Tensor, *, temperature: float = 1.0) -> torch.Tensor:
-    """The quality-guided group loss as the paper writes it (equation 7), gradient through the log weights only."""
-    return -(quality(losses) * torch.log_softmax(-losses / temperature, dim=-1)).sum(-1)
-
+from tissuetalk.models.training.group_losses import consistency, group_loss, group_weights, quality
+from tissuetalk.models.training.mini import masked_bce, masked_dice
 
 LOSSES = torch.tensor([[0.2, 0.9, 0.4], [1.0, 1.0, 1.0], [0.1, 2.5, 0.3]])
 

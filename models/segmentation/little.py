@@ -77,6 +77,49 @@ def _clipseg() -> ClipSeg:
     return ClipSeg(transformers.CLIPSegForImageSegmentation(config))
 
 
+def little_sam3() -> Any:
+    """SAM 3 of transformers, for pictures of 56 px and ``byte_tokenizer``'s words."""
+    import transformers
+
+    parts = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_layers": 2,
+        "dropout": 0.0,
+    }
+    seen = {
+        "model_type": "sam3_vit_model",
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+    }
+    seen |= {"num_attention_heads": 2, "image_size": 56, "pretrain_image_size": 28, "patch_size": 14}
+    vision = {"fpn_hidden_size": 16, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
+    text = {
+        "model_type": "clip_text_model",
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+    }
+    text |= {
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 128,
+        "projection_dim": 16,
+    }
+    text |= {"pad_token_id": PAD, "bos_token_id": START, "eos_token_id": END}
+    config = transformers.Sam3Config(
+        vision_config=vision | {"backbone_config": seen | {"window_size": 2, "global_attn_indexes": [1]}},
+        text_config=text,
+        geometry_encoder_config=parts,
+        detr_encoder_config=parts,
+        detr_decoder_config={**parts, "num_queries": 5},
+        mask_decoder_config={"hidden_size": 16, "num_attention_heads": 2},
+    )
+    return transformers.Sam3Model(config)
+
+
 def save_little_llama(folder: Path) -> None:
     """A causal language model with its tokenizer, as a recipe's ``language_model``."""
     from transformers import LlamaConfig, LlamaModel

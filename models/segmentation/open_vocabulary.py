@@ -16,6 +16,7 @@ from tissuetalk.models.segmentation.pretrained import (
     from_hub,
     tokenizer_from,
     weights_hash,
+    word_ids,
 )
 from tissuetalk.models.segmenter import (
     RGB,
@@ -98,6 +99,4 @@ class PublishedOpenVocabulary(OpenVocabulary):
     def tokens(self, words: str, longest: int | None = None) -> dict[str, Any]:
         """Ids and attention mask [1, L] of one phrase, cut to what the text tower takes."""
         length = self.model.config.text_config.max_position_embeddings
-        length = length if longest is None else min(longest, length)
-        tokens = self.tokenizer(words, truncation=True, max_length=length, return_tensors="pt").to(device())
-        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+        return word_ids(self.tokenizer, words, length if longest is None else min(longest, length))

@@ -274,6 +274,12 @@ def tokenizer_from(folder: Path, name: str) -> Any:
         ) from error
 
 
+def word_ids(tokenizer: Any, words: str, longest: int) -> dict[str, Any]:
+    """Ids and attention mask [1, L] of one phrase, cut to ``longest`` tokens."""
+    tokens = tokenizer(words, truncation=True, max_length=longest, return_tensors="pt").to(device())
+    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+
 def token_table(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Rows of token ids as one table [B, L] filled up with 0, and [B, L] bool, True where it is filled up."""
     import torch

@@ -8,7 +8,7 @@ over queries, of the smaller of mask logit and score logit. Above 0 that is the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tissuetalk.models.segmentation.open_vocabulary import MPP, PublishedOpenVocabulary
 from tissuetalk.models.segmentation.pretrained import (
@@ -21,6 +21,9 @@ from tissuetalk.models.segmentation.pretrained import (
     without_gradients,
 )
 from tissuetalk.models.segmenter import RGB, Context, Decoded, ModelCard, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CARD: Final = ModelCard(
     name="sam3",
@@ -60,18 +63,28 @@ class Sam3Segmenter(PublishedOpenVocabulary):
 
     @without_gradients
     def decode(self, features: tuple[Any, tuple[int, int]], prompts: Sequence[Prompt]) -> list[Decoded]:
-        import torch
-
         seen, (height, width) = features
         decoded = []
         for prompt in prompts:
             answer = self.model(vision_embeds=seen, **self.tokens(self.sent(prompt), MOST_TOKENS))
-            present = answer.presence_logits[0].reshape(())
-            score = torch.sigmoid(answer.pred_logits[0]) * torch.sigmoid(present)  # as in the released rule
-            belief = torch.logit(score.float(), eps=1e-6)[:, None, None]
-            logits = torch.minimum(answer.pred_masks[0].float(), belief).amax(dim=0, keepdim=True)
-            decoded.append(Decoded(to_size(logits, height, width)[0], presence=float(present)))
+            present = float(answer.presence_logits[0].reshape(()))
+            decoded.append(Decoded(to_size(union_of_queries(answer), height, width)[0], presence=present))
         return decoded
+
+
+def union_of_queries(answer: Any) -> Tensor:
+    """[1, h, w] logits of an answer about one image."""
+    import torch
+
+    present = torch.sigmoid(answer.presence_logits[0].reshape(()))
+    score = torch.sigmoid(answer.pred_logits[0]) * present  # as in the released rule
+    belief = torch.logit(score.float(), eps=1e-6)[:, None, None]
+    return torch.minimum(answer.pred_masks[0].float(), belief).amax(dim=0, keepdim=True)
+
+
+def most_tokens(model: Any) -> int:
+    """What a sentence is cut to."""
+    return min(MOST_TOKENS, int(model.config.text_config.max_position_embeddings))
 
 
 load = Sam3Segmenter.load

@@ -33,6 +33,7 @@ TRAINERS: Final[Mapping[str, Trainer]] = {
     "base": Trainer("models.training.recipes:BaseRecipe", "models.training.base:train_base"),
     "pfps": Trainer("tools.train.pfps:PfpsRecipe", "tools.train.pfps:train"),
     "vlsm": Trainer("tools.train.vlsm:VlsmRecipe", "tools.train.vlsm:train"),
+    "prompt-groups": Trainer("models.training.groups:GroupsRecipe", "models.training.groups:train_groups"),
     "diagnosis": Trainer("models.classifiers.recipe:CohortRecipe", "tools.train.recipes:train_classifier"),
     "diagnosis-objects": Trainer(
         "models.classifiers.recipe:CohortRecipe", "tools.train.recipes:train_classifier"

@@ -43,12 +43,12 @@ class GridCell:
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure of a paper's table and ours, None where it was not run."""
+    """A figure of a paper's table, None where it has none, and ours, None where it was not run; shares of 1 are shown in percent."""
 
     table: str
     row: str
     column: str
-    published: float
+    published: float | None
     ours: float | None
 
 
@@ -66,6 +66,9 @@ class Paper(ABC):
     title: ClassVar[str]
     hours: ClassVar[str]
     left_out: ClassVar[tuple[str, ...]] = ()
+    figures_are: ClassVar[str] = "Dice in percent"
+    percent: ClassVar[bool] = True
+    """Published figures are in percent, ours of 0 to 1 are brought there."""
 
     @abstractmethod
     def needs(self, data: Path) -> list[Need]: ...
@@ -209,9 +212,10 @@ def _page(
         rows.append([cell.name, f"lacks {', '.join(missing)}" if missing else state, f"{cell.gpu_hours:.1f}"])
     done = sum(value == "" for value in outcome.said.values())
     hours = sum(cell.gpu_hours for cell in cells)
-    parts += ["## Figures", "", "Dice in percent; published / ours, ours where it was run.", ""]
+    parts += ["## Figures", "", f"{paper.figures_are}; published / ours, where there is one.", ""]
     for name in dict.fromkeys(figure.table for figure in figures):
-        parts += [f"### {name}", "", _beside([figure for figure in figures if figure.table == name]), ""]
+        some = [figure for figure in figures if figure.table == name]
+        parts += [f"### {name}", "", _beside(some, percent=paper.percent), ""]
     if paper.left_out:
         parts += ["## Not run here", "", *(f"- {reason}" for reason in paper.left_out), ""]
     parts += [
@@ -224,13 +228,15 @@ def _page(
     return "\n".join(parts)
 
 
-def _beside(figures: Sequence[PaperFigure]) -> str:
+def _beside(figures: Sequence[PaperFigure], *, percent: bool) -> str:
     """One table: rows and columns as published, in each cell both figures."""
+    factor, places = (100, 2) if percent else (1, 3)
     columns = list(dict.fromkeys(figure.column for figure in figures))
     lines: dict[str, dict[str, str]] = {}
     for figure in figures:
-        ours = "not run" if figure.ours is None else f"{100 * figure.ours:.2f}"
-        lines.setdefault(figure.row, {})[figure.column] = f"{figure.published:.2f} / {ours}"
+        ours = "not run" if figure.ours is None else f"{factor * figure.ours:.{places}f}"
+        told = "-" if figure.published is None else f"{figure.published:.{places}f}"
+        lines.setdefault(figure.row, {})[figure.column] = f"{told} / {ours}"
     return table(
         ["", *columns],
         [[row, *(cells.get(column, "") for column in columns)] for row, cells in lines.items()],

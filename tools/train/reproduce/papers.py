@@ -8,13 +8,15 @@ from typing import Final
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.tools.train.reproduce.grid import Paper
 from tissuetalk.tools.train.reproduce.pfps import PfpsPaper
+from tissuetalk.tools.train.reproduce.prompt_groups import PromptGroupsPaper
 from tissuetalk.tools.train.reproduce.vlsm import VlsmPaper
 
-PAPERS: Final[Mapping[str, type[Paper]]] = {paper.name: paper for paper in (PfpsPaper, VlsmPaper)}
+PAPERS: Final[Mapping[str, type[Paper]]] = {
+    paper.name: paper for paper in (PfpsPaper, VlsmPaper, PromptGroupsPaper)
+}
 NOT_YET: Final[Mapping[str, str]] = {
     "pathsegmentor": "train models/recipes/base/pathseg.yaml, then `tissuetalk evaluate` each source's test.csv",
     "diagnosis": "train the recipes of docs/diagnosis.md cohort by cohort",
-    "prompt-groups": "`tissuetalk training ablate` runs the K and beta grid of the default model",
 }
 """Papers without a grid here, and how far one gets by hand."""
 
