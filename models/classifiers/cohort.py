@@ -155,6 +155,11 @@ class CohortTraining(ABC, Generic[Bag, Network]):
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             balanced=recipe.balanced,
+            patience=recipe.patience,
+            earliest=recipe.earliest,
+            gated=recipe.gated,
+            dropout=recipe.dropout,
+            pre_fc=recipe.pre_fc,
         )
         held = [(cohort.bags[i], cohort.slides[i].label) for i in validation]
         model, _ = self.trainer([cohort.bags[i] for i in train], cohort.labels(train), settings, held)

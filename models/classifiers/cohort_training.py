@@ -81,9 +81,14 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
             # slides the network did not learn from, as far as there are any
             rows = run.tested if self.recipe.folds else [*run.split.validation, *run.split.test]
             classifier = Classifier(card, run.final, self.encoder)
-            self._write_importance(classifier, [cohort.slides[i] for i in rows])
+            slides = [cohort.slides[i] for i in rows]
+            self._write_importance(classifier, slides, self.recipe.sigma_px, "importance.json")
+            for sigma in self.recipe.further_sigmas_px:
+                self._write_importance(classifier, slides, sigma, f"importance-sigma-{sigma:g}.json")
 
-    def _write_importance(self, classifier: Classifier, slides: Sequence[Slide]) -> None:
+    def _write_importance(
+        self, classifier: Classifier, slides: Sequence[Slide], sigma_px: float, name: str
+    ) -> None:
         """Object by class with all three aggregates, the control and the sigma."""
         recipe, segmenter = self.recipe, registry.load(self.recipe.segmenter)
         labels, unknown = self.known_objects(segmenter, "importance leaves out")
@@ -92,9 +97,7 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
             with open_image(slide.path, name=slide.path.name) as source:
                 bag = self.segmented(source, segmenter, labels)
                 found.append(
-                    bag_importance(
-                        classifier, bag, label=slide.label, sigma_px=recipe.sigma_px, draws=recipe.draws
-                    )
+                    bag_importance(classifier, bag, label=slide.label, sigma_px=sigma_px, draws=recipe.draws)
                 )
             self.report(f"importance on {number} of {len(slides)} slides")
         classes = classifier.card.classes
@@ -108,7 +111,7 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
             "objects": objects,
             "not_looked_for": unknown,
         }
-        write_json(self.out / "importance.json", content)
+        write_json(self.out / name, content)
 
 
 class ObjectTraining(CohortTraining[ObjectBag, ObjectAwareModel]):

@@ -75,8 +75,16 @@ class CohortRecipe(Recipe):
     folds: int = 0
     """0: one split in 7:1:2. Otherwise every slide is tested once in that many folds, and the classifier learns from all."""
     epochs: int = 100
+    patience: int = Field(default=20, ge=0)
+    """Epochs without a better validation loss before training ends, not before ``earliest``."""
+    earliest: int = Field(default=30, ge=1)
     hidden: int = 256
     """Width of the attention."""
+    gated: bool = True
+    """False, with ``hidden: 128``, is the plain attention of the first attention MIL."""
+    dropout: float = Field(default=0.25, ge=0, lt=1)
+    pre_fc: int = Field(default=0, ge=0)
+    """Width of a layer between patch vectors and attention, as CLAM has one; 0 has none. Not for ``diagnosis-objects``."""
     learning_rate: float = 2e-4
     weight_decay: float = 1e-5
     balanced: bool = True
@@ -88,6 +96,8 @@ class CohortRecipe(Recipe):
     segmenter: str | None = None
     """Who segments them; the default model when left out."""
     sigma_px: float = SIGMA_PX
+    further_sigmas_px: tuple[float, ...] = ()
+    """Importance with other blurs, each a file ``importance-sigma-N.json`` of its own."""
     draws: int = 1
     """Random-blur controls for every object and slide."""
     summary: str = ""

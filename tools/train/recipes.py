@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -73,7 +74,7 @@ def train_classifier(recipe: CohortRecipe, out: Path, control: Control = Control
     from tissuetalk.models.classifiers.cohort_training import train_cohort
 
     def report(said: str) -> None:
-        print(said)
+        print(said, file=sys.stderr)
         control.check()
 
     return train_cohort(recipe, out, prompt_of=prompt_of_label, report=report)

@@ -324,6 +324,19 @@ class BaseSegmenter(OpenVocabulary):
         return decoded
 
 
+class PlainSentences(BaseSegmenter):
+    """The released BiomedParse, which was taught sentences without a structure (A4)."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(BASE_WEIGHTS.at(place))
+
+    def sent(self, prompt: Prompt) -> str:
+        if prompt.label is None or prompt.verbatim:
+            return super().sent(prompt)
+        region, _, kind = prompt.label.split("-", 2)
+        return f"{kind} in {region} pathology"
+
+
 def load(source: str | Path | None = None) -> BaseSegmenter:
     """The full-size model from a checkpoint or folder. Raises ModelUnavailableError."""
     return BaseSegmenter(BASE_WEIGHTS.find(source))

@@ -1,0 +1,169 @@
+"""Explainable diagnosis (arXiv 2506.20988): standard and object-aware classifier of IDC and ILC, and what they relied on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, Final
+
+import cv2
+import numpy as np
+
+from tissuetalk.models.errors import TissuetalkError
+from tissuetalk.models.reading import table_of
+from tissuetalk.models.segmentation.pathsegmentor.card import BASE_WEIGHTS
+from tissuetalk.models.writing import write_whole
+from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure
+
+CLASSES: Final = ("IDC", "ILC")
+RUNS: Final[dict[str, dict[str, Any]]] = {
+    "standard": {},
+    "object-aware": {"preset": "diagnosis-objects"},
+    "standard-unbalanced": {"balanced": False},
+    "object-aware-unbalanced": {"preset": "diagnosis-objects", "balanced": False},
+    "standard-plain-128": {"gated": False, "hidden": 128},
+    "standard-blur": {"further_sigmas_px": [5, 10, 40]},
+}
+"""What the paper runs, and what it leaves open: whether classes are balanced, whether attention is gated, how far is blurred."""
+PUBLISHED: Final = {"standard": (0.936, 0.825, 0.835), "object-aware": (0.953, 0.857, 0.868)}
+MEASURES: Final = {"macro AUC": "macro_auc", "macro accuracy": "macro_accuracy", "macro F1": "macro_f1"}
+MOST_IMPORTANT: Final = (
+    "breast-nuclei-ductal epithelium", "breast-cell-cancerous", "breast-nuclei-neoplastic", "breast-tissue-tumor",
+    "breast-nuclei-epithelial", "breast-tissue-dcis",
+)  # fmt: skip
+"""For IDC, as the paper lists them."""
+HOURS: Final = {"standard": 60.0, "object-aware": 400.0}
+LITTLE: Final = {
+    "patch_px": 64, "least_patches": 2, "suffixes": [".png"], "epochs": 2, "objects": ["breast-tissue-tumor"],
+}  # fmt: skip
+
+
+class DiagnosisPaper(Paper):
+    """Data: ``slides/*.svs``, ``labels.csv`` (slide, label, patient), ``encoder`` (a ViT or a CONCH checkpoint)."""
+
+    name: ClassVar[str] = "diagnosis"
+    title: ClassVar[str] = "Explainable diagnosis on TCGA-BRCA (arXiv 2506.20988)"
+    hours: ClassVar[str] = (
+        "Assumed, not measured: encoding 985 slides and blurring twelve objects in 296 of them 60 GPU hours, segmenting 21 objects in "
+        "all of them 400. Every run reads the slides anew. The paper gives no times."
+    )
+    left_out: ClassVar[tuple[str, ...]] = (
+        "Grey squares, superpixels, RISE and plain activation maps: `python -m benchmarks occlusion` compares them on planted objects.",
+        "The paper's spread (0.014 to 0.027) is not said to be over slides or seeds; metrics.json has both.",
+    )
+    figures_are: ClassVar[str] = "Scores of test slides"
+    percent: ClassVar[bool] = False
+
+    def needs(self, data: Path) -> list[Need]:
+        return [
+            Need(
+                "slides",
+                _unready(data),
+                "portal.gdc.cancer.gov, TCGA-BRCA, diagnostic slides; see docs/diagnosis.md",
+            ),
+            Need(
+                "encoder",
+                None if (data / "encoder").exists() else "no encoder in the data folder",
+                "CONCH (huggingface.co/MahmoodLab/CONCH, on request), or any ViT in the transformers format",
+            ),
+            Need("PathSegmentor", BASE_WEIGHTS.missing(), "a checkpoint that knows the objects"),
+        ]
+
+    def cells(self, data: Path, *, dry: bool, seeds: Sequence[int]) -> list[GridCell]:
+        data = data.resolve()
+        values: dict[str, Any] = {
+            "preset": "diagnosis", "images": str(data / "slides"), "labels": str(data / "labels.csv"),
+            "classes": {name: [name] for name in CLASSES}, "tissue": "tcga", "feature": "tokens",
+        }  # fmt: skip
+        if not dry:
+            values |= {"segmenter": "pathsegmentor", "encoder": str(data / "encoder")}
+        found = []
+        for run, changes in RUNS.items():
+            aware = changes.get("preset") == "diagnosis-objects"
+            listed = LITTLE if dry else {"objects": "breast" if aware else "breast-idc-ilc"}
+            for seed in seeds:
+                told = values | {"name": run, "seeds": [seed]} | listed | changes
+                hours = HOURS["object-aware" if aware else "standard"]
+                needs = () if dry else ("slides", "encoder", "PathSegmentor")
+                found.append(GridCell(f"{run}/seed-{seed}", told, hours, needs))
+        return found
+
+    def figures(self, out: Path, seeds: Sequence[int]) -> list[PaperFigure]:
+        found = []
+        for run in RUNS:
+            if run == "standard-blur":
+                continue
+            scores = [_json(out / run / f"seed-{seed}" / "metrics.json").get("test", {}) for seed in seeds]
+            for number, (column, key) in enumerate(MEASURES.items()):
+                reached = [float(score[key]["value"]) for score in scores if key in score]
+                told = PUBLISHED[run][number] if run in PUBLISHED else None
+                found.append(
+                    PaperFigure("Test slides", run, column, told, fmean(reached) if reached else None)
+                )
+        sigmas = {"20": "importance.json"} | {f"{s}": f"importance-sigma-{s}.json" for s in (5, 10, 40)}
+        for sigma, file in sigmas.items():
+            table = f"Object importance, blur of {sigma} px: rise of the mean loss; of random pixels"
+            run = "standard" if sigma == "20" else "standard-blur"
+            told = [_json(out / run / f"seed-{seed}" / file).get("objects", []) for seed in seeds]
+            rows = [row for one in told for row in one]
+            for name in dict.fromkeys((*MOST_IMPORTANT, *(row["name"] for row in rows))):
+                for column in (*CLASSES, "all"):
+                    here = [row for row in rows if row["name"] == name and row["class"] == column]
+                    for key, title in (("ratio_of_means", column), ("control", f"{column}, random")):
+                        values = [float(row[key]) for row in here if row[key] is not None]
+                        found.append(PaperFigure(table, name, title, None, fmean(values) if values else None))
+        found += self._ranks(out, seeds)
+        return found
+
+    def _ranks(self, out: Path, seeds: Sequence[int]) -> list[PaperFigure]:
+        """Place of the objects that the paper names for IDC, its order and ours."""
+        found = []
+        for number, name in enumerate(MOST_IMPORTANT, start=1):
+            places = []
+            for seed in seeds:
+                rows = _json(out / "standard" / f"seed-{seed}" / "importance.json").get("objects", [])
+                idc = sorted(
+                    (row for row in rows if row["class"] == "IDC"),
+                    key=lambda row: -float(row["ratio_of_means"]),
+                )
+                places += [place for place, row in enumerate(idc, start=1) if row["name"] == name]
+            reached = fmean(places) if places else None
+            found.append(PaperFigure("Place among objects for IDC", name, "place", float(number), reached))
+        return found
+
+    def draw(self, folder: Path) -> None:
+        if (folder / "labels.csv").is_file():
+            return
+        (folder / "slides").mkdir(parents=True, exist_ok=True)
+        rows = ["slide,label,patient"]
+        for number in range(6):
+            kind = CLASSES[number % 2]
+            random = np.random.default_rng(number)
+            picture = random.integers(-8, 9, (128, 128, 3)) + np.array((230, 180, 210))
+            picture[:, :: 4 if kind == "IDC" else 32] = (120, 60, 140)
+            cv2.imwrite(
+                str(folder / f"slides/S{number}.png"), picture.clip(0, 255).astype(np.uint8)[..., ::-1]
+            )
+            rows.append(f"S{number},{kind},P{number}")
+        write_whole(folder / "labels.csv", "\n".join(rows) + "\n")
+
+
+def _unready(data: Path) -> str | None:
+    """What keeps the cohort from being used."""
+    if not (data / "slides").is_dir():
+        return "no folder slides in the data folder"
+    if not (data / "labels.csv").is_file():
+        return "no labels.csv in the data folder"
+    try:
+        columns, _ = table_of(data / "labels.csv", "utf-8-sig")
+    except TissuetalkError as error:
+        return str(error)
+    lacking = {"slide", "label", "patient"} - set(columns)
+    return f"labels.csv lacks {', '.join(sorted(lacking))}" if lacking else None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read
