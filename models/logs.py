@@ -6,17 +6,24 @@ the fixed part is written, of an error its kind and the lines of code it passed 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import threading
 import traceback
+from datetime import UTC, datetime
 from types import TracebackType
+from typing import Any, Literal
 
 OWN = "tissuetalk"
 _TRUSTED_TEMPLATES = ("mcp", "uvicorn", "asyncio")
 """Libraries whose messages have a fixed part worth reading; of all others only the place is written."""
 _LONGEST = 300
+CALLS = f"{OWN}.calls"
+"""The logger of served calls: one line each, with these fields and no other, where lines are JSON."""
+_FIELDS = ("tool", "outcome", "seconds")
+LogFormat = Literal["text", "json"]
 
 
 class QuietFormatter(logging.Formatter):
@@ -24,13 +31,7 @@ class QuietFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         where = f"{record.levelname} {record.name}:{record.lineno}"
-        root = record.name.partition(".")[0]
-        if root == OWN:
-            said = record.getMessage()
-        else:
-            said = str(record.msg) if root in _TRUSTED_TEMPLATES and record.levelno >= logging.WARNING else ""
-        shown = "".join(character if character.isprintable() else " " for character in said[:_LONGEST])
-        lines = [f"{where} {shown}".rstrip()]
+        lines = [f"{where} {_said(record)}".rstrip()]
         if record.exc_info and record.exc_info[1] is not None:
             lines.append(self.formatException(record.exc_info))
         return "\n".join(lines)
@@ -40,6 +41,33 @@ class QuietFormatter(logging.Formatter):
         ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
     ) -> str:
         return "" if ei[1] is None else "\n".join(["Traceback, without values:", *_chain(ei[1], set())])
+
+
+class JsonFormatter(logging.Formatter):
+    """The same as one JSON object a line, for whatever collects logs; served calls are in it, with tool, outcome and seconds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "where": f"{record.name}:{record.lineno}",
+        }
+        if text := _said(record):
+            said["said"] = text
+        said |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        if record.exc_info and record.exc_info[1] is not None:
+            said["error"] = [line.strip() for line in _chain(record.exc_info[1], set())]
+        return json.dumps(said)
+
+
+def _said(record: logging.LogRecord) -> str:
+    """What may be repeated of a message, on one line."""
+    root = record.name.partition(".")[0]
+    if root == OWN:
+        said = record.getMessage()
+    else:
+        said = str(record.msg) if root in _TRUSTED_TEMPLATES and record.levelno >= logging.WARNING else ""
+    return "".join(character if character.isprintable() else " " for character in said[:_LONGEST])
 
 
 def _chain(error: BaseException, seen: set[int]) -> list[str]:
@@ -55,18 +83,21 @@ def _chain(error: BaseException, seen: set[int]) -> list[str]:
     return [*lines, f"{type(error).__module__}.{type(error).__qualname__}"]
 
 
-def configure() -> None:
+def configure(lines: LogFormat = "text") -> None:
     """Logs of this process to stderr, of everything that logs, warns or crashes. Replaces what was set before.
+
+    lines: text for people, without served calls; or JSON, with them.
 
     TISSUETALK_LOG=debug writes everything there is, still without values; TISSUETALK_LOG=full writes warnings as they are,
     values and all: for a developer with data of nobody.
     """
     wanted, handler = os.environ.get("TISSUETALK_LOG"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(QuietFormatter())
+    handler.setFormatter(QuietFormatter() if lines == "text" else JsonFormatter())
     if wanted == "full":
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     level = logging.DEBUG if wanted == "debug" else logging.WARNING
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger(CALLS).setLevel(logging.INFO if lines == "json" else logging.WARNING)
     logging.captureWarnings(True)
     log = logging.getLogger(OWN)
 

@@ -31,12 +31,16 @@ LEAST_BETWEEN_FETCHES_S = 10.0
 
 
 class Tenant(BaseModel):
-    """What one tenant has. roots: folders of images. quota_gb: of its workspace. requests_at_once: over all of its callers."""
+    """What one tenant has. roots: folders of images. quota_gb: of its workspace. requests_at_once: over all of its callers.
+
+    name_in_metrics: without it a tenant is a number there.
+    """
 
     model_config = ConfigDict(extra="forbid")
     roots: Annotated[tuple[Path, ...], Field(min_length=1, max_length=100)]
     quota_gb: Annotated[float, Field(gt=0, le=100_000)] = 10
     requests_at_once: Annotated[int, Field(gt=0, le=10_000)] = 64
+    name_in_metrics: Annotated[str, Field(max_length=100)] = ""
 
 
 class Accounts(BaseModel):

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from tissuetalk.server import resources
 from tissuetalk.server.apps import SHOWN_FOR, AppsOnly, ViewerApp
+from tissuetalk.server.observing import Observed
 from tissuetalk.server.protocol import CodesFirst, as_result, readable_errors, signature
 from tissuetalk.server.scopes import require
 from tissuetalk.server.service import Service
@@ -131,7 +132,11 @@ def build_server(service: Service) -> MCPServer:
         instructions=resources.text("server_instructions.txt"),
         version=version("tissuetalk"),
         lifespan=service.lifespan,
-        middleware=[CodesFirst(lambda: server.list_tools()), AppsOnly()],
+        middleware=[
+            Observed(service.observing, frozenset((*TOOLS, "viewer"))),
+            CodesFirst(lambda: server.list_tools()),
+            AppsOnly(),
+        ],
         extensions=[viewer.extension],
         log_level="WARNING",
     )

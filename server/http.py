@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -26,9 +27,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tissuetalk.models.errors import ImageTooLargeError, InvalidArgumentError, TissuetalkError
 from tissuetalk.models.writing import disk_errors
 from tissuetalk.server.app import build_server
+from tissuetalk.server.audit import AuditLog
+from tissuetalk.server.draining import DRAIN_S
 from tissuetalk.server.keys import COOKIE, Keys
 from tissuetalk.server.limits import Holding, Network, PeerLimits, Share, peer_of
+from tissuetalk.server.metrics import Metrics
 from tissuetalk.server.names import Names, is_loopback
+from tissuetalk.server.observing import ObservedPages, Observing
+from tissuetalk.server.operations import Operations
 from tissuetalk.server.pages import Pages, html, is_page, subject_of
 from tissuetalk.server.service import Service, Settings
 from tissuetalk.server.sessions import MCP_PATH, Sessions
@@ -48,7 +54,8 @@ class Where:
     """How an operator wants to be reached.
 
     address: HOST:PORT. allowed_hosts: further names of this server. proxies: addresses whose X-Forwarded-For is believed.
-    token_file: holds the bearer token.
+    token_file: holds the bearer token. audit: file of the audit log. metrics: HOST:PORT where they are read without a token.
+    drain_s: how long running requests are waited for at the end.
     """
 
     address: str
@@ -56,6 +63,18 @@ class Where:
     proxies: Sequence[str] = ()
     token_file: Path | None = None
     limits: PeerLimits = field(default_factory=PeerLimits)
+    audit: Path | None = None
+    metrics: str | None = None
+    drain_s: float = DRAIN_S
+
+    def observing(self, who: str = "local") -> Observing:
+        """What watches the whole server. Raises InvalidArgumentError where metrics cannot be had."""
+        metrics = None
+        if self.metrics is not None or find_spec("prometheus_client") is not None:
+            metrics = Metrics()
+            if self.metrics is not None:
+                metrics.listen(*address(self.metrics))
+        return Observing(None if self.audit is None else AuditLog(self.audit), metrics, who)
 
 
 def address(text: str) -> tuple[str, int]:
@@ -108,6 +127,7 @@ def http_app(server: MCPServer, service: Service, names: Names, keys: Keys, limi
         return JSONResponse({"status": "ok", "name": "tissuetalk", "version": version("tissuetalk")})
 
     server.custom_route("/images", methods=["PUT"])(uploads.receive)
+    Operations(service).add_to(server)
     Pages(service, keys, limits).add_to(server)
 
     app = server.streamable_http_app(
@@ -192,6 +212,7 @@ class _Uploads:
             return JSONResponse({"error": error.code, "message": str(error)}, STATUS.get(error.code, 400))
         except ClientDisconnect:
             return Response(status_code=400)
+        request.scope["made"] = {"img": stored["image"].removeprefix("image://")}
         return JSONResponse(stored, 201)
 
     async def _received(self, request: Request, size: Holding, file: IO[bytes]) -> None:
@@ -221,28 +242,36 @@ def _within_limit(size_bytes: int) -> int:
 def serve_http(settings: Settings, where: Where) -> None:
     """Streamable HTTP at /mcp, pages at /. Raises InvalidArgumentError for a bad address or name, or a missing token."""
     host, _ = address(where.address)
-    serve_service(Service(settings), where, Keys(token_for(host, where.token_file)))
+    keys = Keys(token_for(host, where.token_file))
+    serve_service(Service(settings, observing=where.observing(keys.fingerprint)), where, keys)
 
 
 def serve_service(service: Service, where: Where, keys: Keys) -> None:
     """The same with a service and keys that somebody has already."""
-    serve_app(lambda names: http_app(build_server(service), service, names, keys, where.limits), where)
+    if service.observing.metrics is not None:
+        service.observing.metrics.watch(service)
+
+    def make(names: Names) -> ASGIApp:
+        return http_app(build_server(service), service, names, keys, where.limits)
+
+    serve_app(make, where, service.observing)
 
 
-def serve_app(make: Callable[[Names], ASGIApp], where: Where) -> None:
+def serve_app(make: Callable[[Names], ASGIApp], where: Where, observing: Observing) -> None:
     """Until it is stopped. make: the application for the names that are answered."""
     import uvicorn
 
     from tissuetalk.server.connections import Connections, allow_open_files
+    from tissuetalk.server.draining import Draining, DrainingServer
 
     host, port = address(where.address)
     names, proxies = Names.of(host, port, where.allowed_hosts), networks(where.proxies)
-    app = make(names)
+    app = Draining(ObservedPages(make(names), observing), where.drain_s)
     shown = f"[{host}]" if ":" in host else host
     print(f"tissuetalk serves http://{shown}:{port}{MCP_PATH}", file=sys.stderr)
     print(f"tissuetalk {names.sentence()}", file=sys.stderr, flush=True)
     allow_open_files(where.limits)
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -255,3 +284,7 @@ def serve_app(make: Callable[[Names], ASGIApp], where: Where) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=5,
     )
+    server = DrainingServer(config, app)
+    server.run()
+    if not server.started:
+        sys.exit(3)

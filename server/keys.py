@@ -36,6 +36,11 @@ class Keys:
     def needed(self) -> bool:
         return self._token is not None
 
+    @property
+    def fingerprint(self) -> str:
+        """What the audit log calls whoever has the token."""
+        return f"token:{hashlib.sha256(self._token.encode()).hexdigest()[:16]}" if self._token else "local"
+
     def is_token(self, given: str) -> bool:
         return self._token is not None and hmac.compare_digest(
             given.encode("latin-1", "replace"), self._token.encode()

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mcp.server.mcpserver import Context
 
 from tissuetalk.models.errors import BusyError
+from tissuetalk.server.observing import Observing
+from tissuetalk.server.tracing import stage
 
 if TYPE_CHECKING:
     from tissuetalk.tools.answers.explained import JobStatus
@@ -61,12 +63,19 @@ class Settings:
 class Service:
     """One per server, or per tenant of it. Imports and builds the tools on first use, once, whatever thread asks first.
 
-    lanes, owner: where work is queued beside that of others, under a name to take turns by.
+    lanes, owner: where work is queued beside that of others, under a name to take turns by. observing: is told of every call.
     """
 
-    def __init__(self, settings: Settings, lanes: Lanes | None = None, owner: str = "") -> None:
-        self.settings = settings
-        self._lanes, self._owner = lanes, owner
+    def __init__(
+        self,
+        settings: Settings,
+        lanes: Lanes | None = None,
+        owner: str = "",
+        observing: Observing | None = None,
+    ) -> None:
+        self.settings, self.owner = settings, owner
+        self.observing = observing or Observing()
+        self._lanes = lanes
         self._own_lanes: Lanes | None = None
         self._lock = threading.Lock()
         self._jobs: Jobs | None = None
@@ -90,7 +99,7 @@ class Service:
                     slides=settings.slides,
                     quota_bytes=int(settings.quota_gb * 10**9),
                 )
-                self._jobs = Jobs(session, self._lanes or self._own_lanes, self._owner)
+                self._jobs = Jobs(session, self._lanes or self._own_lanes, self.owner)
             return self._jobs
 
     def viewing(self) -> Viewing:
@@ -123,17 +132,22 @@ class Service:
                 self._jobs.session.close()
             self._door.shutdown(wait=False)
 
+    def begun(self) -> Jobs | None:
+        """What works here, where anything was asked for yet; never starts it."""
+        return self._jobs
+
     async def call(self, work: Callable[[Session], R], ctx: Context | None) -> R:
         """The answer, however long it takes once it has begun; ``busy`` where it would have to wait. Cancelling stops it."""
         task = await self._aside(lambda: self.jobs().ask(work))
         try:
-            while not await _watch(task, ctx):
-                place = task.place()
-                if task.withdraw():
-                    raise BusyError(
-                        f"everybody is at work; this would be place {place} in the queue. Ask again in a few seconds."
-                    )
-            return task.future.result()
+            with stage("answer"):
+                while not await _watch(task, ctx):
+                    place = task.place()
+                    if task.withdraw():
+                        raise BusyError(
+                            f"everybody is at work; this would be place {place} in the queue. Ask again in a few seconds."
+                        )
+                return task.future.result()
         except asyncio.CancelledError:
             task.stop()
             raise
@@ -146,12 +160,16 @@ class Service:
 
             return VERBS[verb].read(session, **arguments)
 
-        job = await self.call(read, ctx)
+        with stage("understand"):
+            job = await self.call(read, ctx)
         task = await self._aside(lambda: self.jobs().start(job))
         try:
-            if await _watch(task, ctx, self.settings.patience_s):
+            with stage("work"):
+                done = await _watch(task, ctx, self.settings.patience_s)
+            if done:
                 return task.future.result()
-            return await self._aside(lambda: self.jobs().hand_over(task))
+            with stage("hand over"):
+                return await self._aside(lambda: self.jobs().hand_over(task))
         except asyncio.CancelledError:
             task.stop()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,12 +15,15 @@ from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError
 from pydantic import ValidationError
 
 from tissuetalk.server.app import build_server
+from tissuetalk.server.audit import AuditLog
+from tissuetalk.server.observing import Observing
 from tissuetalk.server.service import Service, Settings
 
 
-def serve_stdio(settings: Settings) -> None:
-    """Until stdin ends. Everything that is not protocol goes to stderr (models/logs.py)."""
-    asyncio.run(_run(build_server(Service(settings))))
+def serve_stdio(settings: Settings, audit: Path | None = None) -> None:
+    """Until stdin ends. Everything that is not protocol goes to stderr (models/logs.py). audit: file of the audit log."""
+    observing = Observing(None if audit is None else AuditLog(audit))
+    asyncio.run(_run(build_server(Service(settings, observing=observing))))
 
 
 async def _run(server: MCPServer) -> None:

@@ -35,6 +35,8 @@ from tissuetalk.server.http import READING, http_app
 from tissuetalk.server.keys import COOKIE, COOKIE_S, Keys
 from tissuetalk.server.limits import PeerLimits
 from tissuetalk.server.names import Names
+from tissuetalk.server.observing import Observing
+from tissuetalk.server.operations import ADMIN_PATHS
 from tissuetalk.server.pages import html, is_page
 from tissuetalk.server.scopes import SCOPES
 from tissuetalk.server.service import Service, Settings
@@ -48,14 +50,18 @@ _URL = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 class Tenants:
     """The ASGI application. settings: of the server; a tenant has a folder in its workspace, own roots and an own quota."""
 
-    def __init__(self, accounts: Accounts, settings: Settings, names: Names, limits: PeerLimits) -> None:
+    def __init__(
+        self, accounts: Accounts, settings: Settings, names: Names, limits: PeerLimits, observing: Observing
+    ) -> None:
         secret = _secret(settings.workspace)
         self._lanes = Lanes(settings.workers, settings.most_waiting)
         self._apps: dict[str, Starlette] = {}
         for name, tenant in accounts.tenants.items():
             workspace = settings.workspace / "tenants" / name
             own = replace(settings, roots=tenant.roots, workspace=workspace, quota_gb=tenant.quota_gb)
-            service = Service(own, self._lanes, name)
+            service = Service(own, self._lanes, name, observing)
+            if observing.metrics is not None:
+                observing.metrics.watch(service, tenant.name_in_metrics)
             keys = Keys(hmac.new(secret, name.encode(), hashlib.sha256).hexdigest(), name=name)
             at_once = replace(limits, requests=tenant.requests_at_once)
             self._apps[name] = http_app(build_server(service), service, names, keys, at_once)
@@ -81,6 +87,8 @@ class Tenants:
             await self._front(scope, receive, send)
             return
         user = await self._user(scope)
+        if user is not None:
+            scope["user"], scope["auth"] = user, AuthCredentials(user.scopes)
         app = self._refused(scope) if user is None else self._of(user, scope)
         await AuthContextMiddleware(app)(scope, receive, send)
 
@@ -111,9 +119,10 @@ class Tenants:
             return JSONResponse({"error": "this account belongs to no tenant of this server"}, 403)
         changes = scope["method"] not in READING and scope["path"] not in (MCP_PATH, "/enter")
         needed = "segment:write" if changes else "segment:read"
+        if scope["path"] in ADMIN_PATHS:
+            needed = "admin"
         if needed not in user.scopes:
             return self._challenge(403, "insufficient_scope", needed)
-        scope["user"], scope["auth"] = user, AuthCredentials(user.scopes)
         if scope["path"] == "/enter" and scope["method"] == "POST":
             return self._entered(token, scope["scheme"] == "https")
         return self._apps[tenant]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -57,6 +58,22 @@ class Shared:
         return self.ask("POST", "/mcp", token=token, json=OPENING, headers=ANY_ANSWER)
 
 
+def accounts_of(folder: Path, issuer: Issuer, **roots: Path) -> Path:
+    """A file of accounts with these tenants."""
+    accounts = folder / "accounts.yaml"
+    tenants = {name: {"roots": [str(root)]} for name, root in roots.items()}
+    said = {"issuer": ISSUER, "audience": AUDIENCE, "keys": issuer.address, "tenants": tenants}
+    accounts.write_text(yaml.safe_dump(said), encoding="utf-8")
+    return accounts
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     folder = tmp_path_factory.mktemp("tenants")
@@ -65,10 +82,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
         disc_image(folder / name / "nuclei.png", count)
     disc_image(folder / "south" / "of-south.png", 3)
     with issuing() as issuer:
-        accounts = folder / "accounts.yaml"
-        tenants = {name: {"roots": [str(folder / name)]} for name in ("north", "south")}
-        said = {"issuer": ISSUER, "audience": AUDIENCE, "keys": issuer.address, "tenants": tenants}
-        accounts.write_text(yaml.safe_dump(said), encoding="utf-8")
+        accounts = accounts_of(folder, issuer, north=folder / "north", south=folder / "south")
         place = Place(folder / "north", folder / "workspace")
         with http_server(place, "--accounts", str(accounts)) as server:
             yield Shared(server, issuer)

@@ -176,7 +176,7 @@ class Jobs:
 
     def __init__(self, session: Session, lanes: Lanes | None = None, owner: str = "") -> None:
         self.session = session
-        self._shared, self._lanes, self._owner = lanes is not None, lanes or Lanes(), owner
+        self._shared, self.lanes, self._owner = lanes is not None, lanes or Lanes(), owner
         self._store = JobStore(session.workspace)
         self._followers: set[threading.Thread] = set()
         self._followed: dict[str, JobTask] = {}
@@ -188,18 +188,22 @@ class Jobs:
     @property
     def tasks(self) -> list[Task[Any]]:
         """Pieces of work that have not ended."""
-        return self._lanes.tasks(self._owner)
+        return self.lanes.tasks(self._owner)
+
+    def by_state(self) -> dict[str, int]:
+        """How many jobs are recorded in each state."""
+        return self._store.by_state()
 
     def ask(self, question: Callable[[Session], R]) -> Task[R]:
         """Start or queue something short. Raises BusyError when the queue is full."""
         task = Task(lambda control: question(self.session), self._owner)
-        self._lanes.questions.enter(task)
+        self.lanes.questions.enter(task)
         return task
 
     def start(self, job: Job, job_id: str | None = None) -> JobTask:
         """Start or queue a job; what turns out to be large goes on among its like. Raises BusyError when the queue is full."""
         task = JobTask(job, self.session, self._store, job_id, self._owner)
-        self._lanes.small.enter(task)
+        self.lanes.small.enter(task)
         return task
 
     def close(self) -> None:
@@ -212,7 +216,7 @@ class Jobs:
                 task.stop()
             wait([task.future for task in tasks])
         else:
-            self._lanes.close()
+            self.lanes.close()
         for thread in list(self._followers):
             thread.join()
 

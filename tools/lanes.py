@@ -140,6 +140,11 @@ class Lane:
         with self._changed:
             return [task for task in (*self._running, *self._waiting) if task.owner == owner]
 
+    def lengths(self) -> tuple[int, int]:
+        """How many tasks are at work, and how many wait."""
+        with self._changed:
+            return len(self._running), len(self._waiting)
+
     def enter(self, task: Task[Any]) -> None:
         """Begin or queue the task. Raises BusyError when too many wait."""
         with self._changed:
@@ -252,10 +257,14 @@ class Lanes:
         self.small = Lane("small", workers, most_waiting, large=self.large)
         self.questions = Lane("questions", QUESTIONS_AT_ONCE, most_waiting)
 
+    @property
+    def all(self) -> tuple[Lane, ...]:
+        return self.questions, self.small, self.large
+
     def tasks(self, owner: str = "") -> list[Task[Any]]:
         """Pieces of work of an owner that have not ended."""
-        return [task for lane in (self.questions, self.small, self.large) for task in lane.tasks(owner)]
+        return [task for lane in self.all for task in lane.tasks(owner)]
 
     def close(self) -> None:
-        for lane in (self.questions, self.small, self.large):
+        for lane in self.all:
             lane.close()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tissuetalk.models import logs
+from tissuetalk.models.logs import LogFormat
 from tissuetalk.server.commands.machine import own_workspace
 from tissuetalk.server.commands.terminal import Reader
 
 if TYPE_CHECKING:
-    from tissuetalk.server.limits import PeerLimits
+    from tissuetalk.server.http import Where
     from tissuetalk.server.service import Settings
 
 Quota = Annotated[
@@ -27,6 +29,19 @@ SessionsEach = Annotated[int, typer.Option(help="MCP sessions per address.", min
 UploadsEach = Annotated[int, typer.Option(help="Uploads at once per address.", min=1)]
 InFlight = Annotated[int, typer.Option(help="Uploads in flight per address, in MB.", min=1)]
 Idle = Annotated[float, typer.Option(help="A session without requests ends after this.", min=1)]
+Audit = Annotated[
+    Path | None,
+    typer.Option(
+        "--audit-log", help="File that says who asked for what; with --accounts it is in the workspace."
+    ),
+]
+LogLines = Annotated[
+    LogFormat, typer.Option("--log-format", envvar="TISSUETALK_LOG_FORMAT", help="json has every call in it.")
+]
+MetricsAt = Annotated[
+    str | None, typer.Option("--metrics", help="HOST:PORT for Prometheus, without a token; else /metrics.")
+]
+Drain = Annotated[float, typer.Option(help="With --http: at SIGTERM, wait so long for what runs.", min=0)]
 Stalled = Annotated[float, typer.Option(help="A client that stalls half-way is dropped.", min=1)]
 
 
@@ -60,12 +75,19 @@ def serve(
     idle_s: Idle = 1800.0,
     stalled_s: Stalled = 30.0,
     quota: Quota = 10,
+    audit_log: Audit = None,
+    log_format: LogLines = "text",
+    metrics: MetricsAt = None,
+    drain_s: Drain = 30.0,
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
     from tissuetalk.models import worker
     from tissuetalk.server.service import Settings
+    from tissuetalk.server.tracing import start_where_asked
     from tissuetalk.tools.lanes import few_arenas
 
+    logs.configure(log_format)
+    start_where_asked()
     few_arenas()
     worker.start()  # it warms while everything else is imported
     settings = Settings(
@@ -77,37 +99,35 @@ def serve(
     if http is None:
         from tissuetalk.server.stdio import serve_stdio
 
-        serve_stdio(settings)
-    else:
-        from tissuetalk.server.limits import PeerLimits
+        serve_stdio(settings, audit_log)
+        return
+    from tissuetalk.server.http import Where
+    from tissuetalk.server.limits import PeerLimits
 
-        limits = PeerLimits(
-            sessions_each=sessions_each,
-            uploads_each=uploads_each,
-            upload_bytes_each=in_flight_mb * 1_000_000,
-            session_idle_s=idle_s,
-            stalled_s=stalled_s,
-        )
-        _over_http(settings, http, allowed_host or (), proxy or (), token_file, limits, accounts)
+    limits = PeerLimits(
+        sessions_each=sessions_each,
+        uploads_each=uploads_each,
+        upload_bytes_each=in_flight_mb * 1_000_000,
+        session_idle_s=idle_s,
+        stalled_s=stalled_s,
+    )
+    names = allowed_host or ()
+    _over_http(
+        settings, Where(http, names, proxy or (), token_file, limits, audit_log, metrics, drain_s), accounts
+    )
 
 
-def _over_http(
-    settings: Settings,
-    address: str,
-    allowed_hosts: Sequence[str],
-    proxies: Sequence[str],
-    token_file: Path | None,
-    limits: PeerLimits,
-    accounts: Path | None,
-) -> None:
-    from tissuetalk.server.http import Where, serve_app, serve_http
+def _over_http(settings: Settings, where: Where, accounts: Path | None) -> None:
+    from tissuetalk.server.http import serve_app, serve_http
 
-    where = Where(address, allowed_hosts, proxies, token_file, limits)
     if accounts is None:
         serve_http(settings, where)
         return
     from tissuetalk.server.accounts import Accounts
+    from tissuetalk.server.audit import NAME
     from tissuetalk.server.tenants import Tenants
 
     known = Accounts.read(accounts)
-    serve_app(lambda names: Tenants(known, settings, names, limits), where)
+    where = replace(where, audit=where.audit or settings.workspace / NAME)
+    observing = where.observing()
+    serve_app(lambda names: Tenants(known, settings, names, where.limits, observing), where, observing)

@@ -124,6 +124,12 @@ class JobStore:
         with self._database.read() as db:
             return [_row(record) for record in jobs.execute(db)]
 
+    def by_state(self) -> dict[str, int]:
+        """How many jobs there are in each state."""
+        counted = JobTable.select(JobTable.state, fn.COUNT(JobTable.job_id)).group_by(JobTable.state)
+        with self._database.read() as db:
+            return dict(counted.tuples().execute(db))
+
     def is_abandoned(self, job_id: str) -> bool:
         """Whether it is running as far as its record goes, and nobody alive runs it. Raises UnknownJobError."""
         with self._database.read() as db:

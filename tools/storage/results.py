@@ -201,6 +201,11 @@ class Results:
         """A learned target that a result keeps beside its masks."""
         return next((self.folder / "results").glob(f"*/learned/{sha256}.safetensors"), None)
 
+    def used_share(self) -> float:
+        """Of the quota for results and uploads."""
+        with self.database.read() as db:
+            return 1 + missing_bytes(db, 0, self.quota_bytes) / self.quota_bytes
+
     def delete(self, result_id: str) -> None:
         """Remove a result for good, also from a full disk. Raises UnknownResultError, or BusyError while somebody reads it."""
         stored = self._find(result_id)
