@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from tissuetalk.server import resources
 from tissuetalk.server.apps import SHOWN_FOR, AppsOnly, ViewerApp
-from tissuetalk.server.observing import Observed
+from tissuetalk.server.observing import ObservedCalls
 from tissuetalk.server.protocol import CodesFirst, as_result, readable_errors, signature
 from tissuetalk.server.scopes import require
 from tissuetalk.server.service import Service
@@ -133,7 +133,7 @@ def build_server(service: Service) -> MCPServer:
         version=version("tissuetalk"),
         lifespan=service.lifespan,
         middleware=[
-            Observed(service.observing, frozenset((*TOOLS, "viewer"))),
+            ObservedCalls(service.observing, frozenset((*TOOLS, "viewer"))),
             CodesFirst(lambda: server.list_tools()),
             AppsOnly(),
         ],

@@ -101,7 +101,7 @@ class Observing:
         return False
 
 
-class Observed(ServerMiddleware[Any]):
+class ObservedCalls(ServerMiddleware[Any]):
     """Calls of tools and resources. tools: their names; a name that nobody offers is somebody's words."""
 
     def __init__(self, observing: Observing, tools: frozenset[str]) -> None:

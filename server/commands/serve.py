@@ -25,6 +25,20 @@ Quota = Annotated[
         help="GB that results, uploads and, for a quarter of it, stored features may take in the workspace.",
     ),
 ]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(help="With --http: a further host name of this server, for requests and pages; repeatable."),
+]
+Proxy = Annotated[
+    list[str] | None,
+    typer.Option(help="With --http: address of a proxy whose X-Forwarded-For is believed; repeatable."),
+]
+TokenFile = Annotated[
+    Path | None, typer.Option(envvar="TISSUETALK_TOKEN_FILE", help="With --http: a file with the token.")
+]
+AccountsFile = Annotated[
+    Path | None, typer.Option(help="With --http: a file of accounts and tenants, in place of one token.")
+]
 SessionsEach = Annotated[int, typer.Option(help="MCP sessions per address.", min=1)]
 UploadsEach = Annotated[int, typer.Option(help="Uploads at once per address.", min=1)]
 InFlight = Annotated[int, typer.Option(help="Uploads in flight per address, in MB.", min=1)]
@@ -53,22 +67,10 @@ def serve(
     http: Annotated[str | None, typer.Option(help="HOST:PORT for streamable HTTP; stdio without it.")] = None,
     workspace: Annotated[Path | None, typer.Option(help="Where results are kept.")] = None,
     reader: Reader = "rules",
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="With --http: a further host name of this server, for requests and pages; repeatable."
-        ),
-    ] = None,
-    proxy: Annotated[
-        list[str] | None,
-        typer.Option(help="With --http: address of a proxy whose X-Forwarded-For is believed; repeatable."),
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(envvar="TISSUETALK_TOKEN_FILE", help="With --http: a file with the token.")
-    ] = None,
-    accounts: Annotated[
-        Path | None, typer.Option(help="With --http: a file of accounts and tenants, in place of one token.")
-    ] = None,
+    allowed_host: AllowedHost = None,
+    proxy: Proxy = None,
+    token_file: TokenFile = None,
+    accounts: AccountsFile = None,
     sessions_each: SessionsEach = 200,
     uploads_each: UploadsEach = 16,
     in_flight_mb: InFlight = 2048,
