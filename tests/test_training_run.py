@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,12 @@ import yaml
 
 from tissuetalk.models.datasets.example import UNKNOWN, Example, Labelled
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor, load_mini
+from tissuetalk.models.segmentation.pathsegmentor.mini import (
+    MiniConfig,
+    MiniPathSegmentor,
+    load_mini,
+    save_mini,
+)
 from tissuetalk.models.training.mini import objective
 from tissuetalk.models.training.recipes import MiniRecipe
 from tissuetalk.models.training.sampler import Sampler
@@ -148,3 +154,71 @@ def test_a_killed_run_goes_on_and_ends_in_weights_that_load(tmp_path: Path) -> N
         assert [row["step"] for row in csv.DictReader(lines)][-1] == "40"
     assert (out / "curves.png").stat().st_size > 0
     assert load_mini(weights).config.queries == 4
+
+
+def test_a_run_from_other_weights_keeps_steps_and_a_share_of_its_start(tmp_path: Path) -> None:
+    """All that mini2.yaml asks for, at tiny size, and once again from its checkpoint."""
+    values = yaml.safe_load((RECIPES / "smoke.yaml").read_text())
+    values["data_root"] = str((RECIPES / values["data_root"]).resolve())
+    values |= {"crop_px": 64, "threads": 1, "batch": 3, "group_size": 2, "image_batches": 2, "sentences": 4}
+    start = MiniPathSegmentor(
+        MiniConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.pop("model").items()})
+    )
+    save_mini(start, tmp_path / "start.safetensors")
+    values |= {
+        "start_from": "start.safetensors",
+        "start_share": 0.5,
+        "steps": 4,
+        "keep_every": 2,
+        "schedule": "constant",
+        "stain_spread": 0.5,
+        "unlabelled": ["dsb2018-histology/**/*.png"],
+        "artefacts": 0.5,
+        "style_mixing": 1.0,
+        "norm_momentum": 0.03,
+        "wide_scales": {"nuclei": [0.25, 0.8]},
+        "aimed": {"gland": 1.0},
+        "leave_out": ["camelyon-node-tumour"],
+    }
+    path, out = tmp_path / "other.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(values))
+    written = run_recipe(path, out)
+    assert (out / "step2.safetensors").is_file()
+    kept, last, first = (
+        load_mini(file).state_dict()
+        for file in (written, out / "step4.safetensors", tmp_path / "start.safetensors")
+    )
+    name = "prompt_head.first.weight"
+    assert not torch.equal(last[name], first[name])
+    assert torch.allclose(kept[name], (last[name] + first[name]) / 2, atol=2e-4)
+    values["steps"] = 5
+    path.write_text(yaml.safe_dump(values))
+    run_recipe(path, out)
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "trained"),
+    [
+        ({}, [True, False]),
+        ({"full_data": True}, [True, True]),
+        ({"leave_out": ("tnbc-nuclei",)}, [False, False]),
+        ({"leave_out": ("tnbc-nuclei:g",)}, [False, False]),
+        ({"take_back": ("tnbc-nuclei:h",)}, [True, True]),
+        ({"leave_out": ("tnbc-nuclei:g",), "take_back": ("tnbc-nuclei:h",)}, [False, True]),
+    ],
+)
+def test_cases_are_left_out_and_taken_back(change: dict[str, object], trained: list[bool]) -> None:
+    here = _example(255)
+    there = replace(here, group="h", held_out=True)
+    assert [_recipe(**change).trains_on(each) for each in (here, there)] == trained
+
+
+def test_hidden_nuclei_are_no_nuclei_in_what_is_asked() -> None:
+    """A pen's line or dirt over a nucleus: the answer has a hole there, so fewer pixels than without artefacts."""
+    plain, dirty = (
+        _sampler(_recipe(batch=24, artefacts=share), _example(255)).batch(0).mask[:, 0].mean()
+        for share in (0.0, 1.0)
+    )
+    assert plain == 1
+    assert dirty < 1

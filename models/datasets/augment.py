@@ -13,10 +13,10 @@ from skimage import data as photographs
 from tissuetalk.models.datasets.example import Example, Pixels
 from tissuetalk.models.segmentation.pathsegmentor.card import TARGET_MPP
 
-_STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
+STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
 """Optical density of haematoxylin, eosin and a residual in R, G, B (Ruifrok and Johnston 2001)."""
-_STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
-_DENSITY = -np.log(np.maximum(np.arange(256, dtype=np.float32), 1) / 255)
+STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
+DENSITY = -np.log(np.maximum(np.arange(256, dtype=np.float32), 1) / 255)
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Strength:
 
 def stain(image: Pixels, rng: np.random.Generator, strength: Strength) -> Pixels:
     """Change staining and exposure of [H, W, 3] in optical-density space; one 3x3 matrix and one offset for the whole crop."""
-    vectors = _STAINS + rng.normal(0, strength.turn, (3, 3)).astype(np.float32)
+    vectors = STAINS + rng.normal(0, strength.turn, (3, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     gain = np.exp(rng.uniform(-strength.gain, strength.gain, 3)).astype(np.float32)
     channel = np.exp(rng.uniform(-strength.channel, strength.channel, 3)).astype(np.float32)
-    matrix = np.linalg.inv(_STAINS) @ (gain[:, None] * vectors) * channel
+    matrix = np.linalg.inv(STAINS) @ (gain[:, None] * vectors) * channel
     # Now and then much too dark, as thick sections are.
     dark = rng.uniform(0, 0.7) if rng.random() < 0.15 else rng.uniform(-strength.offset, strength.offset)
-    density = _DENSITY[image] @ matrix + dark + rng.normal(0, strength.offset / 3, 3).astype(np.float32)
+    density = DENSITY[image] @ matrix + dark + rng.normal(0, strength.offset / 3, 3).astype(np.float32)
     return np.asarray(np.clip(np.exp(-density) * 255, 0, 255), np.uint8)
 
 

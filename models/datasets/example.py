@@ -17,6 +17,8 @@ Instances = NDArray[np.int32]
 
 BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 """Codes of a label map. An unlabelled class is UNKNOWN, never BACKGROUND."""
+REGION_STORE_MPP = 0.8
+"""Regions are kept a little finer than they are read, so that enlarging them stays sharp."""
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,22 @@ One function per set: ``folder -> examples``. Scales that a set does not give ar
 from __future__ import annotations
 
 import csv
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
-from importlib import resources
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
-import yaml
 from scipy import ndimage
 from skimage.color import rgb2hed
 
 from tissuetalk.models.datasets.example import (
     BACKGROUND,
     FOREGROUND,
+    REGION_STORE_MPP,
     UNKNOWN,
     Example,
     Instances,
@@ -34,7 +32,10 @@ from tissuetalk.models.datasets.example import (
     region,
     split_touching,
 )
-from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
+from tissuetalk.models.datasets.manifest import read_mask
+from tissuetalk.models.datasets.splits import each_row, holdout
+from tissuetalk.models.datasets.tissues import bcss_tissues, boxed_tumour, fat, mosaics
+from tissuetalk.models.datasets.typed import hgsc, midog, no_figures, nucls
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmentation.pathsegmentor.card import TARGET_MPP
 
@@ -46,47 +47,13 @@ CAMELYON_MPP: Final = 1.0
 PUMA_MPP: Final = 0.23
 BREAKHIS_MPP: Final = 0.35
 BRECAHAD_MPP: Final = 0.25
-REGION_STORE_MPP: Final = 0.8
-"""Regions are kept a little finer than they are read, so that enlarging them stays sharp."""
 
 TYPED: Final = ("tumour nuclei", "non-tumour nuclei", "mitosis")
 
 
-@lru_cache(maxsize=1)
-def _holdout() -> dict[str, dict[str, Any]]:
-    text = resources.files("tissuetalk.models.datasets").joinpath("holdout.yaml").read_text(encoding="utf-8")
-    rules: dict[str, dict[str, Any]] = yaml.safe_load(text)
-    return rules
-
-
-def _held_out(dataset: str, records: list[Record]) -> Callable[[Record], bool]:
-    """The stored split of a set as a question about one record."""
-    rule = _holdout()[dataset]
-    groups, files = set(rule.get("groups", ())), tuple(rule.get("files", ()))
-    if "groups_fraction" in rule:
-        # Sorted, so that the draw does not depend on the order of the manifest.
-        known = sorted({record.group for record in records})
-        groups = set(random.Random(rule["seed"]).sample(known, round(rule["groups_fraction"] * len(known))))
-    if "files_fraction" in rule:
-        stems = sorted({record.image.stem[:4] for record in records})
-        files = tuple(random.Random(rule["seed"]).sample(stems, round(rule["files_fraction"] * len(stems))))
-        return lambda record: record.image.stem[:4] in files
-    return lambda record: record.group in groups or any(part in record.image.name for part in files)
-
-
-def _each(folder: Path, mpp: float | None = None) -> Iterator[tuple[Record, Example]]:
-    """Every row, and what is known of its image before anybody reads the mask. mpp: instead of the manifest's."""
-    records = read_manifest(folder)
-    held_out = _held_out(folder.name, records)
-    for record in records:
-        scale = mpp or record.mpp or TARGET_MPP["nuclei"]
-        image = read_rgb(record.image)
-        yield record, Example(folder.name, record.image.name, record.group, held_out(record), image, scale)
-
-
 def glands(folder: Path) -> Iterator[Example]:
     """EBHI-Seg: epithelium of six diagnoses; carcinoma is also tumour, normal mucosa has none."""
-    for record, example in _each(folder, EBHI_MPP):
+    for record, example in each_row(folder, EBHI_MPP):
         instances, _ = ndimage.label(read_mask(record) > 0)
         gland = from_instances(np.asarray(instances, np.int32))
         targets = {"gland": gland}
@@ -100,7 +67,7 @@ def glands(folder: Path) -> Iterator[Example]:
 
 def _nuclei(folder: Path, absent: tuple[str, ...], mpp: float | None = None) -> Iterator[Example]:
     """Sets that outline all nuclei. mpp: assumed, where the set does not say."""
-    for record, example in _each(folder, mpp):
+    for record, example in each_row(folder, mpp):
         mask, parted = read_mask(record), record.kind == "instance"
         # Merged masks are cut at their waists: wrong now and then, but better than teaching that clumps are one core.
         instances = mask if parted else split_touching(mask > 0, smallest_px=9)
@@ -110,27 +77,30 @@ def _nuclei(folder: Path, absent: tuple[str, ...], mpp: float | None = None) -> 
 
 def puma(folder: Path) -> Iterator[Example]:
     """PUMA: one field of melanoma, every nucleus outlined and typed."""
-    (record, example), *_ = _each(folder, PUMA_MPP)
+    (record, example), *_ = each_row(folder, PUMA_MPP)
     instances = read_mask(record)
     with (folder / "types.csv").open(encoding="utf-8") as lines:
         types = {int(row["label"]): row["type"] for row in csv.DictReader(lines)}
     tumour = np.isin(instances, [label for label, kind in types.items() if kind == "tumor"])
-    cut = round(instances.shape[1] * (1 - _holdout()[folder.name]["right_part"]))
+    lymphocyte = np.isin(instances, [label for label, kind in types.items() if "lymphocyte" in kind])
+    cut = round(instances.shape[1] * (1 - holdout()[folder.name]["right_part"]))
     for held_out, part in ((False, np.s_[:, :cut]), (True, np.s_[:, cut:])):
         inside = instances[part]
         targets = {
             "nuclei": from_instances(inside, parted=True),
             "tumour nuclei": from_instances(np.where(tumour[part], inside, 0)),
             "non-tumour nuclei": from_instances(np.where(tumour[part], 0, inside)),
+            "lymphocytes": from_instances(np.where(lymphocyte[part], inside, 0)),
         }
+        targets["mitosis"] = no_figures(targets["nuclei"], targets["lymphocytes"])
         absent = ("glomerulus", "gland")
         yield replace(example, held_out=held_out, image=example.image[part], targets=targets, absent=absent)
 
 
 def tumour_regions(folder: Path) -> Iterator[Example]:
     """BCSS, CAMELYON and OCDC: the tumour against everything else."""
-    split = _holdout()[folder.name].get("right_part")
-    for record, example in _each(folder, CAMELYON_MPP if folder.name.startswith("camelyon") else None):
+    split = holdout()[folder.name].get("right_part")
+    for record, example in each_row(folder, CAMELYON_MPP if folder.name.startswith("camelyon") else None):
         scale = example.mpp if record.mpp else TARGET_MPP["tumour"]
         image, mask = example.image, (read_mask(record) > 0).astype(np.uint8)
         if (shrink := scale / REGION_STORE_MPP) < 1:
@@ -151,7 +121,7 @@ def tumour_regions(folder: Path) -> Iterator[Example]:
 
 def glomeruli(folder: Path) -> Iterator[Example]:
     """AIDPATH: glomeruli in PAS-stained kidney biopsies; one mask on blank glass is left out."""
-    for record, example in _each(folder):
+    for record, example in each_row(folder):
         if record.image.stem == "10179":
             continue
         size = (512, 512)
@@ -179,7 +149,7 @@ _PATCHES: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 def patches(folder: Path) -> Iterator[Example]:
     """Patch classes without outlines: they teach presence and absence. LC25000 has no licence and is left out."""
-    for record, example in _each(folder):
+    for record, example in each_row(folder):
         if "lc25000" in record.note or record.mask_class not in _PATCHES:
             continue
         present, absent = _PATCHES[record.mask_class]
@@ -199,20 +169,22 @@ def brecahad(folder: Path) -> Iterator[Example]:
     """BreCaHAD: each box becomes its LiteMedSAM outline where there is one, else the ellipse inside it.
 
     Not every nucleus is boxed: outside the boxes only pale pixels and a thin ring around each object are background; the
-    rest is unknown. Mitoses were searched for everywhere, so what is not boxed as one is background.
+    rest is unknown. Mitoses were searched for everywhere, so what is not boxed as one is background. The tumour's regions are
+    coarse ones around its boxed nuclei.
     """
     boxes: dict[str, list[tuple[str, list[float]]]] = defaultdict(list)
     with (folder / "boxes.csv").open(encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
             values = [float(row[key]) for key in ("x_center", "y_center", "width", "height")]
             boxes[row["file"]].append((row["type"].lower(), values))
-    for record, example in _each(folder, BRECAHAD_MPP):
+    for record, example in each_row(folder, BRECAHAD_MPP):
         pseudo = folder / "pseudo_masks" / f"{record.image.stem}.png"
         drawn = cv2.imread(str(pseudo), cv2.IMREAD_UNCHANGED) if pseudo.is_file() else None
         here = boxes[record.image.relative_to(folder).as_posix()]
         instances, kinds = _objects(here, drawn, example.image.shape[:2])
         targets = _boxed_targets(example.image, instances, kinds)
         yield replace(example, targets=targets, absent=("glomerulus",))
+        yield boxed_tumour(example, [(kind, x, y) for kind, (x, y, *_) in here])
 
 
 def _objects(
@@ -270,12 +242,23 @@ SOURCES: Final[Mapping[str, Callable[[Path], Iterator[Example]]]] = {
     "ocdc-oral-tumour": tumour_regions,
     "glomeruli-pas": glomeruli,
     "patch-classes": patches,
+    "patch-mosaics": mosaics,
+    "midog-mitosis": midog,
+    "nucls-typed": nucls,
+    "hgsc-typed-nuclei": hgsc,
+    "bcss-tissues": bcss_tissues,
+    "adipose-gtex": fat,
 }
-"""Every set that may feed shipped weights (CC0, CC-BY). Sets for evaluation only are not here on purpose."""
+"""Every set that may feed shipped weights (CC0, CC-BY, open repositories). Sets for evaluation only are not here on purpose."""
+
+
+def folder_of(root: Path, dataset: str) -> Path:
+    """Where a set lies: the mosaics are made of the patches."""
+    return root / ("patch-classes" if dataset == "patch-mosaics" else dataset)
 
 
 def load(root: Path, dataset: str) -> list[Example]:
     """All examples of one set below ``root``. Raises InvalidArgumentError for a set that may not be trained on."""
     if dataset not in SOURCES:
         raise InvalidArgumentError(f"{dataset!r} is not a training set; choose from: {', '.join(SOURCES)}.")
-    return list(SOURCES[dataset](root / dataset))
+    return list(SOURCES[dataset](folder_of(root, dataset)))

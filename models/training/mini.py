@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.datasets.augment import counterexamples
+from tissuetalk.models.datasets.example import Pixels
+from tissuetalk.models.datasets.manifest import read_rgb
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
 from tissuetalk.models.segmentation.layers import soft_dice
@@ -34,6 +36,9 @@ from tissuetalk.models.training.loop import TrainingRun, adamw, draw_curves, pre
 from tissuetalk.models.training.recipes import MiniRecipe
 from tissuetalk.models.training.sampler import Batch, Sampler
 
+UNLABELLED = 8
+"""Images of one source that nobody annotated."""
+
 
 def train_mini(recipe: MiniRecipe, out: Path, control: Control = Control()) -> Path:
     """Train a recipe to the end and return the weight file.
@@ -44,16 +49,37 @@ def train_mini(recipe: MiniRecipe, out: Path, control: Control = Control()) -> P
     prepare_torch(recipe)
     datasets = sorted({entry.partition("/")[0] for entry in recipe.mix})
     examples = [example for dataset in datasets for example in load(recipe.data_root, dataset)]
-    chosen = [example for example in examples if recipe.full_data or not example.held_out]
+    chosen = [example for example in examples if recipe.trains_on(example)]
     chosen += counterexamples(recipe.seed)
-    run = MiniRun(recipe, Sampler(chosen, recipe, sentence_vectors(recipe)), out)
+    sampler = Sampler(chosen, recipe, sentence_vectors(recipe), unlabelled(recipe))
+    run = MiniRun(recipe, sampler, out)
     run.go(recipe.name, control)
     run.averaged.to("cpu")
+    if recipe.start_from is not None and recipe.start_share:
+        blend(run.averaged, load_mini(recipe.start_from), recipe.start_share)
     fit_image_head(run.averaged, run.sampler, batches=recipe.image_batches)
     weights = out / f"{recipe.name}.safetensors"
     save_mini(run.averaged, weights, note={"recipe": f"{recipe.name}.yaml", "steps": str(run.step)})
     draw_curves(out / "log.csv", out / "curves.png")
     return weights
+
+
+def unlabelled(recipe: MiniRecipe) -> list[tuple[str, Pixels]]:
+    """Up to UNLABELLED images of each pattern, with the folder's name as their source."""
+    found = []
+    for pattern in recipe.unlabelled:
+        for file in sorted(recipe.data_root.glob(pattern))[:UNLABELLED]:
+            found.append((file.relative_to(recipe.data_root).parts[0], read_rgb(file)))
+    return found
+
+
+def blend(model: MiniPathSegmentor, other: MiniPathSegmentor, share: float) -> None:
+    """Take ``share`` of another network's weights into ``model``, in place; both have the same sizes."""
+    with torch.no_grad():
+        theirs = other.state_dict()
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(theirs[name].to(value), share)
 
 
 def sentence_vectors(recipe: MiniRecipe) -> dict[str, dict[str, NDArray[np.float32]]]:
@@ -86,6 +112,12 @@ class MiniRun(TrainingRun[Batch]):
         if recipe.imagenet:
             start.image_encoder.load_state_dict(imagenet_weights(start.config.encoder))
         self.model = start.in_channels_last().to(device())
+        if recipe.norm_momentum is not None:
+            for part in self.model.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.momentum = recipe.norm_momentum
+        if recipe.style_mixing:
+            mix_styles(self.model, recipe.style_mixing)
         self.averaged = MiniPathSegmentor(self.model.config).to(device())
         self.averaged.load_state_dict(self.model.state_dict())
         super().__init__(
@@ -106,7 +138,9 @@ class MiniRun(TrainingRun[Batch]):
 
     def update(self, batch: Batch) -> dict[str, float]:
         warm = min(1.0, (self.step + 1) / max(1, self.recipe.warm_up_steps))
-        rate = self.recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.done())))
+        rate = self.recipe.learning_rate * warm
+        if self.recipe.schedule == "cosine":
+            rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.done()))
         self.model.train()
         loss, parts = objective(self.model, batch.to(self.place), self.recipe)
         self.descend(loss, rate)
@@ -117,7 +151,33 @@ class MiniRun(TrainingRun[Batch]):
             for name, mean in self.averaged.state_dict().items():
                 if mean.is_floating_point():
                     mean.lerp_(now[name], 1 - decay)
+        reached = self.step + 1
+        if self.recipe.keep_every and reached % self.recipe.keep_every == 0:
+            note = {"recipe": f"{self.recipe.name}.yaml", "steps": str(reached)}
+            save_mini(self.averaged, self.out / f"step{reached}.safetensors", note=note)
         return {"loss": float(loss.detach()), "rate": rate, **parts}
+
+
+STYLE_ALPHA = 0.3
+
+
+def mix_styles(model: MiniPathSegmentor, share: float) -> None:
+    """In a share of training steps, mix channel means and deviations of the two finest maps between the crops of a batch."""
+
+    def mixed(module: nn.Module, _: tuple[Tensor, ...], maps: Tensor) -> Tensor:
+        if not module.training or torch.rand(()) > share:
+            return maps
+        values = maps.float()
+        mean = values.mean((2, 3), keepdim=True).detach()
+        deviation = (values.var((2, 3), keepdim=True) + 1e-5).sqrt().detach()
+        weight = torch.distributions.Beta(STYLE_ALPHA, STYLE_ALPHA).sample((len(values), 1, 1, 1)).to(values)
+        other = torch.randperm(len(values), device=values.device)
+        target_mean = weight * mean + (1 - weight) * mean[other]
+        target_deviation = weight * deviation + (1 - weight) * deviation[other]
+        return ((values - mean) / deviation * target_deviation + target_mean).to(maps.dtype)
+
+    for part in model.image_encoder.finest_parts():
+        part.register_forward_hook(mixed)
 
 
 def objective(model: MiniPathSegmentor, batch: Batch, recipe: MiniRecipe) -> tuple[Tensor, dict[str, float]]:

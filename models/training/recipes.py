@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import SOURCES
 from tissuetalk.models.recipe import Recipe, RecipePath
 from tissuetalk.models.segmentation.pathsegmentor.card import TARGET_MPP
@@ -101,6 +102,31 @@ class MiniRecipe(TrainingRecipe):
     """Largest number of sentences of the bank that are used for each target and level."""
     text_noise: float = 0.01
     """Gaussian noise on each component of a sentence vector of length 1."""
+    aimed: Mapping[str, float] = {"mitosis": 0.85, "non-tumour nuclei": 0.85}
+    """Target to the share of its crops that are aimed at one; 0.4 for all others."""
+    stain_spread: float = Field(default=0.0, ge=0, le=1)
+    """Share of crops that take on the staining of an image of another source."""
+    unlabelled: tuple[str, ...] = ()
+    """Patterns of images below data_root that only lend their staining."""
+    artefacts: float = Field(default=0.0, ge=0, le=1)
+    """Share of crops with pen, a fold or dirt."""
+    style_mixing: float = Field(default=0.0, ge=0, le=1)
+    """Share of steps in which channel statistics of early maps are mixed between crops (MixStyle, Zhou et al. 2021)."""
+    wide_scales: Mapping[str, tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]] = {}
+    """Target to the finest and coarsest µm per pixel at which ``wide_share`` of its crops are seen."""
+    wide_share: float = Field(default=0.2, ge=0, le=1)
+    norm_momentum: float | None = None
+    """Of the batch norms; None for torch's own."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Constant after the warm-up: any step of the running average may be kept."""
+    keep_every: int | None = Field(default=None, ge=1)
+    """Write the averaged weights every so many steps as ``stepN.safetensors``."""
+    start_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the starting weights in what is kept (WiSE-FT, Wortsman et al. 2022); needs start_from."""
+    leave_out: tuple[str, ...] = ()
+    """``data set`` or ``data set:group`` not trained on, to validate on a case never seen."""
+    take_back: tuple[str, ...] = ()
+    """The same for held-out groups that are trained on, so that another can be left out."""
     full_data: bool = False
     """Train on the held-out groups too. Never for weights whose scores are reported."""
 
@@ -115,9 +141,22 @@ class MiniRecipe(TrainingRecipe):
                 )
         return mix
 
+    @model_validator(mode="after")
+    def _starts(self) -> Self:
+        if self.start_share and self.start_from is None:
+            raise ValueError("start_share is a share of start_from, which is not given")
+        return self
+
     @property
     def rates(self) -> Mapping[str, float]:
         return {"image_encoder": self.encoder_rate, "prompt_head": self.head_rate}
+
+    def trains_on(self, example: Example) -> bool:
+        """Whether an example may be learned from."""
+        names = {example.dataset, f"{example.dataset}:{example.group}"}
+        if names & set(self.leave_out):
+            return False
+        return self.full_data or not example.held_out or bool(names & set(self.take_back))
 
 
 class BaseRecipe(TrainingRecipe):

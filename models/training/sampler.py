@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tissuetalk.models.datasets.augment import Strength, affine, colours, warp
+from tissuetalk.models.datasets.augment import Strength, affine, optics, stain, warp
 from tissuetalk.models.datasets.example import BACKGROUND, FOREGROUND, UNKNOWN, Example, Labelled, Pixels
+from tissuetalk.models.datasets.spread import StainSpread, artefacts
 from tissuetalk.models.datasets.wordings import LEVELS
 from tissuetalk.models.segmentation.pathsegmentor.card import OBJECT_TARGETS, TARGET_MPP
 from tissuetalk.models.training.recipes import MiniRecipe
@@ -20,6 +21,11 @@ STRIDE = 2
 """Answers are compared at the model's own stride."""
 SEEN_FRACTION = 0.002
 """A target with less than this share of the crop is neither present nor absent."""
+AIMED = 0.4
+"""Share of crops that are aimed at their target, where the recipe says nothing."""
+JITTERED_SHARE = 0.6
+"""Share of the crops in another source's staining that are jittered on top."""
+MILD = Strength(gain=0.25, turn=0.06, offset=0.06, channel=0.1)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class CropTruth:
 class Sampler:
     """Draws batches. The same seed and step always give the same batch, so a resumed run goes on as if never stopped.
 
-    sentences: target to level to [N, 384] sentence vectors.
+    sentences: target to level to [N, 384] sentence vectors. unlabelled: (source, image) of tissue whose staining crops may take on.
     """
 
     def __init__(
@@ -69,8 +75,10 @@ class Sampler:
         examples: Sequence[Example],
         recipe: MiniRecipe,
         sentences: dict[str, dict[str, NDArray[np.float32]]],
+        unlabelled: Sequence[tuple[str, Pixels]] = (),
     ) -> None:
         self.recipe, self.sentences, self.strength = recipe, sentences, Strength()
+        self.spread = StainSpread(examples, unlabelled) if recipe.stain_spread else None
         self.pools: list[list[Example]] = []
         self.targets: list[str] = []
         shares: list[float] = []
@@ -104,15 +112,18 @@ class Sampler:
         example, target = self._choose(rng)
         side = self.recipe.crop_px
         zoom = float(np.exp(rng.uniform(-self.recipe.zoom, self.recipe.zoom)))
+        if target in self.recipe.wide_scales and rng.random() < self.recipe.wide_share:
+            fine, coarse = (np.log(TARGET_MPP[target] / mpp) for mpp in self.recipe.wide_scales[target])
+            zoom = float(np.exp(rng.uniform(coarse, fine)))
         centre = self._centre(example, target, rng)
         matrix = affine(centre, example.mpp / TARGET_MPP[target] * zoom, side, rng)
-        image = colours(warp(example.image, matrix, side, smooth=True), rng, self.strength)
-        main = self._answer(example, target, matrix)
+        image, hidden = self._look(example, matrix, rng)
+        main = self._answer(example, target, matrix, hidden)
         asked = [name for name in (*example.targets, *example.absent) if name in self.sentences]
         others = [name for name in asked if name != target]
         other = str(rng.choice(others)) if others else target
         # The last question is another target: without it the network could answer every crop with its only label.
-        answers = [main] * self.recipe.group_size + [self._answer(example, other, matrix)]
+        answers = [main] * self.recipe.group_size + [self._answer(example, other, matrix, hidden)]
         text = self._text([target] * self.recipe.group_size + [other], rng)
         presence = [answer.presence for answer in answers]
         return (
@@ -129,8 +140,26 @@ class Sampler:
             np.array(example.tissue, np.float32),
         )
 
+    def _look(
+        self, example: Example, matrix: NDArray[np.float32], rng: np.random.Generator
+    ) -> tuple[Pixels, NDArray[np.bool_] | None]:
+        """The crop in other colours, and what an artefact hides on it."""
+        image = warp(example.image, matrix, self.recipe.crop_px, smooth=True)
+        if rng.random() < self.strength.plain:
+            return image, None
+        if self.spread is not None and example.tissue and rng.random() < self.recipe.stain_spread:
+            image = self.spread.move(image, example, rng)
+            if rng.random() < JITTERED_SHARE:
+                image = stain(image, rng, MILD)
+        else:
+            image = stain(image, rng, self.strength)
+        hidden = None
+        if self.recipe.artefacts:
+            image, hidden = artefacts(image, rng, self.recipe.artefacts)
+        return optics(image, rng, self.strength), hidden
+
     def _centre(self, example: Example, target: str, rng: np.random.Generator) -> tuple[float, float]:
-        """A point to look at: half the time (always for rare things) where the target is."""
+        """A point to look at, in a share of crops where the target is."""
         height, width = example.image.shape[:2]
         key = (id(example), target)
         if key not in self._centres:
@@ -140,13 +169,18 @@ class Sampler:
             found = np.stack([np.asarray(columns), np.asarray(rows)], axis=1)
             self._centres[key] = found.astype(np.int64) * 4
         seen = self._centres[key]
-        rare = target in ("mitosis", "non-tumour nuclei")
-        if len(seen) and rng.random() < (0.85 if rare else 0.4):
+        if len(seen) and rng.random() < self.recipe.aimed.get(target, AIMED):
             x, y = seen[rng.integers(len(seen))] + rng.uniform(-40, 40, 2)
             return float(np.clip(x, 0, width)), float(np.clip(y, 0, height))
         return float(rng.uniform(0.15, 0.85) * width), float(rng.uniform(0.15, 0.85) * height)
 
-    def _answer(self, example: Example, target: str, matrix: NDArray[np.float32]) -> CropTruth:
+    def _answer(
+        self,
+        example: Example,
+        target: str,
+        matrix: NDArray[np.float32],
+        hidden: NDArray[np.bool_] | None,
+    ) -> CropTruth:
         side, small = self.recipe.crop_px, self.recipe.crop_px // STRIDE
         labelled = example.targets.get(target)
         if labelled is None:
@@ -154,12 +188,16 @@ class Sampler:
             certain = target in example.absent
             return CropTruth(nothing, nothing + certain, nothing, False, 0.0 if certain else None)
         label = warp(labelled.label, matrix, side, smooth=False)
+        if hidden is not None and target in OBJECT_TARGETS:  # a region goes on below a pen's line
+            label[hidden] = BACKGROUND
         mask = _shrink((label == FOREGROUND).astype(np.float32))
         # A block with a single unknown pixel is unknown.
         known = (_shrink((label == UNKNOWN).astype(np.float32)) == 0).astype(np.float32)
         distance: NDArray[np.float32] = np.zeros_like(mask)
         if labelled.distance is not None:
             depth = warp(labelled.distance, matrix, side, smooth=True).astype(np.float32)
+            if hidden is not None:
+                depth[hidden] = 0
             distance = _shrink(depth) / np.float32(255)
         deep = labelled.distance is not None and target in OBJECT_TARGETS
         return CropTruth(mask, known, distance, deep, _presence(labelled, label))

@@ -29,6 +29,9 @@ TARGET_MPP: Final[Mapping[str, float]] = {
     "tumour nuclei": 0.25,
     "non-tumour nuclei": 0.25,
     "mitosis": 0.25,
+    "lymphocytes": 0.25,
+    "adipose tissue": 1.0,
+    "stroma": 1.0,
 }
 """µm per pixel at which each target is looked for."""
 
@@ -38,7 +41,7 @@ SPECK_PX: Final[Mapping[str, int]] = {"gland": 400, "glomerulus": 600}
 OFFERED_TARGETS: Final = ("nuclei", "gland", "tumour", "glomerulus")
 """Targets whose held-out scores allow them to be offered; the others are trained, measured and refused."""
 
-OBJECT_TARGETS: Final = frozenset(TARGET_MPP) - {"tumour"}
+OBJECT_TARGETS: Final = frozenset(TARGET_MPP) - {"tumour", "adipose tissue", "stroma"}
 """Targets that come back as separate objects."""
 
 CONCEPTS: Final[Mapping[str, str]] = {
@@ -49,6 +52,9 @@ CONCEPTS: Final[Mapping[str, str]] = {
     "tumor_nuclei": "tumour nuclei",
     "normal_nuclei": "non-tumour nuclei",
     "mitosis": "mitosis",
+    "lymphocyte": "lymphocytes",
+    "fat": "adipose tissue",
+    "stroma": "stroma",
 }
 """The trained target of each concept."""
 

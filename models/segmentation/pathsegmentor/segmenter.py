@@ -201,6 +201,9 @@ RULES: Mapping[str, Rule] = {
     "gland": Rule(150, 400, 6.0, core=0.45),
     "glomerulus": Rule(300, 2000, 6.0, core=0.3),
     "tumour": Rule(200, 100),
+    "lymphocytes": Rule(60, 60),
+    "adipose tissue": Rule(400, 400),
+    "stroma": Rule(200, 100),
 }
 """Chosen on training images of DSB, PUMA and EBHI."""
 
