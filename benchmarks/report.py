@@ -76,7 +76,7 @@ def sightings(model: MiniSegmenter, examples: list[Example]) -> list[Sighting]:
             if target not in OFFERED_TARGETS:
                 continue
             viewer = Viewer(model, example, target)
-            decoded = model.decode(viewer.features, [ask(target)])[0]
+            decoded = viewer.decoded(ask(target))
             painted = bool(tidy(decoded.logits > 0, target).any())
             seen.append(Sighting(target, present, evidence_of(decoded), painted))
     return seen
@@ -120,7 +120,7 @@ def choose_cuts(model: MiniSegmenter, examples: Sequence[Example]) -> dict[str, 
             if target not in OFFERED_TARGETS or labelled.present is not None or known.mean() < LEAST_KNOWN:
                 continue
             viewer = Viewer(model, example, target)
-            logits = viewer.smoothly(model.decode(viewer.features, [ask(target)])[0].logits)
+            logits = viewer.smoothly(viewer.decoded(ask(target)).logits)
             truth = (labelled.label == FOREGROUND) & known
             by_set[target][example.dataset].append(
                 np.array([dice((logits > cut) & known, truth) for cut in GRID])

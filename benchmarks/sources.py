@@ -21,6 +21,7 @@ ORDER = {
         ("images",),
         ("masks",),
         ("segmenter",),
+        ("looks",),
         ("segmentation", "networks"),
         ("by_example",),
         ("registry",),

@@ -60,6 +60,7 @@ class Capability:
     objects: whether separate objects come back (nuclei, glands) or only a region.
     least_px: area at that scale below which an object is a speck, far smaller than what the model was trained on.
     present_from: calibrated presence below which nothing is painted (the model card reports the curve).
+    looks: how many views of a tile (itself, then its mirror images) the answer is the mean of; see ``models/looks.py``.
     """
 
     target: str
@@ -67,6 +68,7 @@ class Capability:
     objects: bool
     least_px: int = 0
     present_from: float = 0.5
+    looks: int = 1
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,28 @@ def test_every_tile_is_encoded_once_however_many_prompts_share_it(source: ImageS
     assert not (dark.mask & light.mask).any() and (dark.mask | light.mask).all()
 
 
+class Leaning(Local):
+    """Believes what is lower and further right more readily."""
+
+    def encode(self, tile: Any, context: Context) -> Any:
+        rows, columns = (np.linspace(-100, 100, side, dtype=np.float32) for side in tile.shape[:2])
+        return super().encode(tile, context) + rows[:, None] + columns
+
+
+def test_the_mean_of_all_mirror_images_leans_to_no_side(source: ImageSource) -> None:
+    (straight,) = look_for(Local(), source, whole(source), 0.5, [(DARK, at(0.5))])
+    model = Leaning()
+    asked = [(DARK, at(0.5)), (DARK, replace(at(0.5), looks=4))]
+    leaning, mirrored = look_for(model, source, whole(source), 0.5, asked)
+    assert (mirrored.mask == straight.mask).all()
+    assert (leaning.mask != straight.mask).mean() > 0.1, (
+        "one look at the same tiles is not changed by the other prompt"
+    )
+    assert model.encoded == 4 * len(
+        list(grid_of(source.width, source.height, whole(source), 1.0, model).blocks())
+    )
+
+
 def test_prompts_of_two_scales_come_back_in_the_order_asked(source: ImageSource) -> None:
     bright = replace(DARK, words="bright")
     asked = [(DARK, at(1.0)), (bright, at(0.5)), (DARK, at(0.5))]

@@ -20,6 +20,7 @@ from tissuetalk.models.datasets.example import FOREGROUND, Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import unseen_sentences
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.looks import brought_back, mean_of, mirrored
 from tissuetalk.models.metrics.robustness import SentenceScore, robustness
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, table
@@ -64,11 +65,19 @@ class Viewer:
         way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
         tile = np.asarray(cv2.resize(example.image, None, fx=zoom, fy=zoom, interpolation=way), np.uint8)
         self.context = Context({})
-        self.features: MiniTile = model.encode(tile, self.context)
+        known = model.capability(ask(target))
+        looks = 1 if known is None else known.looks
+        self.features: list[MiniTile] = [
+            model.encode(mirrored(tile, look), self.context) for look in range(looks)
+        ]
+
+    def decoded(self, prompt: Prompt) -> Decoded:
+        """The answer of the network, as users get it."""
+        seen = enumerate(self.model.decode(features, [prompt])[0] for features in self.features)
+        return mean_of([brought_back(answer, look) for look, answer in seen])
 
     def answer(self, prompt: Prompt) -> Finished:
-        decoded: Decoded = self.model.decode(self.features, [prompt])[0]
-        return self.model.finish(decoded, prompt, self.context)
+        return self.model.finish(self.decoded(prompt), prompt, self.context)
 
     def smoothly(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits at the image's size, as users get them."""

@@ -209,6 +209,7 @@ def layers_of(
             prompts=tuple(asked[index][0] for index in targets),
             context=field.context(grid.step),
             step=grid.step,
+            looks=tuple(asked[index][1].looks for index in targets),
         )
         blocks = tuple(
             block

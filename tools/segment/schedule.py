@@ -224,7 +224,7 @@ class LocalRunner:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, spec: BlockSpec) -> RGB | None:
-        if self._features.holds(spec.feature_key, self._model):
+        if self._features.holds(spec.feature_key(), self._model):
             return None
         return tiles.read_tile(spec, self._source)
 

@@ -23,6 +23,7 @@ from tissuetalk.models import registry
 from tissuetalk.models.by_example import with_examples
 from tissuetalk.models.errors import ImageChangedError, UnreadableImageError
 from tissuetalk.models.images import Box, ImageSource, open_image
+from tissuetalk.models.looks import brought_back, mean_of, mirrored
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.segment.grid import Block
@@ -42,7 +43,8 @@ class ImageTask:
     """The image and the question, as plain values that travel between processes and machines.
 
     image: path of the slide. model: its name in the registry. context: the model's statistics of the whole image.
-    step: full-resolution pixels per working pixel. learned: files of the learned targets that the model also knows.
+    step: full-resolution pixels per working pixel. looks: for each prompt, how many mirror images its answer is the mean of.
+    learned: files of the learned targets that the model also knows.
     """
 
     image: str
@@ -53,6 +55,7 @@ class ImageTask:
     prompts: tuple[Prompt, ...]
     context: Context
     step: float
+    looks: tuple[int, ...]
     learned: tuple[str, ...] = ()
 
     @property
@@ -69,11 +72,11 @@ class BlockSpec:
     block: Block
     out: str = ""
 
-    @property
-    def feature_key(self) -> str:
-        """Pixels, weights, scale and place: what a stored feature depends on."""
+    def feature_key(self, look: int = 0) -> str:
+        """Pixels, weights, scale, place and side looked from: what a stored feature depends on."""
         task, tile = self.task, self.block.tile
-        return f"{task.image_sha256} {task.weights_sha256} step {task.step!r} tile {tile.as_list()}"
+        side = f" mirror {look}" if look else ""
+        return f"{task.image_sha256} {task.weights_sha256} step {task.step!r} tile {tile.as_list()}{side}"
 
 
 @runtime_checkable
@@ -166,27 +169,52 @@ def answers_of(
     features: FeatureCache,
 ) -> list[list[Decoded]]:
     """One answer per block and prompt; features come from the cache where they are there."""
+    prompts, looks = specs[0].task.prompts, specs[0].task.looks
+    pixels = [_Pixels(spec, tile, source) for spec, tile in zip(specs, tiles, strict=True)]
+    answers: list[list[list[Decoded]]] = [[[] for _ in prompts] for _ in specs]
+    for look in range(max(looks)):
+        asked = [index for index, most in enumerate(looks) if look < most]
+        seen = _features(specs, pixels, look, model, features)
+        for of_block, encoded in zip(answers, seen, strict=True):
+            decoded = model.decode(encoded, [prompts[index] for index in asked])
+            for index, answer in zip(asked, decoded, strict=True):
+                of_block[index].append(brought_back(answer, look))
+    return [[mean_of(of_prompt) for of_prompt in of_block] for of_block in answers]
+
+
+@dataclass
+class _Pixels:
+    """The tile of a block, read once and only when it is needed."""
+
+    spec: BlockSpec
+    tile: RGB | None
+    source: ImageSource
+
+    def seen(self, look: int) -> RGB:
+        if self.tile is None:
+            self.tile = read_tile(self.spec, self.source)
+        return mirrored(self.tile, look)
+
+
+def _features(
+    specs: Sequence[BlockSpec],
+    pixels: Sequence[_Pixels],
+    look: int,
+    model: Segmenter,
+    features: FeatureCache,
+) -> list[Any]:
+    """Of every block under one look: from the cache, or encoded, several at once where the model can."""
+    context = specs[0].task.context
     fresh: dict[int, Any] = {}
-    at = [index for index, tile in enumerate(tiles) if tile is not None]
+    at = [index for index, each in enumerate(pixels) if each.tile is not None]
     if isinstance(model, BatchEncoder) and len(at) > 1:
-        pixels = [tile for tile in tiles if tile is not None]
-        fresh = dict(zip(at, model.encode_batch(pixels, specs[0].task.context), strict=True))
+        batch = model.encode_batch([pixels[index].seen(look) for index in at], context)
+        fresh = dict(zip(at, batch, strict=True))
 
     def made(index: int) -> Callable[[], Any]:
-        def now() -> Any:
-            if index in fresh:
-                return fresh[index]
-            tile = tiles[index]
-            return model.encode(
-                read_tile(specs[index], source) if tile is None else tile, specs[index].task.context
-            )
+        return lambda: fresh[index] if index in fresh else model.encode(pixels[index].seen(look), context)
 
-        return now
-
-    return [
-        model.decode(features.get(spec.feature_key, model, made(index)), spec.task.prompts)
-        for index, spec in enumerate(specs)
-    ]
+    return [features.get(spec.feature_key(look), model, made(index)) for index, spec in enumerate(specs)]
 
 
 @lru_cache(maxsize=2)
