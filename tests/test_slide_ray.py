@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-import ray
 import zarr
 from drawn import disc_image
 from drawn_slides import Drawing, draw
@@ -41,6 +40,7 @@ DRAWING = Drawing(side_px=800, fragment_mm2=0.03, mpp=0.5, smallest_px=600)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    pytest.importorskip("ray", reason="needs tissuetalk[ray]")
     with Cluster(workers=2) as started:
         yield started
 
@@ -83,6 +83,7 @@ def test_blocks_on_two_workers_give_the_same_objects_bit_for_bit(
 def test_the_blocks_of_a_killed_worker_are_done_again(
     cluster: Cluster, slide: Path, alone: tuple[pyarrow.Table, np.ndarray], tmp_path: Path
 ) -> None:
+    ray = ray_runner.ray_library()
     victim = ray.get(cluster.models.actors[0].pid.remote())
     killed: list[int] = []
 
@@ -104,6 +105,31 @@ def test_what_a_worker_refuses_arrives_as_our_own_error(cluster: Cluster, tmp_pa
     with pytest.raises(UnreadableImageError, match="damaged") as refused:
         objects_and_labels(path, tmp_path / "work", runner=cluster.runner)
     assert "\n" not in str(refused.value)
+
+
+def taught_on(slide: Path, workspace: Path, **options: object) -> tuple[np.ndarray, str]:
+    """The finest labels of a target shown by two boxes, and what it was taught."""
+    with closing(Session(slide.parent, workspace, slides=SMALL_BLOCKS, **options)) as bench:
+        result = bench.segment(
+            str(slide),
+            "necrosis",
+            model="classical-nuclei",
+            examples=[{"box": [340, 340, 380, 380], "is": True}, {"box": [430, 430, 470, 470], "is": False}],
+        ).result
+        (mask,) = result.masks
+        folder = bench.workspace.result(result.result_id).folder / "slide"
+        labels = zarr.open_group(folder / "labels" / f"{mask.mask_id}.ome.zarr", mode="r")["0"][:]
+    assert mask.taught is not None and mask.taught.learned_sha256 is not None
+    return np.asarray(labels), mask.taught.learned_sha256
+
+
+def test_a_taught_target_is_the_same_on_workers_as_on_one_machine(
+    cluster: Cluster, slide: Path, tmp_path: Path
+) -> None:
+    here, told = taught_on(slide, tmp_path / "here")
+    there, told_there = taught_on(slide, tmp_path / "there", runner=cluster.runner)
+    assert told == told_there and np.array_equal(here, there)
+    assert 0.01 < (here > 0).mean() < 0.9
 
 
 def test_a_cohort_on_ray_has_the_table_of_one_machine(cluster: Cluster, tmp_path: Path) -> None:
