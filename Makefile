@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance viewer bundle lock licences audit clean
+.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance service-test viewer bundle lock licences audit clean
 
 demo: $(STAMP)
 	@$(BIN)/tissuetalk demo
@@ -55,6 +55,12 @@ test-vllm: $(STAMP)
 # REQUIRED=1: without npm, or where it reaches no registry, this fails instead of being skipped
 conformance: $(STAMP)
 	@$(BIN)/python tests/conformance/run.py $(if $(REQUIRED),--required)
+
+# Several servers over Debian's PostgreSQL and an S3-compatible store: apt-get install postgresql
+service-test: $(STAMP)
+	@$(BIN)/python -c 'import moto, psycopg, s3fs' 2>/dev/null || { echo "missing: run '$(BIN)/pip install -e .[dev,service]'." >&2; exit 3; }
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { echo "missing: PostgreSQL. On Debian: apt-get install postgresql." >&2; exit 3; }
+	@$(BIN)/python -m pytest -q -p no:cacheprovider -m service tests $(TESTS)
 
 # The viewer's page from its sources, into the file that is committed and ships. CHECK=1: only whether they belong together
 viewer:

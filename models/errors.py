@@ -139,5 +139,9 @@ class BusyError(InterruptedWorkError):
     code = "busy"
 
 
+class StateAwayError(BusyError):
+    """The database or the bucket that several servers share does not answer; nothing of the call was kept."""
+
+
 class CancelledError(InterruptedWorkError):
     code = "cancelled"

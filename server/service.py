@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mcp.server.mcpserver import Context
 
-from tissuetalk.models.errors import BusyError
+from tissuetalk.models.errors import BusyError, StateAwayError
 from tissuetalk.server.observing import Observing
 from tissuetalk.server.tracing import stage
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.lanes import Lanes, Task
     from tissuetalk.tools.segment.grid import SlideSettings
     from tissuetalk.tools.session import Session
+    from tissuetalk.tools.storage.state import State
     from tissuetalk.tools.view import Viewing
 
 R = TypeVar("R")
@@ -47,7 +48,7 @@ class Settings:
     workspace: where results live. reader: of words. quota_gb: what the workspace may hold, in 10^9 bytes.
     patience_s: work that takes longer goes on as a job. workers: slides at once, and as many small pictures beside them;
     most_waiting: behind each.
-    slides: when and how regions are worked on block by block.
+    slides: when and how regions are worked on block by block. state: what several server processes share.
     """
 
     roots: tuple[Path, ...] | None
@@ -58,6 +59,7 @@ class Settings:
     workers: int = 2
     most_waiting: int = 64
     slides: SlideSettings | None = None
+    state: State | None = None
 
 
 class Service:
@@ -80,6 +82,7 @@ class Service:
         self._lock = threading.Lock()
         self._jobs: Jobs | None = None
         self._viewing: Viewing | None = None
+        self._closing = threading.Event()
         self._door = ThreadPoolExecutor(32, thread_name_prefix="tissuetalk door")
 
     def jobs(self) -> Jobs:
@@ -98,9 +101,18 @@ class Service:
                     reader=settings.reader,
                     slides=settings.slides,
                     quota_bytes=int(settings.quota_gb * 10**9),
+                    state=settings.state,
                 )
                 self._jobs = Jobs(session, self._lanes or self._own_lanes, self.owner)
             return self._jobs
+
+    def _resume(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self.jobs().resume()
+                return
+            except StateAwayError:
+                self._closing.wait(5.0)
 
     def viewing(self) -> Viewing:
         """What pages and apps draw from."""
@@ -115,12 +127,14 @@ class Service:
     @asynccontextmanager
     async def lifespan(self, server: Any) -> AsyncIterator[None]:
         """Stops running work when the server goes; finished results are on disk already."""
-        resuming = threading.Thread(target=lambda: self.jobs().resume(), name="resume jobs", daemon=True)
-        if has_unfinished_jobs(self.settings.workspace):
+        resuming = threading.Thread(target=self._resume, name="resume jobs", daemon=True)
+        # one of several servers looks after the jobs of the others, whether it is called or not
+        if self.settings.state is not None or has_unfinished_jobs(self.settings.workspace):
             resuming.start()
         try:
             yield None
         finally:
+            self._closing.set()
             if resuming.ident is not None:
                 resuming.join()
             if self._viewing is not None:

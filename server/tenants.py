@@ -42,6 +42,8 @@ from tissuetalk.server.scopes import SCOPES
 from tissuetalk.server.service import Service, Settings
 from tissuetalk.server.sessions import MCP_PATH
 from tissuetalk.tools.lanes import Lanes
+from tissuetalk.tools.storage.postgres import shared_secret
+from tissuetalk.tools.storage.state import State
 
 _URL = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 """As it was written: clients compare addresses letter by letter."""
@@ -53,12 +55,13 @@ class Tenants:
     def __init__(
         self, accounts: Accounts, settings: Settings, names: Names, limits: PeerLimits, observing: Observing
     ) -> None:
-        secret = _secret(settings.workspace)
+        secret = _secret(settings.workspace, settings.state)
         self._lanes = Lanes(settings.workers, settings.most_waiting)
         self._apps: dict[str, Starlette] = {}
         for name, tenant in accounts.tenants.items():
             workspace = settings.workspace / "tenants" / name
             own = replace(settings, roots=tenant.roots, workspace=workspace, quota_gb=tenant.quota_gb)
+            own = replace(own, state=settings.state and settings.state.of_tenant(name))
             service = Service(own, self._lanes, name, observing)
             if observing.metrics is not None:
                 observing.metrics.watch(service, tenant.name_in_metrics)
@@ -167,8 +170,10 @@ class Cookies:
         return hmac.new(self._secret, b"cookie\n" + content, hashlib.sha256).hexdigest()
 
 
-def _secret(workspace: Path) -> bytes:
-    """What cookies and addresses are signed with: made once, for the server's own eyes."""
+def _secret(workspace: Path, state: State | None) -> bytes:
+    """What cookies and addresses are signed with: made once, for the server's own eyes; one for all processes of a state."""
+    if state is not None:
+        return shared_secret(state)
     file = workspace / "signing.key"
     workspace.mkdir(parents=True, exist_ok=True)
     with (

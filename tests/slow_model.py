@@ -48,6 +48,7 @@ def main() -> None:
     from tissuetalk.server.http import Where, serve_http
     from tissuetalk.server.service import Settings
     from tissuetalk.server.stdio import serve_stdio
+    from tissuetalk.tools.storage.state import State
 
     root, workspace, patience_s, workers, *address = sys.argv[1:]
     registry.MODELS[NAME] = replace(ENTRY, load="__main__:SlowNuclei")
@@ -57,6 +58,7 @@ def main() -> None:
         workspace=Path(workspace),
         patience_s=float(patience_s),
         workers=int(workers),
+        state=State.of_environment(),
     )
     if address:
         serve_http(settings, Where(*address))

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import services
 import yaml
 from conftest import Place
 from conversation import call, converse, segmented, text_of
@@ -74,9 +75,16 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    folder = tmp_path_factory.mktemp("tenants")
+@pytest.fixture(scope="module", params=["folder", pytest.param("state", marks=pytest.mark.service)])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    if request.param == "state":
+        with services.state() as environment:
+            yield from serving(tmp_path_factory.mktemp("tenants"), environment)
+    else:
+        yield from serving(tmp_path_factory.mktemp("tenants"), {})
+
+
+def serving(folder: Path, environment: dict[str, str]) -> Iterator[Shared]:
     for name, count in (("north", 7), ("south", 12)):
         (folder / name).mkdir()
         disc_image(folder / name / "nuclei.png", count)
@@ -84,7 +92,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     with issuing() as issuer:
         accounts = accounts_of(folder, issuer, north=folder / "north", south=folder / "south")
         place = Place(folder / "north", folder / "workspace")
-        with http_server(place, "--accounts", str(accounts)) as server:
+        with http_server(place, "--accounts", str(accounts), environment=environment) as server:
             yield Shared(server, issuer)
 
 

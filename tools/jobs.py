@@ -9,15 +9,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from tissuetalk.models.control import Control
-from tissuetalk.models.errors import BusyError, CancelledError, ResourceError, TissuetalkError
+from tissuetalk.models.errors import (
+    BusyError,
+    CancelledError,
+    ResourceError,
+    StateAwayError,
+    TissuetalkError,
+)
 from tissuetalk.tools.answers.explained import NOTICE, ExplainResult, JobError, JobStatus, Preliminary
 from tissuetalk.tools.answers.results import Answer
 from tissuetalk.tools.explain.request import ExplainRequest
@@ -29,6 +36,9 @@ from tissuetalk.tools.session.results import without_masks
 from tissuetalk.tools.storage.jobs import MOST_ATTEMPTS, JobRow, JobStore
 
 LOOK_EVERY_S = 0.3
+LOOK_AFTER_OTHERS_S = 5.0
+LEFT_WAITING_S = 30.0
+"""A job that waits this long in another server is begun by whoever comes to it first."""
 OWNER = "segment"
 R = TypeVar("R")
 
@@ -184,6 +194,13 @@ class Jobs:
         self._suspect = ""
         self._closing = False
         self._guard = threading.Lock()
+        self._others: threading.Thread | None = None
+        self._closed = threading.Event()
+        if session.workspace.workers is not None:
+            self._others = threading.Thread(
+                target=self._look_after_others, name="jobs of others", daemon=True
+            )
+            self._others.start()
 
     @property
     def tasks(self) -> list[Task[Any]]:
@@ -209,6 +226,9 @@ class Jobs:
     def close(self) -> None:
         """Stop everything; pieces that have not started are dropped. Threads that follow jobs write their last word."""
         self._closing = True
+        self._closed.set()
+        if self._others is not None:
+            self._others.join()
         self._store.close()
         if self._shared:
             tasks = self.tasks
@@ -240,10 +260,30 @@ class Jobs:
 
         Those on their last attempt go one at a time: one that is only ever beside a job that kills must not end with it.
         """
-        rows = self._store.takeable()
+        return self._take_up_all(self._store.takeable())
+
+    def _look_after_others(self) -> None:
+        """Jobs whose server died, and those that have waited for one that is busy, while this one has nothing to do."""
+        while not self._closed.wait(LOOK_AFTER_OTHERS_S):
+            try:
+                long_ago = datetime.now(UTC) - timedelta(seconds=LEFT_WAITING_S)
+                is_idle = not self.tasks
+                rows = [row for row in self._store.takeable() if row.job_id not in self._followed]
+                wanted = [
+                    row for row in rows if row.state == "running" or row.created_at < long_ago or is_idle
+                ]
+                if wanted:
+                    self.session.workspace.require_state()
+                    self._take_up_all(wanted)
+            except TissuetalkError:  # the state is away, which its heartbeat has logged
+                continue
+
+    def _take_up_all(self, rows: Sequence[JobRow]) -> list[str]:
         on_their_last = [row for row in rows if row.attempts >= MOST_ATTEMPTS - 1]
-        self._suspects.extend(on_their_last)
-        self._next_suspect()
+        known = {row.job_id for row in self._suspects}
+        self._suspects.extend(row for row in on_their_last if row.job_id not in known)
+        if self._suspect not in self._followed:
+            self._next_suspect()
         taken = [row.job_id for row in on_their_last]
         for row in rows:
             if row not in on_their_last:
@@ -353,6 +393,19 @@ class Jobs:
         thread.start()
 
     def _record_end(self, job_id: str, task: JobTask) -> None:
+        """While the state is away its last word waits; where that ends the server, the job is taken up by another."""
+        while not self._try_to_record_end(job_id, task):
+            if self._closed.wait(LOOK_EVERY_S):
+                return
+
+    def _try_to_record_end(self, job_id: str, task: JobTask) -> bool:
+        try:
+            self._write_end(job_id, task)
+        except StateAwayError:
+            return False
+        return True
+
+    def _write_end(self, job_id: str, task: JobTask) -> None:
         error = task.future.exception()
         if error is None:
             self._store.finish(job_id, {"result_id": task.future.result().result.result_id})
@@ -360,6 +413,9 @@ class Jobs:
             self._store.cancelled(job_id)
         elif isinstance(error, CancelledError):
             if task.claimed:  # the server is closing: the job goes on when a server is back
+                self._store.release(job_id)
+        elif isinstance(error, StateAwayError):
+            if task.claimed:  # what it made could not be kept: it is done again when that can
                 self._store.release(job_id)
         elif not task.may_end():
             return  # somebody else has it now

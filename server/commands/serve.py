@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tissuetalk.server.http import Where
     from tissuetalk.server.service import Settings
 
+Root = Annotated[list[Path] | None, typer.Option(help="Folder images may be read from; repeatable.")]
 Quota = Annotated[
     float,
     typer.Option(
@@ -38,6 +39,20 @@ TokenFile = Annotated[
 ]
 AccountsFile = Annotated[
     Path | None, typer.Option(help="With --http: a file of accounts and tenants, in place of one token.")
+]
+StateAddress = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TISSUETALK_STATE",
+        help="postgresql://… for several server processes at once; without it the workspace has a database of its own.",
+    ),
+]
+ObjectsAddress = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TISSUETALK_OBJECTS",
+        help="With --state: s3://BUCKET/PREFIX for results and uploads, where servers run on several machines.",
+    ),
 ]
 SessionsEach = Annotated[int, typer.Option(help="MCP sessions per address.", min=1)]
 UploadsEach = Annotated[int, typer.Option(help="Uploads at once per address.", min=1)]
@@ -61,9 +76,7 @@ Stalled = Annotated[float, typer.Option(help="A client that stalls half-way is d
 
 def serve(
     folders: Annotated[list[Path] | None, typer.Argument(help="As --root, one after another.")] = None,
-    root: Annotated[
-        list[Path] | None, typer.Option(help="Folder images may be read from; repeatable.")
-    ] = None,
+    root: Root = None,
     http: Annotated[str | None, typer.Option(help="HOST:PORT for streamable HTTP; stdio without it.")] = None,
     workspace: Annotated[Path | None, typer.Option(help="Where results are kept.")] = None,
     reader: Reader = "rules",
@@ -81,12 +94,15 @@ def serve(
     log_format: LogLines = "text",
     metrics: MetricsAt = None,
     drain_s: Drain = 30.0,
+    state: StateAddress = None,
+    objects: ObjectsAddress = None,
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
     from tissuetalk.models import worker
     from tissuetalk.server.service import Settings
     from tissuetalk.server.tracing import start_where_asked
     from tissuetalk.tools.lanes import few_arenas
+    from tissuetalk.tools.storage.state import State
 
     logs.configure(log_format)
     start_where_asked()
@@ -97,6 +113,7 @@ def serve(
         workspace=workspace or own_workspace(),
         reader=reader,
         quota_gb=quota,
+        state=State.of(state, objects),
     )
     if http is None:
         from tissuetalk.server.stdio import serve_stdio

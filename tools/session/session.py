@@ -41,6 +41,7 @@ from tissuetalk.tools.session.results import Segmentation, view_source
 from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.roots import Roots
+from tissuetalk.tools.storage.state import State
 from tissuetalk.tools.storage.workspace import DEFAULT_QUOTA_BYTES, Workspace
 
 if TYPE_CHECKING:
@@ -80,18 +81,19 @@ class Session:
         slides: grid.SlideSettings | None = None,
         runner: MakeRunner | None = None,
         quota_bytes: int = DEFAULT_QUOTA_BYTES,
+        state: State | None = None,
     ) -> None:
         """roots: the only folders images are read from, by default the current one; ``/`` and a home folder only where named.
 
         workspace: where results are kept; a temporary one, gone with the session, by default. reader: of words: rules,
         llm or hybrid. slides: when and how regions are worked on block by block. runner: who does the blocks, threads
-        here by default. quota_bytes: what the workspace may hold.
+        here by default. quota_bytes: what the workspace may hold. state: a database and a bucket that several servers share.
         """
         self._scratch = None
         if workspace is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="tissuetalk-", ignore_cleanup_errors=True)
             workspace = self._scratch.name
-        self.workspace = Workspace(Path(workspace), quota_bytes=quota_bytes)
+        self.workspace = Workspace(Path(workspace), quota_bytes=quota_bytes, state=state)
         given = [roots] if isinstance(roots, str | Path) else [Path.cwd()] if roots is None else roots
         self.roots = Roots(
             [Path(each) for each in given],

@@ -1,4 +1,4 @@
-"""The SQLite file of a workspace: its tables, its version, one way to read and one to write it."""
+"""The database of a workspace: its tables, one way to read and one to write them; and the file that it is by default."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ import re
 import secrets
 import shutil
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from peewee import (
+    SQL,
     AutoField,
     BigIntegerField,
     BooleanField,
     DatabaseError,
+    DoubleField,
+    Expression,
     FloatField,
     IntegerField,
     Model,
     SchemaManager,
-    SqliteDatabase,
     TextField,
+    fn,
 )
+from peewee import Database as Connection
 
 # playhouse ships with peewee, but only peewee itself has type stubs
 from playhouse.pool import PooledSqliteDatabase  # type: ignore[import-untyped]
@@ -82,7 +87,7 @@ class _JsonField(TextField):
             raise _DamagedRowError("a text that should be JSON is not") from error
 
 
-class _MomentField(FloatField):
+class _MomentField(DoubleField):
     """Written as seconds since 1970, read as a date and time."""
 
     def python_value(self, value: float) -> datetime:
@@ -92,7 +97,7 @@ class _MomentField(FloatField):
             raise _DamagedRowError("a time is not one") from error
 
 
-class _Table(Model):
+class Table(Model):
     """Its name in the file: ``results`` for ResultTable. Times are seconds since 1970."""
 
     class Meta:
@@ -101,18 +106,18 @@ class _Table(Model):
             return table.__name__.removesuffix("Table").lower() + "s"
 
 
-class ResultTable(_Table):
+class ResultTable(Table):
     """One finished result; its files lie in ``results/<result_id>``."""
 
     result_id = TextField(primary_key=True)
     image_id = TextField(index=True)
     kind = TextField()
     created_at = _MomentField(index=True)
-    last_used = FloatField(index=True)
+    last_used = DoubleField(index=True)
     size_bytes = BigIntegerField()
 
 
-class ImageTable(_Table):
+class ImageTable(Table):
     """One image that was opened, by the hash of its content."""
 
     image_id = TextField(primary_key=True)
@@ -121,32 +126,32 @@ class ImageTable(_Table):
     sha256 = TextField(default="")
     width = IntegerField(default=0)
     height = IntegerField(default=0)
-    mpp = FloatField(null=True)
+    mpp = DoubleField(null=True)
     mpp_source = TextField(default="unknown")
     details = TextField(default="{}")
-    last_used = FloatField(index=True)
+    last_used = DoubleField(index=True)
 
 
-class UploadTable(_Table):
+class UploadTable(Table):
     """One uploaded file in ``images/``."""
 
     name = TextField(primary_key=True)
     size_bytes = BigIntegerField()
-    last_used = FloatField(index=True)
+    last_used = DoubleField(index=True)
 
 
-class RemovalTable(_Table):
+class RemovalTable(Table):
     """What was taken away to make room. announced: said in an answer already."""
 
     removal_id = AutoField()
     name = TextField()
     size_bytes = BigIntegerField()
-    last_used = FloatField()
+    last_used = DoubleField()
     removed_at = _MomentField(index=True)
     announced = BooleanField(default=False)
 
 
-class JobTable(_Table):
+class JobTable(Table):
     """One piece of long work. worker: token of the workspace that runs it. beat: grows whenever it reports."""
 
     job_id = TextField(primary_key=True)
@@ -154,8 +159,8 @@ class JobTable(_Table):
     request = _JsonField()
     owner = TextField()
     state = TextField(index=True, default="queued")
-    progress = FloatField(default=0.0)
-    eta_s = FloatField(null=True)
+    progress = DoubleField(default=0.0)
+    eta_s = DoubleField(null=True)
     message = TextField(default="")
     result = _JsonField(null=True)
     error_code = TextField(null=True)
@@ -163,16 +168,49 @@ class JobTable(_Table):
     cancel_requested = BooleanField(default=False)
     worker = TextField(null=True)
     attempts = IntegerField(column_name="attempt", default=0)
-    beat = FloatField(column_name="lease_until", default=0.0)
+    beat = DoubleField(column_name="lease_until", default=0.0)
     created_at = _MomentField(index=True)
     updated_at = _MomentField()
 
 
-_TABLES = (ResultTable, ImageTable, UploadTable, RemovalTable, JobTable)
+TABLES = (ResultTable, ImageTable, UploadTable, RemovalTable, JobTable)
 
 
-class Database:
-    """Pooled connections to one file. Threads share the pool; other processes are kept apart by SQLite itself."""
+class Database(ABC):
+    """What a workspace remembers. Threads share it; other processes are kept apart by the database itself."""
+
+    @abstractmethod
+    def prepare(self, *, may_create: bool) -> None:
+        """Create the tables, or check that they are ours. Raises WorkspaceUnwritableError for what is damaged or not ours."""
+
+    @abstractmethod
+    def read(self) -> AbstractContextManager[Connection]:
+        """A connection for statements that each see a consistent state and change nothing."""
+
+    @abstractmethod
+    def write(self) -> AbstractContextManager[Connection]:
+        """A transaction that is alone among all processes from its first statement; an exception undoes it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the database back. Safe to call twice."""
+
+    @abstractmethod
+    def damaged(self, why: str) -> WorkspaceUnwritableError:
+        """The error to raise; what can be done is the same for every kind of damage."""
+
+    @property
+    @abstractmethod
+    def in_order(self) -> Any:
+        """Results as they were made, where the clock says they are of one moment."""
+
+    @abstractmethod
+    def larger(self, one: Any, other: Any) -> Expression:
+        """Of two numbers, in a statement."""
+
+
+class FileDatabase(Database):
+    """Pooled connections to one SQLite file, on a disk of this machine."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -208,13 +246,13 @@ class Database:
                 raise self._refused("belongs to another program; move it away")
             if version > SCHEMA_VERSION:
                 raise self._refused(f"was written by a newer version (format {version}); update tissuetalk")
-            for table in _TABLES:  # those that are there stay as they are; one may be newer than the file
+            for table in TABLES:  # those that are there stay as they are; one may be newer than the file
                 SchemaManager(table, db).create_all()
             if empty:
                 self._pool.execute_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._pool.execute_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
             # stops at the first fault; the full check would read every page of a large workspace
-            if _scalar(db, "PRAGMA quick_check(1)") != "ok" or any(_wrong_rows(db, each) for each in _TABLES):
+            if _scalar(db, "PRAGMA quick_check(1)") != "ok" or any(_wrong_rows(db, each) for each in TABLES):
                 raise self.damaged("is damaged")
 
     def read_all(self) -> None:
@@ -222,25 +260,29 @@ class Database:
         with self.read() as db:
             if _scalar(db, "PRAGMA integrity_check(1)") != "ok":
                 raise self.damaged("is damaged")
-            for table in _TABLES:
+            for table in TABLES:
                 for _ in table.select().execute(db):
                     pass
 
     @contextmanager
-    def read(self) -> Iterator[SqliteDatabase]:
-        """A connection for statements that each see a consistent state and change nothing."""
+    def read(self) -> Iterator[Connection]:
         with self._errors(), self._of_this_process().connection_context():
             yield self._pool
 
     @contextmanager
-    def write(self) -> Iterator[SqliteDatabase]:
-        """A transaction that is alone among all processes from its first statement; an exception undoes it."""
+    def write(self) -> Iterator[Connection]:
         with self._errors(), self._of_this_process().connection_context(), self._pool.atomic("IMMEDIATE"):
             yield self._pool
 
     def close(self) -> None:
-        """Give the file back. Safe to call twice."""
         self._pool.close_all()
+
+    @property
+    def in_order(self) -> Any:
+        return SQL("rowid")
+
+    def larger(self, one: Any, other: Any) -> Expression:
+        return fn.MAX(one, other)
 
     def _of_this_process(self) -> Any:
         """After a fork the parent's connections are forgotten: SQLite forbids their use in the child."""
@@ -276,7 +318,6 @@ class Database:
         return shutil.disk_usage(self.path.parent).free < _LEAST_FREE_BYTES
 
     def damaged(self, why: str) -> WorkspaceUnwritableError:
-        """The error to raise; what can be done is the same for every kind of damage."""
         return self._refused(
             f"{why}; the results are files and not touched. Restore it from a copy, or end the servers on this workspace "
             "and index the results anew: tissuetalk doctor --workspace DIR --repair. "

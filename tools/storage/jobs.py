@@ -20,9 +20,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, cast
 
-from peewee import SqliteDatabase, fn
+from peewee import Database as Connection
+from peewee import fn
 
-from tissuetalk.models.errors import UnknownJobError, WorkspaceFullError
+from tissuetalk.models.errors import StateAwayError, UnknownJobError, WorkspaceFullError
 from tissuetalk.tools.storage.database import JobTable, new_id, shown
 from tissuetalk.tools.storage.workspace import Workspace
 
@@ -37,7 +38,7 @@ MOST_ATTEMPTS = 3
 _ENDED = ("done", "failed", "cancelled")
 _WRITE_EVERY_S = 0.5
 _WRITE_AGAIN_S = 1.0
-_FULL_DISK_PATIENCE_S = 600.0
+_PATIENCE_S = 600.0
 _KEEP_ENDED_S = 30 * 24 * 3600.0
 _GIVEN_UP = (
     f"the server's process ended {MOST_ATTEMPTS} times while it worked on this, so it is not tried again; look at the image with "
@@ -87,6 +88,7 @@ class JobStore:
     ) -> None:
         self._database = workspace.database
         self._owners = workspace.owners
+        self._is_alive = workspace.is_alive
         self._clock = workspace.clock
         self._lease_s = lease_s
         self._monotonic = monotonic
@@ -138,8 +140,11 @@ class JobStore:
 
     def takeable(self) -> list[JobRow]:
         """The unfinished jobs that nobody alive is running, oldest first."""
+        jobs = (
+            JobTable.select().where(JobTable.state.in_(("queued", "running"))).order_by(JobTable.created_at)
+        )
         with self._database.read() as db:
-            records = [_record(db, row.job_id) for row in self.unfinished()]
+            records = list(jobs.execute(db))
         return [_row(each) for each in records if each.state == "queued" or self._is_abandoned(each)]
 
     def claim(self, job_id: str) -> bool:
@@ -199,10 +204,10 @@ class JobStore:
             # noted before it is written: two threads that report at once make one write
             self._written_at[job_id] = now
         # the larger of what is stored and this: a late or repeated report never moves progress back
-        reached = fn.MAX(JobTable.progress, min(max(fraction, 0.0), 1.0))
+        reached = self._database.larger(JobTable.progress, min(max(fraction, 0.0), 1.0))
         try:
             return self._report(job_id, progress=reached, eta_s=eta_s, message=message)
-        except WorkspaceFullError:
+        except (WorkspaceFullError, StateAwayError):
             return True
 
     def finish(self, job_id: str, result: Any) -> bool:
@@ -242,13 +247,13 @@ class JobStore:
         return self.get(job_id).cancel_requested
 
     def _end(self, job_id: str, state: JobState, **fields: Any) -> bool:
-        until = self._monotonic() + _FULL_DISK_PATIENCE_S
+        until = self._monotonic() + _PATIENCE_S
         while True:
             try:
                 ended = self._report(job_id, state=state, **fields)
                 break
-            except WorkspaceFullError:
-                # not said, a job that has ended would be run again; somebody may make room
+            except (WorkspaceFullError, StateAwayError):
+                # not said, a job that has ended would be run again; somebody may make room, or start the database
                 if self._monotonic() > until or self._closed.wait(_WRITE_AGAIN_S):
                     raise
         with self._guard:
@@ -275,7 +280,7 @@ class JobStore:
 
     def _is_abandoned(self, record: JobTable) -> bool:
         """Whether nobody alive holds the lock of its worker, or the worker, stopped or hanging, was seen silent for the lease."""
-        if not self._owners.is_alive(cast(str, record.worker)):
+        if not self._is_alive(cast(str, record.worker)):
             return True
         if record.worker == self._owners.token and record.job_id in self._held:
             return False
@@ -288,7 +293,7 @@ class JobStore:
         return now - since > self._lease_s
 
 
-def _record(db: SqliteDatabase, job_id: str) -> Any:
+def _record(db: Connection, job_id: str) -> Any:
     found = JobTable.select().where(JobTable.job_id == job_id).bind(db).first()
     if found is None:
         raise UnknownJobError(

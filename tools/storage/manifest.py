@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from peewee import SqliteDatabase
+from peewee import Database as Connection
 from pydantic import BaseModel, ValidationError
 
 from tissuetalk.models.errors import UnknownResultError
@@ -81,13 +81,13 @@ def read(folder: Path) -> ResultRow:
     )
 
 
-def insert(db: SqliteDatabase, row: ResultRow | Draft, created_at: float, **fields: float) -> None:
+def insert(db: Connection, row: ResultRow | Draft, created_at: float, **fields: float) -> None:
     """Into the index."""
     known = {"result_id": row.result_id, "image_id": row.image_id, "kind": row.kind}
     ResultTable.insert(**known, created_at=created_at, **fields).execute(db)
 
 
-def unindexed(db: SqliteDatabase, results: Path) -> list[ResultRow]:
+def unindexed(db: Connection, results: Path) -> list[ResultRow]:
     """Whole results that have no row: killed just before it was written, or their database is lost."""
     known = {result_id for (result_id,) in ResultTable.select(ResultTable.result_id).tuples().execute(db)}
     found = []

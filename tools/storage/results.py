@@ -6,16 +6,17 @@ import os
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from peewee import SQL, SqliteDatabase
+from peewee import Database as Connection
 
 from tissuetalk.models.errors import (
     BusyError,
     InvalidArgumentError,
+    StateAwayError,
     TissuetalkError,
     UnknownResultError,
     WorkspaceFullError,
@@ -32,8 +33,11 @@ from tissuetalk.models.writing import (
     remove,
 )
 from tissuetalk.tools.storage import manifest
-from tissuetalk.tools.storage.database import Database, ResultTable, is_id, new_id, shown
+from tissuetalk.tools.storage.database import Database, FileDatabase, ResultTable, is_id, new_id, shown
+from tissuetalk.tools.storage.mirror import Mirror
+from tissuetalk.tools.storage.objects import Objects
 from tissuetalk.tools.storage.owners import Owners, held
+from tissuetalk.tools.storage.postgres import ServerDatabase
 from tissuetalk.tools.storage.room import (
     GB,
     KEEP_S,
@@ -43,6 +47,7 @@ from tissuetalk.tools.storage.room import (
     note_removal,
     removable,
 )
+from tissuetalk.tools.storage.state import State
 
 FOLDERS = ("results", "images", "cache", "partial", "unfinished", "targets")
 _ATTEMPTS = 5
@@ -73,7 +78,9 @@ class Results:
     quota_bytes: for results and uploads together. What nobody has used for a day makes room, the least recently used first.
     """
 
-    def __init__(self, folder: Path, quota_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: Path, quota_bytes: int, clock: Callable[[], float], state: State | None = None
+    ) -> None:
         self.folder = folder
         self.clock = clock
         self.quota_bytes = quota_bytes
@@ -82,8 +89,13 @@ class Results:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in FOLDERS:
                 (self.folder / name).mkdir(exist_ok=True, mode=0o700)
-        self.database = Database(self.folder / "workspace.sqlite")
         self.owners = Owners(self.folder / "partial")
+        self.database: Database = FileDatabase(self.folder / "workspace.sqlite")
+        self.mirror: Mirror | None = None
+        if state is not None:
+            self.database = shared = ServerDatabase(state)
+            if state.objects is not None:
+                self.mirror = Mirror(shared, Objects(state.objects), self.folder, self.owners)
 
     @contextmanager
     def new_result(self, *, image_id: str, kind: str) -> Iterator[Draft]:
@@ -110,8 +122,11 @@ class Results:
         """
         target = self.folder / "results" / draft.result_id
         now = self.clock()
+        entry = StoredFile("results", draft.result_id)
 
-        def add(db: SqliteDatabase) -> None:
+        def add(db: Connection) -> None:
+            if self.mirror is not None:
+                self.mirror.put_is_done(db, entry, draft.folder)
             draft.folder.rename(target)
             manifest.insert(db, draft, now, last_used=now, size_bytes=size_bytes)
 
@@ -120,12 +135,27 @@ class Results:
             # a row in the database may survive a power cut that the files behind it did not; so files go first
             fsync_tree(draft.folder)
             try:
-                self._add(size_bytes, add)
+                with self._put_up(entry, draft.folder):
+                    self._add(size_bytes, add)
             except BaseException:  # whatever it was, the row is not there, so the files must not be either
                 if target.exists():
                     target.rename(draft.folder)
                 raise
             fsync_folder(target.parent)
+
+    @contextmanager
+    def _put_up(self, entry: StoredFile, place: Path) -> Iterator[None]:
+        """What lies at ``place`` is in the bucket, where there is one, before the block writes its row; on failure it goes again."""
+        if self.mirror is None:
+            yield
+            return
+        try:
+            self.mirror.put(entry, place)
+            yield
+        except BaseException:
+            with suppress(StateAwayError, BusyError):  # the heartbeat looks after it
+                self.mirror.put_failed(entry)
+            raise
 
     def import_result(
         self, folder: Path, result_id: str, image_id: str, without: Collection[str] = ()
@@ -137,7 +167,8 @@ class Results:
         """
         if not is_id("res", result_id):
             raise InvalidArgumentError(f"{shown(result_id)} is no result's id; segment the image again")
-        if (self.folder / "results" / result_id).is_dir():
+        with suppress(UnknownResultError):
+            self._find(result_id)
             return
         draft = Draft(result_id, self.owners.folder / result_id, image_id, "segment")
         try:
@@ -153,7 +184,7 @@ class Results:
 
     def result(self, result_id: str) -> StoredResult:
         """A finished result, now the most recently used. Raises UnknownResultError."""
-        stored = self._find(result_id)
+        stored = self._here(result_id)
         self._used(result_id)
         return stored
 
@@ -164,7 +195,7 @@ class Results:
         Reading needs no room on the disk. Raises UnknownResultError; WorkspaceFullError where the block has to write
         something and the disk is full.
         """
-        stored = self._find(result_id)
+        stored = self._here(result_id)
         with ExitStack() as stack:
             try:
                 stack.enter_context(held(stored.folder))
@@ -178,14 +209,17 @@ class Results:
                 # measured while still held: nobody can take the folder away meanwhile
                 size_bytes = manifest.size_of(stored.folder)
                 if size_bytes != stored.size_bytes:
+                    if self.mirror is not None:
+                        self.mirror.put_added(result_id, stored.folder)
                     self._used(result_id, size_bytes=size_bytes)
 
     def results(self, limit: int = 100) -> list[StoredResult]:
-        """Finished results, newest first; ``limit`` at most."""
-        # rowid breaks ties of results made within one tick of the clock
-        newest = ResultTable.select().order_by(ResultTable.created_at.desc(), SQL("rowid").desc())
+        """Finished results, newest first; ``limit`` at most. With a bucket ``folder`` may hold the answer alone."""
+        newest = ResultTable.select().order_by(ResultTable.created_at.desc(), self.database.in_order.desc())
         with self.database.read() as db:
             found = [self._stored(row) for row in newest.limit(max(limit, 0)).execute(db)]
+        if (mirror := self.mirror) is not None:
+            found = [replace(stored, folder=mirror.glance(stored.result_id)) for stored in found]
         # a row whose files are gone waits for a disk with room to be deleted
         return [stored for stored in found if stored.folder.is_dir()]
 
@@ -193,12 +227,16 @@ class Results:
         """The id of the newest result that has the mask."""
         if not is_id("msk", mask_id):
             return None
+        if self.mirror is not None:
+            return self.mirror.result_named(mask_id)
         found = (self.folder / "results").glob(f"*/masks/{mask_id}.png")
         ids = {path.parent.parent.name for path in found}
         return next((stored.result_id for stored in self.results(10**6) if stored.result_id in ids), None)
 
     def learned_in_results(self, sha256: str) -> Path | None:
         """A learned target that a result keeps beside its masks."""
+        if self.mirror is not None and (result_id := self.mirror.result_named(sha256)) is not None:
+            self._here(result_id)
         return next((self.folder / "results").glob(f"*/learned/{sha256}.safetensors"), None)
 
     def used_share(self) -> float:
@@ -218,6 +256,11 @@ class Results:
                 ) from error
             fsync_folder(stored.folder.parent)
             remove(trash)
+            if self.mirror is not None:
+                with self.database.write() as db:
+                    self._drop(db, StoredFile("results", result_id))
+                self._sweep_bucket()
+                return
             # a full disk has room now; where it has not, the row without files is seen by nobody and goes at the next start
             with suppress(WorkspaceFullError), self.database.write() as db:
                 drop_row(db, StoredFile("results", result_id))
@@ -245,7 +288,7 @@ class Results:
                 more=more,
             )
 
-    def _add(self, size_bytes: int, add: Callable[[SqliteDatabase], None]) -> None:
+    def _add(self, size_bytes: int, add: Callable[[Connection], None]) -> None:
         """Run ``add`` in a transaction once ``size_bytes`` more fit. Raises WorkspaceFullError when they cannot."""
         if size_bytes > self.quota_bytes:
             raise WorkspaceFullError(
@@ -270,16 +313,17 @@ class Results:
             old = []  # taken away for nothing
         for entry, size, last_used in old:
             if missing <= 0:
-                return
+                break
             try:
                 trash = self._put_away(entry)
             except BlockingIOError:  # being read
                 continue
             with self.database.write() as db:
-                drop_row(db, entry)
+                self._drop(db, entry)
                 note_removal(db, entry, size, last_used, self.clock())
             remove(trash)
             missing -= size
+        self._sweep_bucket()
         if missing > 0:
             raise WorkspaceFullError(
                 f"{asked / 1e6:.1f} MB are missing of the {self.quota_bytes / GB:.3g} GB that results and uploads may take, and "
@@ -304,10 +348,28 @@ class Results:
                 remove(place)
         return trash
 
+    def _drop(self, db: Connection, entry: StoredFile) -> None:
+        drop_row(db, entry)
+        if self.mirror is not None:
+            self.mirror.remove_later(db, entry)
+
+    def _sweep_bucket(self) -> None:
+        if self.mirror is not None:
+            with suppress(StateAwayError, BusyError):  # the heartbeat looks after it
+                self.mirror.sweep()
+
+    def _here(self, result_id: str) -> StoredResult:
+        """With its files in the folder. Raises UnknownResultError."""
+        stored = self._find(result_id)
+        if self.mirror is not None:
+            self.mirror.fetch_result(result_id, stored.size_bytes)
+        return stored
+
     def _find(self, result_id: str) -> StoredResult:
         with self.database.read() as db:
             row = ResultTable.select().where(ResultTable.result_id == result_id).bind(db).first()
-        if row is None or not (self.folder / "results" / result_id).is_dir():
+        is_here = self.mirror is not None or (self.folder / "results" / result_id).is_dir()
+        if row is None or not is_here:
             raise _no_result(result_id)
         return self._stored(row)
 
@@ -317,7 +379,7 @@ class Results:
             used.where(ResultTable.result_id == result_id).execute(db)
 
     @contextmanager
-    def _if_there_is_room(self) -> Iterator[SqliteDatabase]:
+    def _if_there_is_room(self) -> Iterator[Connection]:
         """A transaction for what an answer can do without: where the disk is full or read-only it is left out."""
         with suppress(WorkspaceFullError, WorkspaceUnwritableError), self.database.write() as db:
             yield db

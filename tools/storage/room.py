@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from peewee import SqliteDatabase, Value
+from peewee import Database as Connection
+from peewee import Value
 
 from tissuetalk.tools.storage.database import RemovalTable, ResultTable, UploadTable
 
@@ -41,7 +42,7 @@ class Removal:
         )
 
 
-def oldest_first(db: SqliteDatabase) -> list[tuple[StoredFile, int, float]]:
+def oldest_first(db: Connection) -> list[tuple[StoredFile, int, float]]:
     """Every result and upload, the least recently used first, with its size in bytes and when it was last used."""
     results = ResultTable.select(
         ResultTable.last_used, Value("results"), ResultTable.result_id, ResultTable.size_bytes
@@ -53,18 +54,18 @@ def oldest_first(db: SqliteDatabase) -> list[tuple[StoredFile, int, float]]:
     return [(StoredFile(kind, name), size, last_used) for last_used, kind, name, size in rows]
 
 
-def missing_bytes(db: SqliteDatabase, size_bytes: int, quota_bytes: int) -> int:
+def missing_bytes(db: Connection, size_bytes: int, quota_bytes: int) -> int:
     """How many bytes too many there would be with ``size_bytes`` more; below 0 when there is room."""
     # added up anew each time: a running total would drift when a process dies between file and row
     return sum(size for _, size, _ in oldest_first(db)) + size_bytes - quota_bytes
 
 
-def removable(db: SqliteDatabase, now: float) -> list[tuple[StoredFile, int, float]]:
+def removable(db: Connection, now: float) -> list[tuple[StoredFile, int, float]]:
     """What nobody has used for a day, the least recently used first."""
     return [(entry, size, used) for entry, size, used in oldest_first(db) if used <= now - KEEP_S]
 
 
-def drop_row(db: SqliteDatabase, entry: StoredFile) -> None:
+def drop_row(db: Connection, entry: StoredFile) -> None:
     """Forget a result or upload whose files are gone."""
     if entry.kind == "results":
         ResultTable.delete().where(ResultTable.result_id == entry.name).execute(db)
@@ -72,16 +73,14 @@ def drop_row(db: SqliteDatabase, entry: StoredFile) -> None:
         UploadTable.delete().where(UploadTable.name == entry.name).execute(db)
 
 
-def note_removal(
-    db: SqliteDatabase, entry: StoredFile, size_bytes: int, last_used: float, now: float
-) -> None:
+def note_removal(db: Connection, entry: StoredFile, size_bytes: int, last_used: float, now: float) -> None:
     RemovalTable.delete().where(RemovalTable.removed_at < now - _KEEP_NOTES_S).execute(db)
     RemovalTable.insert(name=entry.name, size_bytes=size_bytes, last_used=last_used, removed_at=now).execute(
         db
     )
 
 
-def removals(db: SqliteDatabase, *, unannounced: bool, limit: int) -> list[Removal]:
+def removals(db: Connection, *, unannounced: bool, limit: int) -> list[Removal]:
     """What was taken away within 30 days, newest first; unannounced: only what no answer has said."""
     chosen = RemovalTable.select().order_by(RemovalTable.removal_id.desc()).limit(limit)
     if unannounced:
@@ -92,5 +91,5 @@ def removals(db: SqliteDatabase, *, unannounced: bool, limit: int) -> list[Remov
     ]
 
 
-def mark_announced(db: SqliteDatabase) -> None:
+def mark_announced(db: Connection) -> None:
     RemovalTable.update(announced=True).where(~RemovalTable.announced).execute(db)

@@ -7,8 +7,6 @@ both, and the newest still counts.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +15,10 @@ from tissuetalk.models.by_example import Learned
 from tissuetalk.models.errors import InvalidArgumentError, shown
 from tissuetalk.models.reading import content_of
 from tissuetalk.models.writing import disk_errors, fsync_folder, remove, whole_file
+from tissuetalk.tools.storage.mirror import TARGET, Mirror
 
 MOST_TARGETS_KEPT = 200
 MOST_LEARNED_BYTES = 8 * 2**20
-FILE = re.compile(r"(?P<key>[0-9a-f]{32})-(?P<sha256>[0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -35,16 +33,20 @@ class KeptTarget:
 
 
 class KeptTargets:
-    """The folder of them. scratch: where files are made, on the same disk, cleared when its owner dies."""
+    """The folder of them. scratch: where files are made, on the same disk, cleared when its owner dies.
 
-    def __init__(self, folder: Path, scratch: Path) -> None:
-        self.folder, self._scratch = folder, scratch
+    mirror: of a bucket that has them, too, and says which there are.
+    """
+
+    def __init__(self, folder: Path, scratch: Path, mirror: Mirror | None = None) -> None:
+        self.folder, self._scratch, self._mirror = folder, scratch, mirror
 
     def keep(self, learned: Learned) -> None:
         """Under its own name, in place of what was called so. Raises InvalidArgumentError when there are too many."""
         key = key_of(learned.name)
-        mine = [path for path in self._files() if path.name.startswith(key)]
-        if not mine and len({path.name[:32] for path in self._files()}) >= MOST_TARGETS_KEPT:
+        files = self._files()
+        mine = [path for path in files if path.name.startswith(key)]
+        if not mine and len({path.name[:32] for path in files}) >= MOST_TARGETS_KEPT:
             raise InvalidArgumentError(
                 f"{MOST_TARGETS_KEPT} taught targets are kept already; library(action='forget', name=…) lets one go."
             )
@@ -52,9 +54,11 @@ class KeptTargets:
         with disk_errors(self.folder.parent):
             with whole_file(path, durable=True, scratch=self._scratch) as partial:
                 partial.write_bytes(learned.to_bytes())
+                if self._mirror is not None:
+                    self._mirror.objects.put({f"targets/{path.name}": partial})
             for older in mine:
                 if older != path:
-                    remove(older)
+                    self._remove(older)
 
     def forget(self, name: str) -> None:
         """Raises InvalidArgumentError where nothing is called so."""
@@ -65,7 +69,7 @@ class KeptTargets:
             )
         with disk_errors(self.folder.parent):
             for path in found:
-                remove(path)
+                self._remove(path)
             fsync_folder(self.folder)
 
     def listed(self) -> list[KeptTarget]:
@@ -85,8 +89,15 @@ class KeptTargets:
                 return _kept(path, datetime.now(UTC)).learned
         return None
 
-    def _files(self) -> Iterator[Path]:
-        return (path for path in sorted(self.folder.iterdir()) if FILE.fullmatch(path.name))
+    def _remove(self, path: Path) -> None:
+        if self._mirror is not None:
+            self._mirror.objects.remove(f"targets/{path.name}")
+        remove(path)
+
+    def _files(self) -> list[Path]:
+        if self._mirror is not None:
+            self._mirror.fetch_targets()
+        return [path for path in sorted(self.folder.iterdir()) if TARGET.fullmatch(path.name)]
 
 
 def key_of(name: str) -> str:
@@ -110,7 +121,7 @@ def problem_of(path: Path) -> str:
 
 
 def _kept(path: Path, created_at: datetime) -> KeptTarget:
-    named = FILE.fullmatch(path.name)
+    named = TARGET.fullmatch(path.name)
     assert named is not None, "only our own files are listed"
     sha256 = named["sha256"]
     try:

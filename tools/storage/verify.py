@@ -11,10 +11,11 @@ from pathlib import Path
 from tissuetalk.models.errors import BusyError, InvalidArgumentError, TissuetalkError
 from tissuetalk.models.writing import disk_errors
 from tissuetalk.tools.storage import manifest
-from tissuetalk.tools.storage.database import Database, JobTable, is_id
+from tissuetalk.tools.storage.database import FileDatabase, JobTable, is_id
+from tissuetalk.tools.storage.mirror import TARGET
 from tissuetalk.tools.storage.owners import Owners
 from tissuetalk.tools.storage.room import oldest_first
-from tissuetalk.tools.storage.targets import FILE, problem_of
+from tissuetalk.tools.storage.targets import problem_of
 from tissuetalk.tools.storage.workspace import UPLOAD, Workspace
 
 _MOST_NAMED = 10
@@ -78,7 +79,7 @@ def repair(folder: Path) -> list[str]:
                     path = folder / f"workspace.sqlite{suffix}"
                     if path.exists():
                         path.rename(aside / f"{stamp}-{path.name}")
-                database = Database(folder / "workspace.sqlite")
+                database = FileDatabase(folder / "workspace.sqlite")
                 database.prepare(may_create=True)
                 database.close()
                 done.append(
@@ -108,7 +109,7 @@ def _damaged(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 def _targets(folder: Path) -> list[Path]:
     """Files of learned targets."""
     place = folder / "targets"
-    return sorted(path for path in place.iterdir() if FILE.fullmatch(path.name)) if place.is_dir() else []
+    return sorted(path for path in place.iterdir() if TARGET.fullmatch(path.name)) if place.is_dir() else []
 
 
 def _target_problems(path: Path) -> list[str]:
@@ -134,7 +135,7 @@ def _index(folder: Path) -> tuple[WorkspacePart, set[str] | None]:
     path = folder / "workspace.sqlite"
     if not path.is_file():
         return WorkspacePart("database", "workspace.sqlite", (f"workspace.sqlite is missing; {MEND}",)), None
-    database = Database(path)
+    database = FileDatabase(path)
     try:
         database.prepare(may_create=False)
         database.read_all()

@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from peewee import SqliteDatabase
+from peewee import Database as Connection
 
 from tissuetalk.models.errors import (
     ImageTooLargeError,
@@ -35,16 +35,20 @@ from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.database import ImageTable, UploadTable, is_id, shown
 from tissuetalk.tools.storage.features import BlobCache
 from tissuetalk.tools.storage.owners import held
+from tissuetalk.tools.storage.postgres import ServerDatabase
 from tissuetalk.tools.storage.results import Results
 from tissuetalk.tools.storage.room import (
     GB,
     Removal,
+    StoredFile,
     drop_row,
     mark_announced,
     oldest_first,
     removals,
 )
+from tissuetalk.tools.storage.state import State
 from tissuetalk.tools.storage.targets import KeptTargets
+from tissuetalk.tools.storage.workers import Workers
 
 DEFAULT_QUOTA_BYTES: Final = 10 * GB
 _CACHE_SHARE = 4
@@ -52,35 +56,47 @@ _CACHE_SHARE = 4
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}")
 UPLOAD: Final = re.compile(r"(?P<sha256>[0-9a-f]{64})(\.[a-z0-9]{1,8}){1,2}")
 """File names of uploads."""
+_UPLOADED = "upload:"
+"""Before the name of an upload, in place of a path, where machines share it."""
 _CHUNK_BYTES = 1 << 20
 _RESERVE_BYTES = 256 * 1024
+
+
+def _ids_in(folder: Path, ours: Callable[[str], bool]) -> list[str]:
+    return [path.name for path in folder.iterdir() if ours(path.name)]
 
 
 class Workspace(Results, AbstractContextManager["Workspace"]):
     """One folder, used by any number of threads and processes at once.
 
     quota_bytes: what finished results, uploads and cached features may take; unfinished work comes on top.
-    clock: seconds since 1970, replaced in tests.
+    clock: seconds since 1970, replaced in tests. state: a database and a bucket that several machines share; the folder then
+    is this machine's own, for what it has fetched and what it is making.
 
     Raises WorkspaceUnwritableError when the folder cannot be written or holds a database that is not ours,
     WorkspaceFullError when its disk is full. Close it, or use it in a ``with`` block.
     """
 
     def __init__(
-        self, folder: Path, *, quota_bytes: int = DEFAULT_QUOTA_BYTES, clock: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        *,
+        quota_bytes: int = DEFAULT_QUOTA_BYTES,
+        clock: Callable[[], float] = time.time,
+        state: State | None = None,
     ) -> None:
         folder = folder.expanduser().absolute()
         cache_bytes = quota_bytes // _CACHE_SHARE
         self._reserve = folder / "reserve"
         try:
-            self._open(folder, quota_bytes - cache_bytes, clock)
+            self._open(folder, quota_bytes - cache_bytes, clock, state)
         except WorkspaceFullError:
             if not self._reserve.is_file():
                 raise
             remove(self._reserve)
-            self._open(folder, quota_bytes - cache_bytes, clock)
+            self._open(folder, quota_bytes - cache_bytes, clock, state)
         self.uploads_folder = self.folder / "images"
-        self.targets = KeptTargets(self.folder / "targets", self.owners.folder)
+        self.targets = KeptTargets(self.folder / "targets", self.owners.folder, self.mirror)
         self.cache = BlobCache(self.folder / "cache", self.owners.folder, cache_bytes)
         self._fill_reserve()
 
@@ -90,9 +106,13 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
         The same content opened elsewhere replaces the older place; an upload becomes the most recently used. On a full
         disk it is not noted.
         """
-        row = ImageTable.insert(image_id=image_id, path=str(path.absolute()), last_used=self.clock())
+        path = path.absolute()
+        # an upload has another folder on every machine
+        known = self.mirror is not None and path.parent == self.uploads_folder
+        place = {"path": f"{_UPLOADED}{path.name}" if known else str(path), "last_used": self.clock()}
+        row = ImageTable.insert(image_id=image_id, **place)
         with self._if_there_is_room() as db:
-            row.on_conflict_replace().execute(db)
+            row.on_conflict(conflict_target=[ImageTable.image_id], update=place).execute(db)
             self._upload_used(db, path)
 
     def image_path(self, image_id: str) -> Path | None:
@@ -100,10 +120,21 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
         with self.database.read() as db:
             row = ImageTable.select().where(ImageTable.image_id == image_id).bind(db).first()
         path = None if row is None else Path(row.path)
+        if self.mirror is not None and row is not None and row.path.startswith(_UPLOADED):
+            path = self._fetched_upload(row.path.removeprefix(_UPLOADED))
         if path is not None and path.parent == self.uploads_folder:
             with self._if_there_is_room() as db:
                 self._upload_used(db, path)
         return path
+
+    def _fetched_upload(self, name: str) -> Path | None:
+        assert self.mirror is not None, "only a bucket has uploads that are not here"
+        if not UPLOAD.fullmatch(name):
+            return None
+        with self.database.read() as db:
+            if not UploadTable.select().where(UploadTable.name == name).bind(db).exists():
+                return None
+        return self.mirror.fetch_upload(name)
 
     def store_upload(
         self,
@@ -143,9 +174,11 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
                 remove(part)
 
     def _publish(self, part: Path, name: str, size_bytes: int) -> Path:
-        path = self.uploads_folder / name
+        path, entry = self.uploads_folder / name, StoredFile("images", name)
 
-        def add(db: SqliteDatabase) -> None:
+        def add(db: Connection) -> None:
+            if self.mirror is not None:
+                self.mirror.put_is_done(db, entry, part)
             UploadTable.delete().where(UploadTable.name == name).execute(db)
             part.rename(path)
             UploadTable.insert(name=name, size_bytes=size_bytes, last_used=self.clock()).execute(db)
@@ -154,7 +187,8 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
             # the same picture sent twice is one file; a row whose file is gone is written anew
             if self._upload_used(db, path) and path.is_file():
                 return path
-        self._add(size_bytes, add)
+        with self._put_up(entry, part):
+            self._add(size_bytes, add)
         fsync_folder(self.uploads_folder)
         return path
 
@@ -177,19 +211,33 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
 
     def close(self) -> None:
         """Give everything back; jobs that this workspace was running may be taken over. Safe to call twice."""
+        if self.workers is not None:
+            self.workers.leave()
         self.owners.leave()
         self.database.close()
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _upload_used(self, db: SqliteDatabase, path: Path) -> bool:
+    def _upload_used(self, db: Connection, path: Path) -> bool:
         used = UploadTable.update(last_used=self.clock()).where(UploadTable.name == path.name)
         return path.parent == self.uploads_folder and bool(used.execute(db))
 
-    def _open(self, folder: Path, quota_bytes: int, clock: Callable[[], float]) -> None:
-        super().__init__(folder, quota_bytes, clock)
+    def is_alive(self, token: str) -> bool:
+        """Whether the workspace with this token is still open somewhere."""
+        return self.owners.is_alive(token) if self.workers is None else self.workers.is_alive(token)
+
+    def require_state(self) -> None:
+        """Raises StateAwayError while a bucket does not answer, so that no work is begun that could not be kept."""
+        if self.mirror is not None:
+            self.mirror.objects.require()
+
+    def _open(self, folder: Path, quota_bytes: int, clock: Callable[[], float], state: State | None) -> None:
+        super().__init__(folder, quota_bytes, clock, state)
         self.uploads_folder = self.folder / "images"
+        self.workers: Workers | None = None
+        if isinstance(self.database, ServerDatabase):
+            self.workers = Workers(self.database, self.owners.token, self._look_after_state)
         with disk_errors(self.folder):
             try:
                 self._start()
@@ -202,17 +250,26 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
         with self.owners.registry():
             # looked up before anything is written: results without a database mean that the database was lost
             has_results = any(is_id("res", path.name) for path in (self.folder / "results").iterdir())
+            if self.mirror is not None:
+                self.mirror.objects.require()
+                has_results = bool(self.mirror.objects.below("results"))
             self.database.prepare(may_create=not has_results)
             dead = self.owners.dead()
             self.owners.enter()
+            if self.workers is not None:
+                self._require_same_place()
+                self.workers.enter()
             with self.database.write() as db:
-                self._reconcile(db)
+                if self.mirror is None:
+                    self._reconcile(db)
+            if self.mirror is not None:
+                self._forget_gone()
             if dead:
                 self._sweep()
             for token in dead:
                 self.owners.bury(token)
 
-    def _reconcile(self, db: SqliteDatabase) -> None:
+    def _reconcile(self, db: Connection) -> None:
         """Index files that have no row, forget rows without files: what a kill left between the two, or a lost database.
 
         Whoever adds one holds the same write lock from the first of the two steps to the second, so nothing that another
@@ -233,6 +290,44 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
                 image_id = f"img_{named['sha256'][:32]}"
                 image = ImageTable.insert(image_id=image_id, path=str(path), last_used=now)
                 image.on_conflict_ignore().execute(db)
+
+    def _require_same_place(self) -> None:
+        """A database belongs to one bucket or one folder: elsewhere its rows would be taken for lost. Raises WorkspaceUnwritableError."""
+        assert isinstance(self.database, ServerDatabase)
+        place = "objects"
+        if self.mirror is None:
+            mark = self.folder / "state.id"
+            with suppress(FileExistsError), mark.open("x", encoding="utf-8") as new:
+                new.write(secrets.token_hex(16))
+            place = mark.read_text("utf-8")
+        with self.database.write() as db:
+            if self.database.setting(db, "place", place) != place:
+                raise WorkspaceUnwritableError(
+                    "the results of this --state lie elsewhere: in the folder that --workspace named when it was new, or in a "
+                    "bucket. Name the same one; for several machines begin with --objects"
+                )
+
+    def _look_after_state(self) -> None:
+        """What the heartbeat does now and then. Raises StateAwayError."""
+        if self.mirror is not None:
+            self.mirror.sweep()
+            self._forget_gone()
+        assert self.workers is not None
+        self.workers.bury_dead()
+
+    def _forget_gone(self) -> None:
+        """This machine's copies of what was deleted on another; those somebody is reading wait."""
+        assert self.mirror is not None
+        names = {
+            "results": _ids_in(self.folder / "results", lambda name: is_id("res", name)),
+            "images": _ids_in(self.uploads_folder, lambda name: UPLOAD.fullmatch(name) is not None),
+        }
+        # alone, so that nothing is between its name and its row
+        with self.database.write() as db:
+            for kind, known in names.items():
+                for name in self.mirror.gone_here(db, kind, known):
+                    with suppress(BlockingIOError, FileNotFoundError):
+                        remove(self._put_away(StoredFile("results" if kind == "results" else "images", name)))
 
     def _sweep(self) -> None:
         """Parts of files that a killed process was adding to finished results; those somebody is reading wait."""

@@ -1,0 +1,300 @@
+"""A state that several machines share: PostgreSQL and a bucket, each a real process; here a machine is a folder of its own."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from services import Bucket, Postgres, bucket, postgres
+from taught import LEFT, RIGHT, two_tissues
+
+from tissuetalk.models import registry
+from tissuetalk.models.by_example import Place, Shown, teach
+from tissuetalk.models.errors import (
+    InvalidArgumentError,
+    StateAwayError,
+    UnknownImageError,
+    UnknownResultError,
+    WorkspaceUnwritableError,
+)
+from tissuetalk.models.images import open_image
+from tissuetalk.tools.storage import manifest
+from tissuetalk.tools.storage.database import new_id
+from tissuetalk.tools.storage.jobs import JobStore
+from tissuetalk.tools.storage.postgres import PendingTable, WorkerTable, shared_secret
+from tissuetalk.tools.storage.state import State
+from tissuetalk.tools.storage.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[tuple[Postgres, Bucket]]:
+    with pytest.MonkeyPatch.context() as patch, postgres() as database, bucket() as store:
+        for name, value in store.environment.items():
+            patch.setenv(name, value)
+        yield database, store
+
+
+class Machines:
+    """Workspaces of one tenant, each in a folder of its own."""
+
+    def __init__(self, state: State, folder: Path) -> None:
+        self.state, self.folder = state, folder
+        self._open = ExitStack()
+
+    def start(self, name: str) -> Workspace:
+        return self._open.enter_context(Workspace(self.folder / name, state=self.state))
+
+    def close(self) -> None:
+        self._open.close()
+
+
+@pytest.fixture
+def machines(
+    services: tuple[Postgres, Bucket], tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Machines]:
+    database, store = services
+    name = f"t{abs(hash(request.node.name))}"
+    made = Machines(State(database.address, store.address).of_tenant(name), tmp_path)
+    yield made
+    made.close()
+
+
+def make(workspace: Workspace, mask_id: str | None = None) -> str:
+    with workspace.new_result(image_id="img", kind="segment") as draft:
+        (draft.folder / "masks").mkdir()
+        (draft.folder / "masks" / f"{mask_id or new_id('msk')}.png").write_bytes(b"mask")
+        (draft.folder / "result.json").write_text("{}")
+    return draft.result_id
+
+
+def keys(workspace: Workspace, folder: str = "results") -> list[str]:
+    assert workspace.mirror is not None
+    return list(workspace.mirror.objects.below(folder))
+
+
+def pending(workspace: Workspace) -> int:
+    with workspace.database.read() as db:
+        return int(PendingTable.select().count(db))
+
+
+def test_what_one_machine_made_another_reads_checks_adds_to_and_deletes(machines: Machines) -> None:
+    one, other = machines.start("one"), machines.start("other")
+    mask_id = new_id("msk")
+    result_id = make(one, mask_id)
+    assert [stored.result_id for stored in other.results()] == [result_id]
+    assert other.result_with(mask_id) == result_id
+    with other.reading(result_id) as stored:
+        assert stored.folder.is_relative_to(machines.folder / "other")
+        assert manifest.problems(stored.folder) == []
+        (stored.folder / "explanation.json").write_text("why")
+    with one.reading(result_id) as stored:
+        assert (stored.folder / "explanation.json").read_text() == "why"
+    one.delete(result_id)
+    assert keys(one) == [] and other.results() == [] and other.result_with(mask_id) is None
+    with pytest.raises(UnknownResultError):
+        other.result(result_id)
+    other._look_after_state()
+    assert list((machines.folder / "other" / "results").iterdir()) == []
+
+
+def test_uploads_and_taught_targets_are_on_every_machine(machines: Machines) -> None:
+    one, other = machines.start("one"), machines.start("other")
+    for workspace in (one, other):
+        path = workspace.store_upload(io.BytesIO(b"picture"), ".png", 100)
+    one.remember_image("img_1", path if path.is_relative_to(one.folder) else one.uploads_folder / path.name)
+    path.unlink()
+    assert (found := other.image_path("img_1")) == path and found.read_bytes() == b"picture"
+    assert len(keys(one, "images")) == 1 and pending(one) == 0
+    with open_image(two_tissues(machines.folder / "two.png"), name="two.png") as source:
+        shown = [Place(True, box=tuple(LEFT)), Place(False, box=tuple(RIGHT))]
+        taught = teach(registry.load("classical-nuclei"), [Shown(source, 0.5, shown)], name="pink")
+    one.targets.keep(taught)
+    assert [each.learned.name for each in other.targets.listed() if each.learned] == [taught.name]
+    assert other.targets.by_sha256(taught.sha256) is not None
+    other.targets.forget(taught.name)
+    assert one.targets.listed() == [] and keys(one, "targets") == []
+
+
+def test_an_object_that_was_changed_is_never_read_as_what_it_was(machines: Machines) -> None:
+    one, other = machines.start("one"), machines.start("other")
+    changed, gone, leads_out = make(one), make(one), make(one)
+    assert one.mirror is not None
+    wrong = machines.folder / "wrong"
+    wrong.write_bytes(b"not it")
+    (mask,) = [key for key in keys(one, f"results/{changed}") if key.endswith(".png")]
+    one.mirror.objects.put({mask: wrong})
+    one.mirror.objects.remove(f"results/{gone}/result.json")
+    noted = manifest.Manifest(image_id="img", kind="segment", created_at=0, files={"../../up": (6, "0" * 64)})
+    wrong.write_text(noted.model_dump_json())
+    one.mirror.objects.put({f"results/{leads_out}/manifest.json": wrong})
+    for result_id in (changed, gone, leads_out):
+        with pytest.raises(UnknownResultError, match="damaged"):
+            other.result(result_id)
+    assert list((other.folder / "results").iterdir()) == []
+    path = one.store_upload(io.BytesIO(b"picture"), ".png", 100)
+    one.remember_image("img_1", path)
+    one.mirror.objects.put({f"images/{path.name}": wrong})
+    with pytest.raises(UnknownImageError, match="send it again"):
+        other.image_path("img_1")
+
+
+def test_a_job_is_claimed_by_one_of_many_and_taken_over_when_its_worker_falls_silent(
+    machines: Machines,
+) -> None:
+    one, other = machines.start("one"), machines.start("other")
+    stores = [JobStore(one), JobStore(other), JobStore(one), JobStore(other)]
+    job_ids = [stores[0].create("segment", {}, "me") for _ in range(20)]
+    claimed: list[str] = []
+
+    def claim(store: JobStore) -> None:
+        claimed.extend(job_id for job_id in job_ids if store.claim(job_id))
+
+    threads = [threading.Thread(target=claim, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == sorted(job_ids)
+    (mine,) = [stores[0].create("segment", {}, "me")]
+    assert stores[0].claim(mine) and not stores[1].claim(mine)
+    with one.database.read() as db:  # as if it had been silent; its next beat brings it back
+        WorkerTable.update(beat=0).where(WorkerTable.token == one.owners.token).execute(db)
+    # whoever looks within 20 seconds of the database's own start takes nobody for dead
+    assert one.is_alive(one.owners.token) or stores[1].claim(mine)
+
+
+def test_what_a_dead_process_was_putting_up_is_cleared_away_and_its_row_never_comes(
+    machines: Machines,
+) -> None:
+    one, other = machines.start("one"), machines.start("other")
+    assert one.mirror is not None
+    with one.database.write() as db:  # another machine took it for dead, and it was only slow
+        WorkerTable.delete().where(WorkerTable.token == one.owners.token).execute(db)
+    put = one.mirror.put
+
+    def slow_put(*given: object) -> None:
+        put(*given)  # type: ignore[arg-type]
+        other._look_after_state()
+
+    one.mirror.put = slow_put  # type: ignore[method-assign,assignment]
+    with pytest.raises(StateAwayError, match="cleared away"):
+        make(one)
+    assert keys(one) == [] and one.results() == [] and pending(one) == 0
+    assert list((one.folder / "results").iterdir()) == []
+
+
+def test_a_database_that_is_killed_is_named_and_everything_goes_on_when_it_is_back(
+    machines: Machines, services: tuple[Postgres, Bucket]
+) -> None:
+    database, _ = services
+    one = machines.start("one")
+    kept, jobs = make(one), JobStore(one)
+    job_id = jobs.create("segment", {"image": "a"}, "me")
+    assert jobs.claim(job_id)
+    database.kill()
+    try:
+        for ask in (one.results, lambda: make(one), lambda: jobs.create("segment", {}, "me")):
+            with pytest.raises(StateAwayError, match="Ask again"):
+                ask()
+        with pytest.raises(StateAwayError):
+            machines.start("other")
+        assert jobs.progress(job_id, 0.5)  # not lost for that
+    finally:
+        database.start()
+    assert [stored.result_id for stored in one.results()] == [kept]
+    other = machines.start("other")
+    assert other.is_alive(one.owners.token) and not JobStore(other).claim(job_id)
+    assert jobs.finish(job_id, {"result_id": kept}) and JobStore(other).get(job_id).state == "done"
+    one._look_after_state()
+    assert {key.split("/")[1] for key in keys(one)} == {kept}
+
+
+def test_a_bucket_that_vanishes_is_named_and_leaves_nothing_half_written(
+    machines: Machines, services: tuple[Postgres, Bucket]
+) -> None:
+    _, store = services
+    one, other = machines.start("one"), machines.start("other")
+    kept = make(one)
+    store.stop()
+    try:
+        for ask in (lambda: make(one), lambda: other.result(kept), one.require_state):
+            with pytest.raises(StateAwayError, match="Ask again"):
+                ask()
+        with pytest.raises(StateAwayError):
+            one.store_upload(io.BytesIO(b"picture"), ".png", 100)
+        one.delete(kept)  # its objects go when the bucket is back
+        assert one.results() == [] and pending(one) == 3
+        assert [*(one.folder / "results").iterdir(), *one.uploads_folder.iterdir()] == []
+    finally:
+        store.start()
+    one._look_after_state()
+    assert pending(one) == 0 and keys(one) == []
+    assert other.result(make(one)).kind == "segment"
+
+
+def test_a_tenant_sees_nothing_of_another(services: tuple[Postgres, Bucket], tmp_path: Path) -> None:
+    state = State(services[0].address, services[1].address)
+    with (
+        Workspace(tmp_path / "a", state=state.of_tenant("north")) as north,
+        Workspace(tmp_path / "b", state=state.of_tenant("south")) as south,
+    ):
+        result_id, job_id = make(north), JobStore(north).create("segment", {}, "me")
+        assert south.results() == [] and JobStore(south).unfinished() == [] and keys(south, "") == []
+        with pytest.raises(UnknownResultError):
+            south.result(result_id)
+        assert not JobStore(south).unfinished() and JobStore(north).get(job_id).state == "queued"
+        assert not south.is_alive(north.owners.token)
+    assert shared_secret(state) == shared_secret(state) and len(shared_secret(state)) == 32
+    with pytest.raises(InvalidArgumentError, match="at most"):
+        state.of_tenant("x" * 57)
+
+
+@contextmanager
+def opened(folder: Path, state: State) -> Iterator[None]:
+    with Workspace(folder, state=state):
+        yield
+
+
+def test_a_state_stays_with_its_folder_or_bucket_and_a_lost_database_is_not_made_anew(
+    services: tuple[Postgres, Bucket], tmp_path: Path
+) -> None:
+    address, objects = services[0].address, services[1].address
+    folders = State(address).of_tenant("in-a-folder")
+    with (
+        Workspace(tmp_path / "one", state=folders) as one,
+        Workspace(tmp_path / "one", state=folders) as other,
+    ):
+        result_id = make(one)
+        assert other.result(result_id).folder == one.folder / "results" / result_id
+    for folder, state in (
+        (tmp_path / "two", folders),
+        (tmp_path / "one", State(address, objects, "in-a-folder")),
+    ):
+        with pytest.raises(WorkspaceUnwritableError, match="lie elsewhere"), opened(folder, state):
+            pass
+    with Workspace(tmp_path / "three", state=State(address, objects).of_tenant("first")) as workspace:
+        make(workspace)
+    lost = State(address, f"{objects}/tenants/first", "other")
+    with (
+        pytest.raises(WorkspaceUnwritableError, match="although results exist"),
+        opened(tmp_path / "4", lost),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("database", "objects", "said"),
+    [
+        (None, "s3://bucket/place", "--state"),
+        ("mysql://host/name", None, "PostgreSQL"),
+        ("postgresql://host/name", "bucket", "bucket"),
+    ],
+)
+def test_a_wrong_address_is_named(database: str | None, objects: str | None, said: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=said):
+        State.of(database, objects)
+    assert State.of(None, None) is None
