@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed.
 
 `python -m benchmarks EXPERIMENT …`: one experiment with arguments of its own (`--help` lists them): planted, planted-objects,
-calibrate, report, card, soak, dependencies, by_example, taught_patches.
+calibrate, report, card, soak, load, dependencies, by_example, taught_patches.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ EXPERIMENTS = {
     "report": "report",
     "card": "model_card",
     "soak": "soak",
+    "load": "load",
     "conversations": "conversations",
     "dependencies": "dependencies",
     "by_example": "by_example",
     "taught_patches": "taught_patches",
 }
 """Scripts with arguments: what explanations find of what was planted, the curves of reliability, and scores and card of
-weights; what hours of calls do to a server; an assistant in the loop; licences and known holes of dependencies; each with
+weights; what hours of calls, and many users at once, do to a server; an assistant in the loop; licences and known holes of dependencies; each with
 its module."""
 
 
