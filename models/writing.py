@@ -283,8 +283,8 @@ def full_disk(folder: Path) -> WorkspaceFullError:
     )
 
 
-def library(name: str) -> Any:
-    """A module that only some formats need, loaded when one is read or written.
+def library(name: str, extra: str = "export") -> Any:
+    """A module that only some formats or services need, loaded when one is used. extra: what installs it.
 
     Raises ModelUnavailableError with the command that installs it.
     """
@@ -293,5 +293,5 @@ def library(name: str) -> Any:
     except ModuleNotFoundError as error:
         package = (error.name or name).partition(".")[0].replace("_", "-")
         raise ModelUnavailableError(
-            f"this needs {package}, which is not installed; run: pip install 'tissuetalk[export]'"
+            f"this needs {package}, which is not installed; run: pip install 'tissuetalk[{extra}]'"
         ) from error

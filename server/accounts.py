@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import jwt
@@ -22,6 +22,9 @@ from tissuetalk.models.reading import content_of, yaml_in
 from tissuetalk.server.names import is_loopback
 from tissuetalk.server.scopes import scopes_of
 
+if TYPE_CHECKING:
+    from tissuetalk.tools.storage.archives import Archive
+
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
 """All with a public key: a token signed with that very key as a secret, or not at all, is none."""
 LEEWAY_S = 30
@@ -30,10 +33,19 @@ KEYS_LAST_S = 300
 LEAST_BETWEEN_FETCHES_S = 10.0
 
 
+class TenantArchive(BaseModel):
+    """url: of its DICOMweb service. credentials: a file with user:password or Bearer TOKEN."""
+
+    model_config = ConfigDict(extra="forbid")
+    url: Annotated[str, Field(max_length=1000)]
+    credentials: Path | None = None
+
+
 class Tenant(BaseModel):
     """What one tenant has. roots: folders of images. quota_gb: of its workspace. requests_at_once: over all of its callers.
 
     name_in_metrics: without it a tenant is a number there.
+    archives: DICOMweb archives it may ask, by the name that addresses use.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -41,6 +53,13 @@ class Tenant(BaseModel):
     quota_gb: Annotated[float, Field(gt=0, le=100_000)] = 10
     requests_at_once: Annotated[int, Field(gt=0, le=10_000)] = 64
     name_in_metrics: Annotated[str, Field(max_length=100)] = ""
+    archives: Annotated[dict[str, TenantArchive], Field(max_length=20)] = Field(default_factory=dict)
+
+    def opened_archives(self) -> tuple[Archive, ...]:
+        """Raises InvalidArgumentError for an address that is not safe to use, or credentials that cannot be read."""
+        from tissuetalk.tools.storage.archives import Archive
+
+        return tuple(Archive.at(name, each.url, each.credentials) for name, each in self.archives.items())
 
 
 class Accounts(BaseModel):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.lanes import Lanes, Task
     from tissuetalk.tools.segment.grid import SlideSettings
     from tissuetalk.tools.session import Session
+    from tissuetalk.tools.storage.archives import Archive
     from tissuetalk.tools.storage.state import State
     from tissuetalk.tools.view import Viewing
 
@@ -49,6 +50,7 @@ class Settings:
     patience_s: work that takes longer goes on as a job. workers: slides at once, and as many small pictures beside them;
     most_waiting: behind each.
     slides: when and how regions are worked on block by block. state: what several server processes share.
+    archives: that may be asked for slides, and given objects.
     """
 
     roots: tuple[Path, ...] | None
@@ -60,6 +62,7 @@ class Settings:
     most_waiting: int = 64
     slides: SlideSettings | None = None
     state: State | None = None
+    archives: tuple[Archive, ...] = ()
 
 
 class Service:
@@ -102,6 +105,7 @@ class Service:
                     slides=settings.slides,
                     quota_bytes=int(settings.quota_gb * 10**9),
                     state=settings.state,
+                    archives=settings.archives,
                 )
                 self._jobs = Jobs(session, self._lanes or self._own_lanes, self.owner)
             return self._jobs

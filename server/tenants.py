@@ -62,6 +62,7 @@ class Tenants:
             workspace = settings.workspace / "tenants" / name
             own = replace(settings, roots=tenant.roots, workspace=workspace, quota_gb=tenant.quota_gb)
             own = replace(own, state=settings.state and settings.state.of_tenant(name))
+            own = replace(own, archives=tenant.opened_archives())
             service = Service(own, self._lanes, name, observing)
             if observing.metrics is not None:
                 observing.metrics.watch(service, tenant.name_in_metrics)

@@ -11,7 +11,7 @@ import typer
 from tissuetalk.models import logs
 from tissuetalk.models.logs import LogFormat
 from tissuetalk.server.commands.machine import own_workspace
-from tissuetalk.server.commands.terminal import Reader
+from tissuetalk.server.commands.terminal import ArchivesGiven, CredentialsGiven, Reader, archives_from
 
 if TYPE_CHECKING:
     from tissuetalk.server.http import Where
@@ -96,6 +96,8 @@ def serve(
     drain_s: Drain = 30.0,
     state: StateAddress = None,
     objects: ObjectsAddress = None,
+    archive: ArchivesGiven = None,
+    archive_credentials: CredentialsGiven = None,
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
     from tissuetalk.models import worker
@@ -114,11 +116,10 @@ def serve(
         reader=reader,
         quota_gb=quota,
         state=State.of(state, objects),
+        archives=archives_from(archive, archive_credentials),
     )
     if http is None:
-        from tissuetalk.server.stdio import serve_stdio
-
-        serve_stdio(settings, audit_log)
+        _over_stdio(settings, audit_log)
         return
     from tissuetalk.server.http import Where
     from tissuetalk.server.limits import PeerLimits
@@ -130,10 +131,15 @@ def serve(
         session_idle_s=idle_s,
         stalled_s=stalled_s,
     )
-    names = allowed_host or ()
-    _over_http(
-        settings, Where(http, names, proxy or (), token_file, limits, audit_log, metrics, drain_s), accounts
-    )
+    names, proxies = allowed_host or (), proxy or ()
+    where = Where(http, names, proxies, token_file, limits, audit_log, metrics, drain_s)
+    _over_http(settings, where, accounts)
+
+
+def _over_stdio(settings: Settings, audit_log: Path | None) -> None:
+    from tissuetalk.server.stdio import serve_stdio
+
+    serve_stdio(settings, audit_log)
 
 
 def _over_http(settings: Settings, where: Where, accounts: Path | None) -> None:

@@ -19,6 +19,8 @@ from tissuetalk.tools.measure.metrics import METRICS
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tissuetalk.tools.storage.archives import Archive
+
 
 def choices(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """Shell completion from a table that is imported only when somebody presses the key."""
@@ -60,7 +62,35 @@ Format = Annotated[
         autocompletion=choices(FORMATS.keys),
     ),
 ]
+ArchivesGiven = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--archive",
+        envvar="TISSUETALK_ARCHIVES",
+        help="NAME=https://HOST/dicom-web: a DICOMweb archive that may be asked for slides, as dicomweb:NAME/…; repeatable.",
+    ),
+]
+CredentialsGiven = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--archive-credentials",
+        help="NAME=FILE: a file with user:password or Bearer TOKEN; else TISSUETALK_ARCHIVE_NAME holds that. Repeatable.",
+    ),
+]
 ResultDir = Annotated[Path, typer.Argument(help="Folder written by segment.")]
+
+
+def archives_from(given: Sequence[str] | None, credentials: Sequence[str] | None) -> tuple[Archive, ...]:
+    """Raises InvalidArgumentError."""
+    if not given and not credentials:
+        return ()
+    from tissuetalk.tools.storage.archives import Archive, Archives
+
+    files = {name: Path(file) for name, _, file in (each.partition("=") for each in credentials or ())}
+    known = Archives([Archive.from_text(each, files) for each in given or ()])
+    for name in files:
+        known.named(name)
+    return tuple(known)
 
 
 def numbers(text: str, option: str, count: int | None = None) -> list[float]:

@@ -288,7 +288,7 @@ class ViewResult(ToolAnswer):
 
 class ListedImage(Closed):
     path: str
-    size_bytes: int
+    size_bytes: int | None = Field(description="null for a slide in an archive, which does not say")
 
 
 class ListedResult(Closed):

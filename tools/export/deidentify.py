@@ -8,6 +8,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
+from tissuetalk.models.images.headers import keep_only
 from tissuetalk.models.writing import library
 
 PROFILE = "dicomfields_2026c"
@@ -50,7 +51,7 @@ def without_identifiers(header: Any, image_id: str, derived: Callable[[str], str
     rules = partial(anonymizer.initialize_actions, PROFILE)
     replaces = {tag: anonymizer.keep for tag, rule in rules().items() if rule is anonymizer.replace_UID}
     copy = deepcopy(header)
-    _reduce(copy, "", derived)
+    keep_only(copy, _NEEDED, uid=derived)
     for part in [copy, *_items(copy)]:
         # UIDs are new already, the same for the same old one; the library's would differ from run to run
         anonymizer.anonymize_dataset(part, replaces, base_rules_gen=rules)
@@ -69,21 +70,6 @@ def without_identifiers(header: Any, image_id: str, derived: Callable[[str], str
     copy.DeidentificationMethod = f"tissuetalk: PS3.15 basic profile ({PROFILE.removeprefix('dicomfields_')})"
     copy.DeidentificationMethodCodeSequence = [_basic_profile()]
     return copy
-
-
-def _reduce(dataset: Any, name: str, derived: Callable[[str], str]) -> None:
-    """Leave what is needed of a header or an item of the sequence ``name``, with new UIDs."""
-    registered, needed = library("pydicom.uid").UID_dictionary, _NEEDED[name].split()
-    for tag in list(dataset.keys()):
-        if library("pydicom.datadict").keyword_for_tag(tag) not in needed:
-            del dataset[tag]
-    for element in dataset:
-        if element.VR == "UI":
-            old = str(element.value)
-            element.value = old if old in registered else derived(old)
-        elif element.VR == "SQ":
-            for item in element.value:
-                _reduce(item, element.keyword, derived)
 
 
 def _items(dataset: Any) -> list[Any]:

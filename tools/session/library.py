@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tissuetalk.models.errors import (
     InvalidArgumentError,
+    TissuetalkError,
     UnknownLabelError,
     UnknownResultError,
     WorkspaceFullError,
@@ -60,7 +61,10 @@ def library(
         raise InvalidArgumentError(f"unknown action {action[:60]!r}; choose from: {', '.join(actions)}.")
     found = {"images": [], "results": [], "labels": [], "saved": [], **actions[action]()}
     result = LibraryResult.model_validate({"action": action, **found})
-    lines = [f"{shown(image.path)} ({image.size_bytes:,} bytes)" for image in result.images]
+    lines = [
+        shown(image.path) + ("" if image.size_bytes is None else f" ({image.size_bytes:,} bytes)")
+        for image in result.images
+    ]
     lines += [
         f"{item.result_id} of {item.image_id}, {item.created_at}: {item.problem or ', '.join(item.masks)}"
         for item in result.results
@@ -75,7 +79,16 @@ def _images(session: Session) -> dict[str, Any]:
         ListedImage(path=item["path"], size_bytes=item["bytes"])
         for item in session.roots.list_images(MOST_LISTED)
     ]
-    return {"message": f"{len(found)} image(s) in the allowed folders.", "images": found}
+    said = [f"{len(found)} image(s) in the allowed folders."]
+    for archive in session.archives:
+        try:
+            slides = archive.slides(MOST_LISTED)
+        except TissuetalkError as error:  # what else there is, is listed all the same
+            said.append(str(error))
+            continue
+        found += [ListedImage(path=str(slide), size_bytes=None) for slide in slides]
+        said.append(f"{len(slides)} slide(s) in the archive {archive.name}.")
+    return {"message": " ".join(said), "images": found}
 
 
 def _results(session: Session) -> dict[str, Any]:

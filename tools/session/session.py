@@ -38,6 +38,8 @@ from tissuetalk.tools.answers.results import (
 from tissuetalk.tools.segment import grid
 from tissuetalk.tools.session import library, results
 from tissuetalk.tools.session.results import Segmentation, view_source
+from tissuetalk.tools.storage.archives import Archive, Archives
+from tissuetalk.tools.storage.copies import Copies
 from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.roots import Roots
@@ -82,23 +84,30 @@ class Session:
         runner: MakeRunner | None = None,
         quota_bytes: int = DEFAULT_QUOTA_BYTES,
         state: State | None = None,
+        archives: Sequence[Archive] = (),
     ) -> None:
         """roots: the only folders images are read from, by default the current one; ``/`` and a home folder only where named.
 
         workspace: where results are kept; a temporary one, gone with the session, by default. reader: of words: rules,
         llm or hybrid. slides: when and how regions are worked on block by block. runner: who does the blocks, threads
         here by default. quota_bytes: what the workspace may hold. state: a database and a bucket that several servers share.
+        archives: that may be asked for slides; copies of those may then take half of the quota.
         """
         self._scratch = None
         if workspace is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="tissuetalk-", ignore_cleanup_errors=True)
             workspace = self._scratch.name
-        self.workspace = Workspace(Path(workspace), quota_bytes=quota_bytes, state=state)
+        for_copies = quota_bytes // 2 if archives else 0
+        self.workspace = Workspace(Path(workspace), quota_bytes=quota_bytes - for_copies, state=state)
+        self.archives = Archives(archives)
+        copies_folder = self.workspace.folder / "archive"
+        copies = Copies(copies_folder, self.workspace.owners.folder, self.archives, for_copies)
         given = [roots] if isinstance(roots, str | Path) else [Path.cwd()] if roots is None else roots
         self.roots = Roots(
             [Path(each) for each in given],
             explicit=roots is not None,
             private=[self.workspace.uploads_folder],
+            copies=copies,
             hidden=self.workspace.folder,
             lookup=self.workspace.image_path,
         )

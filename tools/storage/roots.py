@@ -28,6 +28,8 @@ from tissuetalk.models.errors import (
 from tissuetalk.models.folders import Folder
 from tissuetalk.models.images import CheckedFile, ImageSource, Limits, open_image
 from tissuetalk.models.images.files import cannot_open, open_in
+from tissuetalk.tools.storage.archives import in_archive
+from tissuetalk.tools.storage.copies import Copies
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".btf"}
@@ -55,7 +57,7 @@ class Roots:
 
     paths: the folders; relative names start at the first. explicit: the user named them in so many words, which
     is needed for ``/`` and for a folder that holds the home folder. private: further folders whose files are
-    reached only by ``image://`` (uploads). hidden: a folder inside a root that is no part of it (the workspace), and in which
+    reached only by ``image://`` (uploads). copies: of slides in archives, reached by their address. hidden: a folder inside a root that is no part of it (the workspace), and in which
     no root may lie. lookup: from an image id to where it was seen, when this process has not seen it.
     """
 
@@ -65,6 +67,7 @@ class Roots:
         *,
         explicit: bool = False,
         private: Sequence[Path] = (),
+        copies: Copies | None = None,
         hidden: Path | None = None,
         lookup: Callable[[str], Path | None] | None = None,
         limits: Limits | None = None,
@@ -73,6 +76,8 @@ class Roots:
             raise InvalidArgumentError("at least one root folder is needed; give one with --root")
         self.paths = tuple(_real_root(path, explicit=explicit) for path in paths)
         self._private = tuple(_real_root(path, explicit=True) for path in private)
+        self.copies = copies
+        self._series = () if copies is None else (Path(os.path.realpath(copies.folder)),)
         self._hidden = () if hidden is None else (Path(os.path.realpath(hidden)),)
         for path in self.paths:
             if any(path.is_relative_to(folder) for folder in self._hidden):
@@ -104,6 +109,9 @@ class Roots:
             raise InvalidArgumentError("the image's path is not valid text; give a plain path") from error
         if match := _IMAGE_URI.fullmatch(image):
             return self._open_by_id(match.group(1))
+        if self.copies is not None and in_archive(image):
+            file = self._checked(self.copies.get(image), name or image, private=True)
+            return open_image(file, name=name or image, limits=self._limits)
         if _SCHEME.match(image):
             raise InvalidArgumentError(
                 "addresses are not fetched; give a path inside a root or an image:// URI"
@@ -137,6 +145,7 @@ class Roots:
                 f"no image {image_id} is known; open it by its path first; library(action='images') lists them"
             )
         try:
+            path = path if self.copies is None else self.copies.again(path)
             file = self._checked(path, image_id, private=True)
         except UnknownImageError as error:
             raise UnknownImageError(_gone(image_id)) from error
@@ -161,7 +170,7 @@ class Roots:
 
     def _root_of(self, real: Path, *, private: bool = False) -> Path | None:
         hidden = any(real.is_relative_to(folder) for folder in self._hidden)
-        roots = (*(self._private if private else ()), *(() if hidden else self.paths))
+        roots = (*((*self._private, *self._series) if private else ()), *(() if hidden else self.paths))
         return next((root for root in roots if real.is_relative_to(root)), None)
 
     def _checked(self, path: Path, name: str, *, private: bool = False) -> CheckedFile:
