@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_tissue import save_vit, tiny_vit
+from published import published
 
 from tissuetalk.models.classifiers.encoder import (
     OWN_ENCODER,
@@ -102,3 +103,26 @@ def test_a_model_that_is_no_vit_is_refused(tmp_path: Path) -> None:
 def test_encoding_stops_when_it_is_told_to(tmp_path: Path) -> None:
     with pytest.raises(CancelledError):
         encode_patches(tiny_vit(tmp_path), [noise(0)], "pooled", control=Control(stop=lambda: True))
+
+
+def test_conchs_published_file_is_a_patch_encoder(tmp_path: Path) -> None:
+    weights = published("conch")
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    encoder = load_encoder(str(tmp_path))
+    features = encoder.encode(to_batch([noise(0), noise(1)]))
+    assert features.tokens.shape == (2, 14, 14, 32) and features.pooled.shape == (2, 16)
+    # a picture that differs in one place has another token there, as positions of 448 px were brought to 224
+    plain = np.full((224, 224, 3), 200, np.uint8)
+    changed = plain.copy()
+    changed[32:48, 160:176] = 0
+    before, after = encoder.encode(to_batch([plain])).tokens, encoder.encode(to_batch([changed])).tokens
+    assert divmod(int((after - before).abs().sum(-1).argmax()), 14) == (2, 10)
+    alone = load_encoder(str(tmp_path / "pytorch_model.bin"))
+    assert alone.weights_sha256 == encoder.weights_sha256
+    assert torch.allclose(alone.encode(to_batch([noise(0)])).pooled, features.pooled[:1], atol=1e-5)
+    torch.save({"visual.trunk.norm.weight": torch.ones(8)}, tmp_path / "half.bin")
+    with pytest.raises(ModelUnavailableError, match="no CONCH-style checkpoint"):
+        load_encoder(str(tmp_path / "half.bin"))
+    torch.save({k: v for k, v in weights.items() if "blocks.1.mlp" not in k}, tmp_path / "cut.bin")
+    with pytest.raises(ModelUnavailableError, match="4 are missing"):
+        load_encoder(str(tmp_path / "cut.bin"))

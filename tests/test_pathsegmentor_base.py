@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from published import published
 from safetensors.torch import save_file
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, PathSegmentor, build_base, cosine
-from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import load_published, rename
+from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import load_published, rename, tower_of
 from tissuetalk.models.segmentation.pathsegmentor.joint import sine_position
 from tissuetalk.models.segmentation.pretrained import read_tensors
 
@@ -172,3 +173,29 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
         with pytest.raises(ModelUnavailableError):
             read_tensors(tmp_path / name)
     assert not EXECUTED.exists()
+
+
+def both_towers(width: int) -> dict[str, torch.Tensor]:
+    """A published checkpoint with the projection of the tower of that width."""
+    tensors = published("biomedparse")
+    key = "sem_seg_head.predictor.lang_encoder.lang_proj"
+    return tensors | {key: torch.rand(width, tensors[key].shape[1])}
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module."])
+@pytest.mark.parametrize("tower", ["clip", "pubmedbert"])
+def test_the_published_layout_fills_every_weight(tower: str, prefix: str) -> None:
+    """Names and shapes are those that running BiomedParse's own code gives; PathSegmentor starts from its file."""
+    config = BaseConfig.tiny()
+    if tower == "clip":
+        clip = {"text_tower": "clip", "text_width": 512, "text_layers": 1, "text_heads": 8, "vocabulary": 300}
+        config = BaseConfig(**{**vars(config), **clip})
+    tensors = {prefix + key: value for key, value in both_towers(config.text_width).items()}
+    assert tower_of(tensors) == tower
+    report = load_published(build_base(config), tensors)
+    assert not report.missing and not report.unexpected and not report.mismatched
+    left = {key.removeprefix(prefix) for key in report.skipped}
+    other = {"clip": "biomed_encoder", "pubmedbert": "lang_encoder.lang_encoder"}[tower]
+    assert all(other in key or "spa" in key or "pn_indicator" in key or ".pooler." in key for key in left), (
+        left
+    )

@@ -22,12 +22,13 @@ from tissuetalk.models.classifiers.card import OWN_ENCODER
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in
-from tissuetalk.models.segmentation.pretrained import from_folder, weights_hash
+from tissuetalk.models.segmentation.pretrained import device, from_folder, weights_hash
 from tissuetalk.models.segmenter import RGB
 
 Feature = Literal["tokens", "pooled"]
 INPUT_PX = 224
 GRID = 14
+CONCH_FILE = "pytorch_model.bin"
 CONCH_MEAN, CONCH_STD = (0.481, 0.458, 0.408), (0.269, 0.261, 0.276)
 BATCH = 8
 
@@ -115,6 +116,23 @@ class TransformersEncoder:
             return PatchFeatures(grid.clone(), hidden[:, 0].clone())
 
 
+class ConchEncoder:
+    """CONCH's image tower: final-norm patch tokens, and the vector that is compared with words."""
+
+    def __init__(self, file: Path, *, name: str) -> None:
+        from tissuetalk.models.classifiers.conch import read_conch
+
+        self.name, self.weights_sha256 = name, weights_hash(file)
+        self._tower = read_conch(file, INPUT_PX).to(device()).eval()
+
+    def encode(self, patches: Tensor) -> PatchFeatures:
+        mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (CONCH_MEAN, CONCH_STD))
+        with torch.inference_mode():
+            tokens, pooled = self._tower(((patches.float() / 255 - mean) / std).to(device()))
+            grid = tokens[:, 1:].reshape(len(tokens), GRID, GRID, -1)
+            return PatchFeatures(grid.cpu().clone(), pooled.cpu().clone())
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         told = json_in(content_of(path, MOST_JSON_BYTES)) if path.is_file() else {}
@@ -126,15 +144,17 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def load_encoder(name: str | None = None) -> PatchEncoder:
-    """Our own encoder (default), or a ViT by local folder or by the hub id of one that is already on this machine.
+    """Our own encoder (default), CONCH's published file, or a ViT by local folder or by the hub id of one that is already on this machine.
 
     Raises ModelUnavailableError when it is not there; nothing is downloaded.
     """
     if name is None or name == OWN_ENCODER:
         return OwnEncoder()
     folder = Path(name).expanduser()
+    if folder.is_file():
+        return ConchEncoder(folder, name=name)
     if folder.is_dir():
-        return TransformersEncoder(folder, name=name)
+        return _from_folder(folder, name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -145,6 +165,14 @@ def load_encoder(name: str | None = None) -> PatchEncoder:
             f"the patch encoder {name!r} is no folder and not in this machine's model cache; fetch it once with "
             f"`hf download {name}`, or leave the encoder out to use {OWN_ENCODER}."
         ) from error
+    return _from_folder(folder, name)
+
+
+def _from_folder(folder: Path, name: str) -> PatchEncoder:
+    """What CONCH's folder has and a ViT's has not: weights without a configuration."""
+    published = folder / CONCH_FILE
+    if published.is_file() and not (folder / "config.json").is_file():
+        return ConchEncoder(published, name=name)
     return TransformersEncoder(folder, name=name)
 
 
