@@ -226,7 +226,7 @@ def test_a_recipe_s_mistakes_are_named(tmp_path: Path) -> None:
         ({"name": "x"}, "lacks manifests"),
         ({"name": "x", "manifests": ["m.csv"], "side_px": 100}, "multiple of 32"),
         ({"name": "x", "manifests": ["m.csv"], "model": {"wings": 2}}, "wings"),
-        ({"name": "x", "manifests": ["m.csv"], "model": {"text_tower": "clip"}}, "pubmedbert"),
+        ({"name": "x", "manifests": ["m.csv"], "model": {"text_tower": "clip"}}, "tokenizer of its own"),
     ):
         path.write_text(yaml.safe_dump(values))
         with pytest.raises(InvalidArgumentError, match=told):

@@ -7,7 +7,7 @@ cheapest query.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
@@ -19,12 +19,19 @@ from torch.nn import functional
 from tissuetalk.models.control import Control
 from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pathsegmentor.base import build_base, cosine
-from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import load_weights, save_base, word_pieces
+from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import (
+    WEIGHT_FILE,
+    byte_pairs,
+    load_weights,
+    save_base,
+    word_pieces,
+)
 from tissuetalk.models.segmentation.pathsegmentor.joint import QueryAnswers
 from tissuetalk.models.segmentation.pathsegmentor.text_tower import MINILM
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.loop import TrainingRun, adamw, draw_curves, prepare_torch
 from tissuetalk.models.training.recipes import BaseRecipe
+from tissuetalk.models.training.several import share
 from tissuetalk.models.training.triples import TripleBatch, TripleSampler, triples
 
 BCE_COST: Final = 5.0
@@ -128,8 +135,11 @@ def train_base(recipe: BaseRecipe, out: Path, control: Control = Control()) -> P
     prepare_torch(recipe)
     vocabulary = recipe.vocabulary or MINILM.find().with_name("vocab.txt")
     found = triples(recipe)
-    run = BaseRun(recipe, TripleSampler(found, recipe, word_pieces(vocabulary, recipe.config.context)), out)
+    read = byte_pairs if recipe.config.text_tower == "clip" else word_pieces
+    run = BaseRun(recipe, TripleSampler(found, recipe, read(vocabulary, recipe.config.context)), out)
     run.go(recipe.name, control)
+    if not share().first:
+        return out / "weights" / WEIGHT_FILE
     labels = sorted({triple.name for triple in found})
     weights = save_base(
         run.model,
@@ -170,14 +180,34 @@ class BaseRun(TrainingRun[TripleBatch]):
         self.model.train()
         # Points are drawn anew each step, the same ones when the step is repeated after a kill.
         points = torch.Generator().manual_seed(self.recipe.seed + 7919 * self.step)
-        half = torch.autocast("cuda", dtype=torch.bfloat16) if self.place.type == "cuda" else nullcontext()
-        with half:
-            features = self.model.encode_image(batch.tiles.to(self.place))
-            ids, padding = batch.ids.to(self.place), batch.padding.to(self.place)
-            steps, sentence = self.model.answers(features, ids, padding)
-        loss, parts = supervised(steps, sentence, self.model.logit_scale, batch, self.recipe, points)
-        self.descend(loss, rate)
-        return {"loss": float(loss.detach()), "rate": rate, **parts}
+        told: dict[str, float] = {}
+        self.descend(self._losses(batch, points, told), rate)
+        return {"loss": told.pop("loss", 0.0), "rate": rate, **told}
+
+    def _losses(
+        self, batch: TripleBatch, points: torch.Generator, told: dict[str, float]
+    ) -> Iterator[Tensor]:
+        """The loss of this process's share of a batch, part by part. told: gets the sums of what goes into the log."""
+        rank, count = share()
+        size = len(batch.tiles)
+        parts = [batch.rows(rows) for rows in torch.arange(size).tensor_split(count * self.recipe.accumulate)]
+        known = float(batch.counts.sum().clamp(min=1))
+        for part in parts[rank::count]:
+            if not len(part.tiles):
+                continue
+            half = (
+                torch.autocast("cuda", dtype=torch.bfloat16) if self.place.type == "cuda" else nullcontext()
+            )
+            with half:
+                features = self.model.encode_image(part.tiles.to(self.place))
+                ids, padding = part.ids.to(self.place), part.padding.to(self.place)
+                steps, sentence = self.model.answers(features, ids, padding)
+            loss, values = supervised(steps, sentence, self.model.logit_scale, part, self.recipe, points)
+            # each part is a mean over what is known in it; together they are the mean over the batch
+            weight = float(part.counts.sum()) / known * count
+            for name, value in {"loss": float(loss.detach()), **values}.items():
+                told[name] = told.get(name, 0.0) + weight * value
+            yield weight * loss
 
 
 def schedule(step: int, steps: int, recipe: BaseRecipe) -> float:

@@ -194,7 +194,9 @@ class BaseHost(GroupHost):
             found = open_base(file)
             model, self.config = found.model, sizes_of(file)
             self.tokens: Tokens = found.tokens
-            self.vocabulary = file.with_name("vocab.txt")
+            self.vocabulary = (
+                file.with_name("vocab.txt") if self.config.text_tower == "pubmedbert" else file.parent
+            )
         self.model = model.to(device())
         self.network, self.side_px = model, LITTLE_PX if size == "little" else 1024
 

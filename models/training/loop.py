@@ -7,7 +7,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -21,11 +21,13 @@ from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.training.recipes import RunRecipe, TrainingRecipe
+from tissuetalk.models.training.several import bring_together, share
 from tissuetalk.models.writing import CsvWriter, whole_file, write_whole
 
 B = TypeVar("B")
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.csv"
+BOARD: Final = "tensorboard"
 
 
 def prepare_torch(recipe: RunRecipe) -> None:
@@ -63,6 +65,7 @@ class TrainingRun(ABC, Generic[B]):
         self.optimiser, self.clip_norm, self.marks = optimiser, clip_norm, {}
         self._told, self._sums = recipe, dict[str, float]()
         self._model, self._states = model, {"optimiser": optimiser, **states}
+        self._opened: Board | None = None
         if (out / CHECKPOINT).is_file():
             self._resume(torch.load(out / CHECKPOINT, map_location=self.place, weights_only=True))
 
@@ -117,7 +120,7 @@ class TrainingRun(ABC, Generic[B]):
         except torch.OutOfMemoryError as error:
             raise ModelUnavailableError(
                 f"the GPU's memory is full at step {self.step}; free it and start again, which goes on from the last "
-                "checkpoint, or train with a smaller batch in a new folder."
+                "checkpoint, in more parts (`accumulate`, where the recipe knows it), or train with a smaller batch in a new folder."
             ) from error
         for key, value in values.items():
             self._sums[key] = self._sums.get(key, 0.0) + value / self.log_every
@@ -126,27 +129,33 @@ class TrainingRun(ABC, Generic[B]):
             self._log(self.noted() | self._sums)
             self._sums = {}
 
-    def descend(self, loss: Tensor, rate: float | None = None) -> None:
+    def descend(self, losses: Tensor | Iterable[Tensor], rate: float | None = None) -> None:
         """Follow the gradient of a loss; every part of the network at its own factor of ``rate``, or as the optimiser says.
 
+        losses: one, or parts that add up to it, of which only one at a time is held in memory.
         Raises InvalidArgumentError where the loss is no longer a number.
         """
-        if not math.isfinite(float(loss.detach())):
-            raise InvalidArgumentError(
-                f"the loss is no longer a number at step {self.step}; lower the learning rate and delete "
-                f"{self.out / CHECKPOINT}."
-            )
         if rate is not None:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate * group.get("factor", 1.0)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch ships this method untyped
+        for loss in [losses] if isinstance(losses, Tensor) else losses:
+            if not math.isfinite(float(loss.detach())):
+                raise InvalidArgumentError(
+                    f"the loss is no longer a number at step {self.step}; lower the learning rate and delete "
+                    f"{self.out / CHECKPOINT}."
+                )
+            loss.backward()  # type: ignore[no-untyped-call]  # torch ships this method untyped
+        if share().count > 1:
+            bring_together(self._model)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), self.clip_norm)
         self.optimiser.step()
 
     def save(self) -> None:
         """Write the checkpoint; a kill in between leaves the previous one whole."""
+        if not share().first:
+            return
         found: dict[str, Any] = {name: part.state_dict() for name, part in self._states.items()}
         found["model"] = {key: value for key, value in self._model.state_dict().items() if self.stored(key)}
         found |= {"step": self.step, "seconds": self.seconds, "marks": self.marks, "sums": self._sums}
@@ -172,9 +181,12 @@ class TrainingRun(ABC, Generic[B]):
             torch.set_rng_state(found["random"].cpu())
         if "random_cuda" in found and self.place.type == "cuda":
             torch.cuda.set_rng_state(found["random_cuda"].cpu(), self.place)
-        _rewind(self.out / LOG, self.step)
+        if share().first:
+            _rewind(self.out / LOG, self.step)
 
     def _log(self, values: Mapping[str, float]) -> None:
+        if not share().first:
+            return
         path = self.out / LOG
         row = {"step": self.step, "seconds": round(self.seconds, 2)}
         row |= {name: round(value, 6) for name, value in values.items()}
@@ -185,6 +197,33 @@ class TrainingRun(ABC, Generic[B]):
             if fresh:
                 writer.header()
             writer.row(row)
+        if self._told.tensorboard:
+            self._board().log(row)
+
+    def _board(self) -> Board:
+        if self._opened is None:
+            self._opened = Board(self.out / BOARD)
+        return self._opened
+
+
+class Board:
+    """The log once more, as TensorBoard reads it. Raises ModelUnavailableError where ``tensorboard`` is not installed."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ModelUnavailableError(
+                "the recipe wants a TensorBoard log and the package is missing; run `pip install tensorboard`, or leave "
+                "`tensorboard` out: log.csv has the same figures."
+            ) from error
+        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]  # torch ships it untyped
+
+    def log(self, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            if name != "step" and math.isfinite(value):
+                self._writer.add_scalar(name, value, int(row["step"]))  # type: ignore[no-untyped-call]
+        self._writer.flush()  # type: ignore[no-untyped-call]
 
 
 class EpochRun(TrainingRun[B]):
@@ -243,7 +282,18 @@ class EpochRun(TrainingRun[B]):
 
 
 MAY_CHANGE: Final = frozenset(
-    {"name", "threads", "checkpoint_seconds", "epochs", "steps", "minutes", "test", "wrong_attributes"}
+    {
+        "name",
+        "threads",
+        "checkpoint_seconds",
+        "epochs",
+        "steps",
+        "minutes",
+        "test",
+        "wrong_attributes",
+        "tensorboard",
+        "accumulate",
+    }
 )
 """Keys of a recipe that a run may be continued with in another form."""
 

@@ -29,6 +29,8 @@ class RunRecipe(Recipe):
     checkpoint_seconds: float = Field(default=45.0, ge=0)
     """A kill loses at most about as much work."""
     threads: int = Field(default=2, ge=1)
+    tensorboard: bool = False
+    """Also write the log to ``tensorboard/`` in the run folder, for which that package must be installed."""
 
 
 class TrainingRecipe(RunRecipe):
@@ -169,6 +171,8 @@ class BaseRecipe(TrainingRecipe):
     steps: int | None = None
     """If set, the length of the run instead of epochs."""
     batch: int = Field(default=32, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    """Parts in which a batch goes through the network, one after the other, where it does not fit into memory at once."""
     side_px: int = Field(default=1024, gt=0, multiple_of=32)
     """Images are brought to about this side, then cropped or padded to it."""
     rescale: tuple[float, float] = (0.9, 1.1)
@@ -193,7 +197,8 @@ class BaseRecipe(TrainingRecipe):
     """Share of tiles asked for a label that the manifest says is absent: the query most like it must paint nothing.
     The paper trains no absent targets; without them something is painted for nearly every question."""
     vocabulary: RecipePath | None = None
-    """vocab.txt of the text tower; default: uncased BERT's, which MiniLM ships with."""
+    """vocab.txt of the text tower; default: uncased BERT's, which MiniLM ships with. For the clip tower the folder of its
+    tokenizer, which must be given."""
 
     @property
     def rates(self) -> Mapping[str, float]:
@@ -201,7 +206,8 @@ class BaseRecipe(TrainingRecipe):
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
-        assert self.config
+        if self.config.text_tower == "clip" and self.vocabulary is None:
+            raise ValueError("the clip tower has a tokenizer of its own; give its folder as vocabulary")
         return self
 
     @property
@@ -216,7 +222,6 @@ class BaseRecipe(TrainingRecipe):
             raise ValueError(
                 f"model knows size (paper or tiny) and {', '.join(sorted(known))}; it says {dict(self.model)}"
             )
-        if changes.get("text_tower", "pubmedbert") != "pubmedbert":
-            raise ValueError("training uses the pubmedbert tower; the clip tower is for released weights")
-        start = BaseConfig.tiny() if size == "tiny" else BaseConfig()
+        clip = changes.get("text_tower") == "clip"
+        start = BaseConfig.tiny() if size == "tiny" else BaseConfig.released_clip() if clip else BaseConfig()
         return BaseConfig(**{**{name: getattr(start, name) for name in known}, **changes})

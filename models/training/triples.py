@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -57,6 +57,10 @@ class TripleBatch:
     counts: Tensor
     ids: Tensor
     padding: Tensor
+
+    def rows(self, which: Tensor) -> TripleBatch:
+        """Some of its tiles."""
+        return TripleBatch(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
 def triples(recipe: BaseRecipe) -> list[Triple]:

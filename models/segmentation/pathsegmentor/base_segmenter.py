@@ -184,6 +184,7 @@ def load_named(
 
 
 OWN_PREFIX: Final = "image_encoder."
+WEIGHT_FILE: Final = "model.safetensors"
 UNUSED_WHEN_ANSWERING: Final = frozenset({"logit_scale"})
 
 
@@ -205,14 +206,19 @@ def save_base(
     vocabulary: Path,
     shown_at_px: int = SHOWN_AT_PX,
 ) -> Path:
-    """Write ``model.safetensors``, ``config.json`` and ``vocab.txt``; returns the weight file."""
+    """Write ``model.safetensors``, ``config.json`` and ``vocab.txt``; returns the weight file.
+
+    vocabulary: the text tower's file, or of the clip tower the folder of its tokenizer.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "model.safetensors"
+    path = folder / WEIGHT_FILE
     write_tensors(path, model.state_dict())
     told = {"model": asdict(config), "labels": sorted(labels), "mpp": READ_AT_MPP}
     told |= {"shown_at_px": shown_at_px}
     write_whole(folder / "config.json", json.dumps(told, indent=1) + "\n")
-    if vocabulary.resolve() != (folder / "vocab.txt").resolve():
+    if vocabulary.is_dir():
+        tokenizer_from(vocabulary, "pathsegmentor").save_pretrained(folder)
+    elif vocabulary.resolve() != (folder / "vocab.txt").resolve():
         shutil.copyfile(vocabulary, folder / "vocab.txt")
     return path
 
