@@ -68,9 +68,16 @@ def evaluate(
 @group.command()
 def models(
     scored: Annotated[
-        list[str], typer.Argument(metavar="NAME=FOLDER...", help="Folders that evaluate wrote.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for comparison.csv, .json, .md and .svg.")],
+        list[str] | None, typer.Argument(metavar="NAME=FOLDER...", help="Folders that evaluate wrote.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for comparison.csv, .json, .md and .svg; with --all for baselines.md."),
+    ] = None,
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="Every method the papers compare with: run here, published, or why not."),
+    ] = False,
     stand_in: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,9 +87,16 @@ def models(
     json_: JSON = False,
 ) -> None:
     """Test the first model against the best of the others on the same images (one-sided paired t-test)."""
+    if all_:
+        from tissuetalk.tools.evaluate.baselines import all_baselines
+
+        print(all_baselines(_named(scored or ()), out))
+        return
+    if out is None:
+        raise InvalidArgumentError("say with --out where the comparison goes.")
     from tissuetalk.tools.evaluate.compare import compare as run
 
-    run(_named(scored), out, stand_ins=_named(stand_in or ()))
+    run(_named(scored or ()), out, stand_ins=_named(stand_in or ()))
     print((out / f"comparison.{'json' if json_ else 'md'}").read_text("utf-8"))
 
 
