@@ -101,6 +101,7 @@ def test_what_one_machine_made_another_reads_checks_adds_to_and_deletes(machines
     assert list((machines.folder / "other" / "results").iterdir()) == []
 
 
+@pytest.mark.service
 def test_uploads_and_taught_targets_are_on_every_machine(machines: Machines) -> None:
     one, other = machines.start("one"), machines.start("other")
     for workspace in (one, other):
@@ -167,6 +168,7 @@ def test_a_job_is_claimed_by_one_of_many_and_taken_over_when_its_worker_falls_si
     assert one.is_alive(one.owners.token) or stores[1].claim(mine)
 
 
+@pytest.mark.service
 def test_what_a_dead_process_was_putting_up_is_cleared_away_and_its_row_never_comes(
     machines: Machines,
 ) -> None:
@@ -187,6 +189,7 @@ def test_what_a_dead_process_was_putting_up_is_cleared_away_and_its_row_never_co
     assert list((one.folder / "results").iterdir()) == []
 
 
+@pytest.mark.service
 def test_a_database_that_is_killed_is_named_and_everything_goes_on_when_it_is_back(
     machines: Machines, services: tuple[Postgres, Bucket]
 ) -> None:
@@ -213,6 +216,7 @@ def test_a_database_that_is_killed_is_named_and_everything_goes_on_when_it_is_ba
     assert {key.split("/")[1] for key in keys(one)} == {kept}
 
 
+@pytest.mark.service
 def test_a_bucket_that_vanishes_is_named_and_leaves_nothing_half_written(
     machines: Machines, services: tuple[Postgres, Bucket]
 ) -> None:
@@ -259,6 +263,7 @@ def opened(folder: Path, state: State) -> Iterator[None]:
         yield
 
 
+@pytest.mark.service
 def test_a_state_stays_with_its_folder_or_bucket_and_a_lost_database_is_not_made_anew(
     services: tuple[Postgres, Bucket], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,8 @@ from tissuetalk.models.images import confinement
 from tissuetalk.models.registry import DEFAULT_MODEL, MODELS
 from tissuetalk.tools.answers.results import Closed
 from tissuetalk.tools.storage import verify
+from tissuetalk.tools.storage.state import State
+from tissuetalk.tools.storage.verify_state import check_state
 
 PARTS = {
     "pillow": "PIL",
@@ -71,8 +74,17 @@ def examine() -> list[Checked]:
 
 def examine_workspace(folder: Path) -> list[Checked]:
     """Every part of a workspace. Raises InvalidArgumentError where there is none."""
+    return _told(verify.check(folder))
+
+
+def examine_state(state: State) -> list[Checked]:
+    """Every part of what several servers share, of every tenant."""
+    return _told(check_state(state))
+
+
+def _told(parts: Sequence[verify.WorkspacePart]) -> list[Checked]:
     checked = []
-    for part in verify.check(folder):
+    for part in parts:
         what = part.what
         if part.problems:
             what = "; ".join(part.problems)

@@ -51,12 +51,20 @@ def doctor(
 ) -> None:
     """What works on this machine, what is missing, and what to do about it; or whether a workspace is whole."""
     from tissuetalk.server.commands.setup import host_checks
-    from tissuetalk.tools.doctor import examine, examine_workspace, repair_workspace
+    from tissuetalk.tools.doctor import examine, examine_state, examine_workspace, repair_workspace
+    from tissuetalk.tools.storage.state import State
 
     if not workspace and (folder or repair):
         raise InvalidArgumentError("a folder and --repair go with --workspace.")
     found = [*examine(), *host_checks()] if not workspace else []
-    if workspace:
+    shared = State.of_environment() if workspace and folder is None else None
+    if shared is not None:
+        if repair:
+            raise InvalidArgumentError(
+                "--repair mends a folder; a database behind TISSUETALK_STATE is restored from its own copy (pg_dump)."
+            )
+        found = examine_state(shared)
+    elif workspace:
         place = folder or own_workspace()
         found = [*(repair_workspace(place) if repair else ()), *examine_workspace(place)]
     parts = [part.model_dump() for part in found]

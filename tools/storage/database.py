@@ -184,6 +184,10 @@ class Database(ABC):
         """Create the tables, or check that they are ours. Raises WorkspaceUnwritableError for what is damaged or not ours."""
 
     @abstractmethod
+    def is_new(self) -> bool:
+        """Whether nobody has prepared it yet."""
+
+    @abstractmethod
     def read(self) -> AbstractContextManager[Connection]:
         """A connection for statements that each see a consistent state and change nothing."""
 
@@ -254,6 +258,9 @@ class FileDatabase(Database):
             # stops at the first fault; the full check would read every page of a large workspace
             if _scalar(db, "PRAGMA quick_check(1)") != "ok" or any(_wrong_rows(db, each) for each in TABLES):
                 raise self.damaged("is damaged")
+
+    def is_new(self) -> bool:
+        return not self.path.exists()
 
     def read_all(self) -> None:
         """Every page and value. Raises WorkspaceUnwritableError for what we never wrote; a start looks at less, to be quick."""

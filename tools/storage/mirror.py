@@ -104,14 +104,18 @@ class Mirror:
             found = NameTable.select().where(NameTable.name == name).bind(db).first()
         return None if found is None else str(found.result_id)
 
-    def fetch_result(self, result_id: str, size_bytes: int) -> None:
-        """A whole result into this folder, checked against its manifest, and what was added to it since.
+    def place_of(self, result_id: str) -> Path:
+        """Where it lies on this machine once it was fetched."""
+        return self._folder / "results" / result_id
+
+    def fetch_result(self, result_id: str, size_bytes: int) -> Path:
+        """A whole result here, checked against its manifest, and what was added to it since.
 
         size_bytes: of the result as the database has it. Raises UnknownResultError where it is damaged, StateAwayError.
         """
-        place = self._folder / "results" / result_id
+        place = self.place_of(result_id)
         if place.is_dir() and manifest.size_of(place) == size_bytes:
-            return
+            return place
         try:
             if not place.is_dir():
                 self._fetch_whole(result_id, place)
@@ -121,6 +125,7 @@ class Mirror:
                 f"files of {result_id} in the object store are damaged ({error if isinstance(error, DamagedObjectError) else manifest.NAME}); "
                 "segment the image again"
             ) from error
+        return place
 
     def _fetch_whole(self, result_id: str, place: Path) -> None:
         scratch = self._owners.folder / f"fetch_{os.urandom(8).hex()}"
@@ -209,7 +214,7 @@ class Mirror:
 
     def glance(self, result_id: str) -> Path:
         """A folder with a result's answer alone, for a list of many. Raises StateAwayError."""
-        place = self._folder / "results" / result_id
+        place = self.place_of(result_id)
         if place.is_dir():
             return place
         folder = self._owners.folder / "glances" / result_id

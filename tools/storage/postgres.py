@@ -103,13 +103,14 @@ class ServerDatabase(Database):
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
+            tcp_user_timeout=20_000,
             application_name="tissuetalk",
         )
         self._pid = os.getpid()
 
     def prepare(self, *, may_create: bool) -> None:
         with self.write() as db:
-            if db.execute_sql("SELECT to_regclass('results')").fetchone()[0] is None:
+            if self._has_no_tables(db):
                 if not may_create:
                     raise self.damaged(f"has nothing in its schema {self._schema} although results exist")
                 db.execute_sql(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
@@ -119,6 +120,14 @@ class ServerDatabase(Database):
                 raise WorkspaceUnwritableError(
                     "the database of --state was written by another version of tissuetalk; update this one"
                 )
+
+    def is_new(self) -> bool:
+        with self.read() as db:
+            return self._has_no_tables(db)
+
+    @staticmethod
+    def _has_no_tables(db: Connection) -> bool:
+        return db.execute_sql("SELECT to_regclass('results')").fetchone()[0] is None
 
     def setting(self, db: Connection, name: str, value: str) -> str:
         """What was agreed on first, by whoever asked first."""

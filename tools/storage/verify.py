@@ -46,9 +46,9 @@ def check(folder: Path) -> list[WorkspacePart]:
         WorkspacePart(
             "index", "not read" if rows is None else f"{len(rows)} results and uploads", waits=unseen + gone
         ),
-        _checked("results", {name: manifest.problems(folder / "results" / name) for name in results}),
-        _checked("uploads", {name: _upload_problems(folder / "images" / name) for name in uploads}),
-        _checked("taught targets", {path.name: _target_problems(path) for path in _targets(folder)}),
+        checked("results", {name: manifest.problems(folder / "results" / name) for name in results}),
+        checked("uploads", {name: _upload_problems(folder / "images" / name) for name in uploads}),
+        checked("taught targets", {path.name: _target_problems(path) for path in _targets(folder)}),
         WorkspacePart(
             "leftovers", "parts of files that killed processes left", waits=tuple(_leftovers(folder))
         ),
@@ -149,7 +149,8 @@ def _index(folder: Path) -> tuple[WorkspacePart, set[str] | None]:
     return WorkspacePart("database", f"sound; {jobs} unfinished jobs"), rows
 
 
-def _checked(name: str, problems: dict[str, list[str]]) -> WorkspacePart:
+def checked(name: str, problems: dict[str, list[str]]) -> WorkspacePart:
+    """A part of many things, by what is wrong with each."""
     wrong = [f"{which}: {'; '.join(each[:3])}" for which, each in problems.items() if each]
     told = wrong[:_MOST_NAMED]
     if len(wrong) > len(told):

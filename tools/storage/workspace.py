@@ -252,7 +252,8 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
             has_results = any(is_id("res", path.name) for path in (self.folder / "results").iterdir())
             if self.mirror is not None:
                 self.mirror.objects.require()
-                has_results = bool(self.mirror.objects.below("results"))
+                # a list of all objects takes long, and is needed once
+                has_results = self.database.is_new() and bool(self.mirror.objects.below("results"))
             self.database.prepare(may_create=not has_results)
             dead = self.owners.dead()
             self.owners.enter()
