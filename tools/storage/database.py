@@ -22,8 +22,8 @@ from peewee import (
     BooleanField,
     DatabaseError,
     DoubleField,
-    Expression,
     FloatField,
+    Function,
     IntegerField,
     Model,
     SchemaManager,
@@ -209,7 +209,7 @@ class Database(ABC):
         """Results as they were made, where the clock says they are of one moment."""
 
     @abstractmethod
-    def larger(self, one: Any, other: Any) -> Expression:
+    def larger(self, one: Any, other: Any) -> Function:
         """Of two numbers, in a statement."""
 
 
@@ -288,7 +288,7 @@ class FileDatabase(Database):
     def in_order(self) -> Any:
         return SQL("rowid")
 
-    def larger(self, one: Any, other: Any) -> Expression:
+    def larger(self, one: Any, other: Any) -> Function:
         return fn.MAX(one, other)
 
     def _of_this_process(self) -> Any:

@@ -12,7 +12,7 @@ from peewee import (
     AutoField,
     DatabaseError,
     DoubleField,
-    Expression,
+    Function,
     ImproperlyConfigured,
     InterfaceError,
     OperationalError,
@@ -110,10 +110,10 @@ class ServerDatabase(Database):
 
     def prepare(self, *, may_create: bool) -> None:
         with self.write() as db:
-            if self._has_no_tables(db):
+            if self._has_no_tables():
                 if not may_create:
                     raise self.damaged(f"has nothing in its schema {self._schema} although results exist")
-                db.execute_sql(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
+                self._pool.execute_sql(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
             for table in _TABLES:  # those that are there stay as they are; one may be newer than the schema
                 SchemaManager(table, db).create_all()
             if self.setting(db, "version", str(SCHEMA_VERSION)) != str(SCHEMA_VERSION):
@@ -122,12 +122,11 @@ class ServerDatabase(Database):
                 )
 
     def is_new(self) -> bool:
-        with self.read() as db:
-            return self._has_no_tables(db)
+        with self.read():
+            return self._has_no_tables()
 
-    @staticmethod
-    def _has_no_tables(db: Connection) -> bool:
-        return db.execute_sql("SELECT to_regclass('results')").fetchone()[0] is None
+    def _has_no_tables(self) -> bool:
+        return self._pool.execute_sql("SELECT to_regclass('results')").fetchone()[0] is None
 
     def setting(self, db: Connection, name: str, value: str) -> str:
         """What was agreed on first, by whoever asked first."""
@@ -155,7 +154,7 @@ class ServerDatabase(Database):
         """Connections that nobody uses now; many tenants would hold many."""
         self._pool.close_idle()
 
-    def larger(self, one: Any, other: Any) -> Expression:
+    def larger(self, one: Any, other: Any) -> Function:
         return fn.GREATEST(one, other)
 
     @property

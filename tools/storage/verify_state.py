@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError, UnknownResultError
 from tissuetalk.models.writing import remove
@@ -39,7 +40,8 @@ def _tenants(state: State) -> Iterator[State]:
     try:
         with database.read() as db:
             asked = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(tissuetalk$|tenant_)' ORDER BY 1"
-            schemas = [schema for (schema,) in db.execute_sql(asked).fetchall()]
+            untyped: Any = db
+            schemas = [schema for (schema,) in untyped.execute_sql(asked).fetchall()]
     finally:
         database.close()
     for schema in schemas:
