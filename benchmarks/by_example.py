@@ -3,6 +3,7 @@
 The examples are boxes drawn at random inside and outside real masks, the same for every method. Dice on what was not shown:
 in the same image, in another image of the same patient or slide, and in one of another. Against: a random forest
 over scikit-image's multi-scale features (what pixel classifiers do), and the zero-shot answer of the default model.
+Then nuclei of one type, boxes around whole objects, and what learning and answering take (``--parts``).
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks import by_example_objects, by_example_speed
 from benchmarks.by_example_sets import TASKS, Mask, Task, Teachable, clicks, images_of, mosaics, scored
-from benchmarks.figure import RESULTS
+from benchmarks.figure import RESULTS, table
 from tissuetalk.models import registry
 from tissuetalk.models.by_example import Learned, Place, Shown, prompt_for, teach, with_examples
+from tissuetalk.models.by_example.learned import Kind
 from tissuetalk.models.images import open_image
+from tissuetalk.models.looks import brought_back, mean_of, mirrored
 from tissuetalk.models.segmenter import Prompt, Segmenter
 
 COUNTS = (1, 3, 5, 10)
@@ -37,6 +41,7 @@ MOSAICS = {
     "STR": "stroma",
     "TUM": "tumour",
 }
+PARTS = ("regions", "types", "boxes", "speed")
 WHERE = ("same image", "same patient", "another patient")
 
 
@@ -65,7 +70,10 @@ def found(model: Segmenter, prompt: Prompt, image: Teachable) -> Mask | None:
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     tile = np.asarray(cv2.resize(image.pixels, size, interpolation=way), np.uint8)
     context = model.prepare(image.pixels)
-    (decoded,) = model.decode(model.encode(tile, context), [prompt])
+    seen = [
+        model.decode(model.encode(mirrored(tile, look), context), [prompt])[0] for look in range(able.looks)
+    ]
+    decoded = mean_of([brought_back(each, look) for look, each in enumerate(seen)])
     done = model.finish(decoded, prompt, context)
     if done.presence < able.present_from:
         return np.zeros((height, width), bool)
@@ -129,11 +137,17 @@ def others_of(image: Teachable, images: Sequence[Teachable]) -> Iterator[tuple[s
         yield from zip(WHERE[2:], apart, strict=False)
 
 
-def learn(model: Segmenter, image: Teachable, places: Sequence[Place], like: Prompt | None) -> Learned:
+def learn(
+    model: Segmenter,
+    image: Teachable,
+    places: Sequence[Place],
+    like: Prompt | None,
+    kind: Kind | None = None,
+) -> Learned:
     with TemporaryDirectory() as folder:
         Image.fromarray(image.pixels).save(Path(folder) / "shown.png")
         with open_image(Path(folder) / "shown.png", name="shown.png") as source:
-            return teach(model, [Shown(source, image.mpp, places)], name="shown", like=like)
+            return teach(model, [Shown(source, image.mpp, places)], name="shown", kind=kind, like=like)
 
 
 def run(
@@ -179,16 +193,8 @@ def row(title: str, where: str, score: Score, counts: Sequence[int]) -> str:
     return f"| {title} | {where} | " + " | ".join([*cells, zero]) + " |"
 
 
-def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks by_example", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--images", type=int, default=2, help="how many images of each set are taught on")
-    parser.add_argument("--seeds", type=int, default=2, help="how often the examples are drawn anew")
-    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
-    parser.add_argument("--no-forest", action="store_true", help="leave the slow one out")
-    parser.add_argument("--only", nargs="*", default=[], help="words of the titles of sets")
-    options = parser.parse_args(arguments)
-    model, started = registry.load(), time.monotonic()
+def regions(model: Segmenter, options: argparse.Namespace) -> None:
+    """The table of Dice."""
 
     def assumed(pixels: NDArray[np.uint8]) -> float:
         return model.assume_mpp(pixels)
@@ -197,26 +203,113 @@ def main(arguments: Sequence[str]) -> None:
     for wanted, name in MOSAICS.items():
         task = Task(f"colon mosaic, {name}", "patch-classes", lambda m: m > 0, 0.5)
         jobs.append((task, lambda wanted=wanted: list(mosaics(options.data, wanted))))
-    counts = options.counts
-    print("| target | where | " + " | ".join(f"{count} + {count}" for count in counts) + " | zero-shot |")
-    print("| --- | --- |" + " --- |" * (len(counts) + 1), flush=True)
-    file = RESULTS / "by_example.json"
-    # so that the sets can be run one by one, or without the forest, which is slow
-    kept: dict[str, dict[str, list[float]]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    heading("zero-shot", options.counts)
     for task, images in jobs:
         if options.only and not any(word in task.title for word in options.only):
             continue
-        score = run(model, task, images(), options)
-        for where in WHERE:
-            print(row(task.title, where, score, counts), flush=True)
-        for method in ("taught", "forest", "zero"):
-            values = getattr(score, method)
-            if method == "forest" and options.no_forest:
-                continue
-            kept[f"{task.title}, {method}"] = {
-                f"{count} {where}": [round(each, 4) for each in dices]
-                for (count, where), dices in values.items()
-            }
-        RESULTS.mkdir(exist_ok=True)
-        file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        show(task.title, run(model, task, images(), options), options)
+
+
+def types(model: Segmenter, options: argparse.Namespace) -> None:
+    """The table of F1 over detected nuclei."""
+    heading("zero-shot", options.counts)
+    for task in by_example_objects.TYPED_TASKS:
+        if options.only and not any(word in task.title for word in options.only):
+            continue
+        score, forest = Score(), None if options.no_forest else Forest()
+        typed = {each.image.name: each for each in by_example_objects.typed_images(task, options.data)}
+        images = [each.image for each in typed.values()]
+        for image in images[:: max(1, len(images) // options.images)][: options.images]:
+            shown = [
+                (count, by_example_objects.shown_nuclei(typed[image.name], count, seed))
+                for count in options.counts
+                for seed in range(options.seeds)
+            ]
+            places = [by_example_objects.boxes_of(typed[image.name], chosen) for _, chosen in shown]
+            learned = [learn(model, image, each, None, "object") for each in places]
+            trees = None if forest is None else [forest.taught(image, each) for each in places]
+            for where, other in others_of(image, images):
+                labels, masks = by_example_objects.looked_at(model, other, learned)
+                detected = by_example_objects.Detected.of(labels, typed[other.name].nuclei)
+                for number, (count, chosen) in enumerate(shown):
+                    kept_back = chosen if other is image else chosen[:0]
+                    judged = typed[other.name], kept_back
+                    score.taught[count, where].append(detected.f1(masks[number], *judged))
+                    if trees is not None:
+                        score.forest[count, where].append(detected.f1(trees[number](other), *judged))
+        show(task.title, score, options)
+
+
+def boxes(model: Segmenter, options: argparse.Namespace) -> None:
+    """What LiteMedSAM draws in boxes around whole objects: in the boxes / of all objects of the image."""
+    from tissuetalk.models.segmentation.litemedsam import load
+
+    sam, wanted = load(options.litemedsam), ("glomeruli", "fat")
+    heading("", options.counts)
+    for task in TASKS:
+        if not any(word in task.title for word in options.only or wanted):
+            continue
+        cells: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        images = [
+            image
+            for image in images_of(task, options.data, model.assume_mpp)
+            if by_example_objects.objects_in(image.gold)
+        ]
+        for image in images[:: max(1, len(images) // options.images)][: options.images]:
+            objects = by_example_objects.objects_in(image.gold)
+            for count in options.counts:
+                for seed in range(options.seeds):
+                    order = np.random.default_rng(seed).permutation(len(objects))[:count]
+                    chosen = [objects[at] for at in order]
+                    drawn = by_example_objects.outlined(sam, image, [box for box, _ in chosen])
+                    meant = np.zeros_like(image.gold)
+                    for box, part in chosen:
+                        meant[box.y0 : box.y1, box.x0 : box.x1] |= part
+                    cells[count].append((dice(drawn, meant), dice(drawn, image.gold)))
+        means = [np.mean(cells[count], axis=0) for count in options.counts]
+        texts = [f"{inside:.2f} / {everywhere:.2f}" for inside, everywhere in means]
+        print(f"| {task.title} | LiteMedSAM | " + " | ".join(texts) + " | |", flush=True)
+
+
+def speed(model: Segmenter, options: argparse.Namespace) -> None:
+    print(table(by_example_speed.measure(options.data)), flush=True)
+
+
+def heading(last: str, counts: Sequence[int]) -> None:
+    print("| target | where | " + " | ".join(f"{count} + {count}" for count in counts) + f" | {last} |")
+    print("| --- | --- |" + " --- |" * (len(counts) + 1), flush=True)
+
+
+def show(title: str, score: Score, options: argparse.Namespace) -> None:
+    """Print the rows of one target and keep them: the sets can be run one by one, or without the forest, which is slow."""
+    for where in WHERE:
+        print(row(title, where, score, options.counts), flush=True)
+    file = RESULTS / "by_example.json"
+    kept: dict[str, dict[str, list[float]]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    for method in ("taught", "forest", "zero"):
+        if method == "forest" and options.no_forest:
+            continue
+        kept[f"{title}, {method}"] = {
+            f"{count} {where}": [round(each, 4) for each in values]
+            for (count, where), values in getattr(score, method).items()
+        }
+    RESULTS.mkdir(exist_ok=True)
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks by_example", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--images", type=int, default=2, help="how many images of each set are taught on")
+    parser.add_argument("--seeds", type=int, default=2, help="how often the examples are drawn anew")
+    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
+    parser.add_argument("--no-forest", action="store_true", help="leave the slow one out")
+    parser.add_argument("--only", nargs="*", default=[], help="words of the titles of sets")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--litemedsam", type=Path, help="lite_medsam.pth, where its package is not installed")
+    options = parser.parse_args(arguments)
+    model, started = registry.load(), time.monotonic()
+    for part, measure in zip(PARTS, (regions, types, boxes, speed), strict=True):
+        if part in options.parts:
+            measure(model, options)
     print(f"{time.monotonic() - started:.0f} s")
