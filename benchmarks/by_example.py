@@ -272,7 +272,8 @@ def boxes(model: Segmenter, options: argparse.Namespace) -> None:
 
 
 def speed(model: Segmenter, options: argparse.Namespace) -> None:
-    print(table(by_example_speed.measure(options.data)), flush=True)
+    for figures in by_example_speed.measure(options.data):
+        print(table(figures), flush=True)
 
 
 def heading(last: str, counts: Sequence[int]) -> None:

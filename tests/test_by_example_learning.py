@@ -229,3 +229,9 @@ def test_what_the_model_knows_is_corrected_and_what_it_has_wrong_is_left_aside(
     assert learned.like == NUCLEI and other.like is None
     again = Learned.from_bytes(learned.to_bytes())
     assert (again.like, again.sha256) == (NUCLEI, learned.sha256)
+    # a cut that examples moved decides where the target ends, never whether it is there
+    moved = replace(learned, rules={**learned.rules, "answer_shift": -1000.0})
+    taught = with_examples(plain, [moved])
+    (answer,) = taught.decode(taught.encode(tile, context), [prompt_for(moved)])
+    done = taught.finish(answer, prompt_for(moved), context)
+    assert learned.rules["answer_present"] and not done.mask.any() and done.presence >= 0.5

@@ -15,6 +15,8 @@ from tissuetalk.models.segmenter import FeatureMap
 Floats = NDArray[np.float32]
 
 PENALTY: Final = 0.003
+REGION_PENALTY: Final = 0.001
+"""Of stained regions: against PENALTY, Dice after ten examples each way rises by 0.01, after three it is the same."""
 MOST_AXES: Final = 256
 """Principal axes of the examples that are fitted along."""
 

@@ -19,7 +19,7 @@ from tissuetalk.models.segmenter import Decoded
 
 MOVED: Final = 0.1
 """More of the examples that must be right with another scale and shift before an answer that is often wrong is taken with them."""
-TRUST: Final = ((0.8, 10.0), (0.7, 1.0))
+TRUST: Final = ((0.8, 10.0), (0.7, 3.0))
 """From which share of right examples on unlabelled pixels count how much, beside 1 of the examples. Below, the answer is left aside."""
 SCALE_PENALTY, SHIFT_PENALTY, BIAS_PENALTY = 0.1, 0.02, 0.01
 MOST_SCALE: Final = 2.0

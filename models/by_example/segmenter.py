@@ -153,7 +153,10 @@ class TaughtSegmenter:
         if learned.like is None:
             return finished(learned, stitched, presence)
         own = self._base.finish(stitched, learned.like, context)
-        presence = own.presence if learned.rules["answer_present"] else presence
+        if learned.rules["answer_present"]:
+            # a cut that examples moved says where the target ends, not whether it is there
+            unmoved = Decoded(stitched.logits - np.float32(learned.rules["answer_shift"]), stitched.presence)
+            presence = self._base.finish(unmoved, learned.like, context).presence
         instances = None if learned.kind == "region" else own.instances
         if learned.kind == "object" and instances is None:
             instances = _parts(own.mask)

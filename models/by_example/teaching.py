@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.by_example.head import Axes, LinearHead, Scaling, head_of
+from tissuetalk.models.by_example.head import PENALTY, REGION_PENALTY, Axes, LinearHead, Scaling, head_of
 from tissuetalk.models.by_example.learned import Card, Kind, Learned, named
 from tissuetalk.models.by_example.objects import (
     NUCLEI,
@@ -96,7 +96,11 @@ def teach(
     plan, samples, ground = _looked_at(model, shown, like, control.part(0, 0.7))
     scaling = Scaling.of(samples.unlabelled, samples.share)
     axes = Axes.of(scaling(samples.features))
-    fits = PlainFits(axes, samples) if ground is None else Corrections.of(samples, scaling, axes, ground)
+    fits: Fits
+    if ground is not None:
+        fits = Corrections.of(samples, scaling, axes, ground)
+    else:
+        fits = PlainFits(axes, samples, PENALTY if plan.is_unstained else REGION_PENALTY)
     everything = np.ones(len(samples.positive), bool)
     fitted = fits.fit(everything)
     _require_difference(fits.logits(fitted, everything) > 0, samples)
@@ -160,9 +164,10 @@ class PlainFits:
 
     axes: Axes
     samples: Samples | ObjectRows
+    penalty: float = PENALTY
 
     def fit(self, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return self.axes.fit(self.samples.positive, self.samples.place, rows)
+        return self.axes.fit(self.samples.positive, self.samples.place, rows, self.penalty)
 
     def logits(self, fitted: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
         return self.axes.logits(fitted, rows)
