@@ -56,9 +56,9 @@ test-vllm: $(STAMP)
 conformance: $(STAMP)
 	@$(BIN)/python tests/conformance/run.py $(if $(REQUIRED),--required)
 
-# Several servers over Debian's PostgreSQL and an S3-compatible store: apt-get install postgresql
+# Several servers over Debian's PostgreSQL and an S3-compatible store, slides in Orthanc: apt-get install postgresql orthanc orthanc-dicomweb
 service-test: $(STAMP)
-	@$(BIN)/python -c 'import moto, psycopg, s3fs' 2>/dev/null || { echo "missing: run '$(BIN)/pip install -e .[dev,service]'." >&2; exit 3; }
+	@$(BIN)/python -c 'import dicomweb_client, moto, psycopg, s3fs' 2>/dev/null || { echo "missing: run '$(BIN)/pip install -e .[dev,service]'." >&2; exit 3; }
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { echo "missing: PostgreSQL. On Debian: apt-get install postgresql." >&2; exit 3; }
 	@$(BIN)/python -m pytest -q -p no:cacheprovider -m service tests $(TESTS)
 

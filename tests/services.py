@@ -1,7 +1,8 @@
-"""What a service runs beside, as real processes: Debian's PostgreSQL and an S3-compatible store. Absent ones skip a test."""
+"""What a service runs beside, as real processes: Debian's PostgreSQL and Orthanc, an S3-compatible store. Absent ones skip a test."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -187,6 +188,50 @@ def bucket() -> Iterator[Bucket]:
     finally:
         store.go_on()
         store.stop()
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """Debian's archive with its DICOMweb plugin, on the loopback; one account."""
+
+    port: int
+    user: str = "reader"
+    password: str = "sesame"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/dicom-web"
+
+
+@contextmanager
+def orthanc() -> Iterator[Orthanc]:
+    program, plugin = shutil.which("Orthanc"), Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+    if program is None or not plugin.exists():
+        pytest.skip("Orthanc is not installed; on Debian: apt-get install orthanc orthanc-dicomweb")
+    if find_spec("dicomweb_client") is None:
+        pytest.skip("dicomweb-client is not installed: pip install 'tissuetalk[service]'")
+    archive = Orthanc(free_port())
+    with TemporaryDirectory(prefix="orthanc-") as folder:
+        settings = {
+            "StorageDirectory": folder,
+            "IndexDirectory": folder,
+            "HttpPort": archive.port,
+            "DicomServerEnabled": False,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": True,
+            "RegisteredUsers": {archive.user: archive.password},
+            "Plugins": [str(plugin)],
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        }
+        (Path(folder) / "settings.json").write_text(json.dumps(settings))
+        with (Path(folder) / "log").open("wb") as log:
+            process = subprocess.Popen([program, f"{folder}/settings.json"], stdout=log, stderr=log)
+        try:
+            wait_until(lambda: answers(archive.port))
+            yield archive
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 @contextmanager

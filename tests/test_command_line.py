@@ -302,4 +302,4 @@ def test_the_shell_completes_choices() -> None:
             "COMP_CWORD": "4",
         },
     )
-    assert done.stdout.split() == ["dicom-seg", "dicom-ann"]
+    assert done.stdout.split() == ["dicom-seg", "dicom-ann", "dicom-sr"]

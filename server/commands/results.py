@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tissuetalk.models.writing import CsvWriter
-from tissuetalk.server.commands.terminal import JSON, Classifier, Format, Metrics, ResultDir, show, table
+from tissuetalk.server.commands.terminal import (
+    JSON,
+    ArchivesGiven,
+    Classifier,
+    CredentialsGiven,
+    Format,
+    Metrics,
+    ResultDir,
+    archives_from,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     from tissuetalk.tools.answers.results import MeasureResult
@@ -82,11 +93,18 @@ def export(
             "They are removed without it, and the export says which.",
         ),
     ] = False,
+    archive: ArchivesGiven = None,
+    archive_credentials: CredentialsGiven = None,
     json_: JSON = False,
 ) -> None:
-    """The result in a format other software opens."""
+    """The result in a format other software opens; --out dicomweb:NAME stores it in the archive its slide came from."""
     from tissuetalk.tools.session import Session
+    from tissuetalk.tools.storage.archives import in_archive
 
-    with Session() as session:
+    with Session(archives=archives_from(archive, archive_credentials)) as session:
+        if in_archive(str(out)):
+            uid = session.store(result_dir, format, str(out))
+            show(json_, {"format": format, "out": out, "sop_instance_uid": uid}, f"{out}: {uid}")
+            return
         written = session.export(result_dir, format, out, keep_identifiers=keep_identifiers)
     show(json_, {"format": format, "out": written}, written)

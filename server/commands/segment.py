@@ -19,9 +19,12 @@ from tissuetalk.models import worker
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.server.commands.terminal import (
     JSON,
+    ArchivesGiven,
+    CredentialsGiven,
     EngineName,
     Model,
     Reader,
+    archives_from,
     image_progress,
     numbers,
     show,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from tissuetalk.tools.segment.request import SegmentArguments
     from tissuetalk.tools.segment.schedule import MakeRunner
     from tissuetalk.tools.session import Segmentation, Session
+    from tissuetalk.tools.storage.archives import Archive
 
 DEMO_WORDS = (
     "Colon biopsy: crowded adenomatous glands with low-grade dysplasia. No invasive carcinoma is seen."
@@ -65,6 +69,8 @@ def segment(
     base_result: Annotated[Path | None, typer.Option(help="Result folder that the examples correct.")] = None,
     learned: Annotated[list[Path] | None, typer.Option(help="A target from `teach`; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only read the words; nothing is segmented.")] = False,
+    archive: ArchivesGiven = None,
+    archive_credentials: CredentialsGiven = None,
     json_: JSON = False,
 ) -> None:
     """Outline what the words name; writes result.json, masks, instances, overlay.png and objects.geojson to --out.
@@ -93,7 +99,8 @@ def segment(
     else:
         worker.start()  # it warms while the model is loaded
         with _blocks_by(engine, ray_address) as runner:
-            found = _to_folder(asked, Path(out), reader, runner, given, quiet=json_)
+            archives = archives_from(archive, archive_credentials)
+            found = _to_folder(asked, Path(out), reader, runner, given, archives, quiet=json_)
         show(json_, found.to_json(), *_found(found, Path(out)))
 
 
@@ -107,9 +114,10 @@ def _asked(
 ) -> SegmentArguments:
     """What was typed, as arguments. Raises InvalidArgumentError."""
     from tissuetalk.tools.segment.request import SegmentArguments, target_from_text
+    from tissuetalk.tools.storage.archives import in_archive
 
     return SegmentArguments(
-        image=str(Path(image).resolve()),
+        image=image if in_archive(image) else str(Path(image).resolve()),
         words=" ".join(words or ()) or None,
         targets=[target_from_text(each) for each in target or ()],
         points=[numbers(text, "--point", 2) for text in point or ()],
@@ -157,8 +165,14 @@ def _reading(asked: SegmentArguments, reader: str, given: TaughtFiles) -> Answer
     """What the words mean; nothing is segmented or kept."""
     from tissuetalk.tools.session import Session
 
-    with Session(Path(asked.image).parent, reader=reader) as session:
+    with Session(_root_of(asked.image), reader=reader) as session:
         return session.read_request(session.understand(given.into(asked, session)))
+
+
+def _root_of(image: str) -> Path:
+    from tissuetalk.tools.storage.archives import in_archive
+
+    return Path.cwd() if in_archive(image) else Path(image).parent
 
 
 @contextmanager
@@ -179,6 +193,7 @@ def _to_folder(
     reader: str,
     runner: MakeRunner | None = None,
     given: TaughtFiles = TaughtFiles(),
+    archives: Sequence[Archive] = (),
     *,
     quiet: bool,
 ) -> Segmentation:
@@ -196,7 +211,13 @@ def _to_folder(
     place = Path(os.path.realpath(out))
     with (
         unfinished_workspace(out) as scratch,
-        Session(Path(asked.image).parent, scratch, reader=reader, runner=runner) as session,
+        Session(
+            _root_of(asked.image),
+            scratch,
+            reader=reader,
+            runner=runner,
+            archives=archives,
+        ) as session,
         image_progress(quiet) as progress,
     ):
         order = session.understand(given.into(asked, session))

@@ -37,7 +37,7 @@ ImagePath = Annotated[
     str,
     Field(
         max_length=LONGEST_PATH,
-        description="Path inside an allowed folder (relative to the first), or image:// URI",
+        description="Path inside an allowed folder (relative to the first), image:// URI, or dicomweb: address from library",
     ),
 ]
 ResultId = Annotated[Id, Field(description="result_id from segment (res_…)")]
@@ -190,7 +190,10 @@ class LibraryCall(TypedDict, total=False):
     ]
     folder: Annotated[
         str | None,
-        Field(max_length=LONGEST_FOLDER_BYTES, description="For save: a new folder inside an allowed folder"),
+        Field(
+            max_length=LONGEST_FOLDER_BYTES,
+            description="For save: a new folder inside an allowed folder, or dicomweb:NAME",
+        ),
     ]
     organ: Annotated[Name | None, Field(description="For labels: only those of this organ")]
     name: Annotated[Name | None, Field(description="For forget and save: of a taught target")]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tissuetalk.models.images import CheckedFile
+from tissuetalk.models.images.headers import SLIDE_CLASS
 from tissuetalk.models.images.parts import is_dicom
 from tissuetalk.models.writing import library
 from tissuetalk.tools.drawing import drawing
@@ -24,15 +25,16 @@ NOMINAL_MPP = 1.0
 TILE_PX = 512
 LONGEST_TEXT = 64
 """Characters of a DICOM long string (LO)."""
-_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
 def slide_of(masks: SegmentedRegion) -> Any:
     """Attributes of the VL Whole Slide Microscopy Image the masks lie on, without pixels.
 
-    For a DICOM slide its own, without identifiers unless they are to be kept; otherwise made up. The same image always has
+    For a slide in an archive, where the object goes back there, what the archive says. For a DICOM slide its own, without identifiers unless they are to be kept; otherwise made up. The same image always has
     the same new UIDs. No patient is named, and nothing is said about specimen, stain or scanner, which nobody has told us.
     """
+    if masks.slide is not None:
+        return masks.slide
     with masks.open_image() as source, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom repeats values it finds fault with
         own = own_header(source.files, source.width, source.height)
@@ -50,7 +52,7 @@ def own_header(files: Sequence[CheckedFile], width: int, height: int) -> Any | N
     for file in files:
         header = library("pydicom").dcmread(file.view(), stop_before_pixels=True)
         size = (header.get("TotalPixelMatrixColumns"), header.get("TotalPixelMatrixRows"))
-        if header.SOPClassUID == _SLIDE and size == (width, height):
+        if header.SOPClassUID == SLIDE_CLASS and size == (width, height):
             return header
     return None
 
@@ -60,7 +62,7 @@ def _described(masks: SegmentedRegion, sha256: str) -> Any:
     hd, dataset = library("highdicom"), library("pydicom.dataset")
     image = masks.result.image
     header = dataset.Dataset()
-    header.SOPClassUID = _SLIDE
+    header.SOPClassUID = SLIDE_CLASS
     for name in ("Study", "Series", "SOP"):
         setattr(header, f"{name}InstanceUID", uid_of(sha256, name))
     header.FrameOfReferenceUID = uid_of(sha256, "FrameOfReference")

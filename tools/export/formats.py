@@ -54,6 +54,7 @@ FORMATS = {
         "picture, masks and words to evaluate and train on", "training", "training:write", is_folder=True
     ),
     "coco": Format("one run-length mask per object", "coco.json", "coco:write"),
+    "dicom-sr": Format("the measures as a structured report", "measures.dcm", "dicom_sr:write"),
 }
 """A new format is a file and an entry here."""
 

@@ -28,15 +28,17 @@ def open_masks(
     mask_ids: Sequence[str] = (),
     *,
     keep_identifiers: bool = False,
+    slide: Any = None,
 ) -> SegmentedRegion:
     """The named masks of a finished result, all by default. Raises UnknownMaskError."""
-    return SegmentedRegion(folder, open_image, mask_ids, keep_identifiers=keep_identifiers)
+    return SegmentedRegion(folder, open_image, mask_ids, keep_identifiers=keep_identifiers, slide=slide)
 
 
 class SegmentedRegion:
     """The part of an image that was segmented, with its masks. mpp: µm per full-resolution pixel, None if unknown.
 
     keep_identifiers: what is written from it may say whose image it is: a DICOM header's patient, the file's name.
+    slide: the header of the slide as an archive has it, for what goes back there.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class SegmentedRegion:
         mask_ids: Sequence[str],
         *,
         keep_identifiers: bool = False,
+        slide: Any = None,
     ) -> None:
         self.folder, self.open_image = folder, open_image
-        self.keep_identifiers = keep_identifiers
+        self.keep_identifiers, self.slide = keep_identifiers or slide is not None, slide
         self.result = folder.result()
         self.region = Box.from_sequence(self.result.image.region)
         self.mpp = self.result.image.known_mpp

@@ -24,6 +24,7 @@ from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage,
 from tissuetalk.tools.session.results import with_addresses
 from tissuetalk.tools.session.targets import forget, kept_as, listed_targets, write_learned
 from tissuetalk.tools.storage import manifest
+from tissuetalk.tools.storage.archives import in_archive
 from tissuetalk.tools.storage.result_folder import ResultFolder
 
 if TYPE_CHECKING:
@@ -141,6 +142,9 @@ def _save(session: Session, result_id: str, format: str | None, folder: str | No
         choice = ", ".join(("folder", *FORMATS))
         raise InvalidArgumentError(f"unknown format {format[:40]!r}; choose from: {choice}.")
     folder = _named(folder)
+    if in_archive(folder):
+        uid = session.store(result_id, format, folder)
+        return {"message": f"stored as {format} in the archive, with the slide's study.", "saved": [uid]}
     root, target = _new_folder(session, folder)
     scratch = session.workspace.owners.folder
     with session.reading(result_id) as stored, session.workspace.owners.writing(target):

@@ -38,7 +38,7 @@ from tissuetalk.tools.answers.results import (
 from tissuetalk.tools.segment import grid
 from tissuetalk.tools.session import library, results
 from tissuetalk.tools.session.results import Segmentation, view_source
-from tissuetalk.tools.storage.archives import Archive, Archives
+from tissuetalk.tools.storage.archives import Archive, Archives, archive_named, in_archive
 from tissuetalk.tools.storage.copies import Copies
 from tissuetalk.tools.storage.features import FeatureCache
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -101,13 +101,13 @@ class Session:
         self.workspace = Workspace(Path(workspace), quota_bytes=quota_bytes - for_copies, state=state)
         self.archives = Archives(archives)
         copies_folder = self.workspace.folder / "archive"
-        copies = Copies(copies_folder, self.workspace.owners.folder, self.archives, for_copies)
+        self.copies = Copies(copies_folder, self.workspace.owners.folder, self.archives, for_copies)
         given = [roots] if isinstance(roots, str | Path) else [Path.cwd()] if roots is None else roots
         self.roots = Roots(
             [Path(each) for each in given],
             explicit=roots is not None,
             private=[self.workspace.uploads_folder],
-            copies=copies,
+            copies=self.copies,
             hidden=self.workspace.folder,
             lookup=self.workspace.image_path,
         )
@@ -364,6 +364,22 @@ class Session:
         with self.reading(result) as stored:
             return export(stored.folder, format, out, stored.open_image, keep_identifiers=keep_identifiers)
 
+    def store(self, result: Place, format: str, archive: str) -> str:
+        """Send a result to the archive its slide lies in, as a DICOM object about that slide. Returns the object's UID.
+
+        archive: ``dicomweb:NAME``. Raises InvalidArgumentError for another format or a slide from elsewhere, and what the archive says.
+        """
+        from tissuetalk.tools.export.archive import store
+
+        with self.reading(result) as stored:
+            return store(
+                stored.folder,
+                format,
+                self.archives.named(archive_named(archive)),
+                stored.open_image,
+                self.copies,
+            )
+
     def adopt(self, folder: Path) -> str:
         """Copy a result that the command line wrote into the workspace. Returns its id. Raises UnknownResultError."""
         result = ResultFolder.existing(folder).result()
@@ -383,7 +399,9 @@ class Session:
             result = result.place
         if isinstance(result, Path):
             folder = ResultFolder.existing(result)
-            yield Stored(folder, partial(image_anywhere, folder), lambda path: path)
+            in_place = in_archive(folder.request()["image"])
+            opener = partial(self._image_of, folder) if in_place else partial(image_anywhere, folder)
+            yield Stored(folder, opener, lambda path: path)
             return
         name = result
         with self.workspace.reading(name) as stored:
