@@ -1,8 +1,9 @@
-"""Fit and check the reliability curves: ``python -m benchmarks calibrate DATA [MODEL]``.
+"""Fit and check what reliability is read from: ``python -m benchmarks calibrate DATA [MODEL]``.
 
-Every held-out annotated image is asked for what is annotated on it, as it is and once in a worse state, so that the
-curves know bad masks as well. A curve is the mean Dice of eight equally full bins of a signal, made monotone, from (0, 0) to (1, 1). How well it
-holds is measured by leaving out whole groups (patients, slides), and on sets that nothing here was fitted to.
+Held-out annotated images are asked for what is annotated on them, as they are and once in a worse state, so that the
+formula knows bad masks as well. It is logistic in the signal and the presence, never falling in either, with an offset
+for each target: a tumour mask of a new patient is wrong more often than it looks. How well it holds is measured by
+leaving out whole groups (patients, slides), and on sets that nothing here was fitted to.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,30 +20,35 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
-from benchmarks.held_out import EVALUATION_ONLY, held_out
+from benchmarks.held_out import EVALUATION_ONLY, SAME_CASE, held_out, is_judged
 from tissuetalk.models import registry
 from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example
 from tissuetalk.models.datasets.wordings import rephrasings
 from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.metrics.scores import dice
-from tissuetalk.models.segmentation.pathsegmentor.card import OFFERED_TARGETS
 from tissuetalk.models.segmenter import RGB, Context, Segmenter
 from tissuetalk.models.training.ablation import ask
-from tissuetalk.tools.answers import results
-from tissuetalk.tools.answers.results import Signal
+from tissuetalk.tools.answers import reliability
+from tissuetalk.tools.answers.reliability import ReliabilityFormula, Signal
 from tissuetalk.tools.explain import perturbations, windows
 from tissuetalk.tools.explain.stability import StabilityCheck
 from tissuetalk.tools.segment.field import FieldOfView, Scale
 
-OUT = Path(results.__file__).with_name("reliability.json")
-MOST_OF_A_SET = 24
+OUT = Path(reliability.__file__).with_name("reliability.json")
+MOST_OF_A_SET = 12
 SIDE_PX = 640
 """Side of the part that is compared, in pixels at the model's scale."""
-BINS = 8
 SIGNALS: tuple[Signal, ...] = ("explain", "segment")
-Curve = list[tuple[float, float]]
+FOLDS = 5
+RESTRAINT = 3e-3
+"""Penalty on steep formulas and on offsets far from the common one."""
+SAME_CASE_WEIGHT = 0.25
+"""Of sets whose held-out parts share the case with training: they look better than a new patient will."""
+RELIABLE, GOOD, ACCEPTABLE = 0.8, 0.8, 0.7
+"""Reliability that is acted on, the Dice that should get it, and the Dice that it promises."""
 
 
 def _noisy(rgb: RGB) -> RGB:
@@ -69,7 +75,13 @@ class ScoredMask:
     condition: str
     explain: float
     segment: float
+    presence: float
     dice: float
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether a formula may be fitted to it."""
+        return self.dataset not in EVALUATION_ONLY
 
 
 def observe(model: Segmenter, example: Example, target: str, condition: str) -> ScoredMask | None:
@@ -94,7 +106,7 @@ def observe(model: Segmenter, example: Example, target: str, condition: str) -> 
     if not looks.stored.any():
         return None
     part = windows.inside(window, region, truth.shape)
-    score = dice(looks.stored & known[part], truth[part])
+    score = dice(looks.stored & known[part], truth[part] & known[part])
     return ScoredMask(
         example.dataset,
         example.group,
@@ -102,108 +114,147 @@ def observe(model: Segmenter, example: Example, target: str, condition: str) -> 
         condition,
         looks.signal,
         looks.expected_dice,
+        looks.presence,
         float(score),
     )
 
 
-def observe_all(model: Segmenter, root: Path) -> Iterator[ScoredMask]:
-    """Held-out images, at most MOST_OF_A_SET of a set, and the sets for evaluation only as they are."""
-    counted: Counter[str] = Counter()
+def observe_all(model: Segmenter, root: Path, most: int = MOST_OF_A_SET) -> Iterator[ScoredMask]:
+    """Held-out images, at most ``most`` of a set, as they are and in one worse state."""
     states = [*WORSE, *WRONG_SCALE]
-    for number, example in enumerate(held_out(root)):
-        counted[example.dataset] += 1
-        if counted[example.dataset] > MOST_OF_A_SET:
-            continue
-        checked_only = example.dataset in EVALUATION_ONLY
-        for target, labelled in example.targets.items():
-            known = labelled.label != UNKNOWN
-            if (
-                target not in OFFERED_TARGETS
-                or known.mean() < 0.9
-                or not (labelled.label == FOREGROUND).any()
-            ):
+    for number, example in enumerate(held_out(root, most)):
+        for target in example.targets:
+            if not is_judged(example, target):
                 continue
-            for condition in ("as it is",) if checked_only else ("as it is", states[number % len(states)]):
+            for condition in ("as it is", states[number % len(states)]):
                 if (seen := observe(model, example, target, condition)) is not None:
                     yield seen
 
 
-def fit(signal: Sequence[float], truth: Sequence[float]) -> Curve:
-    """Bin means over equally full bins, pooled until they never fall (pool adjacent violators)."""
-    order = np.argsort(signal)
-    bins = np.array_split(order, min(BINS, len(order)))
-    blocks = [[np.mean(np.take(signal, each)), np.mean(np.take(truth, each)), len(each)] for each in bins]
-    pooled: list[list[float]] = []
-    for block in blocks:
-        pooled.append([float(value) for value in block])
-        while len(pooled) > 1 and pooled[-2][1] > pooled[-1][1]:
-            x1, y1, n1 = pooled.pop()
-            x0, y0, n0 = pooled.pop()
-            total = n0 + n1
-            pooled.append([(x0 * n0 + x1 * n1) / total, (y0 * n0 + y1 * n1) / total, total])
-    inner = [(round(x, 4), round(y, 4)) for x, y, _ in pooled]
-    return [(0.0, 0.0), *inner, (1.0, 1.0)]
+def fit(seen: Sequence[ScoredMask], signal: Signal) -> ReliabilityFormula:
+    """Every set and target weighs the same, however many images it has; offsets are drawn to the common one."""
+    targets = sorted({each.target for each in seen})
+    counts = Counter((each.dataset, each.target) for each in seen)
+    share: NDArray[np.float64] = np.array(
+        [
+            (SAME_CASE_WEIGHT if each.dataset in SAME_CASE else 1.0) / counts[each.dataset, each.target]
+            for each in seen
+        ]
+    )
+    share /= share.sum()
+    true = np.array([each.dice for each in seen])
+    which = np.array([targets.index(each.target) for each in seen])
+    features = np.array([_features(each, signal) for each in seen])
+
+    def cost(values: NDArray[np.float64]) -> float:
+        steep, common, own = values[:2], values[2], values[3:]
+        logit = features @ steep + common + own[which]
+        # Cross-entropy with the Dice as the share of successes: its minimum is the mean Dice.
+        loss = float((share * (np.logaddexp(0, logit) - true * logit)).sum())
+        return loss + RESTRAINT * float((steep**2).sum() + (own**2).sum())
+
+    bounds = [(0, None), (0, None)] + [(None, None)] * (1 + len(targets))
+    found = minimize(cost, np.zeros(3 + len(targets)), bounds=bounds).x
+    signal_weight, presence_weight, common, *own = (round(float(value), 4) for value in found)
+    offsets = {target: round(common + value, 4) for target, value in zip(targets, own, strict=True)}
+    return ReliabilityFormula(signal_weight, presence_weight, offsets, common)
 
 
-def read(curve: Curve, signal: Sequence[float]) -> NDArray[np.float64]:
-    return np.asarray(np.interp(signal, [x for x, _ in curve], [y for _, y in curve]), np.float64)
+def _features(each: ScoredMask, signal: Signal) -> tuple[float, float]:
+    return reliability.log_odds(getattr(each, signal)), reliability.log_odds(each.presence)
 
 
 def check(
-    curve_of: Callable[[ScoredMask], Curve], seen: Sequence[ScoredMask], signal: Signal
-) -> dict[str, float]:
-    """How far the stated reliability is from the true Dice."""
-    stated = [float(read(curve_of(each), [getattr(each, signal)])[0]) for each in seen]
-    true = [each.dice for each in seen]
+    formula_of: Callable[[ScoredMask], ReliabilityFormula], seen: Sequence[ScoredMask], signal: Signal
+) -> dict[str, Any]:
+    """How far the stated reliability is from the true Dice, and whether it can be acted on."""
+    if not seen:
+        return {"masks": 0}
+    stated = np.array(
+        [formula_of(each).value(getattr(each, signal), each.presence, each.target) for each in seen]
+    )
+    true = np.array([each.dice for each in seen])
+    trusted, good = stated >= RELIABLE, true >= GOOD
     return {
         "masks": len(seen),
-        "mean_absolute_error": round(float(np.mean(np.abs(np.subtract(stated, true)))), 3),
+        "mean_absolute_error": round(float(np.mean(np.abs(stated - true))), 3),
         "mean_stated": round(float(np.mean(stated)), 3),
         "mean_dice": round(float(np.mean(true)), 3),
         "rank_correlation": round(float(spearmanr(stated, true)[0]), 3),
+        "acceptable_of_reliable": _share((true >= ACCEPTABLE)[trusted]),
+        "reliable_of_good": _share(trusted[good]),
+        "warned_of_bad": _share((stated < reliability.MEDIUM)[true < ACCEPTABLE]),
     }
+
+
+def _share(there: NDArray[np.bool_]) -> float | None:
+    return round(float(there.mean()), 3) if there.size else None
 
 
 def calibrate(seen: Sequence[ScoredMask], signal: Signal) -> dict[str, Any]:
-    """The curve over all sets that may be used, and how it does on groups and sets it never saw."""
-    ours = [each for each in seen if each.dataset not in EVALUATION_ONLY]
-    others = [each for each in seen if each.dataset in EVALUATION_ONLY]
-    groups = sorted({(each.dataset, each.group) for each in ours})
-    folds = {group: number % 5 for number, group in enumerate(groups)}
+    """The formula over all sets that may be used, and how it does on groups and sets it never saw."""
+    ours = [each for each in seen if each.is_fitted]
+    others = [each for each in seen if not each.is_fitted]
+    fold_of = folds(ours)
+    parts = [
+        fit([each for each in ours if fold_of[each.dataset, each.group] != k], signal) for k in range(FOLDS)
+    ]
+    whole = fit(ours, signal)
 
-    def curve_without(fold: int | None) -> Curve:
-        used = [each for each in ours if folds[each.dataset, each.group] != fold]
-        return fit([getattr(each, signal) for each in used], [each.dice for each in used])
+    def left_out(each: ScoredMask) -> ReliabilityFormula:
+        return parts[fold_of[each.dataset, each.group]] if each.is_fitted else whole
 
-    curves = [curve_without(fold) for fold in range(5)]
-    whole = curve_without(None)
     return {
-        "curve": whole,
-        "left_out_groups": check(lambda each: curves[folds[each.dataset, each.group]], ours, signal),
+        "formula": whole.told(),
+        "left_out_groups": check(left_out, ours, signal),
         "never_fitted_sets": check(lambda each: whole, others, signal),
+        "as_they_are": check(left_out, [each for each in seen if each.condition == "as it is"], signal),
+        "by_target": {
+            target: check(left_out, some, signal) for target, some in by_target(seen).items() if len(some) > 2
+        },
     }
 
 
+def folds(seen: Sequence[ScoredMask]) -> Mapping[tuple[str, str], int]:
+    """Groups dealt out set by set, so that a set with one group is left out as a whole."""
+    groups = sorted({(each.dataset, each.group) for each in seen})
+    return {group: number % FOLDS for number, group in enumerate(groups)}
+
+
+def by_target(seen: Sequence[ScoredMask]) -> Mapping[str, list[ScoredMask]]:
+    found: dict[str, list[ScoredMask]] = defaultdict(list)
+    for each in seen:
+        found[each.target].append(each)
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Adds or replaces the curves of one model's weights."""
+    """Adds or replaces the formulas of one model's weights."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks calibrate", description=__doc__)
     parser.add_argument("data", type=Path, help="folder with the data sets")
     parser.add_argument("model", nargs="?", help="default: the default model")
     told = parser.parse_args(arguments)
     model = registry.load(told.model)
-    store(model, list(observe_all(model, told.data)))
+    entry = entry_of(model, list(observe_all(model, told.data)))
+    store(model.weights_sha256, entry)
+    print(json.dumps(entry, indent=1))
 
 
-def store(model: Segmenter, seen: Sequence[ScoredMask]) -> None:
-    """Fit both curves and write them, with what they rest on, into the data file."""
-    content = json.loads(OUT.read_text("utf-8"))
-    ours = [each for each in seen if each.dataset not in EVALUATION_ONLY]
-    entry: dict[str, Any] = {
+def entry_of(model: Segmenter, seen: Sequence[ScoredMask]) -> dict[str, Any]:
+    """Both formulas with what they rest on and how well they hold."""
+    ours = [each for each in seen if each.is_fitted]
+    return {
         "model": model.card.name,
         "made_by": "python -m benchmarks calibrate",
         "fitted_on": dict(Counter(f"{each.dataset}/{each.target}" for each in ours)),
         "states": dict(Counter(each.condition for each in ours)),
         **{str(signal): calibrate(seen, signal) for signal in SIGNALS},
     }
-    content["models"][model.weights_sha256] = entry
+
+
+def store(weights_sha256: str, entry: dict[str, Any]) -> None:
+    """Write the entry of some weights into the data file; of a model's weights only the last are kept there."""
+    content = json.loads(OUT.read_text("utf-8"))
+    kept = {key: other for key, other in content["models"].items() if other["model"] != entry["model"]}
+    content["models"] = kept | {weights_sha256: entry}
     OUT.write_text(json.dumps(content, indent=1) + "\n", "utf-8")

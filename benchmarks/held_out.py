@@ -7,17 +7,24 @@ the annotation has.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example, Labelled, from_instances
-from tissuetalk.models.datasets.manifest import read_manifest, read_mask, read_rgb
-from tissuetalk.models.datasets.sources import SOURCES, load
+from tissuetalk.models.datasets.example import (
+    BACKGROUND,
+    FOREGROUND,
+    UNKNOWN,
+    Example,
+    Labelled,
+    from_instances,
+)
+from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
+from tissuetalk.models.datasets.sources import SOURCES, folder_of, load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
 from tissuetalk.models.metrics.scores import MaskScores, dice, mask_scores, object_scores
 from tissuetalk.models.metrics.statistics import bootstrap
@@ -25,40 +32,91 @@ from tissuetalk.models.segmentation.pathsegmentor.card import OBJECT_TARGETS, OF
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.training.ablation import Viewer, ask
 
-EVALUATION_ONLY = {"glas": ("gland", 0.62), "kumar-multiorgan": ("nuclei", 0.25)}
+
+class EvaluationSet(NamedTuple):
+    """A set nothing here may train on. mpp: where the manifest gives none. there, known: values of an index mask that are
+    the target, and that say anything; None for a mask of the target alone."""
+
+    target: str
+    mpp: float
+    there: tuple[int, ...] | None = None
+    known: tuple[int, ...] = ()
+
+
+EVALUATION_ONLY: Mapping[str, EvaluationSet] = {
+    "glas": EvaluationSet("gland", 0.62),
+    "kumar-multiorgan": EvaluationSet("nuclei", 0.25),
+    "gbm-nuclei": EvaluationSet("nuclei", 0.25),
+    "wsss4luad": EvaluationSet("tumour", 1.0, (1,), (1, 2, 3)),
+    "gleason-glands": EvaluationSet("tumour", 0.5, (1, 2, 3), (1, 2, 3, 4, 5)),
+}
+SAME_CASE = frozenset(
+    {
+        "puma-melanoma-sample",
+        "bcss-breast-tumour",
+        "camelyon-node-tumour",
+        "ocdc-oral-tumour",
+        "patch-mosaics",
+    }
+)
+"""Their held-out parts share the case, or the patch's source, with what was trained on: no test of a new patient."""
 LEAST_KNOWN = 0.9
 """Images of which less than this share is annotated for a target are not scored for it."""
+LEAST_JUDGED = 0.5
+"""The same for single masks that are judged where something is known, as of tissue of which only some kinds are labelled."""
+LOOKED_AT = 6
+"""Images of a set on which one look is compared with several."""
+COARSE = frozenset({"patch-mosaics", "midog-mitosis", "adipose-gtex"})
+"""Put together or labelled by the tile: good to learn from, no test of an outline."""
 
 
 @dataclass(frozen=True)
 class TargetScore:
-    """One image and target. pq: panoptic quality at IoU 0.5, None for regions and merged masks."""
+    """One image and target. group: patient, slide or field. pq: panoptic quality at IoU 0.5, None for regions and merged masks."""
 
     dataset: str
     target: str
     name: str
     mask: MaskScores
     pq: float | None
+    group: str = ""
 
 
-def evaluation_only(root: Path) -> Iterator[Example]:
-    """GlaS and Kumar, which nothing here may train on."""
-    for dataset, (target, mpp) in EVALUATION_ONLY.items():
+def evaluation_only(root: Path, most: int | None = None) -> Iterator[Example]:
+    """The sets nothing here may train on; at most ``most`` images of each, spread over the set."""
+    for dataset, told in EVALUATION_ONLY.items():
         folder = root / "eval-only-nc" / dataset
-        for record in read_manifest(folder) if folder.is_dir() else ():
-            mask = read_mask(record)
-            instances = (
-                mask if record.kind == "instance" else np.asarray(ndimage.label(mask > 0)[0], np.int32)
-            )
-            labelled = {target: from_instances(instances, parted=record.kind == "instance")}
+        records = read_manifest(folder) if folder.is_dir() else []
+        for record in records[:: 1 if most is None else max(1, -(-len(records) // most))]:
+            labelled = _labelled(record, told)
             yield Example(
-                dataset, record.image.name, record.group, True, read_rgb(record.image), mpp, True, labelled
+                dataset,
+                record.image.name,
+                record.group,
+                True,
+                read_rgb(record.image),
+                record.mpp or told.mpp,
+                True,
+                {told.target: labelled},
             )
 
 
-def score(model: MiniSegmenter, example: Example, target: str, labelled: Labelled) -> TargetScore:
+def _labelled(record: Record, told: EvaluationSet) -> Labelled:
+    mask = read_mask(record)
+    if told.there is not None:
+        label = np.where(np.isin(mask, told.there), FOREGROUND, BACKGROUND).astype(np.uint8)
+        label[~np.isin(mask, told.known)] = UNKNOWN
+        return Labelled(label)
+    parted = record.kind == "instance"
+    instances = mask if parted else np.asarray(ndimage.label(mask > 0)[0], np.int32)
+    return from_instances(instances, parted=parted)
+
+
+def score(
+    model: MiniSegmenter, example: Example, target: str, labelled: Labelled, looks: int | None = None
+) -> TargetScore:
     """One prompt on one image, where the annotation is known."""
-    viewer = Viewer(model, example, target)
+    viewer = Viewer(model, example, target, looks)
     answer = viewer.answer(ask(target))
     known = labelled.label != UNKNOWN
     truth = (labelled.label == FOREGROUND) & known
@@ -68,13 +126,32 @@ def score(model: MiniSegmenter, example: Example, target: str, labelled: Labelle
         truths = ndimage.label(truth)[0] if labelled.objects is None else labelled.objects
         found = viewer.at_image_size(answer.instances).astype(np.int32)
         quality = object_scores(found, np.asarray(truths, np.int32)).pq
-    return TargetScore(example.dataset, target, example.name, mask_scores(mask, truth), quality)
+    return TargetScore(
+        example.dataset, target, example.name, mask_scores(mask, truth), quality, example.group
+    )
 
 
-def held_out(root: Path) -> list[Example]:
-    """Every held-out example of every set, and the sets for evaluation only."""
-    own = [example for dataset in SOURCES if (root / dataset).is_dir() for example in load(root, dataset)]
-    return [example for example in own if example.held_out] + list(evaluation_only(root))
+def held_out(root: Path, most: int | None = None) -> Iterator[Example]:
+    """Held-out examples that say anything about an offered target, set by set, and the sets for evaluation only.
+
+    most: of a set, spread over it; None for all.
+    """
+    for dataset in SOURCES:
+        if folder_of(root, dataset).is_dir() and dataset not in COARSE:
+            own = [example for example in load(root, dataset) if example.held_out]
+            own = [each for each in own if set(OFFERED_TARGETS) & ({*each.targets} | {*each.absent})]
+            yield from own[:: 1 if most is None else max(1, -(-len(own) // most))]
+    yield from evaluation_only(root, most)
+
+
+def is_judged(example: Example, target: str) -> bool:
+    """Whether a mask of the target can be scored on the image: outlined there, and mostly known."""
+    labelled = example.targets[target]
+    if target not in OFFERED_TARGETS or labelled.present is not None or example.dataset in COARSE:
+        return False
+    if example.dataset == "brecahad-typed-nuclei" and target == "tumour":  # drawn around boxes
+        return False
+    return float((labelled.label != UNKNOWN).mean()) >= LEAST_JUDGED and FOREGROUND in labelled.label
 
 
 def validate(model: MiniSegmenter, examples: list[Example]) -> list[TargetScore]:
@@ -82,13 +159,32 @@ def validate(model: MiniSegmenter, examples: list[Example]) -> list[TargetScore]
     scores: list[TargetScore] = []
     for example in examples:
         for target, labelled in example.targets.items():
-            if target not in OFFERED_TARGETS:
-                continue
-            known = float((labelled.label != UNKNOWN).mean())
-            partial = example.dataset == "brecahad-typed-nuclei"
-            if labelled.present is None and (partial or known >= LEAST_KNOWN):
+            partial = (example.dataset, target) == ("brecahad-typed-nuclei", "nuclei")
+            if partial or is_judged(example, target):
                 scores.append(score(model, example, target, labelled))
     return scores
+
+
+def looked_at_once(
+    model: MiniSegmenter, scores: list[TargetScore], examples: list[Example]
+) -> dict[str, Any]:
+    """Mean Dice of one look beside the mean of all, for targets that are looked at from several sides."""
+    by_name = {(example.dataset, example.name): example for example in examples}
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for entry in scores:
+        key, example = f"{entry.dataset}/{entry.target}", by_name[entry.dataset, entry.name]
+        capability = model.capability(ask(entry.target))
+        if capability is not None and capability.looks > 1 and len(groups[key]) < LOOKED_AT:
+            once = score(model, example, entry.target, example.targets[entry.target], looks=1)
+            groups[key].append((once.mask.dice, entry.mask.dice))
+    return {
+        key: {
+            "images": len(pairs),
+            **dict(zip(("one", "all"), np.mean(pairs, axis=0).round(4).tolist(), strict=True)),
+        }
+        for key, pairs in groups.items()
+        if pairs
+    }
 
 
 def spread(
@@ -126,13 +222,16 @@ def summary(scores: list[TargetScore]) -> dict[str, dict[str, Any]]:
         groups[f"{entry.dataset}/{entry.target}"].append(entry)
     table = {}
     for name, entries in groups.items():
-        whole = bootstrap([entry.mask.dice for entry in entries])
+        patients = [entry.group for entry in entries]
+        whole = bootstrap([entry.mask.dice for entry in entries], patients)
         low, high = whole.low, whole.high
         qualities = [entry.pq for entry in entries if entry.pq is not None]
         table[name] = {
             "images": len(entries),
+            "groups": len(set(patients)),
+            "new_patients": entries[0].dataset not in SAME_CASE,
             "dice": round(whole.mean, 4),
-            # One image shows no spread: both limits are its own score.
+            # One group shows no spread: both limits are the mean.
             "dice_95": [round(whole.mean if limit is None else limit, 4) for limit in (low, high)],
             "precision": round(float(np.mean([entry.mask.precision for entry in entries])), 4),
             "recall": round(float(np.mean([entry.mask.recall for entry in entries])), 4),

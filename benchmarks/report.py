@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from rich.progress import track
 from scipy.optimize import minimize
 
-from benchmarks.held_out import EVALUATION_ONLY, LEAST_KNOWN, held_out, spread, summary, validate
+from benchmarks.held_out import (
+    EVALUATION_ONLY,
+    LEAST_KNOWN,
+    held_out,
+    looked_at_once,
+    spread,
+    summary,
+    validate,
+)
 from benchmarks.model_card import draw_failures
 from tissuetalk.models.datasets.augment import blank_pictures
 from tissuetalk.models.datasets.example import FOREGROUND, UNKNOWN, Example
@@ -170,10 +178,15 @@ def curve(seen: list[Sighting], curves: Calibrations) -> dict[str, Any]:
     }
 
 
-def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-mini") -> dict[str, Any]:
-    """Scores, wording spread and calibration of a weight file; writes calibrated weights and ``NAME.json`` to ``folder``."""
+def report(
+    weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-mini", most: int | None = None
+) -> dict[str, Any]:
+    """Scores, wording spread and calibration of a weight file; writes calibrated weights and ``NAME.json`` to ``folder``.
+
+    most: images of a set; None for all.
+    """
     model = MiniSegmenter(weights)
-    examples = held_out(root)
+    examples = list(held_out(root, most))
     own = [example for example in examples if example.dataset not in EVALUATION_ONLY]
     model.cuts = choose_cuts(model, own)
     seen = sightings(model, own)
@@ -197,6 +210,7 @@ def report(weights: Path, root: Path, folder: Path, *, name: str = "tissuetalk-m
         "summary": {key: f"Dice {row['dice']:.3f} (n={row['images']})" for key, row in table.items()},
         "held_out": table,
         "wording": wording,
+        "looks": looked_at_once(model, scores, examples),
         "cuts": model.cuts,
         "presence": curve(seen, model.presence_calibration),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from tissuetalk.prompts.glossary import card_for, card_for_concept
 from tissuetalk.prompts.lexicon import lexicon
 from tissuetalk.prompts.question import kinds_of
 from tissuetalk.prompts.taxonomy import LABELS
-from tissuetalk.tools.answers import results
+from tissuetalk.tools.answers import reliability
 from tissuetalk.tools.answers.results import Mask, SegmentResult
 from tissuetalk.tools.drawing import sheet
 from tissuetalk.tools.explain import counterfactual, perturbations, windows
@@ -90,54 +92,70 @@ def test_a_mild_change_keeps_everything_in_its_place(
     assert 2 * (back & truth).sum() / (back.sum() + truth.sum()) > 0.95
 
 
-def test_the_named_weights_have_curves_that_never_fall() -> None:
-    for model in results.calibration()["models"].values():
+def test_the_named_weights_have_formulas_that_never_fall() -> None:
+    for model in reliability.calibration()["models"].values():
         for signal in calibrate.SIGNALS:
-            xs, ys = zip(*model[signal]["curve"], strict=True)
-            assert list(xs) == sorted(xs) and list(ys) == sorted(ys)
-            assert ys[0] >= 0 and ys[-1] <= 1
-            assert model[signal]["left_out_groups"]["mean_absolute_error"] < 0.12
-            assert model[signal]["never_fitted_sets"]["mean_absolute_error"] < 0.12
+            formula = reliability.ReliabilityFormula(**model[signal]["formula"])
+            assert formula.signal >= 0 and formula.presence >= 0
+            stated = [formula.value(share, 0.9, "tumour") for share in np.linspace(0, 1, 9)]
+            assert stated == sorted(stated) and stated[0] > 0 and stated[-1] < 1
+            checks = [model[signal][key] for key in ("left_out_groups", "never_fitted_sets")]
+            assert all(check["mean_absolute_error"] < 0.14 for check in checks if check["masks"])
 
 
 def test_weights_nobody_calibrated_have_no_reliability() -> None:
-    assert results.reliability_of("0" * 64, "explain", 0.9) is None
-    assert results.low_agreement("gland", None) == []
+    assert reliability.reliability_of("0" * 64, "explain", 0.9, presence=0.9, target="gland") is None
+    assert reliability.low_agreement("gland", None) == []
 
 
 def test_a_mask_that_is_likely_wrong_is_warned_about() -> None:
-    (warning,) = results.low_agreement("gland", 0.4)
+    (warning,) = reliability.low_agreement("gland", 0.4)
     assert warning.code == "low_agreement" and "0.40" in warning.message
-    assert results.low_agreement("gland", 0.9) == []
+    assert reliability.low_agreement("gland", 0.9) == []
 
 
-def test_a_curve_is_the_mean_of_its_bins_made_monotone() -> None:
-    signal = np.linspace(0.3, 0.9, 80)
-    curve = calibrate.fit(signal, signal**2)
-    assert curve[0] == (0, 0) and curve[-1] == (1, 1)
-    assert np.abs(calibrate.read(curve, signal) - signal**2).max() < 0.05
-    falling = calibrate.fit(signal, 1 - signal)
-    assert [y for _, y in falling] == sorted(y for _, y in falling)
-
-
-def test_a_curve_is_checked_on_groups_it_did_not_see() -> None:
+def _masks(sets: tuple[str, ...], target: str, offset: float) -> list[ScoredMask]:
+    """Masks whose Dice lies ``offset`` from their signal, give or take a little."""
     random = np.random.default_rng(0)
-    seen = [
+    return [
         ScoredMask(
-            set_,
+            name,
             f"group {number % 9}",
-            "gland",
+            target,
             "as it is",
             each,
             each,
-            float(np.clip(each + random.normal(0, 0.02), 0, 1)),
+            0.5 + each / 2,
+            float(np.clip(each + offset + random.normal(0, 0.02), 0, 1)),
         )
-        for set_ in ("ours", "glas")
+        for name in sets
         for number, each in enumerate(np.linspace(0.4, 0.95, 60))
     ]
-    found = calibrate.calibrate(seen, "explain")
+
+
+def test_a_formula_states_the_mean_dice_and_tells_targets_apart() -> None:
+    glands, tumours = _masks(("a", "b"), "gland", 0.0), _masks(("a", "b"), "tumour", -0.25)
+    formula = calibrate.fit([*glands, *tumours], "segment")
+    for seen in (glands, tumours):
+        found = calibrate.check(lambda each: formula, seen, "segment")
+        assert found["mean_absolute_error"] < 0.06
+        assert found["rank_correlation"] > 0.95
+    assert formula.value(0.9, 0.95, "gland") > formula.value(0.9, 0.95, "tumour") + 0.1
+    assert formula.value(0.9, 0.95, "tumour") < formula.value(0.9, 0.95, "anything else")
+
+
+def test_a_signal_that_speaks_the_wrong_way_is_not_believed() -> None:
+    falling = [replace(each, segment=1 - each.segment) for each in _masks(("a",), "gland", 0.0)]
+    assert calibrate.fit(falling, "segment").signal == 0
+
+
+def test_a_formula_is_checked_on_groups_it_did_not_see() -> None:
+    found = calibrate.calibrate(_masks(("ours", "glas"), "gland", 0.0), "explain")
     assert found["left_out_groups"]["mean_absolute_error"] < 0.05
     assert found["never_fitted_sets"]["rank_correlation"] > 0.95
+    assert found["left_out_groups"]["acceptable_of_reliable"] == 1
+    assert found["by_target"]["gland"]["warned_of_bad"] > 0.8
+    assert set(calibrate.folds(_masks(("ours",), "gland", 0.0)).values()) == set(range(calibrate.FOLDS))
 
 
 def test_every_object_that_can_be_asked_for_has_a_card_with_a_reference() -> None:

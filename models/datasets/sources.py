@@ -195,14 +195,18 @@ def _objects(
     for kind, (x, y, width, height) in boxes:
         if kind not in BOXED_NUCLEI:
             continue
-        ellipse = np.zeros(shape, np.uint8)
         axes = (max(1, round(width / 2)), max(1, round(height / 2)))
-        cv2.ellipse(ellipse, (round(x), round(y)), axes, 0, 0, 360, 1, -1)
+        # An outline drawn inside a box may reach a little beyond it.
+        top, left = max(0, round(y - height)), max(0, round(x - width))
+        part = np.s_[top : round(y + height) + 1, left : round(x + width) + 1]
+        ellipse = np.zeros(instances[part].shape, np.uint8)
+        cv2.ellipse(ellipse, (round(x) - left, round(y) - top), axes, 0, 0, 360, 1, -1)
         area = ellipse > 0
-        if drawn is not None and (inside := drawn[area][drawn[area] > 0]).size > 0.5 * area.sum():
-            area = drawn == np.bincount(inside).argmax()
+        here = None if drawn is None else drawn[part]
+        if here is not None and (inside := here[area][here[area] > 0]).size > 0.5 * area.sum():
+            area = here == np.bincount(inside).argmax()
         kinds.append(kind)
-        instances[area] = len(kinds) - 1
+        instances[part][area] = len(kinds) - 1
     return instances, kinds
 
 

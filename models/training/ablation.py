@@ -57,16 +57,16 @@ def ask(target: str, words: str | None = None) -> Prompt:
 
 
 class Viewer:
-    """One image at one target's scale, encoded once."""
+    """One image at one target's scale, encoded once. looks: from how many sides; default: as the model answers."""
 
-    def __init__(self, model: MiniSegmenter, example: Example, target: str) -> None:
+    def __init__(self, model: MiniSegmenter, example: Example, target: str, looks: int | None = None) -> None:
         self.model, self.shape = model, example.image.shape[:2]
         zoom = example.mpp / TARGET_MPP[target]
         way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
         tile = np.asarray(cv2.resize(example.image, None, fx=zoom, fy=zoom, interpolation=way), np.uint8)
         self.context = Context({})
         known = model.capability(ask(target))
-        looks = 1 if known is None else known.looks
+        looks = looks or (1 if known is None else known.looks)
         self.features: list[MiniTile] = [
             model.encode(mirrored(tile, look), self.context) for look in range(looks)
         ]

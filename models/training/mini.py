@@ -23,6 +23,7 @@ from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
 from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pathsegmentor.mini import (
+    ConvPyramid,
     MiniConfig,
     MiniPathSegmentor,
     imagenet_weights,
@@ -176,7 +177,13 @@ def mix_styles(model: MiniPathSegmentor, share: float) -> None:
         target_deviation = weight * deviation + (1 - weight) * deviation[other]
         return ((values - mean) / deviation * target_deviation + target_mean).to(maps.dtype)
 
-    for part in model.image_encoder.finest_parts():
+    encoder = model.image_encoder
+    finest = (
+        list(encoder.stages[:2])
+        if isinstance(encoder, ConvPyramid)
+        else [encoder.blocks[number] for number in sorted(encoder.ends)[:2]]
+    )
+    for part in finest:
         part.register_forward_hook(mixed)
 
 

@@ -7,10 +7,7 @@ x right and y down; boxes are [x0, y0, x1, y1], half-open.
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -376,51 +373,3 @@ class Answer(Generic[R]):
     def _repr_jpeg_(self) -> bytes | None:
         """What a notebook shows."""
         return self.picture
-
-
-Signal = Literal["explain", "segment"]
-"""``explain``: agreement over wordings and changed pictures. ``segment``: the overlap the model's own probabilities expect."""
-HIGH, MEDIUM = 0.85, 0.7
-"""Reliability from which a mask is called so; below MEDIUM it comes with the warning ``low_agreement``."""
-
-
-@lru_cache(maxsize=1)
-def calibration() -> dict[str, Any]:
-    """``reliability.json``: curves by weights, the data they rest on, and how well they held.
-
-    A curve leads from agreement to the Dice with an expert's outline that masks like this one had. They were fitted by
-    ``python -m benchmarks calibrate`` on held-out annotated images and hold for the weights they name and for no others.
-    """
-    text = resources.files("tissuetalk.tools.answers").joinpath("reliability.json").read_text("utf-8")
-    stored: dict[str, Any] = json.loads(text)
-    return stored
-
-
-def reliability_of(weights_sha256: str, signal: Signal, value: float) -> float | None:
-    """0..1, or None for weights nobody calibrated."""
-    model = calibration()["models"].get(weights_sha256)
-    if model is None:
-        return None
-    import numpy as np  # not when the shapes are imported: a server lists them before anybody calls
-
-    curve = model[signal]["curve"]
-    signals, dice = zip(*curve, strict=True)
-    return round(float(np.interp(value, signals, dice)), 3)
-
-
-def level_of(reliability: float) -> Literal["high", "medium", "low"]:
-    return "high" if reliability >= HIGH else "medium" if reliability >= MEDIUM else "low"
-
-
-def low_agreement(name: str, reliability: float | None, *, taught: bool = False) -> list[Warned]:
-    """A warning for a found mask that is likely to differ much from an expert's. taught: by examples."""
-    if reliability is None or level_of(reliability) != "low":
-        return []
-    message = (
-        f"{name}: too many of its pixels hang in the balance to expect more than a Dice of {reliability:.2f}; show more "
-        "examples, of it and of what is most like it."
-        if taught
-        else f"{name}: masks like this one had a Dice of about {reliability:.2f} with an expert's outline; "
-        "ask explain how reliable it is."
-    )
-    return [Warned(code="low_agreement", message=message)]

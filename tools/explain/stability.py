@@ -25,7 +25,8 @@ from tissuetalk.models.segmenter import TAUGHT, Capability, Context, Prompt, Seg
 from tissuetalk.prompts.names import prompt_of
 from tissuetalk.prompts.taxonomy import Label, pathsegmentor_prompt
 from tissuetalk.tools.answers.explained import PictureChange, Stability, UnsurePlace, Wording
-from tissuetalk.tools.answers.results import Mask, level_of, reliability_of
+from tissuetalk.tools.answers.reliability import level_of, reliability_of
+from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.explain import windows
 from tissuetalk.tools.explain.perturbations import KINDS, TOGETHER, Perturbation, PerturbedSegmenter
 from tissuetalk.tools.segment import engine
@@ -67,6 +68,7 @@ class Looks:
     expected_dice: float
     reworded: list[Mask2D]
     together: Mask2D
+    presence: float
 
     @cached_property
     def uncertainty(self) -> NDArray[np.float32]:
@@ -131,7 +133,7 @@ class StabilityCheck:
         stored, *reworded = self._found(window, prompts, capability)
         (together,) = self._found(window, [said], capability, TOGETHER)
         expected = stored.expected_dice or 0.0
-        return Looks(stored.mask, expected, [each.mask for each in reworded], together.mask)
+        return Looks(stored.mask, expected, [each.mask for each in reworded], together.mask, stored.presence)
 
     def _alone(self, said: Prompt, capability: Capability, looks: Looks, window: Box) -> list[PictureChange]:
         """Each change by itself where the answers differ most, against the unchanged picture of the same part."""
@@ -180,7 +182,13 @@ def _answer(
     if mask.taught is not None:
         reliability = mask.taught.expected_dice
     else:
-        reliability = reliability_of(mask.provenance.weights_sha256, "explain", looks.signal)
+        reliability = reliability_of(
+            mask.provenance.weights_sha256,
+            "explain",
+            looks.signal,
+            presence=mask.presence,
+            target=mask.target,
+        )
     weakest, words = min(changes, key=lambda change: change.dice), looks.wording_agreement
     values = [round(float(dice(looks.stored, reworded)), 4) for reworded in looks.reworded]
     wordings = [

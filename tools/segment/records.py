@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.prompts.target import Request, Target
+from tissuetalk.tools.answers.reliability import low_agreement, reliability_of
 from tissuetalk.tools.answers.results import (
     Mask,
     MaskResources,
@@ -20,8 +21,6 @@ from tissuetalk.tools.answers.results import (
     RelationInfo,
     Taught,
     Warned,
-    low_agreement,
-    reliability_of,
 )
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.rasters import tissue_mask
@@ -95,7 +94,7 @@ def record_of(
         assertion=target.assertion,
         found=outcome.area_px > 0,
         presence=round(min(max(outcome.presence, 0.0), 1.0), 4),
-        reliability=_reliability(made.weights_sha256, outcome, taught),
+        reliability=_reliability(made.weights_sha256, outcome, wanted.capability.target, taught),
         area_px=outcome.area_px,
         area_um2=area_um2,
         area_fraction=share,
@@ -142,7 +141,9 @@ def _provenance(
     )
 
 
-def _reliability(weights_sha256: str, outcome: MaskOutcome, taught: Taught | None) -> float | None:
+def _reliability(
+    weights_sha256: str, outcome: MaskOutcome, target: str, taught: Taught | None
+) -> float | None:
     """The quick estimate; ``explain`` makes the thorough one. None for an empty mask.
 
     Of a taught one what its own pixels promise: that follows the true overlap, where examples left out mostly score
@@ -152,7 +153,9 @@ def _reliability(weights_sha256: str, outcome: MaskOutcome, taught: Taught | Non
         return None
     if taught is not None and taught.learned_sha256 is not None:
         return round(outcome.expected_dice, 4)
-    return reliability_of(weights_sha256, "segment", outcome.expected_dice)
+    return reliability_of(
+        weights_sha256, "segment", outcome.expected_dice, presence=outcome.presence, target=target
+    )
 
 
 def _verdict(

@@ -120,10 +120,6 @@ class LitePyramid(nn.Module):
         self.ends = frozenset([*ends, len(blocks) - 1])
         self.widths = (*widths, inside)
 
-    def finest_parts(self) -> list[nn.Module]:
-        """What makes the maps at strides 2 and 4."""
-        return [self.blocks[number] for number in sorted(self.ends)[:2]]
-
     def forward(self, tiles: Tensor) -> list[Tensor]:
         """tiles: [B, 3, H, W], normalised, H and W multiples of 32."""
         maps: list[Tensor] = []
@@ -240,10 +236,6 @@ class ConvPyramid(nn.Module):
             nn.Sequential(ConvNormAct(inside, width, stride=2), *(ResidualBlock(width) for _ in range(depth)))
             for inside, width, depth in zip((3, *widths[:-1]), widths, depths, strict=True)
         )
-
-    def finest_parts(self) -> list[nn.Module]:
-        """What makes the maps at strides 2 and 4."""
-        return list(self.stages[:2])
 
     def forward(self, tiles: Tensor) -> list[Tensor]:
         """tiles: [B, 3, H, W], normalised, H and W multiples of 32. Returns feature maps, finest (stride 2) first."""
