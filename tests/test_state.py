@@ -15,15 +15,17 @@ from taught import LEFT, RIGHT, two_tissues
 from tissuetalk.models import registry
 from tissuetalk.models.by_example import Place, Shown, teach
 from tissuetalk.models.errors import (
+    BusyError,
     InvalidArgumentError,
     StateAwayError,
     UnknownImageError,
     UnknownResultError,
+    WorkspaceFullError,
     WorkspaceUnwritableError,
 )
 from tissuetalk.models.images import open_image
 from tissuetalk.tools.storage import manifest
-from tissuetalk.tools.storage.database import new_id
+from tissuetalk.tools.storage.database import UploadTable, new_id
 from tissuetalk.tools.storage.jobs import JobStore
 from tissuetalk.tools.storage.postgres import PendingTable, WorkerTable, shared_secret
 from tissuetalk.tools.storage.state import State
@@ -255,6 +257,29 @@ def test_a_tenant_sees_nothing_of_another(services: tuple[Postgres, Bucket], tmp
     assert shared_secret(state) == shared_secret(state) and len(shared_secret(state)) == 32
     with pytest.raises(InvalidArgumentError, match="at most"):
         state.of_tenant("x" * 57)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("53100", WorkspaceFullError),
+        ("55P03", BusyError),
+        ("42501", WorkspaceUnwritableError),
+        ("57P01", StateAwayError),
+    ],
+    ids=["a full disk", "a lock", "no right", "it is ended"],
+)
+def test_what_the_database_refuses_is_named_and_undoes_the_whole_step(
+    machines: Machines, code: str, error: type[Exception]
+) -> None:
+    one = machines.start("one")
+    with pytest.raises(error), one.database.write() as db:
+        UploadTable.insert(name="x", size_bytes=1, last_used=0).execute(db)
+        db.execute_sql(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$")
+    with one.database.read() as db:
+        assert UploadTable.select().count(db) == 0
+    make(one)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from tissuetalk.tools.storage.jobs import MOST_ATTEMPTS, JobRow, JobStore
 
 LOOK_EVERY_S = 0.3
 LOOK_AFTER_OTHERS_S = 5.0
+FEW = 4
 LEFT_WAITING_S = 30.0
 """A job that waits this long in another server is begun by whoever comes to it first."""
 OWNER = "segment"
@@ -267,11 +268,16 @@ class Jobs:
         while not self._closed.wait(LOOK_AFTER_OTHERS_S):
             try:
                 long_ago = datetime.now(UTC) - timedelta(seconds=LEFT_WAITING_S)
-                is_idle = not self.tasks
+                at_work = len(self.tasks)
                 rows = [row for row in self._store.takeable() if row.job_id not in self._followed]
-                wanted = [
-                    row for row in rows if row.state == "running" or row.created_at < long_ago or is_idle
+                waiting = [
+                    row
+                    for row in rows
+                    if row.state == "queued" and (row.created_at < long_ago or not at_work)
                 ]
+                # no more than are soon begun: they wait in the other server as well
+                room = max(0, FEW - at_work)
+                wanted = [row for row in rows if row.state == "running"] + waiting[:room]
                 if wanted:
                     self.session.workspace.require_state()
                     self._take_up_all(wanted)
@@ -324,6 +330,8 @@ class Jobs:
         early, picture = self._early(row)
         task = self._followed.get(job_id)
         place = None if task is None or row.ended else task.place()
+        if place is not None and row.state == "running" and not self._store.is_abandoned(job_id):
+            place = None  # another server was free before this one
         state = row.state if place is None else "queued"
         result = JobStatus(
             job_id=job_id,
