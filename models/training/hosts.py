@@ -150,8 +150,8 @@ class MiniHost(GroupHost):
 
     def __init__(self, size: Size, weights: str | None) -> None:
         if size == "little":
-            widths = {"encoder_widths": (8,) * 5, "encoder_depths": (0,) * 5, "decoder_widths": (8,) * 5}
-            model = MiniPathSegmentor(MiniConfig(**widths, hidden=16, queries=2))
+            config = MiniConfig((8,) * 5, (0,) * 5, (8,) * 5, hidden=16, queries=2)
+            model = MiniPathSegmentor(config)
         else:
             model = load_mini(Path(weights) if weights else MINI_WEIGHTS)
         self.model = model.to(device())
@@ -183,6 +183,7 @@ class BaseHost(GroupHost):
     """The full-size PathSegmentor: its mask is that of the query most like the sentence, so the likeness learns, too."""
 
     similarity_weight = 0.8
+    tokens: Tokens
 
     def __init__(self, size: Size, weights: str | None) -> None:
         self.vocabulary = MINILM.find().with_name("vocab.txt")
@@ -193,7 +194,7 @@ class BaseHost(GroupHost):
             file = BASE_WEIGHTS.find(weights)
             found = open_base(file)
             model, self.config = found.model, sizes_of(file)
-            self.tokens: Tokens = found.tokens
+            self.tokens = found.tokens
             self.vocabulary = (
                 file.with_name("vocab.txt") if self.config.text_tower == "pubmedbert" else file.parent
             )

@@ -217,13 +217,14 @@ class Board:
                 "the recipe wants a TensorBoard log and the package is missing; run `pip install tensorboard`, or leave "
                 "`tensorboard` out: log.csv has the same figures."
             ) from error
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]  # torch ships it untyped
+        untyped: Any = SummaryWriter
+        self._writer: Any = untyped(str(folder))
 
     def log(self, row: Mapping[str, float]) -> None:
         for name, value in row.items():
             if name != "step" and math.isfinite(value):
-                self._writer.add_scalar(name, value, int(row["step"]))  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, int(row["step"]))
+        self._writer.flush()
 
 
 class EpochRun(TrainingRun[B]):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import NamedTuple
+from importlib import import_module
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -28,19 +29,19 @@ def share() -> Share:
     """Of this process; joins the others the first time it is asked. Alone where nobody launched several."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Share(0, 1)
-    from accelerate import PartialState
-
-    state = PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"))
+    accelerate: Any = import_module("accelerate")  # untyped
+    state = accelerate.PartialState(
+        cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    )
     return Share(state.process_index, state.num_processes)
 
 
 def bring_together(network: nn.Module) -> None:
     """Replace every gradient by its mean over all processes."""
-    from accelerate.utils import reduce
-
+    accelerate: Any = import_module("accelerate.utils")  # untyped
     for weight in network.parameters():
         if weight.requires_grad:
             # a part that only one process needed has no gradient in the others, and all must take part
             if weight.grad is None:
                 weight.grad = weight.new_zeros(weight.shape)
-            weight.grad = reduce(weight.grad, reduction="mean")
+            weight.grad = accelerate.reduce(weight.grad, reduction="mean")

@@ -35,7 +35,7 @@ MOST_IMPORTANT: Final = (
 )  # fmt: skip
 """For IDC, as the paper lists them."""
 HOURS: Final = {"standard": 60.0, "object-aware": 400.0}
-LITTLE: Final = {
+LITTLE: Final[dict[str, Any]] = {
     "patch_px": 64, "least_patches": 2, "suffixes": [".png"], "epochs": 2, "objects": ["breast-tissue-tumor"],
 }  # fmt: skip
 

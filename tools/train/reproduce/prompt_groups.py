@@ -23,20 +23,24 @@ CROSS: Final = {
 HOST_HOURS: Final = {"sam3": 1.2, "base": 1.2, "clipseg": 0.4, "mini": 0.2}
 WEIGHTS_OF: Final = {"sam3": "SAM 3", "base": "PathSegmentor", "clipseg": "CLIPSeg"}
 PLAIN: Final[dict[str, Any]] = {"group_size": 1, "consistency": 0.0}
-SETTINGS_TRIED: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+Setting = tuple[str, dict[str, Any]]
+"""A row of the ablation, and what it changes in a recipe."""
+BY_K: Final[dict[str, Setting]] = {f"k{k}": (f"K = {k}", {"group_size": k}) for k in (2, 4, 5, 6)}
+BY_GRADIENT: Final[dict[str, Setting]] = {
+    f"gradient-{mode}": (f"group loss {mode}", {"group_gradient": mode})
+    for mode in ("weights_raw", "none", "softmax")
+}
+SETTINGS_TRIED: Final[dict[str, Setting]] = {
     "group": ("full, K = 3, beta 0.1", {}),
     "plain": ("without group and consistency loss", PLAIN),
     "no-consistency": ("without consistency loss", {"consistency": 0.0}),
     "pairs": ("consistency over all pairs", {"consistency_pairs": True}),
     "beta-0.05": ("beta 0.05", {"consistency": 0.05}),
     "beta-0.2": ("beta 0.2", {"consistency": 0.2}),
-    **{f"k{k}": (f"K = {k}", {"group_size": k}) for k in (2, 4, 5, 6)},
-    **{
-        f"gradient-{mode}": (f"group loss {mode}", {"group_gradient": mode})
-        for mode in ("weights_raw", "none", "softmax")
-    },
+    **BY_K,
+    **BY_GRADIENT,
 }
-"""Cell to its row of the ablation and what it changes in a recipe. The paper does not say which gradient its group loss has."""
+"""By cell. The paper does not say which gradient its group loss has."""
 PUBLISHED_SETTINGS: Final = {
     "group": (79.42, 62.01), "plain": (78.45, 48.98), "no-consistency": (77.72, 54.30), "pairs": (77.38, 51.97),
     "beta-0.05": (78.50, 61.36), "beta-0.2": (78.06, 60.86), "k2": (78.10, 61.52), "k4": (79.92, 61.24),
@@ -71,7 +75,7 @@ ACROSS: Final[dict[str, tuple[str | None, tuple[float, ...]]]] = {
     "SAMPO (visual)": (None, (70.16, 79.28, 81.14, 78.45, 83.19, 77.94)),
     "SAM 3 in groups": ("group", (74.61, 79.56, 86.10, 80.50, 84.78, 77.58)),
 }
-LITTLE: Final = {"size": "little", "epochs": 1, "fraction": 1.0, "threads": 1}
+LITTLE: Final[dict[str, Any]] = {"size": "little", "epochs": 1, "fraction": 1.0, "threads": 1}
 
 
 class PromptGroupsPaper(Paper):
@@ -122,7 +126,10 @@ class PromptGroupsPaper(Paper):
         for seed in seeds:
             for host, hours in HOST_HOURS.items():
                 for name in SETS:
-                    runs = {"zero-shot": ("", {"epochs": 0}), **SETTINGS_TRIED}
+                    runs: dict[str, Setting] = {
+                        "zero-shot": ("", {"epochs": 0}),
+                        **SETTINGS_TRIED,
+                    }
                     if name == "consep":
                         runs = {run: runs[run] for run in ("zero-shot", "plain", "group")}
                     for run, (_, changes) in runs.items():
@@ -185,7 +192,7 @@ class PromptGroupsPaper(Paper):
 
 def _sets(folder: Path, cross: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Train, validation and test: PanNuke's three folds, CoNSeP's 27 and 14 images."""
-    one = {"manifest": str(folder)}
+    one: dict[str, Any] = {"manifest": str(folder)}
     if folder.name == "pannuke":
         folds = [[one | {"files": f"fold{number}_"}] for number in (1, 2, 3)]
         return {"train": folds[0], "validation": folds[1], "test": [*folds[2], *cross]}
@@ -193,7 +200,7 @@ def _sets(folder: Path, cross: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"train": [one | {"files": "train_"}], "test": [one | {"files": "test_"}]}
 
 
-def _weights(data: Path, host: str) -> dict[str, str]:
+def _weights(data: Path, host: str) -> dict[str, Any]:
     file = data / "pathsegmentor.pt"
     return {"weights": str(file)} if host == "base" and file.is_file() else {}
 
