@@ -98,7 +98,7 @@ def look_at(
     model: MiniSegmenter, formula: ReliabilityFormula, example: Example, target: str
 ) -> list[CorruptedMask]:
     """One image and target under every corruption."""
-    labelled, found = example.targets[target], []
+    labelled, found = example.targets[target], list[CorruptedMask]()
     known = labelled.label != UNKNOWN
     truth = (labelled.label == FOREGROUND) & known
     for name, levels in CORRUPTIONS.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import cv2
@@ -127,7 +127,8 @@ def _painted(
     return np.asarray(np.clip(image * (1 - cover) + colour * cover, 0, 255), np.uint8)
 
 
-ARTEFACTS: Final = ((pen, 5), (fold, 4), (flakes, 4))
+Artefact = Callable[[Pixels, np.random.Generator], tuple[Pixels, NDArray[np.bool_] | None]]
+ARTEFACTS: Final[tuple[tuple[Artefact, int], ...]] = ((pen, 5), (fold, 4), (flakes, 4))
 """With how often each comes among thirteen."""
 
 

@@ -156,8 +156,9 @@ def _patched(crop: FigureCrop, rng: np.random.Generator, *, empty: bool) -> Figu
     for px, py in targets:
         if not (reach < px < width - reach and reach < py < height - reach):
             return crop
-        image, part = image.copy(), np.s_[py - reach : py + reach, px - reach : px + reach]
-        image[part] = (image[part] * (1 - share) + source * share).astype(np.uint8)
+        image = image.copy()
+        below = image[py - reach : py + reach, px - reach : px + reach]
+        below[:] = (below * (1 - share) + source * share).astype(np.uint8)
         over = np.zeros(label.shape, np.uint8)
         cv2.circle(over, (px, py), FIGURE_RADIUS_PX, 1, -1)
         # What of a figure still shows beside the patch is neither one nor none.
