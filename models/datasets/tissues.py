@@ -170,4 +170,12 @@ def boxed_tumour(example: Example, boxes: Sequence[tuple[str, float, float]]) ->
     label[tumour > 2.2] = FOREGROUND
     label[(tumour < 0.25) & ((other > 0.8) | (pale < np.quantile(pale, 0.15)))] = BACKGROUND
     targets = {"tumour": Labelled(label)}
-    return replace(example, image=image, mpp=REGION_STORE_MPP, targets=targets, absent=("glomerulus",))
+    # A name of its own: the field's nuclei are another example, at their own scale.
+    return replace(
+        example,
+        name=f"{example.name} (regions)",
+        image=image,
+        mpp=REGION_STORE_MPP,
+        targets=targets,
+        absent=("glomerulus",),
+    )
