@@ -17,6 +17,7 @@ from tissuetalk.server.commands import (
     data,
     evaluate,
     machine,
+    model,
     operate,
     results,
     segment,
@@ -51,7 +52,7 @@ for _command in (
     machine.version,
 ):
     app.command()(_command)
-for _group in (data.group, evaluate.group, train.group, operate.group):
+for _group in (data.group, model.group, evaluate.group, train.group, operate.group):
     app.add_typer(_group)
 for _name, _old in (("zero-shot", evaluate.sets), ("ablate", train.ablate), ("weights", train.weights)):
     app.command(_name, hidden=True)(_old)
