@@ -35,7 +35,7 @@ def add(
     json_: JSON = False,
 ) -> None:
     """Fetch the published weights of a model to where it looks for them: one commit, every file checked."""
-    from tissuetalk.models.segmentation.downloading import fetch, published
+    from tissuetalk.tools.downloading import fetch, published
 
     found = published(name, revision)
     about = (
