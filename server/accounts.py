@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.reading import content_of, yaml_in
 from tissuetalk.server.names import is_loopback
 from tissuetalk.server.scopes import scopes_of
+from tissuetalk.tools.storage.room import Keep
 
 if TYPE_CHECKING:
     from tissuetalk.tools.storage.archives import Archive
@@ -44,6 +46,7 @@ class TenantArchive(BaseModel):
 class Tenant(BaseModel):
     """What one tenant has. roots: folders of images. quota_gb: of its workspace. requests_at_once: over all of its callers.
 
+    requests_per_minute, jobs_at_once: likewise. keep_*_days: in place of what ``serve`` was told.
     name_in_metrics: without it a tenant is a number there.
     archives: DICOMweb archives it may ask, by the name that addresses use.
     """
@@ -52,6 +55,11 @@ class Tenant(BaseModel):
     roots: Annotated[tuple[Path, ...], Field(min_length=1, max_length=100)]
     quota_gb: Annotated[float, Field(gt=0, le=100_000)] = 10
     requests_at_once: Annotated[int, Field(gt=0, le=10_000)] = 64
+    requests_per_minute: Annotated[int | None, Field(gt=0, le=1_000_000)] = None
+    jobs_at_once: Annotated[int | None, Field(gt=0, le=10_000)] = None
+    keep_results_days: Annotated[float | None, Field(gt=0, le=36_500)] = None
+    keep_uploads_days: Annotated[float | None, Field(gt=0, le=36_500)] = None
+    keep_jobs_days: Annotated[float | None, Field(gt=0, le=36_500)] = None
     name_in_metrics: Annotated[str, Field(max_length=100)] = ""
     archives: Annotated[dict[str, TenantArchive], Field(max_length=20)] = Field(default_factory=dict)
 
@@ -60,6 +68,16 @@ class Tenant(BaseModel):
         from tissuetalk.tools.storage.archives import Archive
 
         return tuple(Archive.at(name, each.url, each.credentials) for name, each in self.archives.items())
+
+    def keep(self, others: Keep | None) -> Keep:
+        """How long things are kept here. others: what holds where nothing is said."""
+        days = {
+            "results_s": self.keep_results_days,
+            "uploads_s": self.keep_uploads_days,
+            "jobs_s": self.keep_jobs_days,
+        }
+        own = {name: 86_400.0 * each for name, each in days.items() if each is not None}
+        return replace(others or Keep(), **own)
 
 
 class Accounts(BaseModel):

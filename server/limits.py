@@ -7,8 +7,9 @@ proxy says of it, where the operator named the proxy.
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ class PeerLimits:
     uploads: being received at once; upload_bytes: what they may come to, on disk.
     connections: open at once; half-open ones are closed first.
     session_idle_s: a session without a request ends. stalled_s: nothing was sent, or read, for so long.
+    requests_per_minute: of all peers together; None for any number.
     header_s: until a request's headers are whole. slowest_bytes_s: bytes a second a long body must keep up.
     """
 
@@ -47,6 +49,7 @@ class PeerLimits:
     stalled_s: float = 30.0
     header_s: float = 10.0
     slowest_bytes_s: float = 4096.0
+    requests_per_minute: int | None = None
 
 
 class Share:
@@ -93,6 +96,28 @@ class Holding:
         if amount > self.amount:
             self._share.take(self._peer, amount - self.amount)
             self.amount = amount
+
+
+class Rate:
+    """So many of something a minute, a tenth of them at once. a_minute: None for any number."""
+
+    def __init__(self, a_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._a_second = None if a_minute is None else a_minute / 60
+        self._most = max(1.0, (a_minute or 0) / 10)
+        self._left, self._seen, self._clock = self._most, clock(), clock
+
+    def take(self) -> None:
+        """Raises BusyError."""
+        if self._a_second is None:
+            return
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._seen) * self._a_second)
+        self._seen = now
+        if self._left < 1:
+            raise BusyError(
+                "more requests came in this minute than are taken here; try again in a few seconds."
+            )
+        self._left -= 1
 
 
 def peer_of(host: str | None) -> str:

@@ -6,6 +6,7 @@ Work happens off the event loop: progress while it runs, a stop when the caller 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import threading
 import time
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mcp.server.mcpserver import Context
 
-from tissuetalk.models.errors import BusyError, StateAwayError
+from tissuetalk.models.errors import BusyError, StateAwayError, TissuetalkError
+from tissuetalk.models.logs import CALLS
 from tissuetalk.server.observing import Observing
 from tissuetalk.server.tracing import stage
 
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
     from tissuetalk.tools.segment.grid import SlideSettings
     from tissuetalk.tools.session import Session
     from tissuetalk.tools.storage.archives import Archive
+    from tissuetalk.tools.storage.room import Keep
     from tissuetalk.tools.storage.state import State
     from tissuetalk.tools.view import Viewing
 
 R = TypeVar("R")
+RETIRE_EVERY_S = 3600.0
 REPORT_AFTER_S = 1.0
 REPORT_EVERY_S = 0.5
 WAIT_S = 2.0
@@ -63,6 +67,8 @@ class Settings:
     slides: SlideSettings | None = None
     state: State | None = None
     archives: tuple[Archive, ...] = ()
+    keep: Keep | None = None
+    jobs_at_once: int | None = None
 
 
 class Service:
@@ -86,6 +92,7 @@ class Service:
         self._jobs: Jobs | None = None
         self._viewing: Viewing | None = None
         self._closing = threading.Event()
+        self._log = logging.getLogger(CALLS)
         self._door = ThreadPoolExecutor(32, thread_name_prefix="tissuetalk door")
 
     def jobs(self) -> Jobs:
@@ -108,6 +115,7 @@ class Service:
                     archives=settings.archives,
                 )
                 self._jobs = Jobs(session, self._lanes or self._own_lanes, self.owner)
+                self._jobs.most = settings.jobs_at_once
             return self._jobs
 
     def _resume(self) -> None:
@@ -117,6 +125,16 @@ class Service:
                 return
             except StateAwayError:
                 self._closing.wait(5.0)
+
+    def _retire(self, keep: Keep) -> None:
+        """Now and every hour."""
+        while not self._closing.is_set():
+            try:
+                for _ in self.jobs().retire(keep):
+                    self._log.info("", extra={"tool": "retention", "outcome": "removed"})
+            except TissuetalkError as error:
+                self._log.warning("what is over its time could not be removed: %s", error.code)
+            self._closing.wait(RETIRE_EVERY_S)
 
     def viewing(self) -> Viewing:
         """What pages and apps draw from."""
@@ -135,12 +153,17 @@ class Service:
         # one of several servers looks after the jobs of the others, whether it is called or not
         if self.settings.state is not None or has_unfinished_jobs(self.settings.workspace):
             resuming.start()
+        keep = self.settings.keep
+        retiring = threading.Thread(target=self._retire, args=(keep,), name="retention", daemon=True)
+        if keep is not None and keep.rules:
+            retiring.start()
         try:
             yield None
         finally:
             self._closing.set()
-            if resuming.ident is not None:
-                resuming.join()
+            for thread in (resuming, retiring):
+                if thread.ident is not None:
+                    thread.join()
             if self._viewing is not None:
                 self._viewing.close()
             if self._jobs is not None:

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tissuetalk.models.errors import BusyError
-from tissuetalk.server.limits import PeerLimits, Share, peer_of
+from tissuetalk.server.limits import PeerLimits, Rate, Share, peer_of
 
 MCP_PATH = "/mcp"
 MOST_UNANSWERED = 1000
@@ -50,6 +50,7 @@ class Sessions:
         self._app, self._limits = app, limits
         self._sessions: dict[str, _Session] = {}
         self._working = Share("requests", limits.requests_each, limits.requests)
+        self._rate = Rate(limits.requests_per_minute)
         self._bytes = Share("bytes of requests", limits.body_bytes_each, limits.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +63,7 @@ class Sessions:
             return
         with self._working.held(peer) as work, self._bytes.held(peer) as size:
             try:
+                self._rate.take()
                 work.grow_to(1)
                 body = bytearray()
                 async for chunk in Request(scope, receive).stream():

@@ -61,13 +61,16 @@ class Tenants:
         for name, tenant in accounts.tenants.items():
             workspace = settings.workspace / "tenants" / name
             own = replace(settings, roots=tenant.roots, workspace=workspace, quota_gb=tenant.quota_gb)
+            own = replace(own, keep=tenant.keep(settings.keep), jobs_at_once=tenant.jobs_at_once)
             own = replace(own, state=settings.state and settings.state.of_tenant(name))
             own = replace(own, archives=tenant.opened_archives())
             service = Service(own, self._lanes, name, observing)
             if observing.metrics is not None:
                 observing.metrics.watch(service, tenant.name_in_metrics)
             keys = Keys(hmac.new(secret, name.encode(), hashlib.sha256).hexdigest(), name=name)
-            at_once = replace(limits, requests=tenant.requests_at_once)
+            at_once = replace(
+                limits, requests=tenant.requests_at_once, requests_per_minute=tenant.requests_per_minute
+            )
             self._apps[name] = http_app(build_server(service), service, names, keys, at_once)
         self._bearers = BearerAuthBackend(Verifier(accounts))
         self._cookies = Cookies(secret)

@@ -258,3 +258,53 @@ async def test_what_cannot_be_written_down_is_not_answered(place: Place) -> None
     async with Client(build_server(service)) as client:
         with pytest.raises(MCPError, match="workspace_unwritable"):
             await client.call_tool("view", {"image": "nuclei.png"})
+
+
+def test_what_nobody_uses_goes_after_its_time_and_what_is_read_stays(tmp_path: Path) -> None:
+    from tissuetalk.tools.storage.jobs import JobStore
+    from tissuetalk.tools.storage.room import Keep
+    from tissuetalk.tools.storage.workspace import Workspace
+
+    now = [1e9]
+    with Workspace(tmp_path / "w", clock=lambda: now[0]) as workspace:
+        jobs, ids = JobStore(workspace), []
+        for _ in range(4):
+            with workspace.new_result(image_id="img_1", kind="test") as draft:
+                (draft.folder / "result.json").write_text("{}")
+            ids.append(draft.result_id)
+        jobs.create("explain", {"result_id": ids[3]}, "segment")
+        now[0] += 10 * 86_400
+        keep = Keep(results_s=9 * 86_400)
+        with workspace.reading(ids[0]):
+            now[0] += 10 * 86_400
+            assert set(workspace.retire(keep)) == {ids[1], ids[2]}
+        assert {each.result_id for each in workspace.results()} == {ids[0], ids[3]}
+        said = [str(each) for each in workspace.removed(unannounced=True)]
+        assert len(said) == 2 and all("not been used for so long" in each for each in said)
+        assert workspace.retire(Keep(uploads_s=1.0)) == []
+
+
+def test_a_tenant_may_ask_so_often_and_no_more() -> None:
+    from tissuetalk.models.errors import BusyError
+    from tissuetalk.server.limits import Rate
+
+    now = [0.0]
+    rate = Rate(60, lambda: now[0])
+    for _ in range(6):
+        rate.take()
+    with pytest.raises(BusyError):
+        rate.take()
+    now[0] += 1
+    rate.take()
+    with pytest.raises(BusyError):
+        rate.take()
+
+
+def test_times_to_keep_are_read_or_refused() -> None:
+    from tissuetalk.models.errors import InvalidArgumentError
+    from tissuetalk.server.commands.serve import seconds_of
+
+    assert (seconds_of("90d"), seconds_of("12h"), seconds_of(None)) == (7_776_000, 43_200, None)
+    for wrong in ("", "d", "90", "-1d", "0d", "1.5d", "9" * 20 + "d", "\u0663d"):
+        with pytest.raises(InvalidArgumentError):
+            seconds_of(wrong)

@@ -49,6 +49,8 @@ for _command in (
     evaluate.evaluate,
     train.train,
     train.reproduce,
+    operate.backup,
+    operate.restore,
     machine.version,
 ):
     app.command()(_command)

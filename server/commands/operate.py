@@ -57,3 +57,28 @@ def verify(
     show(json_, said, table(("", ""), rows))
     if problems:
         raise typer.Exit(3)
+
+
+def backup(
+    out: Annotated[Path, typer.Argument(help="New file to write, a tar.")],
+    workspace: Annotated[Path | None, typer.Option(help="By default that of serve.")] = None,
+    json_: JSON = False,
+) -> None:
+    """Copy a workspace into one file; servers may go on working on it."""
+    from tissuetalk.tools.storage import backup as copies
+
+    counts = copies.backup(workspace or own_workspace(), out)
+    said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    show(json_, {"out": out, **counts}, f"{out}: {said}")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="Written by backup.")],
+    workspace: Annotated[Path, typer.Option(help="New folder for the workspace.")],
+    json_: JSON = False,
+) -> None:
+    """Make a workspace from a backup, checked as doctor --workspace does before it is there."""
+    from tissuetalk.tools.storage import backup as copies
+
+    rows = [(part.name, part.what) for part in copies.restore(file, workspace)]
+    show(json_, dict(rows), table(("part", "what"), rows))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tissuetalk.models import logs
+from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.logs import LogFormat
 from tissuetalk.server.commands.machine import own_workspace
 from tissuetalk.server.commands.terminal import ArchivesGiven, CredentialsGiven, Reader, archives_from
@@ -71,6 +72,10 @@ MetricsAt = Annotated[
     str | None, typer.Option("--metrics", help="HOST:PORT for Prometheus, without a token; else /metrics.")
 ]
 Drain = Annotated[float, typer.Option(help="With --http: at SIGTERM, wait so long for what runs.", min=0)]
+Kept = Annotated[
+    str | None,
+    typer.Option(help="Remove what nobody has used for so long: 90d, 12h; without it only to make room."),
+]
 Stalled = Annotated[float, typer.Option(help="A client that stalls half-way is dropped.", min=1)]
 
 
@@ -98,12 +103,16 @@ def serve(
     objects: ObjectsAddress = None,
     archive: ArchivesGiven = None,
     archive_credentials: CredentialsGiven = None,
+    keep_results: Kept = None,
+    keep_uploads: Kept = None,
+    keep_jobs: Kept = None,
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
     from tissuetalk.models import worker
     from tissuetalk.server.service import Settings
     from tissuetalk.server.tracing import start_where_asked
     from tissuetalk.tools.lanes import few_arenas
+    from tissuetalk.tools.storage.room import Keep
     from tissuetalk.tools.storage.state import State
 
     logs.configure(log_format)
@@ -117,6 +126,7 @@ def serve(
         quota_gb=quota,
         state=State.of(state, objects),
         archives=archives_from(archive, archive_credentials),
+        keep=Keep(*map(seconds_of, (keep_results, keep_uploads, keep_jobs))),
     )
     if http is None:
         _over_stdio(settings, audit_log)
@@ -140,6 +150,16 @@ def _over_stdio(settings: Settings, audit_log: Path | None) -> None:
     from tissuetalk.server.stdio import serve_stdio
 
     serve_stdio(settings, audit_log)
+
+
+def seconds_of(text: str | None) -> float | None:
+    """``90d``, ``12h``, ``30m`` or ``45s``. Raises InvalidArgumentError."""
+    if text is None:
+        return None
+    number, unit = text[:-1], {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}.get(text[-1:])
+    if unit is None or not number.isascii() or not number.isdigit() or not 0 < int(number) < 10**7:
+        raise InvalidArgumentError(f"{text[:40]!r} is no time to keep something; write 90d, 12h, 30m or 45s.")
+    return int(number) * unit
 
 
 def _over_http(settings: Settings, where: Where, accounts: Path | None) -> None:

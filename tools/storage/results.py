@@ -41,8 +41,10 @@ from tissuetalk.tools.storage.postgres import ServerDatabase
 from tissuetalk.tools.storage.room import (
     GB,
     KEEP_S,
+    Keep,
     StoredFile,
     drop_row,
+    expired,
     missing_bytes,
     note_removal,
     removable,
@@ -84,6 +86,7 @@ class Results:
         self.folder = folder
         self.clock = clock
         self.quota_bytes = quota_bytes
+        self.keep: Keep | None = None
         with disk_errors(self.folder):
             # for this user alone: images and results are about patients
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -238,6 +241,25 @@ class Results:
         if self.mirror is not None and (result_id := self.mirror.result_named(sha256)) is not None:
             self._here(result_id)
         return next((self.folder / "results").glob(f"*/learned/{sha256}.safetensors"), None)
+
+    def retire(self, keep: Keep) -> list[str]:
+        """Take away what nobody has used for longer than it is kept, and note it; what is being read stays. Returns the names."""
+        self.keep = keep
+        with self.database.read() as db:
+            old = expired(db, self.clock(), keep)
+        gone = []
+        for entry, size, last_used in old:
+            try:
+                trash = self._put_away(entry)
+            except BlockingIOError:  # being read
+                continue
+            with self.database.write() as db:
+                self._drop(db, entry)
+                note_removal(db, entry, size, last_used, self.clock())
+            remove(trash)
+            gone.append(entry.name)
+        self._sweep_bucket()
+        return gone
 
     def used_share(self) -> float:
         """Of the quota for results and uploads."""

@@ -26,19 +26,37 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """How long what nobody uses is kept, in seconds; None for as long as there is room. Of jobs only those that have ended."""
+
+    results_s: float | None = None
+    uploads_s: float | None = None
+    jobs_s: float | None = None
+
+    @property
+    def rules(self) -> bool:
+        return any(each is not None for each in (self.results_s, self.uploads_s, self.jobs_s))
+
+    def over(self, kind: str, unused_s: float) -> bool:
+        most = self.results_s if kind == "results" else self.uploads_s
+        return most is not None and unused_s >= most
+
+
+@dataclass(frozen=True)
 class Removal:
-    """A result or upload that was taken away to make room."""
+    """A result or upload that was taken away, to make room or because of its age."""
 
     name: str
     size_bytes: int
     removed_at: datetime
     last_used: datetime
+    because: str = "to make room"
 
     def __str__(self) -> str:
         what = self.name if self.name.startswith("res_") else f"the upload {self.name[:12]}…"
         return (
             f"{what} ({self.size_bytes / 1e6:.1f} MB, last used {self.last_used:%Y-%m-%d}) was removed on "
-            f"{self.removed_at:%Y-%m-%d %H:%M} UTC to make room"
+            f"{self.removed_at:%Y-%m-%d %H:%M} UTC {self.because}"
         )
 
 
@@ -65,6 +83,17 @@ def removable(db: Connection, now: float) -> list[tuple[StoredFile, int, float]]
     return [(entry, size, used) for entry, size, used in oldest_first(db) if used <= now - KEEP_S]
 
 
+def expired(db: Connection, now: float, keep: Keep) -> list[tuple[StoredFile, int, float]]:
+    """What nobody has used for longer than it is kept, and no unfinished job was asked about."""
+    unfinished = JobTable.select().where(JobTable.state.in_(("queued", "running")))
+    wanted = [str(job.request) for job in unfinished.execute(db)]
+    return [
+        (entry, size, used)
+        for entry, size, used in oldest_first(db)
+        if keep.over(entry.kind, now - used) and not any(entry.name in each for each in wanted)
+    ]
+
+
 def drop_row(db: Connection, entry: StoredFile) -> None:
     """Forget a result or upload whose files are gone."""
     if entry.kind == "results":
@@ -80,15 +109,23 @@ def note_removal(db: Connection, entry: StoredFile, size_bytes: int, last_used: 
     )
 
 
-def removals(db: Connection, *, unannounced: bool, limit: int) -> list[Removal]:
-    """What was taken away within 30 days, newest first; unannounced: only what no answer has said."""
+def removals(db: Connection, *, unannounced: bool, limit: int, keep: Keep | None = None) -> list[Removal]:
+    """What was taken away within 30 days, newest first; unannounced: only what no answer has said. keep: the rules now."""
     chosen = RemovalTable.select().order_by(RemovalTable.removal_id.desc()).limit(limit)
     if unannounced:
         chosen = chosen.where(~RemovalTable.announced)
-    return [
-        Removal(row.name, row.size_bytes, row.removed_at, datetime.fromtimestamp(row.last_used, UTC))
-        for row in chosen.execute(db)
-    ]
+    found = []
+    for row in chosen.execute(db):
+        kind = "results" if row.name.startswith("res_") else "images"
+        unused_s = row.removed_at.timestamp() - row.last_used
+        because = (
+            "because it had not been used for so long"
+            if keep and keep.over(kind, unused_s)
+            else "to make room"
+        )
+        last_used = datetime.fromtimestamp(row.last_used, UTC)
+        found.append(Removal(row.name, row.size_bytes, row.removed_at, last_used, because))
+    return found
 
 
 def mark_announced(db: Connection) -> None:

@@ -193,15 +193,15 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
         return path
 
     def removed(self, *, unannounced: bool = False, limit: int = 20) -> list[Removal]:
-        """What was removed to make room, newest first; unannounced: only what no answer has said yet, each once."""
+        """What was removed to make room or because of its age, newest first; unannounced: only what no answer has said yet, each once."""
         with self.database.read() as db:
-            found = removals(db, unannounced=unannounced, limit=limit)
+            found = removals(db, unannounced=unannounced, limit=limit, keep=self.keep)
         if not (unannounced and found):
             return found
         said: list[Removal] = []
         # looked up and marked in one transaction: of two answers at once one says it
         with self._if_there_is_room() as db:
-            said = removals(db, unannounced=True, limit=limit)
+            said = removals(db, unannounced=True, limit=limit, keep=self.keep)
             mark_announced(db)
         return said
 
