@@ -92,7 +92,7 @@ def calls(tool: str, field: str, ids: dict[str, str]) -> list[dict[str, Any]]:
             ],
             "result_id": [
                 {"what": "result", "result_id": result},
-                {"what": "file", "result_id": result, "path": "overlay.png"},
+                {"what": "file", "result_id": result, "path": "overlay.png", "number": "1"},
             ],
             "mask_id": [
                 {"what": "objects", "result_id": result, "mask_id": mask},
@@ -169,6 +169,7 @@ def test_no_page_knows_another_tenants_ids(shared: Shared, of_south: dict[str, s
         "image_id": of_south["img"],
         "mask_id": of_south["msk"],
         "path": "overlay.png",
+        "number": "1",
     }
     asked = 0
     for route in app.routes:
@@ -177,9 +178,9 @@ def test_no_page_knows_another_tenants_ids(shared: Shared, of_south: dict[str, s
             continue
         filled = re.sub(r"\{(\w+)(?::\w+)?\}", lambda slot: values.get(slot.group(1), "0"), path)
         for method in methods & {"GET", "POST", "PUT", "DELETE"}:
-            there = shared.ask(method, f"{filled}?x=5&y=5", "south")
+            there = shared.ask(method, f"{filled}?x=30&y=30", "south")
             assert there.status_code in (200, 204), (filled, there.text)
-            found = [shared.ask(method, f"{each}?x=5&y=5", "north") for each in (filled, never_was(filled))]
+            found = [shared.ask(method, f"{each}?x=30&y=30", "north") for each in (filled, never_was(filled))]
             assert found[0].status_code == 404 == found[1].status_code, filled
             assert shape(found[0].text) == shape(found[1].text), filled
             asked += 1

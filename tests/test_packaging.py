@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+import yaml
 from conftest import Place
 from jsonschema import validate
 
+from tissuetalk.server.commands.command_line import app
 from tissuetalk.server.hosts import started
 
 PROJECT = Path(__file__).parents[1]
@@ -90,3 +93,27 @@ def test_the_image_has_no_root_and_asks_for_its_own_health() -> None:
     }
     assert copied >= {"models", "prompts", "tools", "server", "requirements.lock"}
     assert all((PROJECT / name).exists() for name in copied)
+
+
+def test_the_service_is_a_compose_file_with_options_that_exist() -> None:
+    """Against the public schema of compose files; nothing is started."""
+    compose = PROJECT / "examples" / "compose"
+    said = yaml.safe_load((compose / "compose.yaml").read_text("utf-8"))
+    schema = json.loads((SCHEMAS / "compose-spec.json").read_text("utf-8"))
+    validate({name: part for name, part in said.items() if name != "name"}, schema)
+    options = {each.partition("=")[0] for each in said["services"]["one"]["command"] if each.startswith("--")}
+    known = {
+        each for parameter in typer.main.get_command(app).commands["serve"].params for each in parameter.opts
+    }
+    assert options <= known, options - known
+    for name, service in said["services"].items():
+        assert ":latest" not in service["image"] and ":" in service["image"], name
+        for volume in service.get("volumes", ()):
+            source = volume.partition(":")[0]
+            assert source in said["volumes"] or source.startswith(("./", "${")), volume
+    names = {
+        line.partition("=")[0]
+        for line in (compose / "service.env.example").read_text().splitlines()
+        if "=" in line
+    }
+    assert {"PGPASSWORD", "POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY", "MINIO_ROOT_PASSWORD"} <= names

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from peewee import Database as Connection
 from peewee import Value
 
-from tissuetalk.tools.storage.database import RemovalTable, ResultTable, UploadTable
+from tissuetalk.tools.storage.database import JobTable, RemovalTable, ResultTable, UploadTable
 
 GB: Final = 10**9
 KEEP_S: Final = 24 * 3600.0
