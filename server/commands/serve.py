@@ -108,17 +108,11 @@ def serve(
     keep_jobs: Kept = None,
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
-    from tissuetalk.models import worker
     from tissuetalk.server.service import Settings
-    from tissuetalk.server.tracing import start_where_asked
-    from tissuetalk.tools.lanes import few_arenas
     from tissuetalk.tools.storage.room import Keep
     from tissuetalk.tools.storage.state import State
 
-    logs.configure(log_format)
-    start_where_asked()
-    few_arenas()
-    worker.start()  # it warms while everything else is imported
+    _prepare(log_format)
     settings = Settings(
         roots=(*(folders or ()), *(root or ())) or None,
         workspace=workspace or own_workspace(),
@@ -144,6 +138,18 @@ def serve(
     names, proxies = allowed_host or (), proxy or ()
     where = Where(http, names, proxies, token_file, limits, audit_log, metrics, drain_s)
     _over_http(settings, where, accounts)
+
+
+def _prepare(log_format: LogFormat) -> None:
+    """What this process needs before anything else begins."""
+    from tissuetalk.models import worker
+    from tissuetalk.server.tracing import start_where_asked
+    from tissuetalk.tools.lanes import few_arenas
+
+    logs.configure(log_format)
+    start_where_asked()
+    few_arenas()
+    worker.start()  # it warms while everything else is imported
 
 
 def _over_stdio(settings: Settings, audit_log: Path | None) -> None:

@@ -40,7 +40,7 @@ _MOST_AT_ONCE = 2**22
 """Bytes that reading a header may ask for; a tar can claim that one of its headers has gigabytes."""
 
 
-class _Bounded(io.BufferedReader):
+class _InSmallPieces(io.BufferedReader):
     """A file that refuses to be read in one piece that is too large."""
 
     def read(self, size: int | None = -1) -> bytes:
@@ -146,7 +146,7 @@ def restore(file: Path, workspace: Path) -> list[verify.WorkspacePart]:
         workspace.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=workspace.parent, prefix=".restore-"))  # for this user alone
         try:
-            with file.open("rb", buffering=0) as raw, _Bounded(raw) as bounded:
+            with file.open("rb", buffering=0) as raw, _InSmallPieces(raw) as bounded:
                 places = _unpacked(bounded, partial)
             found = [part for place in places for part in _checked(partial / place, workspace / place)]
             fsync_tree(partial)
