@@ -130,7 +130,7 @@ class Service:
         """Now and every hour."""
         while not self._closing.is_set():
             try:
-                for _ in self.jobs().retire(keep):
+                for _ in self.jobs().session.workspace.retire(keep):
                     self._log.info("", extra={"tool": "retention", "outcome": "removed"})
             except TissuetalkError as error:
                 self._log.warning("what is over its time could not be removed: %s", error.code)

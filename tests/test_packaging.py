@@ -13,7 +13,7 @@ import pytest
 import typer
 import yaml
 from conftest import Place
-from jsonschema import validate
+from jsonschema import Draft201909Validator, validate
 
 from tissuetalk.server.commands.command_line import app
 from tissuetalk.server.hosts import started
@@ -100,7 +100,7 @@ def test_the_service_is_a_compose_file_with_options_that_exist() -> None:
     compose = PROJECT / "examples" / "compose"
     said = yaml.safe_load((compose / "compose.yaml").read_text("utf-8"))
     schema = json.loads((SCHEMAS / "compose-spec.json").read_text("utf-8"))
-    validate({name: part for name, part in said.items() if name != "name"}, schema)
+    validate({name: part for name, part in said.items() if name != "name"}, schema, cls=Draft201909Validator)
     options = {each.partition("=")[0] for each in said["services"]["one"]["command"] if each.startswith("--")}
     known = {
         each for parameter in typer.main.get_command(app).commands["serve"].params for each in parameter.opts

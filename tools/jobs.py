@@ -34,7 +34,6 @@ from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.session.results import without_masks
 from tissuetalk.tools.storage.jobs import MOST_ATTEMPTS, JobRow, JobStore
-from tissuetalk.tools.storage.room import Keep
 
 LOOK_EVERY_S = 0.3
 LOOK_AFTER_OTHERS_S = 5.0
@@ -211,12 +210,6 @@ class Jobs:
         """Pieces of work that have not ended."""
         return self.lanes.tasks(self._owner)
 
-    def retire(self, keep: Keep) -> list[str]:
-        """Results and uploads that are over their time go, and ended jobs are forgotten. Returns what went."""
-        if keep.jobs_s is not None:
-            self._store.retire(keep.jobs_s)
-        return self.session.workspace.retire(keep)
-
     def by_state(self) -> dict[str, int]:
         """How many jobs are recorded in each state."""
         return self._store.by_state()
@@ -232,16 +225,14 @@ class Jobs:
 
         job_id: of a job that goes on, whatever ``most`` says.
         """
-        if job_id is None and self.most is not None and self._unfinished() >= self.most:
+        at_it = self.lanes.small.tasks(self._owner) + self.lanes.large.tasks(self._owner)
+        if job_id is None and self.most is not None and len(at_it) >= self.most:
             raise BusyError(
                 f"{self.most} pieces of work are under way or waiting here, and no more are taken; try again later."
             )
         task = JobTask(job, self.session, self._store, job_id, self._owner)
         self.lanes.small.enter(task)
         return task
-
-    def _unfinished(self) -> int:
-        return sum(len(lane.tasks(self._owner)) for lane in (self.lanes.small, self.lanes.large))
 
     def close(self) -> None:
         """Stop everything; pieces that have not started are dropped. Threads that follow jobs write their last word."""

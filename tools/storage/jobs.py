@@ -25,6 +25,7 @@ from peewee import fn
 
 from tissuetalk.models.errors import StateAwayError, UnknownJobError, WorkspaceFullError
 from tissuetalk.tools.storage.database import JobTable, new_id, shown
+from tissuetalk.tools.storage.room import forget_jobs
 from tissuetalk.tools.storage.workspace import Workspace
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -98,8 +99,8 @@ class JobStore:
         self._written_at: dict[str, float] = {}
         # of jobs of others: the number last seen, and when it was first seen
         self._seen: dict[str, tuple[float, float]] = {}
-        with suppress(WorkspaceFullError):
-            self.retire(_KEEP_ENDED_S)
+        with suppress(WorkspaceFullError), self._database.write() as db:
+            forget_jobs(db, self._clock() - _KEEP_ENDED_S)
 
     def create(self, kind: str, request: Mapping[str, Any], owner: str) -> str:
         """Queue work. request: JSON values, enough to do it again after a restart. owner: who may see it."""
@@ -124,12 +125,6 @@ class JobStore:
         )
         with self._database.read() as db:
             return [_row(record) for record in jobs.execute(db)]
-
-    def retire(self, after_s: float) -> None:
-        """Forget jobs that ended longer ago than that."""
-        with self._database.write() as db:
-            long_ago = self._clock() - after_s
-            JobTable.delete().where(JobTable.state.in_(_ENDED), JobTable.updated_at < long_ago).execute(db)
 
     def by_state(self) -> dict[str, int]:
         """How many jobs there are in each state."""

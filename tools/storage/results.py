@@ -45,6 +45,7 @@ from tissuetalk.tools.storage.room import (
     StoredFile,
     drop_row,
     expired,
+    forget_jobs,
     missing_bytes,
     note_removal,
     removable,
@@ -245,6 +246,9 @@ class Results:
     def retire(self, keep: Keep) -> list[str]:
         """Take away what nobody has used for longer than it is kept, and note it; what is being read stays. Returns the names."""
         self.keep = keep
+        if keep.jobs_s is not None:
+            with self.database.write() as db:
+                forget_jobs(db, self.clock() - keep.jobs_s)
         with self.database.read() as db:
             old = expired(db, self.clock(), keep)
         gone = []

@@ -94,6 +94,12 @@ def expired(db: Connection, now: float, keep: Keep) -> list[tuple[StoredFile, in
     ]
 
 
+def forget_jobs(db: Connection, before: float) -> None:
+    """Those that ended before that moment."""
+    ended = JobTable.state.in_(("done", "failed", "cancelled"))
+    JobTable.delete().where(ended, JobTable.updated_at < before).execute(db)
+
+
 def drop_row(db: Connection, entry: StoredFile) -> None:
     """Forget a result or upload whose files are gone."""
     if entry.kind == "results":
