@@ -191,7 +191,7 @@ def attribute_prompt(
     depth = {"P1": 0, "P2": 1, "P3": 2, "P4": 3}.get(prompt, 4)
     words = [found.shape, found.color, ", ".join(found.sizes), found.number][:depth]
     head = " ".join([word for word in reversed(words) if word] + [noun])
-    where = f"located in {_listed(found.locations)} of the image" if found.locations else ""
+    where = f"located in {listed(found.locations)} of the image" if found.locations else ""
     if prompt == "P6":
         return f"{head}, {where}" if where else head
     if prompt == "P8":
@@ -201,7 +201,8 @@ def attribute_prompt(
     return head
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """Words with commas and a last "and"."""
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Literal, cast
 
@@ -14,9 +14,11 @@ from tissuetalk.models.datasets.manifest import read_manifest, read_rgb
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.annotations import SCORED_KINDS, read_annotations
+from tissuetalk.models.reading import table_of
 from tissuetalk.models.recipe import Recipe, RecipePath
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.prompts.attributes import PROMPT_IDS, Attributes, PromptId, attribute_prompt, attributes_of
+from tissuetalk.prompts.studies import RICHEST_OF, Study, StudyKind, prompts_of, study_prompt
 from tissuetalk.prompts.taxonomy import Label
 
 DRAWN: Final[tuple[PromptId, ...]] = PROMPT_IDS[1:]
@@ -44,6 +46,11 @@ class DataSet(Recipe):
     """Canonical label of its one class, or the name of any other class, such as ``polyp``."""
     descriptions: tuple[str, ...] = ()
     """Of the class, as they follow "which is" in P7 to P9; by default those of the taxonomy's labels."""
+    kind: StudyKind = "photograph"
+    """chest (X-rays), heart and breast (ultrasound) have prompts of their own; report asks with the whole report as P1."""
+    studies: RecipePath | None = None
+    """Table (CSV) with a row per image: ``file`` (its name) and any of view, pathology (several with semicolons), cycle,
+    gender, age, quality, tumour, report, and shape and color, which count before those that the mask gives."""
 
     @property
     def name(self) -> str:
@@ -60,6 +67,7 @@ class Item:
     mask: Mask
     found: Attributes
     source: DataSet
+    study: Study
 
     @property
     def label(self) -> Label:
@@ -76,13 +84,31 @@ def items_of(source: DataSet, split: Literal["train", "val", "test"]) -> list[It
     chosen = [record for record in records if (record.split or "train") == split]
     if split == "test" and not chosen:
         chosen = records
-    items = []
+    studies, items = studies_of(source), []
     for record in chosen:
         mask = np.any([each.mask for each in read_annotations(record)], axis=0)
         if mask.any():
             found = attributes_of(mask, source.label, read_rgb(record.image))
-            items.append(Item(record.image, record.mpp, record.group, mask, found, source))
+            study = studies.get(record.image.name, Study())
+            found = replace(found, shape=study.shape or found.shape, color=study.color or found.color)
+            items.append(Item(record.image, record.mpp, record.group, mask, found, source, study))
     return items
+
+
+def studies_of(source: DataSet) -> dict[str, Study]:
+    """What the set's table says, by the image's name. Raises InvalidArgumentError for a table that is missing or names no files."""
+    if source.studies is None:
+        if source.kind != "photograph":
+            raise InvalidArgumentError(
+                f"{source.name}: images of the kind {source.kind} need a table; set `studies`."
+            )
+        return {}
+    if not source.studies.is_file():
+        raise InvalidArgumentError(f"{source.name}: there is no table of studies at {source.studies}.")
+    columns, rows = table_of(source.studies, "utf-8-sig")
+    if "file" not in columns:
+        raise InvalidArgumentError(f"{source.studies.name} has no column file; it has {', '.join(columns)}.")
+    return {Path(row["file"]).name: Study.of(row) for row in rows}
 
 
 def divided(sources: Sequence[DataSet]) -> tuple[list[Item], list[Item]]:
@@ -110,12 +136,20 @@ def divided(sources: Sequence[DataSet]) -> tuple[list[Item], list[Item]]:
 
 def prompt_text(item: Item, prompt: str, random: np.random.Generator | None = None) -> str:
     """The prompt of an item; while training, prompt and surface form are drawn, else the form is fixed."""
-    chosen = cast(PromptId, prompt)
+    chosen, kind = cast(PromptId, prompt), item.source.kind
     if prompt == "random":
         # scores of a model trained on random prompts are of the prompt that says most
-        chosen = RICHEST if random is None else DRAWN[int(random.integers(len(DRAWN)))]
-    form = 0 if random is None else int(random.integers(5))
-    return attribute_prompt(chosen, item.found, item.label, form, item.source.descriptions)
+        drawn = DRAWN if kind == "photograph" else prompts_of(kind)[1:]
+        chosen = RICHEST_OF[kind] if random is None else drawn[int(random.integers(len(drawn)))]
+    return asked_with(item, item.found, chosen, 0 if random is None else int(random.integers(5)))
+
+
+def asked_with(item: Item, found: Attributes, prompt: PromptId, form: int = 0) -> str:
+    """A prompt of an item from these attributes, which may be others than its own."""
+    if item.source.kind == "photograph":
+        return attribute_prompt(prompt, found, item.label, form, item.source.descriptions)
+    study = replace(item.study, shape="", color="")  # they are in ``found``
+    return study_prompt(item.source.kind, prompt, found, study, form)
 
 
 def places_of(count: int, size: int) -> list[slice]:

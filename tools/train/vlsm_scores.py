@@ -21,14 +21,14 @@ from tissuetalk.prompts.attributes import (
     ATTRIBUTES,
     Attributes,
     Swap,
-    attribute_prompt,
     relative_change,
     wrong,
 )
 from tissuetalk.prompts.names import prompt_of
+from tissuetalk.prompts.studies import RICHEST_OF
 from tissuetalk.tools.segment.engine import find_masks
 from tissuetalk.tools.segment.field import FieldOfView, scale_of
-from tissuetalk.tools.train.vlsm_data import RICHEST, DataSet, Item, items_of, prompt_text
+from tissuetalk.tools.train.vlsm_data import DataSet, Item, asked_with, items_of, prompt_text
 
 if TYPE_CHECKING:
     from tissuetalk.tools.train.vlsm import VlsmRecipe
@@ -95,7 +95,7 @@ def _wrong_rows(source: DataSet, items: Sequence[Item], ask: Ask, seed: int) -> 
     swaps: tuple[Swap, ...] = ("random word", "other value")
 
     def reached(item: Item, found: Attributes) -> float:
-        text = attribute_prompt(RICHEST, found, item.label, 0, item.source.descriptions)
+        text = asked_with(item, found, RICHEST_OF[source.kind])
         return dice(ask(item, text), item.mask)
 
     right = [reached(item, item.found) for item in items]

@@ -63,10 +63,10 @@ class VlsmPaper(Paper):
         "assumed five times as many, of zero-shot runs 2 minutes."
     )
     left_out: ClassVar[tuple[str, ...]] = (
-        "CAMUS, BUSI and CheXlocalize: their prompts (views, cycle, findings, tumour type) are not built.",
+        "CAMUS, BUSI and CheXlocalize: by recipes of their own (`kind: heart`, `breast`, `chest` and a table `studies`).",
         "U-Net, U-Net++ and DeepLabV3+: no trainer; their published figures are in the tables.",
-        "The run with reports as prompts (MIMIC).",
-        "Attributes of photographs are named by our stain colours and shapes instead of a VQA model's words.",
+        "Reports as prompts (MIMIC): by a recipe of its own (`kind: report`, prompts P0 and P1).",
+        "Attributes of photographs are our colours and shapes; a VQA model's words come in by the columns shape and color of `studies`.",
     )
 
     def needs(self, data: Path) -> list[Need]:
