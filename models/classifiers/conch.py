@@ -23,7 +23,7 @@ PREFIX: Final = "visual."
 _UNUSED: Final = ("attn_pool_caption.", "ln_caption.")
 
 
-class AttentionPool(nn.Module):
+class QueryPool(nn.Module):
     """One learned question about all tokens."""
 
     def __init__(self, width: int, inside: int) -> None:
@@ -47,7 +47,7 @@ class ConchTower(nn.Module):
     def __init__(self, sizes: BiomedSizes, width: int) -> None:
         super().__init__()
         self.trunk = BiomedTrunk(sizes)
-        self.attn_pool_contrast = AttentionPool(width, sizes.width)
+        self.attn_pool_contrast = QueryPool(width, sizes.width)
         self.ln_contrast = nn.LayerNorm(width)
         self.proj_contrast = nn.Parameter(torch.zeros(width, width))
 

@@ -65,7 +65,7 @@ class TrainingRun(ABC, Generic[B]):
         self.optimiser, self.clip_norm, self.marks = optimiser, clip_norm, {}
         self._told, self._sums = recipe, dict[str, float]()
         self._model, self._states = model, {"optimiser": optimiser, **states}
-        self._opened: Board | None = None
+        self._opened: ScalarBoard | None = None
         if (out / CHECKPOINT).is_file():
             self._resume(torch.load(out / CHECKPOINT, map_location=self.place, weights_only=True))
 
@@ -200,13 +200,13 @@ class TrainingRun(ABC, Generic[B]):
         if self._told.tensorboard:
             self._board().log(row)
 
-    def _board(self) -> Board:
+    def _board(self) -> ScalarBoard:
         if self._opened is None:
-            self._opened = Board(self.out / BOARD)
+            self._opened = ScalarBoard(self.out / BOARD)
         return self._opened
 
 
-class Board:
+class ScalarBoard:
     """The log once more, as TensorBoard reads it. Raises ModelUnavailableError where ``tensorboard`` is not installed."""
 
     def __init__(self, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 
-class Share(NamedTuple):
+class ProcessShare(NamedTuple):
     """Which of how many processes this one is."""
 
     rank: int
@@ -25,15 +25,15 @@ class Share(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def share() -> Share:
+def share() -> ProcessShare:
     """Of this process; joins the others the first time it is asked. Alone where nobody launched several."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return Share(0, 1)
+        return ProcessShare(0, 1)
     accelerate: Any = import_module("accelerate")  # untyped
     state = accelerate.PartialState(
         cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     )
-    return Share(state.process_index, state.num_processes)
+    return ProcessShare(state.process_index, state.num_processes)
 
 
 def bring_together(network: nn.Module) -> None:
