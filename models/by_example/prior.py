@@ -19,8 +19,10 @@ from tissuetalk.models.segmenter import Decoded
 
 MOVED: Final = 0.1
 """More of the examples that must be right with another scale and shift before an answer that is often wrong is taken with them."""
-TRUST: Final = ((0.8, 10.0), (0.7, 3.0))
-"""From which share of right examples on unlabelled pixels count how much, beside 1 of the examples. Below, the answer is left aside."""
+OFTEN_WRONG, LEAST_RIGHT = 0.8, 0.7
+"""Share of the examples that the answer must have right to be taken as it is, and at all."""
+TRUST: Final = 10.0
+"""What all unlabelled pixels together weigh, beside 1 of the examples: with less, examples of what it has wrong spoil the next image."""
 SCALE_PENALTY, SHIFT_PENALTY, BIAS_PENALTY = 0.1, 0.02, 0.01
 MOST_SCALE: Final = 2.0
 MOST_UNLABELLED: Final = 1000
@@ -28,11 +30,10 @@ MOST_UNLABELLED: Final = 1000
 
 @dataclass(frozen=True)
 class Ground:
-    """How the model's answer is taken. trust: what all unlabelled pixels weigh beside the examples."""
+    """How the model's answer is taken."""
 
     scale: float
     shift: float
-    trust: float
 
     @classmethod
     def of(cls, samples: Samples) -> Ground | None:
@@ -52,9 +53,9 @@ class Ground:
         )
         other = float(np.clip(1 + moved[0], 0.0, MOST_SCALE)), float(moved[1])
         right_then = float(importance @ ((other[0] * answer + other[1] > 0) == positive))
-        if right < TRUST[0][0] and right_then - right >= MOVED and other[0] * spread > 1e-3:
+        if right < OFTEN_WRONG and right_then - right >= MOVED and other[0] * spread > 1e-3:
             (scale, shift), right = other, right_then
-        return next((cls(scale, shift, trust) for share, trust in TRUST if right >= share), None)
+        return cls(scale, shift) if right >= LEAST_RIGHT else None
 
     def logits(self, answer: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(self.scale * answer + self.shift, np.float32)
@@ -89,9 +90,7 @@ class Corrections:
             np.concatenate(
                 [positive.astype(np.float64), 1 / (1 + np.exp(-np.clip(self.unlabelled_answer, -50, 50)))]
             ),
-            np.concatenate(
-                [importance_of(positive, place), np.full(count, self.ground.trust / max(count, 1))]
-            ),
+            np.concatenate([importance_of(positive, place), np.full(count, TRUST / max(count, 1))]),
             penalty,
             np.concatenate([self._answer(rows), self.unlabelled_answer]),
         )
