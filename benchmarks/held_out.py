@@ -165,14 +165,21 @@ def validate(model: MiniSegmenter, examples: list[Example]) -> list[TargetScore]
     return scores
 
 
+def by_name_and_target(examples: list[Example]) -> dict[tuple[str, str, str], Example]:
+    """One file may be there at two scales, each with targets of its own."""
+    return {
+        (example.dataset, example.name, target): example for example in examples for target in example.targets
+    }
+
+
 def looked_at_once(
     model: MiniSegmenter, scores: list[TargetScore], examples: list[Example]
 ) -> dict[str, Any]:
     """Mean Dice of one look beside the mean of all, for targets that are looked at from several sides."""
-    by_name = {(example.dataset, example.name): example for example in examples}
+    by_name = by_name_and_target(examples)
     groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for entry in scores:
-        key, example = f"{entry.dataset}/{entry.target}", by_name[entry.dataset, entry.name]
+        key, example = f"{entry.dataset}/{entry.target}", by_name[entry.dataset, entry.name, entry.target]
         capability = model.capability(ask(entry.target))
         if capability is not None and capability.looks > 1 and len(groups[key]) < LOOKED_AT:
             once = score(model, example, entry.target, example.targets[entry.target], looks=1)

@@ -163,7 +163,7 @@ class PromptGroup:
 
     def truth_at(self, size: Sequence[int]) -> Tensor:
         """[h, w]: the share of each cell that is covered."""
-        return functional.adaptive_avg_pool2d(self.truth[None, None], tuple(size))[0, 0]
+        return functional.adaptive_avg_pool2d(self.truth[None, None], (size[0], size[1]))[0, 0]
 
 
 Kind = Literal["T1", "T2"]
@@ -197,10 +197,8 @@ class GroupSampler:
         epoch, number = divmod(step, self.steps)
         order = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.items))
         random = np.random.default_rng((self.seed, step))
-        return [
-            self._group(*self.items[at], random)
-            for at in order[number * self.each : (number + 1) * self.each]
-        ]
+        chosen = [self.items[at] for at in order[number * self.each : (number + 1) * self.each]]
+        return [self._group(picture, box, random) for picture, box in chosen]
 
     def _group(self, picture: GroupPicture, box: Box, random: np.random.Generator) -> PromptGroup:
         x, y, width, height = box

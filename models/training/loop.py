@@ -145,8 +145,8 @@ class TrainingRun(ABC, Generic[B]):
                     f"the loss is no longer a number at step {self.step}; lower the learning rate and delete "
                     f"{self.out / CHECKPOINT}."
                 )
-            loss.backward()  # type: ignore[no-untyped-call]  # torch ships this method untyped
-        if share().count > 1:
+            loss.backward()
+        if share().processes > 1:
             bring_together(self._model)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), self.clip_norm)

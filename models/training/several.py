@@ -17,7 +17,7 @@ class ProcessShare(NamedTuple):
     """Which of how many processes this one is."""
 
     rank: int
-    count: int
+    processes: int
 
     @property
     def first(self) -> bool:

@@ -11,6 +11,7 @@ from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.writing import library
 from tissuetalk.tools.answers.results import Measured
 from tissuetalk.tools.export import dicom
+from tissuetalk.tools.export.deidentify import uid_of
 from tissuetalk.tools.masks.layer import MaskLayer
 from tissuetalk.tools.masks.stored import SegmentedRegion
 from tissuetalk.tools.measure.measure import measure_folder
@@ -34,7 +35,7 @@ def write(masks: SegmentedRegion, out: Path) -> None:
     for row in measured.measurements:
         rows.setdefault(row.mask_id, []).append(row)
     device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=dicom.uid_of(made_by["software_versions"], "device"),
+        uid=uid_of(made_by["software_versions"], "device"),
         name="tissuetalk, research use only",
         manufacturer_name=made_by["manufacturer"],
         model_name=made_by["manufacturer_model_name"],

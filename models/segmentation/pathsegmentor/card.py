@@ -38,7 +38,7 @@ TARGET_MPP: Final[Mapping[str, float]] = {
 
 MIRRORED_FROM_MPP: Final = 1.0
 """Targets at this scale and coarser, learned from few cases, are answered from all mirror images: at a sixteenth of the pixels
-of nuclei it costs little, and held-out Dice rises by 0.00 to 0.06 (docs/training.md)."""
+of nuclei it costs little, and held-out Dice rises by up to 0.05 (the weights' card)."""
 
 SPECK_PX: Final[Mapping[str, int]] = {"gland": 400, "glomerulus": 600}
 """Area at that scale below which an object is a speck: a disc of 27 and of 55 µm, a fraction of the smallest trained on."""
@@ -134,12 +134,12 @@ def _metrics() -> dict[str, str]:
 MINI_CARD = ModelCard(
     name=MINI_NAME,
     summary="Text-prompted segmentation of nuclei, colon glands, tumour and glomeruli.",
-    licence="Apache-2.0 (trained on CC0-1.0 and CC-BY-4.0 images)",
+    licence="Apache-2.0 (trained on CC0-1.0, CC-BY and other open images; the card names them)",
     research_only=True,
     targets=OFFERED_TARGETS,
     mpp=tuple(TARGET_MPP[target] for target in OFFERED_TARGETS),
     prompts="text",
-    source="trained by this project: models/recipes/mini.yaml",
+    source="trained by this project: models/recipes/mini.yaml, then mini2.yaml",
     metrics=_metrics(),
     limits=(
         "Tumour was learned from a handful of cases of breast, lymph node, mouth and colon; glomeruli from PAS-stained "
@@ -170,7 +170,7 @@ MINI_FILE = PackageWeights(
     package="tissuetalk.models",
     file=f"weights/{MINI_WEIGHTS.name}",
     bring=f"reinstall the package, which carries {MINI_WEIGHTS.name}",
-    sha256="c340eea7e6e2e8e0b16e33211d9f6a3ae3022d83429d2a660b2fc57059db37eb",
+    sha256="0fd1023586ff841df8e721c63e23b76dafc6cc83498505d508bba4570b7186ed",
 )
 MINI = Entry(
     MINI_CARD,

@@ -106,8 +106,9 @@ class DiagnosisPaper(Paper):
         for sigma, file in sigmas.items():
             table = f"Object importance, blur of {sigma} px: rise of the mean loss; of random pixels"
             run = "standard" if sigma == "20" else "standard-blur"
-            told = [_json(out / run / f"seed-{seed}" / file).get("objects", []) for seed in seeds]
-            rows = [row for one in told for row in one]
+            rows = [
+                row for seed in seeds for row in _json(out / run / f"seed-{seed}" / file).get("objects", [])
+            ]
             for name in dict.fromkeys((*MOST_IMPORTANT, *(row["name"] for row in rows))):
                 for column in (*CLASSES, "all"):
                     here = [row for row in rows if row["name"] == name and row["class"] == column]
