@@ -1,6 +1,6 @@
 """From trained weights to what ships: ``python -m benchmarks ship WEIGHTS DATA``; goes on where it stopped.
 
-1. Averages them with other weights, if told (``--blend``). 2. Chooses cuts, calibrates presence and scores held-out images.
+1. Averages them with other weights, if told (``--blend``); the head for scale and tissue then no longer fits: training ends with its fit. 2. Chooses cuts, calibrates presence and scores held-out images.
 3. Fits what reliability is read from. 4. Looks at bad pictures. 5. Writes card, scores and pictures.
 Everything lies in ``--work`` until ``--install`` puts it into the package: weights, card, reliability and the weights' SHA-256.
 Training curves (``NAME-curves.png``) are taken along where they lie beside the weights.

@@ -34,6 +34,9 @@ NOT_RUN = {
     "training": "trains, or needs a checkpoint; the ablation tests run it",
     "demo": "has tests of its own",
     "weights": "needs a published checkpoint",
+    "audit": "needs a server's log; test_operations.py reads one",
+    "backup": "names folders of a container; test_backup.py runs both beside a server",
+    "restore": "as backup",
     "reproduce": "trains hundreds of networks; its tests run one of each paper",
 }
 """Commands whose options are checked but which are not run, with the reason."""

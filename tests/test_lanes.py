@@ -270,7 +270,7 @@ def test_a_job_that_finds_no_room_where_it_moves_to_says_so(
 ) -> None:
     """Protects from: it had been given back, so its end was not written and it stayed queued for ever."""
     working, store, job_id = moving
-    large = working._lanes.large
+    large = working.lanes.large
     monkeypatch.setattr(large, "_most_waiting", -large._workers)
     assert working.resume() == [job_id]
     assert ended(store, job_id) == "failed"

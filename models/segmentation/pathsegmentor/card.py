@@ -170,7 +170,7 @@ MINI_FILE = PackageWeights(
     package="tissuetalk.models",
     file=f"weights/{MINI_WEIGHTS.name}",
     bring=f"reinstall the package, which carries {MINI_WEIGHTS.name}",
-    sha256="0fd1023586ff841df8e721c63e23b76dafc6cc83498505d508bba4570b7186ed",
+    sha256="bf681273a4713057e2c114e1881039c157a9bae0e0ff39a4adeacdb6c66ed668",
 )
 MINI = Entry(
     MINI_CARD,
