@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance service-test viewer bundle lock licences audit clean
+.PHONY: demo test install format lint types bench hostile fuzz faults test-vllm conformance test-slow service-test viewer bundle lock licences audit clean
 
 demo: $(STAMP)
 	@$(BIN)/tissuetalk demo
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+# Every command of every page, and a whole training run: minutes each
+test-slow: $(STAMP)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m slow
 
 install: $(STAMP)
 

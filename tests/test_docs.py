@@ -78,6 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ALL = [(page.relative_to(PROJECT).as_posix(), line) for page in PAGES for line in commands(page)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted({page for page, _ in ALL}))
 def test_the_commands_of_a_page_work_in_their_order(page: str, folder: Path) -> None:
     ran = 0
