@@ -22,7 +22,7 @@ TUMOUR_SHAPES: Final = {"benign": "regular-shaped", "malignant": "irregular-shap
 
 @dataclass(frozen=True)
 class Study:
-    """What a table says about one image; empty where it says nothing. report: its whole text."""
+    """What a table says about one image; empty where it says nothing. shape, color: before those of the mask. report: all of it."""
 
     view: str = ""
     pathology: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ def prompts_of(kind: StudyKind) -> tuple[PromptId, ...]:
 def study_prompt(kind: StudyKind, prompt: PromptId, found: Attributes, study: Study, form: int = 0) -> str:
     """One of the prompts of a kind; a missing attribute goes together with its clause.
 
-    form: training draws one at random, evaluation keeps 0. Raises InvalidArgumentError for a prompt that the kind has not.
+    found: shape and colour as they are to be said, the study's own where it has them. form: training draws one at random, evaluation keeps 0. Raises InvalidArgumentError for a prompt that the kind has not.
     """
     if prompt not in prompts_of(kind):
         raise InvalidArgumentError(
@@ -71,10 +71,9 @@ def study_prompt(kind: StudyKind, prompt: PromptId, found: Attributes, study: St
 
 def _chest(depth: int, found: Attributes, study: Study) -> str:
     alone = depth == 6  # P6 is the finding and the list of all findings
-    shape = study.shape or found.shape
     parts = [found.object_type]
-    if 3 <= depth < 6 and shape:
-        parts.append(f"of {shape} shape")
+    if 3 <= depth < 6 and found.shape:
+        parts.append(f"of {found.shape} shape")
     if 4 <= depth < 6 and found.locations:
         parts.append(f"in {listed(found.locations)} of the image")
     view = f"{study.view} " if study.view and depth >= 2 and not alone else ""
@@ -85,8 +84,7 @@ def _chest(depth: int, found: Attributes, study: Study) -> str:
 
 
 def _heart(depth: int, found: Attributes, study: Study, form: int) -> str:
-    shape = study.shape or found.shape
-    head = f"{found.object_type} of {shape} shape" if depth >= 7 and shape else found.object_type
+    head = f"{found.object_type} of {found.shape} shape" if depth >= 7 and found.shape else found.object_type
     view = f"{study.view} " if depth >= 2 and study.view else ""
     # the organ or the way it was imaged, as the two forms of the paper end
     said = (
@@ -106,12 +104,11 @@ def _breast(depth: int, found: Attributes, study: Study, form: int) -> str:
     if not found.number:
         return "no tumor on breast ultrasound"
     kind = study.tumour if form % 2 == 0 else TUMOUR_SHAPES.get(study.tumour, study.tumour)
-    shape = study.shape or found.shape
     words = [
         found.number if depth >= 3 else "",
         ", ".join(found.sizes) if depth >= 4 else "",
         kind if depth >= 2 else "",
-        shape if depth >= 6 else "",
+        found.shape if depth >= 6 else "",
     ]
     several = depth >= 3 and found.number != "one"
     noun = f"{found.object_type}s" if several else found.object_type

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from published import published
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaModel
 
-from tissuetalk.models import registry
-from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
-from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
+from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.segmentation.little import save_little_llama
 from tissuetalk.models.segmentation.pfps.efficient_sam import (
     BOTTOM_RIGHT,
     INVALID,
@@ -53,67 +49,18 @@ from tissuetalk.models.segmentation.pfps.training import (
     optimiser_of,
     pfps_loss,
 )
-from tissuetalk.prompts.prompt_sets import sentences_of_task
-from tissuetalk.server.commands.train import train
-from tissuetalk.tools.answers.results import TargetArgument
-from tissuetalk.tools.segment.lessons import understand
-from tissuetalk.tools.segment.request import SegmentArguments
-from tissuetalk.tools.segment.segment import segment
-from tissuetalk.tools.session import Session
-from tissuetalk.tools.train.pfps import (
-    TASKS,
-    PfpsRecipe,
-    allowed_tasks,
-    patches_of,
-    training_question,
-)
 
 LITTLE = SamSizes(
     image_px=128, width=32, depth=2, heads=2, grid=4, decoder_width=32, decoder_heads=4, decoder_mlp=48, upscaling=(32, 16)
 )  # fmt: skip
-WORDS = [
-    "<unk>",
-    "segment",
-    "the",
-    "nuclei",
-    "inside",
-    "outside",
-    "proximal",
-    "distal",
-    "tubule",
-    "glomerular",
-    "tuft",
-    "capsule",
-    "all",
-    "every",
-]
-
-
-def tiny_llama(path: Path) -> Path:
-    """A causal language model of two layers with a word-level tokenizer, saved like the published one."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    LlamaModel(config).save_pretrained(path)
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-
-    plain = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
-    plain.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>").save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
+    """A causal language model of two layers, saved like the published one."""
+    folder = tmp_path_factory.mktemp("llama")
+    save_little_llama(folder)
+    return folder
 
 
 def by_id(strategy: str = "two-set", **other: object) -> Pfps:
@@ -393,70 +340,3 @@ def test_a_missing_language_model_is_explained(tmp_path: Path, monkeypatch: pyte
     monkeypatch.delenv("TISSUETALK_TINYLLAMA", raising=False)
     with pytest.raises(ModelUnavailableError, match="hf download TinyLlama/TinyLlama"):
         build_pfps(PfpsSizes(LITTLE))
-
-
-# --- through the commands a user has
-
-
-def test_a_recipe_trains_scores_and_its_folder_answers_segment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe = tmp_path / "kidney.yaml"
-    recipe.write_text(
-        "{preset: pfps, name: kidney, size: little, strategy: two-set, keep_tasks: [1, 2, 6], train_encoder: true,"
-        " epochs: 2, samples_per_epoch: 4, batch: 2, drawn_patches: 4}"
-    )
-    train(recipe, out=tmp_path / "run")
-    assert capsys.readouterr().out.strip() == str(tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "pfps.json", "pfps.safetensors", "log.csv", "scores.csv", "checkpoint.pt", "curves.png"
-    }  # fmt: skip
-    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 3
-    assert len((tmp_path / "run" / "scores.csv").read_text().splitlines()) == 1 + 4 * 9
-    monkeypatch.setenv("TISSUETALK_PFPS", str(tmp_path / "run"))
-    monkeypatch.setattr(registry, "_loaded", {})
-    cv2.imwrite(str(tmp_path / "kidney.png"), drawn_patch(9, "tuft", 128).image)
-    bench = Session(tmp_path, tmp_path / "workspace")
-    asked = SegmentArguments(
-        "kidney.png",
-        targets=(TargetArgument(words="glomerular tuft"), TargetArgument(words="mitosis")),
-        model="pfps",
-    )
-    result = segment(bench, understand(bench, asked))
-    bench.close()
-    assert [mask.target for mask in result.masks] == ["glomerular tuft"]
-    assert [item.code for item in result.not_segmented] == ["unsupported"]
-
-
-def test_a_recipe_with_a_wrong_key_is_refused(tmp_path: Path) -> None:
-    recipe = tmp_path / "kidney.yaml"
-    recipe.write_text("{preset: pfps, name: kidney, epoch: 2}")
-    with pytest.raises(InvalidArgumentError, match="unknown key epoch"):
-        train(recipe, out=tmp_path / "run")
-
-
-def test_the_incomplete_experiment_keeps_the_tasks_it_says() -> None:
-    assert allowed_tasks("dt", (1, 2, 6)) == (1, 2, 6)
-    assert allowed_tasks("pt", (1, 2, 6)) == TASKS == allowed_tasks("dt", None)
-
-
-def test_training_asks_only_training_sentences_with_points_where_they_belong() -> None:
-    recipe = PfpsRecipe(name="name", size="little", drawn_patches=8)
-    patches, random = patches_of(recipe, "train"), np.random.default_rng(0)
-    some = [training_question(recipe, patches, random) for _ in range(60)]
-    assert {question.task for question in some} == set(TASKS)
-    for question in some:
-        assert question.truth.any() and (question.point_xy is not None) == (question.task in (6, 7, 8, 9))
-        assert question.sentence in sentences_of_task(question.task, "train", UNIT_WORDS[question.unit])
-        if question.task in (6, 7):
-            x, y = question.point_xy
-            assert question.truth[int(y), int(x)]
-
-
-def test_shipped_recipes_can_be_read() -> None:
-    shipped = sorted(
-        (Path(str(files("tissuetalk.models"))) / "segmentation" / "pfps" / "recipes").glob("*.yaml")
-    )
-    assert shipped
-    for path in shipped:
-        assert PfpsRecipe.read(path).size in ("small", "little")

@@ -16,12 +16,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.segmentation.little import VOCABULARY, byte_tokenizer
 from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import load, word_pieces
 from tissuetalk.models.segmentation.pathsegmentor.text_tower import MINILM
 from tissuetalk.models.segmenter import Context, Prompt
+from tissuetalk.models.training import loop
 from tissuetalk.models.training.base import BaseRun
 from tissuetalk.models.training.recipes import BaseRecipe
+from tissuetalk.models.training.several import ProcessShare
 from tissuetalk.models.training.triples import TripleSampler, triples
 from tissuetalk.tools.train.recipes import run_recipe
 from tissuetalk.tools.train.reproduce.drawn import draw_set
@@ -116,3 +119,15 @@ def test_a_tensorboard_log_is_written_where_it_is_asked_for(drawn: Path, tmp_pat
     told = [event.value for event in board.Scalars("loss")]
     assert told == pytest.approx(losses(tmp_path / "out"), rel=1e-4)
     assert torch.get_num_threads() == 1
+
+
+def test_a_run_that_does_not_divide_its_batches_is_refused_in_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both would train the same and write the same files."""
+    monkeypatch.setattr(loop, "share", lambda: ProcessShare(1, 2))
+    path = tmp_path / "kidney.yaml"
+    path.write_text("{preset: pfps, name: k, size: little, strategy: one-set, drawn_patches: 4, threads: 1}")
+    with pytest.raises(InvalidArgumentError, match="without `accelerate launch`"):
+        run_recipe(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -156,6 +156,8 @@ def train_base(recipe: BaseRecipe, out: Path, control: Control = Control()) -> P
 class BaseRun(TrainingRun[TripleBatch]):
     """A run of the full-size network."""
 
+    divides_batches = True
+
     def __init__(self, recipe: BaseRecipe, sampler: TripleSampler, out: Path) -> None:
         self.recipe, self.sampler = recipe, sampler
         self.model = build_base(recipe.config)

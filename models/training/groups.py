@@ -6,7 +6,6 @@ Ends in ``sentences.csv`` (Dice of every test sentence), ``scores.csv`` (means, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -283,16 +282,13 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """T1 and T2, over all levels and each; T2 also class by class. spread: over the sentences of one target."""
 
     def line(kind: str, name: str, level: str, some: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        key = [(row["image"], row["class"]) for row in some]
-        order = sorted(range(len(some)), key=lambda place: key[place])
-        pairs = [
-            [some[place]["dice"] for place in places]
-            for _, places in ((k, list(v)) for k, v in groupby(order, key=lambda place: key[place]))
-        ]
+        targets: dict[tuple[str, str], list[float]] = {}
+        for row in some:
+            targets.setdefault((row["image"], row["class"]), []).append(row["dice"])
         return {
             "set": some[0]["set"], "kind": kind, "class": name, "level": level,
             "dice": float(np.mean([row["dice"] for row in some])),
-            "spread": float(np.mean([np.std(pair) for pair in pairs])), "n": len(pairs),
+            "spread": float(np.mean([np.std(reached) for reached in targets.values()])), "n": len(targets),
         }  # fmt: skip
 
     found = []

@@ -67,18 +67,12 @@ class Said:
 
 
 class GroupHost(ABC):
-    """A network with its tokenizer. side_px: the square it is shown."""
+    """A network with its tokenizer. side_px: the square it is shown. text_encoder, image_encoder: parts that may stay frozen."""
 
     network: nn.Module
     side_px: int
-
-    @property
-    @abstractmethod
-    def text_encoder(self) -> Sequence[nn.Module]: ...
-
-    @property
-    @abstractmethod
-    def image_encoder(self) -> Sequence[nn.Module]: ...
+    text_encoder: Sequence[nn.Module]
+    image_encoder: Sequence[nn.Module]
 
     @abstractmethod
     def see(self, image: RGB) -> Any:
@@ -123,16 +117,9 @@ class ClipSegHost(GroupHost):
     def __init__(self, size: Size, weights: str | None) -> None:
         self.model: Vlsm = little_vlsm("clipseg") if size == "little" else build("clipseg", weights=weights)
         self.network, self.side_px = self.model.network, self.model.side_px
-
-    @property
-    def text_encoder(self) -> Sequence[nn.Module]:
         clip = self.model.network.clip
-        return (clip.text_model, clip.text_projection)
-
-    @property
-    def image_encoder(self) -> Sequence[nn.Module]:
-        clip = self.model.network.clip
-        return (clip.vision_model, clip.visual_projection)
+        self.text_encoder = (clip.text_model, clip.text_projection)
+        self.image_encoder = (clip.vision_model, clip.visual_projection)
 
     def see(self, image: RGB) -> Any:
         return self.model.see([image])
@@ -157,14 +144,7 @@ class MiniHost(GroupHost):
         self.model = model.to(device())
         self.network, self.side_px = model, LITTLE_PX if size == "little" else 256
         self.text = MiniLMSentences()
-
-    @property
-    def text_encoder(self) -> Sequence[nn.Module]:
-        return ()
-
-    @property
-    def image_encoder(self) -> Sequence[nn.Module]:
-        return (self.model.image_encoder,)
+        self.text_encoder, self.image_encoder = (), (model.image_encoder,)
 
     def see(self, image: RGB) -> Any:
         return self.model.encode_image(_pixels(image, self.side_px))
@@ -200,14 +180,7 @@ class BaseHost(GroupHost):
             )
         self.model = model.to(device())
         self.network, self.side_px = model, LITTLE_PX if size == "little" else 1024
-
-    @property
-    def text_encoder(self) -> Sequence[nn.Module]:
-        return (self.model.text_encoder,)
-
-    @property
-    def image_encoder(self) -> Sequence[nn.Module]:
-        return (self.model.image_encoder,)
+        self.text_encoder, self.image_encoder = (model.text_encoder,), (model.image_encoder,)
 
     def see(self, image: RGB) -> Any:
         return self.model.encode_image(_pixels(image, self.side_px))
@@ -260,14 +233,7 @@ class Sam3Host(GroupHost):
             self.tokenizer = tokenizer_from(folder, "sam3")
         self.network = self.model.to(device())
         self.side_px, self.aggregation = int(self.model.config.image_size), aggregation
-
-    @property
-    def text_encoder(self) -> Sequence[nn.Module]:
-        return (self.model.text_encoder,)
-
-    @property
-    def image_encoder(self) -> Sequence[nn.Module]:
-        return (self.model.vision_encoder,)
+        self.text_encoder, self.image_encoder = (self.model.text_encoder,), (self.model.vision_encoder,)
 
     def see(self, image: RGB) -> Any:
         pixels = normalised(resized(image, self.side_px, self.side_px), sam3.HALF, sam3.HALF)

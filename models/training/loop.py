@@ -47,6 +47,8 @@ class TrainingRun(ABC, Generic[B]):
     """
 
     log_every: int = 1
+    divides_batches: bool = False
+    """Whether each of several processes takes a share of a batch."""
     marks: dict[str, float]
     """Further numbers that the checkpoint holds."""
 
@@ -60,6 +62,10 @@ class TrainingRun(ABC, Generic[B]):
         clip_norm: float | None = None,
         **states: Any,
     ) -> None:
+        if share().processes > 1 and not self.divides_batches:
+            raise InvalidArgumentError(
+                "this preset trains in one process, several would only do the same; start it without `accelerate launch`."
+            )
         out.mkdir(parents=True, exist_ok=True)
         self.out, self.place, self.step, self.seconds = out, device(), 0, 0.0
         self.optimiser, self.clip_norm, self.marks = optimiser, clip_norm, {}

@@ -148,8 +148,7 @@ def asked_with(item: Item, found: Attributes, prompt: PromptId, form: int = 0) -
     """A prompt of an item from these attributes, which may be others than its own."""
     if item.source.kind == "photograph":
         return attribute_prompt(prompt, found, item.label, form, item.source.descriptions)
-    study = replace(item.study, shape="", color="")  # they are in ``found``
-    return study_prompt(item.source.kind, prompt, found, study, form)
+    return study_prompt(item.source.kind, prompt, found, item.study, form)
 
 
 def places_of(count: int, size: int) -> list[slice]:

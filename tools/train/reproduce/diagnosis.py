@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, ClassVar, Final
 
 import cv2
@@ -15,7 +14,7 @@ from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.reading import table_of
 from tissuetalk.models.segmentation.pathsegmentor.card import BASE_WEIGHTS
 from tissuetalk.models.writing import write_whole
-from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure
+from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, mean_of
 
 CLASSES: Final = ("IDC", "ILC")
 RUNS: Final[dict[str, dict[str, Any]]] = {
@@ -99,9 +98,7 @@ class DiagnosisPaper(Paper):
             for number, (column, key) in enumerate(MEASURES.items()):
                 reached = [float(score[key]["value"]) for score in scores if key in score]
                 told = PUBLISHED[run][number] if run in PUBLISHED else None
-                found.append(
-                    PaperFigure("Test slides", run, column, told, fmean(reached) if reached else None)
-                )
+                found.append(PaperFigure("Test slides", run, column, told, mean_of(reached)))
         sigmas = {"20": "importance.json"} | {f"{s}": f"importance-sigma-{s}.json" for s in (5, 10, 40)}
         for sigma, file in sigmas.items():
             table = f"Object importance, blur of {sigma} px: rise of the mean loss; of random pixels"
@@ -114,7 +111,7 @@ class DiagnosisPaper(Paper):
                     here = [row for row in rows if row["name"] == name and row["class"] == column]
                     for key, title in (("ratio_of_means", column), ("control", f"{column}, random")):
                         values = [float(row[key]) for row in here if row[key] is not None]
-                        found.append(PaperFigure(table, name, title, None, fmean(values) if values else None))
+                        found.append(PaperFigure(table, name, title, None, mean_of(values)))
         found += self._ranks(out, seeds)
         return found
 
@@ -130,8 +127,9 @@ class DiagnosisPaper(Paper):
                     key=lambda row: -float(row["ratio_of_means"]),
                 )
                 places += [place for place, row in enumerate(idc, start=1) if row["name"] == name]
-            reached = fmean(places) if places else None
-            found.append(PaperFigure("Place among objects for IDC", name, "place", float(number), reached))
+            found.append(
+                PaperFigure("Place among objects for IDC", name, "place", float(number), mean_of(places))
+            )
         return found
 
     def draw(self, folder: Path) -> None:

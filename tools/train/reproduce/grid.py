@@ -177,6 +177,11 @@ def rows_of(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
+def rows_of_seeds(out: Path, cell: str, seeds: Sequence[int]) -> list[dict[str, str]]:
+    """Rows of ``scores.csv`` of every seed of a cell that is done."""
+    return [row for seed in seeds for row in rows_of(out / cell / f"seed-{seed}" / "scores.csv")]
+
+
 def mean_of(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 

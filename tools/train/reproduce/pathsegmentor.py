@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, ClassVar, Final
 
 from tissuetalk.models import registry
@@ -18,7 +17,7 @@ from tissuetalk.models.segmentation.pathsegmentor.text_tower import MINILM
 from tissuetalk.tools.evaluate.evaluate import ModelUnderTest, evaluate
 from tissuetalk.tools.evaluate.probes import BoxProbe, load_box_model
 from tissuetalk.tools.train.reproduce.drawn import draw_set
-from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, rows_of
+from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, mean_of, rows_of
 
 CONSEP: Final = "CoNSeP"
 BIOMEDPARSE: Final = "biomedparse_v1.pt"
@@ -217,6 +216,5 @@ class _Scored:
         )
 
 
-def _mean(values: Any) -> float | None:
-    found = [float(value) for value in values]
-    return fmean(found) if found else None
+def _mean(values: Iterable[str]) -> float | None:
+    return mean_of([float(value) for value in values])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, ClassVar, Final
 
 from tissuetalk.models.datasets.manifest import read_manifest
@@ -12,7 +11,7 @@ from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.segmentation import clipseg, sam3
 from tissuetalk.models.segmentation.pathsegmentor.card import BASE_WEIGHTS
 from tissuetalk.tools.train.reproduce.drawn import draw_set
-from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, rows_of
+from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, mean_of, rows_of_seeds
 
 SETS: Final = {"pannuke": "PanNuke", "consep": "CoNSeP"}
 CROSS: Final = {
@@ -221,11 +220,11 @@ class _GroupScores:
         self.out, self.seeds = out, seeds
 
     def of(self, cell: str, name: str, kind: str, level: str = "all", what: str = "dice") -> float | None:
-        rows = [
-            row for seed in self.seeds for row in rows_of(self.out / cell / f"seed-{seed}" / "scores.csv")
-        ]
         key = (name, kind, "", level)
-        values = [
-            float(row[what]) for row in rows if (row["set"], row["kind"], row["class"], row["level"]) == key
-        ]
-        return fmean(values) if values else None
+        return mean_of(
+            [
+                float(row[what])
+                for row in rows_of_seeds(self.out, cell, self.seeds)
+                if (row["set"], row["kind"], row["class"], row["level"]) == key
+            ]
+        )

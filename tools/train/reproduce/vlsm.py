@@ -15,7 +15,7 @@ from tissuetalk.models.metrics.tables import csv_text
 from tissuetalk.models.segmentation import clipseg
 from tissuetalk.models.segmentation.vlsm.networks import NAMES
 from tissuetalk.models.writing import write_whole
-from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, rows_of
+from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, mean_of, rows_of_seeds
 from tissuetalk.tools.train.reproduce.vlsm_tables import (
     COLUMNS,
     FROZEN,
@@ -237,11 +237,8 @@ class _Ours:
         self.out, self.seeds = out, seeds
 
     def of(self, cell: str, column: str) -> float | None:
-        rows = [
-            row for seed in self.seeds for row in rows_of(self.out / cell / f"seed-{seed}" / "scores.csv")
-        ]
-        values = [float(row["dice"]) for row in rows if row["set"] == column and row["dice"]]
-        return sum(values) / len(values) if values else None
+        rows = rows_of_seeds(self.out, cell, self.seeds)
+        return mean_of([float(row["dice"]) for row in rows if row["set"] == column and row["dice"]])
 
     def best(self, start: str, column: str) -> float | None:
         """Over prompts, which is how the paper's tables seem to be made."""
