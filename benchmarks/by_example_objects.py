@@ -9,12 +9,12 @@ against all objects of the image; what is taught by the same boxes' middles answ
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -22,7 +22,7 @@ from scipy import ndimage
 from benchmarks.by_example_sets import Mask, Teachable
 from tissuetalk.models.by_example import Learned, Place, prompt_for, with_examples
 from tissuetalk.models.by_example.objects import NUCLEI
-from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
+from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb, rows_by_file
 from tissuetalk.models.images import Box
 from tissuetalk.models.segmenter import RGB, Segmenter
 
@@ -45,7 +45,7 @@ class Nucleus:
 
 @dataclass(frozen=True)
 class TypedTask:
-    """kind: of the nuclei that are shown as the target. known: the kinds that count as others."""
+    """kind: of the nuclei that are shown as the target. others: the kinds that count as others."""
 
     title: str
     folder: str
@@ -99,13 +99,10 @@ class TypedImage:
 
 def typed_images(task: TypedTask, data: Path) -> Iterator[TypedImage]:
     """Those with enough nuclei of both kinds."""
-    rows: dict[str, list[dict[str, str]]] = {}
     listed = data / task.folder / "types.csv"
-    with (listed if listed.is_file() else listed.with_name("boxes.csv")).open(encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            rows.setdefault(row.get("file", ""), []).append(row)
+    rows = rows_by_file(listed if listed.is_file() else listed.with_name("boxes.csv"))
     for record in read_manifest(data / task.folder):
-        here = rows.get(record.image.relative_to(data / task.folder).as_posix(), rows.get("", []))
+        here = rows[record.image.relative_to(data / task.folder).as_posix()] or rows[""]
         nuclei = [each for each in _nuclei(record, here) if each.kind in (task.kind, *task.others)]
         wanted = np.array([each.kind == task.kind for each in nuclei], bool)
         if min(wanted.sum(), (~wanted).sum()) < LEAST_OF_A_TYPE:
@@ -187,14 +184,11 @@ def looked_at(
     """All nuclei, and what each learned target finds, of one pass over the image at its own scale."""
     able = model.capability(NUCLEI)
     assert able is not None, "the default model knows nuclei"
-    from cv2 import INTER_AREA, INTER_LINEAR, INTER_NEAREST, resize
-
     height, width = image.gold.shape
     scale = image.mpp / able.mpp
     size = round(width * scale), round(height * scale)
-    tile: RGB = np.asarray(
-        resize(image.pixels, size, interpolation=INTER_AREA if scale < 1 else INTER_LINEAR), np.uint8
-    )
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    tile: RGB = np.asarray(cv2.resize(image.pixels, size, interpolation=way), np.uint8)
     knows, prompts = with_examples(model, learned), [NUCLEI, *map(prompt_for, learned)]
     context = knows.prepare(image.pixels)
     decoded = knows.decode(knows.encode(tile, context), prompts)
@@ -202,7 +196,7 @@ def looked_at(
     assert done[0].instances is not None, "nuclei are objects"
 
     def enlarged(values: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(resize(values, (width, height), interpolation=INTER_NEAREST))
+        return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST))
 
     masks = [enlarged(each.mask.astype(np.uint8)) > 0 for each in done[1:]]
     return enlarged(done[0].instances).astype(np.int32), masks

@@ -13,11 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from benchmarks.figure import Figure
+from tissuetalk.models.by_example import Place, Shown, teach
 from tissuetalk.models.images import open_image
+from tissuetalk.models.segmenter import RGB, Prompt
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.session import Session
 
@@ -33,7 +34,7 @@ WANTED = {"is plain": "epidermis", "corrects": "tumour"}
 CORNER = (300, 1900)
 """x, y of the slide's part that is shown: tissue from side to side."""
 PLACES = [
-    {"box": [x, y, x + 60, y + 60], "is": is_it}
+    Place(is_it, box=(x, y, x + 60, y + 60))
     for x, y, is_it in ((480, 300, True), (750, 300, False), (480, 700, True), (900, 700, False))
 ]
 
@@ -66,7 +67,7 @@ def _ratios(what: str, taken: dict[str, float], limit: float) -> list[Figure]:
     return [*figures, Figure(f"{what}, ordinary", taken["ordinary"], "s", None, {})]
 
 
-def _saved(root: Path, whole: np.ndarray, side_px: int, number: int) -> str:
+def _saved(root: Path, whole: RGB, side_px: int, number: int) -> str:
     """Another part of the slide each time, the first at the corner: no cache knows it."""
     x, y = ((CORNER[at] + number * 37) % (whole.shape[1 - at] - side_px) for at in (0, 1))
     name = f"{side_px}-{number}.png"
@@ -82,11 +83,12 @@ def _timed(call: Callable[[], Any]) -> float:
 
 
 def _teach(session: Session, picture: str) -> None:
+    examples = [{"box": list(place.box or ()), "is": place.is_positive} for place in PLACES]
     for words in WANTED.values():
-        session.segment(picture, words, mpp=MPP, examples=PLACES, name=words)
+        session.segment(picture, words, mpp=MPP, examples=examples, name=words)
 
 
-def _in_turn(session: Session, root: Path, whole: np.ndarray, side_px: int, rounds: int) -> dict[str, float]:
+def _in_turn(session: Session, root: Path, whole: RGB, side_px: int, rounds: int) -> dict[str, float]:
     """Median seconds of the ordinary target and of each that was taught."""
     taken: dict[str, list[float]] = {"ordinary": [], **{kind: [] for kind in WANTED}}
     number = 1
@@ -102,14 +104,10 @@ def _in_turn(session: Session, root: Path, whole: np.ndarray, side_px: int, roun
 
 def _fits(session: Session, root: Path) -> dict[str, float]:
     """Seconds of learning alone, the encoder's look at the picture included."""
-    from tissuetalk.models.by_example import Place, Shown, teach
-    from tissuetalk.models.segmenter import Prompt
-
     model, taken = session.model(None), {}
-    places = [Place(bool(each["is"]), box=tuple(each["box"])) for each in PLACES]  # type: ignore[arg-type]
     for kind, like in (("is plain", None), ("corrects", Prompt(None, "tumour", "tumour", concept="tumor"))):
         with open_image(root / f"{SIDE_PX}-0.png", name="shown.png") as source:
-            shown = [Shown(source, MPP, places)]
+            shown = [Shown(source, MPP, PLACES)]
             taken[kind] = statistics.median(
                 _timed(lambda shown=shown, like=like: teach(model, shown, name="shown", like=like))
                 for _ in range(3)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.held_out import is_judged
 from tissuetalk.models.datasets.augment import DENSITY, STAINS
@@ -23,8 +25,8 @@ from tissuetalk.tools.explain.perturbations import blurred, recompressed, restai
 
 WRONG = 0.7
 """Dice below which a mask is wrong."""
-DAB = np.array([0.268, 0.570, 0.776], np.float32)
-"""Optical density of diaminobenzidine in R, G, B (Ruifrok and Johnston 2001)."""
+DAB = STAINS[2]
+"""The residual of H&E is diaminobenzidine in Ruifrok and Johnston's table."""
 
 
 def smaller(rgb: RGB, factor: int) -> RGB:
@@ -45,7 +47,7 @@ def immuno(rgb: RGB, share: float) -> RGB:
     """Haematoxylin as it is, ``share`` of the eosin as brown diaminobenzidine, as a slide of immunohistochemistry looks."""
     stains = DENSITY[rgb] @ UNMIX
     vectors = STAINS.copy()
-    vectors[1] = (1 - share) * STAINS[1] + share * DAB / np.linalg.norm(DAB)
+    vectors[1] = (1 - share) * STAINS[1] + share * DAB
     return np.asarray(np.clip(np.exp(-(stains @ vectors)) * 255 + 0.5, 0, 255), np.uint8)
 
 
@@ -103,26 +105,22 @@ def look_at(
     truth = (labelled.label == FOREGROUND) & known
     for name, levels in CORRUPTIONS.items():
         for level, change in levels:
-            changed = Example(
-                example.dataset, example.name, example.group, True, change(example.image), example.mpp
-            )
-            viewer = Viewer(model, changed, target)
-            answer = viewer.answer(ask(target))
+            viewer = Viewer(model, replace(example, image=change(example.image)), target)
+            decoded = viewer.decoded(ask(target))
+            answer = model.finish(decoded, ask(target), viewer.context)
             there = answer.presence >= 0.5
             mask = (viewer.at_image_size(answer.mask) > 0) & known & there
             stated = 0.0
             if mask.any():
-                expected = expected_dice(viewer, target)
-                stated = formula.value(expected, answer.presence, target)
+                stated = formula.value(expected_dice(decoded.logits), answer.presence, target)
             found.append(
                 CorruptedMask(target, name, level, float(dice(mask, truth)), stated, bool(mask.any()))
             )
     return found
 
 
-def expected_dice(viewer: Viewer, target: str) -> float:
+def expected_dice(logits: NDArray[np.float32]) -> float:
     """2 sum(p m) / sum(p + m), as the engine states it."""
-    logits = viewer.decoded(ask(target)).logits
     share, mask = 1 / (1 + np.exp(-logits)), logits > 0
     return float(2 * share[mask].sum() / max(1e-6, share.sum() + mask.sum()))
 

@@ -6,11 +6,12 @@ the annotation has.
 
 from __future__ import annotations
 
+import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -31,6 +32,8 @@ from tissuetalk.models.metrics.statistics import bootstrap
 from tissuetalk.models.segmentation.pathsegmentor.card import OBJECT_TARGETS, OFFERED_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.training.ablation import Viewer, ask
+
+T = TypeVar("T")
 
 
 class EvaluationSet(NamedTuple):
@@ -87,7 +90,7 @@ def evaluation_only(root: Path, most: int | None = None) -> Iterator[Example]:
     for dataset, told in EVALUATION_ONLY.items():
         folder = root / "eval-only-nc" / dataset
         records = read_manifest(folder) if folder.is_dir() else []
-        for record in records[:: 1 if most is None else max(1, -(-len(records) // most))]:
+        for record in spread_over(records, most):
             labelled = _labelled(record, told)
             yield Example(
                 dataset,
@@ -99,6 +102,19 @@ def evaluation_only(root: Path, most: int | None = None) -> Iterator[Example]:
                 True,
                 {told.target: labelled},
             )
+
+
+def of_weights(name: str, about: str | None) -> argparse.ArgumentParser:
+    """For an experiment on a weight file and the data sets."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=about)
+    parser.add_argument("weights", type=Path, help="a weight file of the mini preset")
+    parser.add_argument("data", type=Path, help="folder with the data sets")
+    return parser
+
+
+def spread_over(found: Sequence[T], most: int | None) -> Sequence[T]:
+    """At most so many, evenly from all over; None for all."""
+    return found[:: 1 if most is None else max(1, -(-len(found) // most))]
 
 
 def _labelled(record: Record, told: EvaluationSet) -> Labelled:
@@ -140,7 +156,7 @@ def held_out(root: Path, most: int | None = None) -> Iterator[Example]:
         if folder_of(root, dataset).is_dir() and dataset not in COARSE:
             own = [example for example in load(root, dataset) if example.held_out]
             own = [each for each in own if set(OFFERED_TARGETS) & ({*each.targets} | {*each.absent})]
-            yield from own[:: 1 if most is None else max(1, -(-len(own) // most))]
+            yield from spread_over(own, most)
     yield from evaluation_only(root, most)
 
 

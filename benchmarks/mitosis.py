@@ -6,7 +6,6 @@ most figures taken out; BreCaHAD's held-out case has whole fields. What the figu
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
+from benchmarks.held_out import of_weights
 from tissuetalk.models.datasets.example import FOREGROUND, Example
 from tissuetalk.models.datasets.sources import load
 from tissuetalk.models.segmentation.pathsegmentor.mini import load_mini
@@ -113,10 +113,7 @@ def rows_of(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the rows."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks mitosis", description=__doc__)
-    parser.add_argument("weights", type=Path, help="a weight file of the mini preset")
-    parser.add_argument("data", type=Path, help="folder with the data sets")
-    told = parser.parse_args(arguments)
+    told = of_weights("mitosis", __doc__).parse_args(arguments)
     looks = {told.weights.stem: of_network(told.weights), "darkest blobs": of_rule}
     for dataset in SETS:
         held = [each for each in load(told.data, dataset) if each.held_out and "mitosis" in each.targets]

@@ -94,7 +94,7 @@ REFUSED = """
 
 Types of nuclei, lymphocytes, mitotic figures, stroma and fat were trained, too. Mitotic figures (F1 at 7.5 µm, `python -m benchmarks mitosis`): 0.88
 on mosaics of held-out MIDOG cases, where a darkest-blob rule has 0.56, but 0.26 with 46 false ones per mm² on BreCaHAD's held-out whole
-fields; a higher cut mends either at the other's cost. On held-out fields types of nuclei they reached these figures, which are not
+fields; a higher cut mends either at the other's cost. Types of nuclei reached these figures on held-out fields, which are not
 good enough (or rest on too little, or came with a mask on nearly every field without the target), so the model refuses
 them and names its nearest targets instead.
 

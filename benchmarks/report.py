@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from benchmarks.held_out import (
     LEAST_KNOWN,
     held_out,
     looked_at_once,
+    of_weights,
     spread,
     summary,
     validate,
@@ -229,9 +229,7 @@ def report(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints what it writes."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=__doc__)
-    parser.add_argument("weights", type=Path, help="a weight file of the mini preset")
-    parser.add_argument("data", type=Path, help="folder with the data sets")
+    parser = of_weights("report", __doc__)
     parser.add_argument("out", type=Path, help="folder for the calibrated weights, their scores and pictures")
     told = parser.parse_args(arguments)
     print(json.dumps(report(told.weights, told.data, told.out), indent=1))

@@ -8,7 +8,6 @@ Training curves (``NAME-curves.png``) are taken along where they lie beside the 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 
 from benchmarks import calibrate, corruptions, report
 from benchmarks.calibrate import ScoredMask
-from benchmarks.held_out import held_out
+from benchmarks.held_out import held_out, of_weights
 from benchmarks.model_card import card
 from tissuetalk.models.segmentation.pathsegmentor import card as model_card
 from tissuetalk.models.segmentation.pathsegmentor.card import MINI_NAME, MINI_WEIGHTS
@@ -85,9 +84,7 @@ def install(work: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints where things are, and the SHA-256 once installed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks ship", description=__doc__)
-    parser.add_argument("weights", type=Path, help="a weight file of the mini preset")
-    parser.add_argument("data", type=Path, help="folder with the data sets")
+    parser = of_weights("ship", __doc__)
     parser.add_argument("--blend", type=Path, help="average with these weights")
     parser.add_argument("--share", type=float, default=0.5, help="of WEIGHTS in the average")
     parser.add_argument("--work", type=Path, default=Path("runs/ship"))

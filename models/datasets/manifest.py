@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -85,6 +87,17 @@ def read_manifest(path: Path) -> list[Record]:
         )
         for row in rows
     ]
+
+
+def rows_by_file(path: Path) -> Mapping[str, list[dict[str, str]]]:
+    """Rows of a table of boxes, points or types beside a manifest, by their ``file``; of a file without any none.
+
+    All rows are under "" where the table has no such column. Raises InvalidArgumentError.
+    """
+    found: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in table_of(path)[1]:
+        found[row.get("file", "")].append(row)
+    return found
 
 
 def read_rgb(path: Path) -> Pixels:

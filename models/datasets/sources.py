@@ -5,8 +5,6 @@ One function per set: ``folder -> examples``. Scales that a set does not give ar
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -32,7 +30,7 @@ from tissuetalk.models.datasets.example import (
     region,
     split_touching,
 )
-from tissuetalk.models.datasets.manifest import read_mask
+from tissuetalk.models.datasets.manifest import read_mask, rows_by_file
 from tissuetalk.models.datasets.splits import each_row, holdout
 from tissuetalk.models.datasets.tissues import bcss_tissues, boxed_tumour, fat, mosaics
 from tissuetalk.models.datasets.typed import hgsc, midog, no_figures, nucls
@@ -79,8 +77,7 @@ def puma(folder: Path) -> Iterator[Example]:
     """PUMA: one field of melanoma, every nucleus outlined and typed."""
     (record, example), *_ = each_row(folder, PUMA_MPP)
     instances = read_mask(record)
-    with (folder / "types.csv").open(encoding="utf-8") as lines:
-        types = {int(row["label"]): row["type"] for row in csv.DictReader(lines)}
+    types = {int(row["label"]): row["type"] for row in rows_by_file(folder / "types.csv")[""]}
     tumour = np.isin(instances, [label for label, kind in types.items() if kind == "tumor"])
     lymphocyte = np.isin(instances, [label for label, kind in types.items() if "lymphocyte" in kind])
     cut = round(instances.shape[1] * (1 - holdout()[folder.name]["right_part"]))
@@ -172,15 +169,15 @@ def brecahad(folder: Path) -> Iterator[Example]:
     rest is unknown. Mitoses were searched for everywhere, so what is not boxed as one is background. The tumour's regions are
     coarse ones around its boxed nuclei.
     """
-    boxes: dict[str, list[tuple[str, list[float]]]] = defaultdict(list)
-    with (folder / "boxes.csv").open(encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            values = [float(row[key]) for key in ("x_center", "y_center", "width", "height")]
-            boxes[row["file"]].append((row["type"].lower(), values))
+    boxes = rows_by_file(folder / "boxes.csv")
     for record, example in each_row(folder, BRECAHAD_MPP):
         pseudo = folder / "pseudo_masks" / f"{record.image.stem}.png"
         drawn = cv2.imread(str(pseudo), cv2.IMREAD_UNCHANGED) if pseudo.is_file() else None
-        here = boxes[record.image.relative_to(folder).as_posix()]
+        rows = boxes[record.image.relative_to(folder).as_posix()]
+        here = [
+            (row["type"].lower(), [float(row[key]) for key in ("x_center", "y_center", "width", "height")])
+            for row in rows
+        ]
         instances, kinds = _objects(here, drawn, example.image.shape[:2])
         targets = _boxed_targets(example.image, instances, kinds)
         yield replace(example, targets=targets, absent=("glomerulus",))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,7 +24,7 @@ from tissuetalk.models.datasets.example import (
     core_distance,
     from_instances,
 )
-from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb
+from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb, rows_by_file
 from tissuetalk.models.datasets.splits import each_row, held_out
 
 MIDOG_MPP: Final = 0.24
@@ -80,10 +79,7 @@ def midog(folder: Path) -> Iterator[Example]:
     """MIDOG's crops laid side by side, case by case, shifted and turned, so that no figure sits in the middle of anything."""
     records = read_manifest(folder)
     away = held_out(folder.name, records)
-    boxes: dict[str, list[tuple[str, float, float]]] = defaultdict(list)
-    with (folder / "boxes.csv").open(encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            boxes[row["file"]].append((row["type"], float(row["x_center"]), float(row["y_center"])))
+    boxes = rows_by_file(folder / "boxes.csv")
     cases: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         cases[record.group].append(record)
@@ -106,15 +102,20 @@ def midog(folder: Path) -> Iterator[Example]:
             )
 
 
-def _figure_crop(image: Pixels, boxes: list[tuple[str, float, float]]) -> FigureCrop:
+def _figure_crop(image: Pixels, boxes: Sequence[Mapping[str, str]]) -> FigureCrop:
     label = np.zeros(image.shape[:2], np.uint8)
     objects = np.zeros(image.shape[:2], np.int32)
-    for number, (kind, x, y) in enumerate(boxes, 1):
-        if "mito" in kind:
+    points = tuple(_middle(box) for box in boxes)
+    for number, (box, (x, y)) in enumerate(zip(boxes, points, strict=True), 1):
+        if "mito" in box["type"]:
             figure = figure_mask(image, x, y)
             label[figure], objects[figure] = FOREGROUND, number
     label[image.max(2) < 12] = UNKNOWN  # beyond the field
-    return FigureCrop(image, label, objects, tuple((x, y) for _, x, y in boxes))
+    return FigureCrop(image, label, objects, points)
+
+
+def _middle(row: Mapping[str, str]) -> tuple[float, float]:
+    return float(row["x_center"]), float(row["y_center"])
 
 
 def _figure_mosaic(crops: list[FigureCrop], rng: np.random.Generator) -> tuple[Pixels, Pixels, Instances]:
@@ -168,26 +169,13 @@ def _patched(crop: FigureCrop, rng: np.random.Generator, *, empty: bool) -> Figu
     return FigureCrop(image, label, objects, crop.points)
 
 
-def read_types(folder: Path) -> dict[str, dict[int, str]]:
-    """File to object number to type, from ``types.csv``."""
-    found: dict[str, dict[int, str]] = defaultdict(dict)
-    with (folder / "types.csv").open(encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            found[row["file"]][int(row["label"])] = row["type"].casefold()
-    return found
-
-
 def nucls(folder: Path) -> Iterator[Example]:
     """NuCLS: nuclei and lymphocytes; a human centre without an outline is unknown ground."""
-    types = read_types(folder)
-    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with (folder / "points.csv").open(encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            points[row["file"]].append((float(row["x_center"]), float(row["y_center"])))
+    types, points = rows_by_file(folder / "types.csv"), rows_by_file(folder / "points.csv")
     for record, example in each_row(folder, 0.25):
         name, instances = f"images/{record.image.name}", read_mask(record)
         doubt = np.zeros(instances.shape, np.uint8)
-        for x, y in points[name]:
+        for x, y in map(_middle, points[name]):
             row, column = (min(int(at), size - 1) for at, size in zip((y, x), instances.shape, strict=True))
             if instances[row, column] == 0:
                 cv2.circle(doubt, (column, row), DOUBT_PX, 1, -1)
@@ -197,7 +185,7 @@ def nucls(folder: Path) -> Iterator[Example]:
 
 def hgsc(folder: Path) -> Iterator[Example]:
     """HGSC, one field at 20x, outlines and types drawn by a model."""
-    types = read_types(folder)
+    types = rows_by_file(folder / "types.csv")
     for record, example in each_row(folder, 0.5):
         instances = read_mask(record)
         nowhere = np.zeros(instances.shape, np.bool_)
@@ -206,8 +194,9 @@ def hgsc(folder: Path) -> Iterator[Example]:
 
 
 def _typed_targets(
-    instances: Instances, types: dict[int, str], doubt: NDArray[np.bool_]
+    instances: Instances, rows: Sequence[Mapping[str, str]], doubt: NDArray[np.bool_]
 ) -> dict[str, Labelled]:
+    types = {int(row["label"]): row["type"].casefold() for row in rows}
     lymphocytes = [label for label, kind in types.items() if kind in ("stil", "til") or "inflam" in kind]
     unsure = [label for label, kind in types.items() if kind in ("unknown", "other")]
     unknown = (instances == 0) & doubt

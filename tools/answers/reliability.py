@@ -20,7 +20,8 @@ HIGH, MEDIUM = 0.85, 0.7
 
 def log_odds(value: float) -> float:
     """Of a share of 0..1, held within what a few hundred masks can tell apart."""
-    return math.log((held := min(max(value, 0.02), 0.995)) / (1 - held))
+    held = min(max(value, 0.02), 0.995)
+    return math.log(held / (1 - held))
 
 
 @dataclass(frozen=True)
