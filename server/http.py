@@ -29,7 +29,7 @@ from tissuetalk.models.writing import disk_errors
 from tissuetalk.server.app import build_server
 from tissuetalk.server.audit import AuditLog
 from tissuetalk.server.draining import DRAIN_S
-from tissuetalk.server.keys import COOKIE, Keys
+from tissuetalk.server.keys import READING, Keys, cookie_of
 from tissuetalk.server.limits import Holding, Network, PeerLimits, Share, peer_of
 from tissuetalk.server.metrics import Metrics
 from tissuetalk.server.names import Names, is_loopback
@@ -43,7 +43,6 @@ from tissuetalk.tools.answers.arguments import MAX_UPLOAD_BYTES
 TOKEN_VARIABLE = "TISSUETALK_TOKEN"
 LEAST_TOKEN_LENGTH = 16
 STATUS = {"image_too_large": 413, "workspace_full": 507, "workspace_unwritable": 507, "busy": 503}
-READING = ("GET", "HEAD")
 KEEP_ALIVE_S = 65
 """Longer than clients keep a connection, so that they never ask on one that is just being closed."""
 _PIECE_BYTES = 2**20
@@ -175,10 +174,7 @@ class _Guard:
         if given.startswith("Bearer ") and self._keys.is_token(given.removeprefix("Bearer ")):
             return None
         request = Request(scope)
-        # a page elsewhere cannot send the cookie; what changes something must also say which page it comes from
-        if self._keys.is_cookie(request.cookies.get(COOKIE, "")) and (reads or origins):
-            return None
-        if reads and self._signed(request):
+        if self._keys.is_cookie(cookie_of(request)) or (reads and self._signed(request)):
             return None
         if reads and is_page(path):
             return html(401)

@@ -14,11 +14,21 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
+from starlette.requests import Request
+
 COOKIE = "tissuetalk"
+READING = ("GET", "HEAD")
 COOKIE_S = 12 * 3600
 ONCE_S = 600.0
 MOST_CODES = 100
 LONGEST_LINK_S = 24 * 3600
+
+
+def cookie_of(request: Request) -> str:
+    """Empty where it does not count: only a page of ours sends it, and to change something a page must say which one it is."""
+    if request.method not in READING and "origin" not in request.headers:
+        return ""
+    return request.cookies.get(COOKIE, "")
 
 
 class Keys:

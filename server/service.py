@@ -103,8 +103,6 @@ class Service:
                 from tissuetalk.tools.session import Session
 
                 settings = self.settings
-                if self._lanes is None:
-                    self._own_lanes = Lanes(settings.workers, settings.most_waiting)
                 session = Session(
                     settings.roots,
                     settings.workspace,
@@ -114,8 +112,10 @@ class Service:
                     state=settings.state,
                     archives=settings.archives,
                 )
-                self._jobs = Jobs(session, self._lanes or self._own_lanes, self.owner)
-                self._jobs.most = settings.jobs_at_once
+                lanes = self._lanes
+                if lanes is None:
+                    lanes = self._own_lanes = Lanes(settings.workers, settings.most_waiting)
+                self._jobs = Jobs(session, lanes, self.owner, settings.jobs_at_once)
             return self._jobs
 
     def _resume(self) -> None:

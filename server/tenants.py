@@ -31,8 +31,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tissuetalk.models.reading import content_of
 from tissuetalk.server.accounts import Accounts, Verifier
 from tissuetalk.server.app import build_server
-from tissuetalk.server.http import READING, http_app
-from tissuetalk.server.keys import COOKIE, COOKIE_S, Keys
+from tissuetalk.server.http import http_app
+from tissuetalk.server.keys import COOKIE, COOKIE_S, READING, Keys, cookie_of
 from tissuetalk.server.limits import PeerLimits
 from tissuetalk.server.names import Names
 from tissuetalk.server.observing import Observing
@@ -100,14 +100,12 @@ class Tenants:
         await AuthContextMiddleware(app)(scope, receive, send)
 
     async def _user(self, scope: Scope) -> AuthenticatedUser | None:
-        """Whose token the request carries, or whose cookie: that alone may not change anything from a page without a name."""
+        """Whose token the request carries, or whose cookie."""
         request = Request(scope)
         if "authorization" in request.headers:
             found = await self._bearers.authenticate(request)
             return None if found is None else found[1]
-        if scope["method"] not in READING and "origin" not in request.headers:
-            return None
-        return self._cookies.read(request.cookies.get(COOKIE, ""))
+        return self._cookies.read(cookie_of(request))
 
     def _refused(self, scope: Scope) -> ASGIApp:
         """What there is without an account: health, an address that a tenant has signed, and a page to sign in at."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from tissuetalk.models.control import Control
 from tissuetalk.tools import jobs
+from tissuetalk.tools.lanes import Lanes
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.jobs import JobStore
 
@@ -38,7 +39,7 @@ class Deed:
 def main(workspace: Path) -> None:
     jobs.VERBS["segment"] = Deed  # type: ignore[assignment]  # as much of a job as the workers see
     with Session(workspace.parent, workspace) as session:
-        running = jobs.Jobs(session)
+        running = jobs.Jobs(session, Lanes())
         print(*running.resume(), flush=True)
         store = JobStore(session.workspace)
         while store.unfinished():

@@ -28,7 +28,7 @@ from tissuetalk.models.errors import BusyError
 from tissuetalk.server.app import build_server
 from tissuetalk.server.service import WAIT_S
 from tissuetalk.tools import jobs
-from tissuetalk.tools.lanes import QUESTIONS_AT_ONCE, SMALL_PX, Lane, Task
+from tissuetalk.tools.lanes import QUESTIONS_AT_ONCE, SMALL_PX, Lane, Lanes, Task
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.jobs import JobStore
 
@@ -236,7 +236,7 @@ def moving(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[jobs
     with Session(place.root, place.workspace) as session:
         store = JobStore(session.workspace)
         job_id = store.create("segment", {}, "test")
-        working = jobs.Jobs(session)
+        working = jobs.Jobs(session, Lanes())
         yield working, store, job_id
         working.close()
 

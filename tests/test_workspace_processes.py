@@ -16,6 +16,7 @@ from killer_jobs import Deed
 
 from tissuetalk.models.errors import BusyError
 from tissuetalk.tools import jobs as server_jobs
+from tissuetalk.tools.lanes import Lanes
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage import manifest
 from tissuetalk.tools.storage.jobs import JobStore
@@ -144,7 +145,7 @@ def test_a_job_of_a_dead_server_goes_on_when_a_living_one_is_asked_about_it(
 ) -> None:
     monkeypatch.setitem(server_jobs.VERBS, "segment", Deed)
     with Session(tmp_path, tmp_path / "ws") as session:
-        living = server_jobs.Jobs(session)
+        living = server_jobs.Jobs(session, Lanes())
         with Workspace(tmp_path / "ws") as dying:
             its = JobStore(dying)
             job_id = its.create("segment", {"kills": False}, "me")

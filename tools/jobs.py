@@ -182,14 +182,13 @@ class JobTask(Task[Answer[Any]]):
 class Jobs:
     """What one process works on, over a session.
 
-    lanes: shared with others, who take turns under their names (``owner``); by default lanes of its own.
+    lanes: may be shared with others, who take turns under their names (``owner``); whoever made them closes them.
     most: pieces of work that may be under way or wait; None for as many as the lanes take.
     """
 
-    def __init__(self, session: Session, lanes: Lanes | None = None, owner: str = "") -> None:
-        self.session = session
-        self._shared, self.lanes, self._owner = lanes is not None, lanes or Lanes(), owner
-        self.most: int | None = None
+    def __init__(self, session: Session, lanes: Lanes, owner: str = "", most: int | None = None) -> None:
+        self.session, self.lanes, self._owner, self._most = session, lanes, owner, most
+        self._entering = threading.Lock()
         self._store = JobStore(session.workspace)
         self._followers: set[threading.Thread] = set()
         self._followed: dict[str, JobTask] = {}
@@ -225,14 +224,17 @@ class Jobs:
 
         job_id: of a job that goes on, whatever ``most`` says.
         """
-        at_it = self.lanes.small.tasks(self._owner) + self.lanes.large.tasks(self._owner)
-        if job_id is None and self.most is not None and len(at_it) >= self.most:
-            raise BusyError(
-                f"{self.most} pieces of work are under way or waiting here, and no more are taken; try again later."
-            )
         task = JobTask(job, self.session, self._store, job_id, self._owner)
-        self.lanes.small.enter(task)
+        with self._entering:  # two that come at once are counted one after the other
+            if job_id is None and self._most is not None and self._at_work() >= self._most:
+                raise BusyError(
+                    f"{self._most} pieces of work are under way or waiting here, and no more are taken; try again later."
+                )
+            self.lanes.small.enter(task)
         return task
+
+    def _at_work(self) -> int:
+        return sum(len(lane.tasks(self._owner)) for lane in (self.lanes.small, self.lanes.large))
 
     def close(self) -> None:
         """Stop everything; pieces that have not started are dropped. Threads that follow jobs write their last word."""
@@ -241,13 +243,10 @@ class Jobs:
         if self._others is not None:
             self._others.join()
         self._store.close()
-        if self._shared:
-            tasks = self.tasks
-            for task in tasks:
-                task.stop()
-            wait([task.future for task in tasks])
-        else:
-            self.lanes.close()
+        tasks = self.tasks
+        for task in tasks:
+            task.stop()
+        wait([task.future for task in tasks])
         for thread in list(self._followers):
             thread.join()
 

@@ -88,6 +88,7 @@ class Task(Generic[R]):
             self._first = time.monotonic(), done
 
     def _covers(self, pixels: int) -> None:
+        self.control.check()  # what was stopped must not wait behind others' slides to say so
         if pixels > SMALL_PX and self.lane is not None and self.lane.large is not None:
             raise MovedOnError(self.lane.large)
 
