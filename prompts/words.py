@@ -44,11 +44,13 @@ class Words(tuple[Token, ...]):
     """The tokens of a text, with the text they stand in."""
 
     text: str
+    _norms: list[str]
 
     @classmethod
     def of(cls, found: Iterable[Token], text: str) -> Words:
         words = cls(found)
         words.text = text
+        words._norms = [word.norm for word in words]
         return words
 
     def part(self, first: int, stop: int) -> Words:
@@ -83,7 +85,7 @@ class Words(tuple[Token, ...]):
 
     def norms(self, first: int, stop: int) -> list[str]:
         """The normal forms of the tokens `first`..`stop - 1`; a negative `first` is the beginning."""
-        return [word.norm for word in self[max(first, 0) : max(stop, 0)]]
+        return self._norms[max(first, 0) : max(stop, 0)]
 
 
 def word_set(text: str) -> frozenset[str]:

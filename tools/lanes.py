@@ -7,6 +7,7 @@ to be large moves to the lane of large work.
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import threading
 import time
@@ -27,6 +28,8 @@ SMALL_PX = 4_000_000
 
 QUESTIONS_AT_ONCE = 6
 GIVE_BACK_EVERY_S = 10.0
+_COLLECT_EVERY = 10_000
+"""Objects that came and stayed between two rounds of Python's collector; 700 unless said."""
 _M_ARENA_MAX, _ARENAS = -8, 2
 _given_back_at = 0.0
 
@@ -35,6 +38,12 @@ def few_arenas() -> None:
     """Of glibc's allocator, before threads begin: each thread would hold on to the most it ever needed in one of its own."""
     if hasattr(libc := _libc(), "mallopt"):
         libc.mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def collect_rarely() -> None:
+    """Once everything is imported: a message of a million lists would else wait for 2,800 rounds of Python's collector."""
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY)
 
 
 def give_back() -> None:

@@ -53,14 +53,15 @@ class SegmentReader:
         self.words, self.segment, self.mentions = words, segment, mentions
         self.scope = Scope(words, segment, mentions)
         self.cues = self.scope.cues
+        self.nought_of = NOUGHT_OF.match(words.text, words[segment.first].start)
 
     def verdict(self, mention: Mention) -> Verdict:
         """The assertion of one mention of this segment, without its heading or value."""
-        earlier = [other for other in self.mentions if other.last < mention.first]
-        if earlier and LIKEWISE.match(self.words.text, self.words[mention.last].end):
-            return self.verdict(earlier[-1])
-        nought = NOUGHT_OF.match(self.words.text, self.words[self.segment.first].start)
-        if nought is not None and self.words[mention.last].end <= nought.end("what"):
+        if LIKEWISE.match(self.words.text, self.words[mention.last].end):
+            earlier = [other for other in self.mentions if other.last < mention.first]
+            if earlier:
+                return self.verdict(earlier[-1])
+        if self.nought_of is not None and self.words[mention.last].end <= self.nought_of.end("what"):
             return Verdict("absent")
         best: tuple[int, int, Verdict] | None = None
         reached: set[str] = set()

@@ -432,7 +432,7 @@ def has_phrase(words: Words, first: int, last: int, name: str) -> bool:
     """Whether any phrase of the list stands among tokens `first`..`last`."""
     wanted, lengths = phrases(name), _lengths(name)
     norms = words.norms(first, last + 1)
-    return any(
+    return not lengths.keys().isdisjoint(norms) and any(
         tuple(norms[i : i + n]) in wanted
         for i, norm in enumerate(norms)
         if norm in lengths

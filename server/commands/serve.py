@@ -109,6 +109,7 @@ def serve(
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
     from tissuetalk.server.service import Settings
+    from tissuetalk.tools.lanes import collect_rarely
     from tissuetalk.tools.storage.room import Keep
     from tissuetalk.tools.storage.state import State
 
@@ -122,6 +123,7 @@ def serve(
         archives=archives_from(archive, archive_credentials),
         keep=Keep(*map(seconds_of, (keep_results, keep_uploads, keep_jobs))),
     )
+    collect_rarely()
     if http is None:
         _over_stdio(settings, audit_log)
         return
