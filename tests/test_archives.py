@@ -17,12 +17,17 @@ import pytest
 from drawn_archive import DrawnArchive, dicom, drawn_archive, reply, trickle
 from drawn_dicom import base_level, draw_dicom
 from drawn_slides import Drawing
+from services import wait_until
 
 from tissuetalk.models.errors import InvalidArgumentError, OutsideRootsError, TissuetalkError
 from tissuetalk.models.images import open_image
 from tissuetalk.models.writing import remove
+from tissuetalk.tools.jobs import Jobs, SegmentJob
+from tissuetalk.tools.lanes import Lanes
+from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.archives import Archive, ArchiveLimits, Archives
+from tissuetalk.tools.storage.jobs import JobStore
 
 pytest.importorskip("dicomweb_client", reason="needs tissuetalk[service]")
 
@@ -245,6 +250,26 @@ def test_a_bad_archive_is_a_named_error_within_its_clock(
     if name == "cuts off":
         archive.misdeed = None
         session.open(archive.address).close()
+
+
+def test_a_job_that_is_cancelled_stops_its_download(session: Session, archive: DrawnArchive) -> None:
+    def begun() -> bool:
+        return any("/instances/" in path for path in archive.asked)
+
+    archive.misdeed = lambda request: "/instances/" in request.path and trickle(request, 60, head=False)
+    asked = session.understand(SegmentArguments.of(archive.address, "nuclei", model="classical-nuclei"))
+    job_id = JobStore(session.workspace).create("segment", SegmentJob(asked).as_json(), "somebody")
+    lanes = Lanes()
+    jobs = Jobs(session, lanes)
+    assert jobs.resume() == [job_id]
+    wait_until(begun)
+    started = time.monotonic()
+    jobs.cancel(job_id)
+    wait_until(lambda: jobs.status(job_id).result.state == "cancelled")
+    assert time.monotonic() - started < 30 < PATIENT.series_s
+    jobs.close()
+    lanes.close()
+    assert copied(session) == [] and list(session.workspace.owners.folder.iterdir()) == []
 
 
 def test_nothing_else_on_the_network_is_reached(session: Session, archive: DrawnArchive) -> None:

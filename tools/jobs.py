@@ -67,13 +67,13 @@ class SegmentJob:
     def done(self, session: Session, result_id: str) -> Answer[Any]:
         return session.result(result_id)
 
-    def pending(self, session: Session, state: str) -> BaseModel:
-        """The answer while nothing is known: no masks yet. state: of the job, in words.
+    def pending(self, session: Session, state: str, control: Control) -> BaseModel:
+        """The answer while nothing is known: no masks yet. state: of the job, in words. control: of the work, stops this as well.
 
         How the words were read is said now: once the work is done their sentences are gone.
         """
         notes, said = [f"{state}; nothing is known yet"], read_as(self.request.request)
-        return without_masks(session, self.request, notes=notes, read_as=said)
+        return without_masks(session, self.request, control, notes=notes, read_as=said)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class ExplainJob:
     def done(self, session: Session, result_id: str) -> Answer[Any]:
         return session.explanation(self.result_id, self.request)
 
-    def pending(self, session: Session, state: str) -> BaseModel:
+    def pending(self, session: Session, state: str, control: Control) -> BaseModel:
         """The answer while nothing is known: no evidence yet. state: of the job, in words."""
         return ExplainResult(
             result_id=self.result_id,
@@ -254,7 +254,7 @@ class Jobs:
         """Turn work into a job and say so. What is wrong with work that has not begun is raised, and it is dropped."""
         state = _state_of(task)
         try:
-            pending = task.job.pending(self.session, state)
+            pending = task.job.pending(self.session, state, task.control)
             verb = next(name for name, kind in VERBS.items() if isinstance(task.job, kind))
             job_id = self._store.create(verb, task.job.as_json(), OWNER)
         except TissuetalkError:

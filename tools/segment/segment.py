@@ -48,7 +48,7 @@ def segment(session: Session, order: SegmentRequest, control: Control = Control(
     region too large for memory: the same order goes on with them.
     """
     base = session.model(order.model)
-    with session.open(order.image) as source:
+    with session.open(order.image, control=control) as source:
         region = region_of(source, order.region)
         control.covers(region.width * region.height)
         if is_pointed(base):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import WorkspaceUnwritableError
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.writing import write_whole
@@ -211,9 +212,11 @@ def read_lines(answer: SegmentAnswer) -> list[str]:
     return [f"read as: “{line.sentence}” → {line.finding}: {line.assertion}" for line in read]
 
 
-def without_masks(session: Session, asked: SegmentRequest, **known: Any) -> SegmentAnswer:
+def without_masks(
+    session: Session, asked: SegmentRequest, control: Control = Control(), **known: Any
+) -> SegmentAnswer:
     """The answer while nothing is known but the image and what the words said."""
-    with session.open(asked.image) as source:
+    with session.open(asked.image, control=control) as source:
         info = image_info(source, region_of(source, asked.region), None)
         cut = region_cut(source, asked.region)
     nothing: dict[str, Any] = {

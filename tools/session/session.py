@@ -136,12 +136,14 @@ class Session:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def open(self, image: str | Path, *, name: str | None = None) -> ImageSource:
+    def open(
+        self, image: str | Path, *, name: str | None = None, control: Control = Control()
+    ) -> ImageSource:
         """An image by path inside a root, or by image:// URI; it is remembered, so that its URI works later.
 
-        name: what messages call it, in place of its path.
+        name: what messages call it, in place of its path. control: stops the way of a slide from its archive.
         """
-        source = self.roots.open(str(image), name=name)
+        source = self.roots.open(str(image), name=name, control=control)
         try:
             self._remember(source)
         except TissuetalkError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.message import Message
@@ -18,6 +19,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
+from tissuetalk.models.control import Control, Stop
 from tissuetalk.models.errors import (
     BusyError,
     ImageTooLargeError,
@@ -29,6 +31,7 @@ from tissuetalk.models.errors import (
 _JSON = ("application/dicom+json", "application/json")
 _CHUNK_BYTES = 2**18
 _HEAD_BYTES = 16 * 2**10
+_LOOK_EVERY_S = 0.2
 
 
 class Line(requests.Session):
@@ -65,12 +68,19 @@ class Line(requests.Session):
             whole.url, whole.raw = response.url, body
             return whole
 
-    def download(self, url: str, out: BinaryIO, most_bytes: int, seconds: float) -> None:
-        """The DICOM file at an address of the archive. Raises the errors of ``_answered``, ImageTooLargeError."""
+    def download(self, url: str, out: BinaryIO, most_bytes: int, seconds: float, control: Control) -> None:
+        """The DICOM file at an address of the archive. Raises the errors of ``_answered``, ImageTooLargeError, CancelledError."""
+        try:
+            self._download(url, out, most_bytes, seconds, control.stop)
+        except TissuetalkError:
+            control.check()  # what was stopped looks as if the archive had broken off
+            raise
+
+    def _download(self, url: str, out: BinaryIO, most_bytes: int, seconds: float, stop: Stop) -> None:
         accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
         request = self.prepare_request(requests.Request("GET", url, headers={"Accept": accept}))
         options = self.merge_environment_settings(url, {}, True, None, None)
-        with self._answered(request, seconds, dict(options)) as response:
+        with self._answered(request, seconds, dict(options), stop) as response:
             kind = response.headers.get("Content-Type", "")
             if kind.lower().startswith("application/dicom"):
                 self._read(response, out, most_bytes)
@@ -90,13 +100,17 @@ class Line(requests.Session):
 
     @contextmanager
     def _answered(
-        self, request: requests.PreparedRequest, seconds: float, options: dict[str, Any]
+        self,
+        request: requests.PreparedRequest,
+        seconds: float,
+        options: dict[str, Any],
+        stop: Stop = lambda: False,
     ) -> Iterator[requests.Response]:
         """Raises BusyError for an archive that does not answer in time, UnknownImageError for what it does not have,
         UnreadableImageError for one that lets nobody in, or leads elsewhere."""
         options |= {"stream": True, "allow_redirects": False, "timeout": self._stalled_s}
         slow = BusyError(f"the archive {self.name} takes too long; try again later, or tell whoever runs it.")
-        with self._clocks.running(seconds) as is_up:
+        with self._clocks.running(seconds, stop) as is_up:
             try:
                 with super().send(request, **options) as response:
                     self._require_good(response.status_code)
@@ -233,7 +247,7 @@ class _Watched:
 
 
 class _Clocks:
-    """Shuts the connections of a line when the time of its request is up. A line does one thing at a time."""
+    """Shuts the connections of a line when the time of its request is up, or somebody wants its end. A line does one thing at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -247,18 +261,20 @@ class _Clocks:
                 _shut(connection)
 
     @contextmanager
-    def running(self, seconds: float) -> Iterator[Callable[[], bool]]:
+    def running(self, seconds: float, stop: Stop) -> Iterator[Callable[[], bool]]:
         """Gives whether the time is up."""
-        self._up = False
-        timer = threading.Timer(seconds, self._ring)
-        timer.daemon = True
-        timer.start()
+        self._up, answered = False, threading.Event()
+        threading.Thread(target=self._watch, args=(seconds, stop, answered), daemon=True).start()
         try:
             yield lambda: self._up
         finally:
-            timer.cancel()
+            answered.set()
 
-    def _ring(self) -> None:
+    def _watch(self, seconds: float, stop: Stop, answered: threading.Event) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not stop():
+            if answered.wait(min(_LOOK_EVERY_S, max(0.0, until - time.monotonic()))):
+                return
         with self._lock:
             self._up = True
             for each in self._sockets:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import (
     ImageTooLargeError,
     InvalidArgumentError,
@@ -130,10 +131,12 @@ class Archive:
         valid = [pair for pair in known if all(re.fullmatch(_UID, uid) for uid in pair)]
         return [SeriesAddress(self.name, *pair) for pair in valid[:limit]]
 
-    def fetch(self, address: SeriesAddress, folder: Path, most_bytes: int) -> None:
+    def fetch(
+        self, address: SeriesAddress, folder: Path, most_bytes: int, control: Control = Control()
+    ) -> None:
         """The levels of a slide as files in an empty folder, without identifiers; labels and overviews stay where they are.
 
-        Raises UnknownImageError, UnreadableImageError for what is no such slide, ImageTooLargeError, BusyError.
+        Raises UnknownImageError, UnreadableImageError for what is no such slide, ImageTooLargeError, BusyError, CancelledError.
         """
         until = time.monotonic() + self.limits.series_s
         with self._client() as client:
@@ -144,7 +147,9 @@ class Archive:
             )
         with self._line() as line:
             for number, uid in enumerate(self._levels(found, address)):
-                most_bytes -= self._fetch_one(line, address, uid, folder, number, most_bytes, until)
+                control.check()
+                level = folder / f"{number:04d}.dcm"
+                most_bytes -= self._fetch_one(line, address, uid, level, most_bytes, until, control)
         if not any(folder.iterdir()):
             raise UnreadableImageError(f"{address} has no whole-slide image; give a series of one.")
 
@@ -195,17 +200,17 @@ class Archive:
         line: Line,
         address: SeriesAddress,
         uid: str,
-        folder: Path,
-        number: int,
+        level: Path,
         most_bytes: int,
         until: float,
+        control: Control,
     ) -> int:
         """Returns how many bytes it takes."""
         url = f"{self.url}/studies/{address.study}/series/{address.series}/instances/{uid}"
-        fetched, name = folder / ".fetched", str(address)
+        fetched, name = level.with_name(".fetched"), str(address)
         try:
             with fetched.open("w+b") as file:
-                line.download(url, file, most_bytes, max(0.1, until - time.monotonic()))
+                line.download(url, file, most_bytes, max(0.1, until - time.monotonic()), control)
                 file.seek(0)
                 header, at = header_of(file, name)
                 asked = (SLIDE_CLASS, address.study, address.series, uid)
@@ -214,7 +219,6 @@ class Archive:
                     raise self._other()
                 if "VOLUME" not in [str(each) for each in header.get("ImageType") or ()]:
                     return 0
-                level = folder / f"{number:04d}.dcm"
                 with level.open("wb") as out:
                     copy_pixels(file, header, at, out, name)
             return level.stat().st_size

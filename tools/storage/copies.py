@@ -7,13 +7,16 @@ import os
 import secrets
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import UnknownImageError, WorkspaceFullError
 from tissuetalk.models.writing import disk_errors, remove, tree_bytes, write_whole
 from tissuetalk.tools.storage.archives import Archives, SeriesAddress
 
+_LOOK_EVERY_S = 0.2
 IN_USE_S = 3600.0
 """A slide that was opened within this may still be read."""
 
@@ -26,7 +29,7 @@ class Copies:
         self._scratch = scratch
         self._fetching: dict[str, threading.Lock] = {}
 
-    def get(self, text: str) -> Path:
+    def get(self, text: str, control: Control = Control()) -> Path:
         """The finest level of the slide at an address; fetched where it is not here yet.
 
         Raises OutsideRootsError for an unknown archive, the errors of ``Archive.fetch``, and WorkspaceFullError.
@@ -34,7 +37,7 @@ class Copies:
         address = SeriesAddress.of(text)
         archive = self.archives.named(address.archive)
         place = self.folder / hashlib.sha256(str(address).encode()).hexdigest()[:32]
-        with self._fetching.setdefault(place.name, threading.Lock()):
+        with self._alone(place.name, control):
             if not place.is_dir():
                 with disk_errors(self.folder):
                     self.folder.mkdir(exist_ok=True)
@@ -42,17 +45,29 @@ class Copies:
                     part = self._scratch / f"archive_{secrets.token_hex(8)}"
                     try:
                         part.mkdir()
-                        archive.fetch(address, part, self._room())
+                        control.report(0.0, "fetching the slide from its archive")
+                        archive.fetch(address, part, self._room(), control)
                         self._publish(part, place)
                     finally:
                         remove(part)
         return self._finest(place)
 
-    def again(self, path: Path) -> Path:
+    @contextmanager
+    def _alone(self, name: str, control: Control) -> Iterator[None]:
+        """Who else wants the same slide waits, and may stop waiting."""
+        lock = self._fetching.setdefault(name, threading.Lock())
+        while not lock.acquire(timeout=_LOOK_EVERY_S):
+            control.check()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def again(self, path: Path, control: Control = Control()) -> Path:
         """A file of a copy, whose copy is fetched again where it was cleared away; any other path as it is."""
         if path.parent.parent != self.folder or path.is_file():
             return path
-        return self.get(str(self.address_of(path)))
+        return self.get(str(self.address_of(path)), control)
 
     def address_of(self, path: Path | None) -> SeriesAddress:
         """Where the slide of a copied file came from. Raises UnknownImageError for what is no copy."""

@@ -17,6 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypedDict
 
+from tissuetalk.models.control import Control
 from tissuetalk.models.errors import (
     ImageChangedError,
     InvalidArgumentError,
@@ -89,10 +90,11 @@ class Roots:
         self._limits = limits
         self._seen: dict[str, Path] = {}
 
-    def open(self, image: str, *, name: str | None = None) -> ImageSource:
+    def open(self, image: str, *, name: str | None = None, control: Control = Control()) -> ImageSource:
         """Open a path inside a root, or an ``image://`` URI.
 
         name: what messages call it when whoever reads them has not said the path, and it may be a patient's.
+        control: stops a slide's way from its archive.
 
         Raises OutsideRootsError (alike for what exists and what does not), UnknownImageError with similar names,
         InvalidArgumentError for what cannot be a path, ImageChangedError when the image of a URI is another now.
@@ -108,9 +110,9 @@ class Roots:
         except UnicodeEncodeError as error:
             raise InvalidArgumentError("the image's path is not valid text; give a plain path") from error
         if match := _IMAGE_URI.fullmatch(image):
-            return self._open_by_id(match.group(1))
+            return self._open_by_id(match.group(1), control)
         if self.copies is not None and in_archive(image):
-            file = self._checked(self.copies.get(image), name or image, private=True)
+            file = self._checked(self.copies.get(image, control), name or image, private=True)
             return open_image(file, name=name or image, limits=self._limits)
         if _SCHEME.match(image):
             raise InvalidArgumentError(
@@ -138,14 +140,14 @@ class Roots:
         entries = chain.from_iterable(self._files(root, budget, _DEEPEST) for root in self.paths)
         return list(islice(self._listed(entries), max(0, limit)))
 
-    def _open_by_id(self, image_id: str) -> ImageSource:
+    def _open_by_id(self, image_id: str, control: Control) -> ImageSource:
         path = self._seen.get(image_id) or (self._lookup(image_id) if self._lookup else None)
         if path is None:
             raise UnknownImageError(
                 f"no image {image_id} is known; open it by its path first; library(action='images') lists them"
             )
         try:
-            path = path if self.copies is None else self.copies.again(path)
+            path = path if self.copies is None else self.copies.again(path, control)
             file = self._checked(path, image_id, private=True)
         except UnknownImageError as error:
             raise UnknownImageError(_gone(image_id)) from error
