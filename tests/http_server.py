@@ -59,13 +59,14 @@ def http_server(
     limits: Mapping[str, float] | None = None,
     host: str = "127.0.0.1",
     environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = (COMMAND,),
 ) -> Iterator[HttpServer]:
     """Started by the command, or with limits that have no option of their own; must leave no traceback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     where = f"{host}:{port}"
-    command: Sequence[str] = [COMMAND, "serve", "--http", where, *options]
+    command: Sequence[str] = [*program, "serve", "--http", where, *options]
     command = [*command, "--root", str(place.root), "--workspace", str(place.workspace)]
     if limits is not None:
         given = repr(dict(limits))

@@ -43,16 +43,24 @@ class SlowNuclei(ClassicalNuclei):
 ENTRY = registry.Entry(SlowNuclei.card, f"{__name__}:SlowNuclei")
 
 
+PROGRAM = (sys.executable, __file__)
+"""The command with this model in it."""
+
+
 def main() -> None:
-    """ROOT WORKSPACE PATIENCE_S WORKERS [HOST:PORT]: serve over stdio or HTTP."""
+    """ROOT WORKSPACE PATIENCE_S WORKERS [HOST:PORT]: serve over stdio or HTTP. Or serve with what the command takes."""
+    registry.MODELS[NAME] = replace(ENTRY, load="__main__:SlowNuclei")
+    Path(os.environ[LOG]).with_suffix(".pid").write_text(str(os.getpid()))
+    if sys.argv[1] == "serve":
+        from tissuetalk.server.commands import command_line
+
+        command_line.main()
     from tissuetalk.server.http import Where, serve_http
     from tissuetalk.server.service import Settings
     from tissuetalk.server.stdio import serve_stdio
     from tissuetalk.tools.storage.state import State
 
     root, workspace, patience_s, workers, *address = sys.argv[1:]
-    registry.MODELS[NAME] = replace(ENTRY, load="__main__:SlowNuclei")
-    Path(os.environ[LOG]).with_suffix(".pid").write_text(str(os.getpid()))
     settings = Settings(
         roots=(Path(root),),
         workspace=Path(workspace),

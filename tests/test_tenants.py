@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +59,12 @@ class Shared:
         return self.ask("POST", "/mcp", token=token, json=OPENING, headers=ANY_ANSWER)
 
 
-def accounts_of(folder: Path, issuer: Issuer, **roots: Path) -> Path:
-    """A file of accounts with these tenants."""
+def accounts_of(
+    folder: Path, issuer: Issuer, others: Mapping[str, Mapping[str, Any]] | None = None, **roots: Path
+) -> Path:
+    """A file of accounts with these tenants. others: what else is said of some."""
     accounts = folder / "accounts.yaml"
-    tenants = {name: {"roots": [str(root)]} for name, root in roots.items()}
+    tenants = {name: {"roots": [str(root)], **(others or {}).get(name, {})} for name, root in roots.items()}
     said = {"issuer": ISSUER, "audience": AUDIENCE, "keys": issuer.address, "tenants": tenants}
     accounts.write_text(yaml.safe_dump(said), encoding="utf-8")
     return accounts
