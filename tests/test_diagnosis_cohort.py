@@ -66,9 +66,12 @@ def test_the_tcga_recipe_asks_for_the_twelve_objects_of_the_paper() -> None:
 
 
 def test_the_tcga_recipe_runs_on_a_drawn_cohort_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    recipe = tcga_recipe(drawn_cohort(tmp_path), epochs=2)
+    recipe = tcga_recipe(drawn_cohort(tmp_path), epochs=2, occlusions="[grey squares]", occlusion_patches=1)
     out = tmp_path / "out"
     run_recipe(recipe, out)
+    maps = json.loads((out / "occlusion.json").read_text("utf-8"))
+    assert "breast-tissue-dcis" in maps["not_looked_for"]
+    assert all(0 <= row["found"] <= 1 and row["class"] in ("IDC", "ILC") for row in maps["objects"])
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     split = json.loads((out / "split.json").read_text("utf-8"))
     assert metrics["slides"] == 6 and metrics["left_out"] == []

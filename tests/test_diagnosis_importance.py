@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from drawn_tissue import COLOURS, ColourEncoder, pairs, patch
 
-from benchmarks.occlusion import grey_squares, random_masks, superpixels
 from benchmarks.planted_bags import DrawnBag, Patch, planted_bags, without_evidence
 from tissuetalk.models.classifiers.card import ClassifierCard
 from tissuetalk.models.classifiers.classifier import Classifier, predict_bag
@@ -18,6 +17,13 @@ from tissuetalk.models.classifiers.importance import (
     by_class,
     control_of,
     moved_masks,
+)
+from tissuetalk.models.classifiers.occlusion import (
+    OCCLUSIONS,
+    found_by_occlusion,
+    grey_squares,
+    random_masks,
+    superpixels,
 )
 from tissuetalk.models.classifiers.training import TrainSettings, probabilities, train_attention
 from tissuetalk.models.errors import InvalidArgumentError
@@ -172,3 +178,12 @@ def test_perturbations_without_objects_point_at_the_evidence_too(blue: Classifie
     mask = shown.masks["blue"]
     assert found.relevance.shape == (64, 64) and found.patches > 10
     assert found.relevance[mask].mean() > found.relevance[~mask].mean()
+
+
+def test_maps_that_know_no_objects_lie_on_the_object_that_carries_the_class(blue: Classifier) -> None:
+    bag = carriers(count=8)[0]
+    told = found_by_occlusion(blue, bag, tuple(OCCLUSIONS), label=1, patches=1)
+    assert [each.method for each in told] == list(OCCLUSIONS) and {each.name for each in told} == {"blue"}
+    areas = {each.method: each.found for each in told}
+    # superpixels follow the drawn stripes, half of which are the stroma's opposite
+    assert min(areas["grey squares"], areas["random masks"]) > 0.55 and 0 <= areas["superpixels"] <= 1

@@ -94,6 +94,11 @@ def test_objects_are_ranked_by_what_blurring_them_costs(case: Case) -> None:
         and gland.control is not None
     )
     assert found.patches >= 9 and "not a diagnosis" in answer.text and found.trained_on
+    strongest = found.strongest_patches
+    weights = [each.attention for each in strongest]
+    assert 1 <= len(strongest) == min(20, found.patches) and weights == sorted(weights, reverse=True)
+    assert len(strongest) < found.patches or sum(weights) == pytest.approx(1, abs=1e-4)
+    assert all(x0 < x1 and y0 < y1 for x0, y0, x1, y1 in (each.box for each in strongest))
     assert answer.picture is not None and max(Image.open(io.BytesIO(answer.picture)).size) <= 1024
 
 
@@ -104,6 +109,8 @@ def test_objects_are_ranked_by_their_share_of_the_answer(case: Case) -> None:
     added = [each.contribution for each in found.objects if each.contribution is not None]
     assert len(added) == 2 and found.logit is not None and found.bias is not None
     assert sum(added) + found.bias == pytest.approx(found.logit, abs=1e-4)
+    parts = [each.contribution for each in found.strongest_patches]
+    assert found.patches <= 20 and sum(parts) + found.bias == pytest.approx(found.logit, abs=1e-4)
 
 
 def test_a_sure_classifier_is_explained_by_its_probability_and_not_by_a_ratio_of_nothing(case: Case) -> None:

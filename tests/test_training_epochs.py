@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 from test_backends_text import tiny_clipseg
-from test_pfps import tiny_llama
 from torch import Tensor, nn
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
+from tissuetalk.models.segmentation.little import save_little_llama
 from tissuetalk.models.segmentation.pfps.training import drawn_patch
 from tissuetalk.models.training.loop import EpochRun
 from tissuetalk.models.training.recipes import RunRecipe
@@ -80,7 +80,7 @@ def pfps_recipe(folder: Path, **changes: object) -> Path:
     """Sentences through a tiny language model, whose LoRA drops out at random."""
     if not (folder / "llama").is_dir():
         (folder / "llama").mkdir(parents=True)
-        tiny_llama(folder / "llama")
+        save_little_llama(folder / "llama")
     values = {"preset": "pfps", "name": "t", "size": "little", "language_model": str(folder / "llama")}
     values |= {
         "train_encoder": True,

@@ -1,7 +1,7 @@
 """Train a slide classifier on a folder of labelled slides: ``tissuetalk train RECIPE.yaml --out DIR``.
 
 Both presets write the classifier (``.safetensors`` and ``.json``), ``split.json`` and ``metrics.json``. ``diagnosis`` adds
-``predictions.csv`` and, with objects in the recipe, ``importance.json``; ``diagnosis-objects``, whose classifier is called
+``predictions.csv`` and, with objects in the recipe, ``importance.json`` (and ``occlusion.json``); ``diagnosis-objects``, whose classifier is called
 ``NAME-objects``, adds ``objects.json``: what each object adds to each class on tested slides. What is read from slides is
 kept below the folder (``features``, ``objects``), so that a run that stopped goes on from there.
 """
@@ -36,6 +36,7 @@ from tissuetalk.models.classifiers.encoder import encode_bag
 from tissuetalk.models.classifiers.importance import BagImportance, bag_importance, by_class
 from tissuetalk.models.classifiers.networks import AttentionMIL, ObjectAwareModel
 from tissuetalk.models.classifiers.objects import ObjectBag, read_objects, with_other
+from tissuetalk.models.classifiers.occlusion import OnObject, found_by_occlusion
 from tissuetalk.models.classifiers.recipe import CohortRecipe, Slide
 from tissuetalk.models.classifiers.training import train_attention, train_objects
 from tissuetalk.models.errors import InvalidArgumentError
@@ -85,6 +86,31 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
             self._write_importance(classifier, slides, self.recipe.sigma_px, "importance.json")
             for sigma in self.recipe.further_sigmas_px:
                 self._write_importance(classifier, slides, sigma, f"importance-sigma-{sigma:g}.json")
+            if self.recipe.occlusions:
+                self._write_occlusions(classifier, slides)
+
+    def _write_occlusions(self, classifier: Classifier, slides: Sequence[Slide]) -> None:
+        """How well maps that know no objects find each object, by class."""
+        recipe, segmenter = self.recipe, registry.load(self.recipe.segmenter)
+        labels, unknown = self.known_objects(segmenter, "the maps leave out")
+        found: list[OnObject] = []
+        for number, slide in enumerate(slides if labels else (), start=1):
+            with open_image(slide.path, name=slide.path.name) as source:
+                bag = self.segmented(source, segmenter, labels)
+                found += found_by_occlusion(
+                    classifier, bag, recipe.occlusions, label=slide.label, patches=recipe.occlusion_patches
+                )
+            self.report(f"other maps of {number} of {len(slides)} slides")
+        classes = classifier.card.classes
+        kinds = sorted({(each.method, each.name, each.label) for each in found})
+        objects = []
+        for method, name, label in kinds:
+            areas = [
+                each.found for each in found if (each.method, each.name, each.label) == (method, name, label)
+            ]
+            told = {"method": method, "name": name, "class": classes[label]}
+            objects.append(told | {"found": float(np.mean(areas)), "patches": len(areas)})
+        write_json(self.out / "occlusion.json", {"objects": objects, "not_looked_for": unknown})
 
     def _write_importance(
         self, classifier: Classifier, slides: Sequence[Slide], sigma_px: float, name: str

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from tissuetalk.models.classifiers.importance import SIGMA_PX
 from tissuetalk.models.classifiers.objects import listed_objects
+from tissuetalk.models.classifiers.occlusion import Occlusion
 from tissuetalk.models.classifiers.patches import LEAST_PATCHES, PATCH_PX, PATCH_UM, PatchPx, PatchUm
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images.files import PLAUSIBLE_MPP
@@ -100,6 +101,10 @@ class CohortRecipe(Recipe):
     """Importance with other blurs, each a file ``importance-sigma-N.json`` of its own."""
     draws: int = 1
     """Random-blur controls for every object and slide."""
+    occlusions: tuple[Occlusion, ...] = ()
+    """Maps that know no objects, to compare with: ``occlusion.json`` says how well each finds the objects."""
+    occlusion_patches: int = Field(default=5, ge=1)
+    """Of every slide, those that weigh most; each takes 50 to 200 encodings a method."""
     summary: str = ""
     training: str = ""
     licence: str = ""

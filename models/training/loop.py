@@ -357,13 +357,15 @@ def parameter_groups(model: nn.Module, recipe: TrainingRecipe) -> list[dict[str,
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """Losses over steps as a picture, one panel a column of the log."""
-    from matplotlib.figure import Figure
-
+    """Losses over steps as a picture, one panel a column of the log; none of a single row."""
     if not log.is_file():
         return
     with log.open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
+    if len(rows) < 2:
+        return
+    from matplotlib.figure import Figure
+
     names = [name for name in rows[0] if name not in ("step", "seconds", "epoch")]
     figure = Figure((12, 2.4 * -(-len(names) // 3)), layout="constrained")
     panels = figure.subplots(-(-len(names) // 3), 3, squeeze=False).ravel()

@@ -148,6 +148,17 @@ class ObjectEvidence(Closed):
     rank: int
 
 
+class PatchEvidence(Closed):
+    """What one patch adds to the predicted class's logit.
+
+    attention: its weight, all of which add up to 1; null where every object has weights of its own.
+    """
+
+    box: BoxXYXY
+    attention: float | None
+    contribution: float
+
+
 class ClassifierEvidence(Closed):
     """What a diagnosis classifier said and what it relied on. It is a research model, not a diagnosis."""
 
@@ -156,6 +167,10 @@ class ClassifierEvidence(Closed):
     probabilities: dict[str, float]
     patches: int
     objects: list[ObjectEvidence]
+    strongest_patches: list[PatchEvidence] = Field(
+        default_factory=list,
+        description="At most 20: by attention, else by what they add; boxes in image pixels",
+    )
     logit: float | None = Field(
         default=None, description="Of the predicted class, where objects have shares of it"
     )

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tissuetalk.models.classifiers.activation_maps import patch_map
@@ -29,7 +31,7 @@ from tissuetalk.models.classifiers.importance import BagImportance, ObjectImport
 from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box, ImageSource
 from tissuetalk.models.segmenter import RGB
-from tissuetalk.tools.answers.explained import ClassifierEvidence, ObjectEvidence
+from tissuetalk.tools.answers.explained import ClassifierEvidence, ObjectEvidence, PatchEvidence
 from tissuetalk.tools.answers.results import Mask
 from tissuetalk.tools.drawing.drawing import DrawnMask
 from tissuetalk.tools.drawing.sheet import Bar, Panel, bars, marked, row
@@ -46,6 +48,8 @@ Change = Callable[[RGB, Painted], RGB]
 """A patch and where an object is in it, to the patch without it."""
 Probabilities = dict[str, float]
 WIDTH = 1000
+MOST_PATCHES = 20
+"""In an answer."""
 
 
 class ChangedBag(SourceBag):
@@ -122,6 +126,9 @@ def _by_blurring(
         return _named(loaded.card, prediction.probabilities)
 
     answer = importance_answer(loaded.card, found, len(bag))
+    told = found.prediction
+    added = told.contributions[:, found.label]
+    answer = answer.model_copy(update={"strongest_patches": _strongest(bag.boxes, added, told.attention)})
     return Consultation(answer, _importance_picture(loaded, found, bag, source, folder), names, after)
 
 
@@ -139,8 +146,26 @@ def _by_shares(
         told = predict_objects(loaded, ChangedBag(bag, changed, change), control=control)
         return _named(loaded.card, told.probabilities)
 
+    answer = shares_answer(loaded.card, evidence)
+    # over its objects: all of them and the offset add up to the logit
+    added = evidence.shares.fine.sum(axis=1)
+    answer = answer.model_copy(update={"strongest_patches": _strongest(bag.boxes, added, None)})
     picture = evidence_picture(evidence, view_of_image(source, bag.boxes, result.image.known_mpp))
-    return Consultation(shares_answer(loaded.card, evidence), picture, names, after)
+    return Consultation(answer, picture, names, after)
+
+
+def _strongest(
+    boxes: Sequence[Box], added: NDArray[np.floating], attention: NDArray[np.floating] | None
+) -> list[PatchEvidence]:
+    order = np.argsort(-(added if attention is None else attention), kind="stable")[:MOST_PATCHES]
+    return [
+        PatchEvidence(
+            box=boxes[index].as_list(),
+            attention=None if attention is None else round(float(attention[index]), 6),
+            contribution=round(float(added[index]), 6),
+        )
+        for index in order.tolist()
+    ]
 
 
 def _wanted_name(mask: Mask, loaded: ObjectClassifier) -> str:

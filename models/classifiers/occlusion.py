@@ -1,21 +1,33 @@
-"""Perturbations that know no objects, to compare object importance with.
+"""Perturbations that know no objects, to compare object importance with: does what they find lie on the objects?
 
 Grey squares: Zeiler and Fergus 2014. Superpixels: the regions of LIME, Ribeiro et al. 2016. Random masks: RISE, Petsiuk et al. 2018.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import slic
 
+from tissuetalk.models.classifiers.activation_maps import mask_at
+from tissuetalk.models.classifiers.bags import PatchBag
+from tissuetalk.models.classifiers.classifier import Classifier, predict_bag
+from tissuetalk.models.classifiers.encoder import encode_patches
+from tissuetalk.models.classifiers.evaluation import macro_auc
+from tissuetalk.models.classifiers.importance import loss_of
+from tissuetalk.models.control import Control
 from tissuetalk.models.segmenter import RGB
 
 GREY = 128
+SIDE_PX: Final = 224
+"""Of the picture that is covered: what encoders are shown."""
+LEAST_SHARE: Final = 0.01
+"""Of a patch that an object, and all else, must cover to be told apart by a map."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,49 @@ class OcclusionMap:
 
 LossOf = Callable[[Sequence[RGB]], Sequence[float]]
 """Loss of the slide with one patch replaced by each of these pictures in turn."""
+Occlusion = Literal["grey squares", "superpixels", "random masks"]
+
+
+@dataclass(frozen=True)
+class OnObject:
+    """How well a map of one patch finds an object: area under the ROC curve of its pixels against the others, 0.5 by chance."""
+
+    method: Occlusion
+    name: str
+    found: float
+    label: int
+
+
+def found_by_occlusion(
+    classifier: Classifier,
+    bag: PatchBag,
+    methods: Sequence[Occlusion],
+    *,
+    label: int,
+    patches: int,
+    control: Control = Control(),
+) -> list[OnObject]:
+    """Cover parts of the patches that weigh most and say on which objects the loss of the class ``label`` grew."""
+    before = predict_bag(classifier, bag, control)
+    told = []
+    for index in np.argsort(-before.attention)[:patches].tolist():
+        patch = bag.pixels(index)
+        small = np.asarray(cv2.resize(patch, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8)
+
+        def losses(pictures: Sequence[RGB], index: int = index) -> list[float]:
+            vectors = encode_patches(classifier.encoder, list(pictures), classifier.card.feature, control)
+            slides = before.vectors.repeat(len(vectors), 1, 1)
+            slides[:, index] = vectors
+            return [loss_of(classifier.model, slide, label) for slide in slides]
+
+        masks = {name: mask_at(bag, index, name, (SIDE_PX, SIDE_PX)) for name in bag.objects}
+        shown = {n: mask for n, mask in masks.items() if LEAST_SHARE < mask.mean() < 1 - LEAST_SHARE}
+        for method in methods if shown else ():
+            relevance = OCCLUSIONS[method](small, losses).relevance.ravel()
+            for name, mask in shown.items():
+                area = macro_auc(np.stack([-relevance, relevance], axis=1), mask.ravel().astype(int))
+                told.append(OnObject(method, name, area, label))
+    return told
 
 
 def grey_squares(patch: RGB, loss_of: LossOf, *, across: int = 7) -> OcclusionMap:
@@ -94,3 +149,10 @@ def _in_batches(pictures: Iterator[RGB], size: int) -> Iterator[list[RGB]]:
             batch = []
     if batch:
         yield batch
+
+
+OCCLUSIONS: Final[Mapping[Occlusion, Callable[[RGB, LossOf], OcclusionMap]]] = {
+    "grey squares": grey_squares,
+    "superpixels": superpixels,
+    "random masks": random_masks,
+}
