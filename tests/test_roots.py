@@ -41,6 +41,27 @@ def test_a_path_inside_a_root_is_opened_relative_absolute_or_by_uri(root: Path) 
         assert f"image://{again.image_id}" == uri
 
 
+def test_every_root_is_looked_through_by_name_and_the_first_one_wins(root: Path) -> None:
+    second = root.parent / "second"
+    (second / "case_7").mkdir(parents=True)
+    shutil.copy(CROP, second / "b.png")
+    shutil.copy(CROP, second / "case_7" / "skin.png")
+    roots = Roots([root, second])
+    hidden_by_the_first = second / "case_7" / "skin.png"
+    assert [image["path"] for image in roots.list_images()] == [
+        "case_7/skin.png",
+        "b.png",
+        str(hidden_by_the_first),
+    ]
+    there = {"case_7/skin.png": root / "case_7" / "skin.png", "b.png": second / "b.png"}
+    for name, path in {**there, str(hidden_by_the_first): hidden_by_the_first}.items():
+        with roots.open(name) as image:
+            assert image.path == path
+    for name in ("../secret.png", "../second/../secret.png", "../nothing.png"):
+        with pytest.raises(OutsideRootsError):
+            roots.open(name)
+
+
 def test_links_that_stay_inside_are_followed(root: Path) -> None:
     (root / "link.png").symlink_to(Path("case_7") / "skin.png")
     (root / "case").symlink_to("case_7")
@@ -194,7 +215,7 @@ def test_the_list_shows_images_by_the_names_that_open_them(root: Path) -> None:
     (root / "a.svs").write_bytes(b"not decoded")
     roots = Roots([root, second])
     listed = roots.list_images()
-    assert [image["path"] for image in listed] == ["a.svs", "case_7/skin.png", str(second / "b.png")]
+    assert [image["path"] for image in listed] == ["a.svs", "case_7/skin.png", "b.png"]
     assert listed[1]["bytes"] == CROP.stat().st_size
     assert len(roots.list_images(1)) == 1
     for image in listed[1:]:

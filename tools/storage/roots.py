@@ -120,7 +120,7 @@ class Roots:
             )
         called = name or shown(image)
         try:
-            return open_image(self._checked(self.paths[0] / image, called), name=called, limits=self._limits)
+            return open_image(self._checked(self._path_of(image), called), name=called, limits=self._limits)
         except UnknownImageError as error:
             raise UnknownImageError(self._not_found(image) if name is None else _gone(name)) from error
 
@@ -131,8 +131,10 @@ class Roots:
         return f"image://{source.image_id}"
 
     def relative_name(self, path: Path) -> str:
-        """How a file is called in answers: relative to the first root where possible."""
-        return path.relative_to(self.paths[0]).as_posix() if path.is_relative_to(self.paths[0]) else str(path)
+        """How a file is called in answers: relative to its root, unless that name is another file's in an earlier root."""
+        root = next((root for root in self.paths if path.is_relative_to(root)), None)
+        name = str(path) if root is None else path.relative_to(root).as_posix()
+        return name if self._path_of(name) == path else str(path)
 
     def list_images(self, limit: int = 500) -> list[RootImage]:
         """Files with an image's suffix in the roots, by name; hidden files and links are passed over."""
@@ -169,6 +171,12 @@ class Roots:
                 f"{shown(name)} is not inside an allowed folder; give a new folder below one."
             )
         return root, real
+
+    def _path_of(self, image: str) -> Path:
+        """Below the first root that has something of that name; an absolute path is itself."""
+        return next(
+            (root / image for root in self.paths if os.path.lexists(root / image)), self.paths[0] / image
+        )
 
     def _root_of(self, real: Path, *, private: bool = False) -> Path | None:
         hidden = any(real.is_relative_to(folder) for folder in self._hidden)
