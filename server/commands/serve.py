@@ -109,7 +109,6 @@ def serve(
 ) -> None:
     """Serve MCP over stdio, or over HTTP with --http."""
     from tissuetalk.server.service import Settings
-    from tissuetalk.tools.lanes import collect_rarely
     from tissuetalk.tools.storage.room import Keep
     from tissuetalk.tools.storage.state import State
 
@@ -123,7 +122,6 @@ def serve(
         archives=archives_from(archive, archive_credentials),
         keep=Keep(*map(seconds_of, (keep_results, keep_uploads, keep_jobs))),
     )
-    collect_rarely()
     if http is None:
         _over_stdio(settings, audit_log)
         return
@@ -146,11 +144,12 @@ def _prepare(log_format: LogFormat) -> None:
     """What this process needs before anything else begins."""
     from tissuetalk.models import worker
     from tissuetalk.server.tracing import start_where_asked
-    from tissuetalk.tools.lanes import few_arenas
+    from tissuetalk.tools.lanes import collect_rarely, few_arenas
 
     logs.configure(log_format)
     start_where_asked()
     few_arenas()
+    collect_rarely()
     worker.start()  # it warms while everything else is imported
 
 
