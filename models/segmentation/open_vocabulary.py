@@ -1,12 +1,13 @@
 """What text-prompted models have in common as ``Segmenter``s when a mask is all that their network gives.
 
-What such a model says about presence is all the evidence there is: its presence logit, else its strongest pixel.
+What such a model says about presence is all the evidence there is: its presence logit, else its strongest pixel, or the mean
+probability of what it paints.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from tissuetalk.models.segmenter import (
 )
 
 MPP = 0.5
+PresenceBy = Literal["strongest pixel", "mean probability"]
 
 
 class OpenVocabulary:
@@ -44,6 +46,7 @@ class OpenVocabulary:
     tile_px: int
     margin_px: int
     objects: bool
+    presence_is: PresenceBy = "strongest pixel"
 
     def capability(self, prompt: Prompt) -> Capability | None:
         return self.repertoire.capability(prompt)
@@ -64,9 +67,10 @@ class OpenVocabulary:
     def finish(self, stitched: Decoded, prompt: Prompt, context: Context) -> Finished:
         """Foreground above 0; objects are its 8-connected components of at least 36 px."""
         mask = np.asarray(stitched.logits > 0.0)
-        strongest = float(stitched.logits.max(initial=-30.0))
-        evidence = strongest if stitched.presence is None else stitched.presence
-        presence = float(1.0 / (1.0 + np.exp(-np.clip(evidence, -30.0, 30.0))))
+        logits = stitched.logits.max(initial=-30.0) if stitched.presence is None else stitched.presence
+        if stitched.presence is None and self.presence_is == "mean probability" and mask.any():
+            logits = stitched.logits[mask]
+        presence = float(np.mean(1.0 / (1.0 + np.exp(-np.clip(logits, -30.0, 30.0)))))
         if not self.has_objects(prompt):
             return Finished(mask, None, presence)
         from tissuetalk.models.masks.characteristics import components

@@ -45,6 +45,13 @@ def evaluate(
     pictures: Annotated[
         int, typer.Option(min=0, help="Draw this many of the worst and of the best answers.")
     ] = 0,
+    presence: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare ways to say whether a target is there; distributions of the check are in this file, or fitted "
+            "to these images and written there."
+        ),
+    ] = None,
     json_: JSON = False,
 ) -> None:
     """Score a model on annotated images."""
@@ -60,6 +67,7 @@ def evaluate(
             wordings=wordings,
             box_models=box_model or (),
             pictures=pictures,
+            presence=presence,
             control=Control(progress),
         )
     show(json_, summary.model_dump_json(indent=1), (out / "summary.json").read_text("utf-8"))

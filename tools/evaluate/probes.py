@@ -31,6 +31,7 @@ from tissuetalk.models.segmenter import is_pointed
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.drawing.drawing import DrawnMask, as_png, draw, picture_size
 from tissuetalk.tools.evaluate.evaluate import ModelUnderTest, Probe, evaluate
+from tissuetalk.tools.evaluate.presence import PresenceProbe
 from tissuetalk.tools.evaluate.scores import ScoreRow, Summary
 from tissuetalk.tools.segment.engine import find_masks
 from tissuetalk.tools.segment.field import FieldOfView, scale_of
@@ -267,6 +268,7 @@ def evaluate_manifest(
     wordings: int = 0,
     box_models: Sequence[str] = (),
     pictures: int = 0,
+    presence: Path | None = None,
     control: Control = Control(),
 ) -> Summary:
     """Score a model on a manifest; the words go through the rules engine as they would in segment.
@@ -274,6 +276,7 @@ def evaluate_manifest(
     wordings: further sentences of each quality level to ask (prompt_groups.md, section 7); 0 asks none.
     box_models: models to prompt with boxes from the annotation for comparison.
     pictures: how many of the worst and of the best answers to draw.
+    presence: distributions for the check whether masks look like their targets; fitted there where the file does not exist.
     """
     tested = ModelUnderTest(registry.load(model))
     probes: list[Probe] = []
@@ -283,4 +286,6 @@ def evaluate_manifest(
         probes.append(BoxProbe({name: load_box_model(name) for name in box_models}))
     if pictures:
         probes.append(PictureProbe(pictures))
+    if presence is not None:
+        probes.append(PresenceProbe(tested, presence))
     return evaluate(manifest, out, tested, words=words, probes=probes, control=control)

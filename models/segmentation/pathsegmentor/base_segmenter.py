@@ -288,6 +288,7 @@ class BaseSegmenter(OpenVocabulary):
         found = open_base(file)
         self.model, self.tokens, self.report = found.model.to(device()), found.tokens, found.report
         self.repertoire: BaseLabels = BaseLabels.of(file)
+        self.presence_is = "mean probability" if self.repertoire.mean_presence else "strongest pixel"
         self.weights_sha256 = weights_hash(file)
 
     def sent(self, prompt: Prompt) -> str:

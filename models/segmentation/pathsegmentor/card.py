@@ -253,11 +253,13 @@ class BaseLabels:
     """What a checkpoint's folder says it was trained for; any words where nobody says.
 
     labels: canonical, or None. mpp: µm per pixel it reads at. shown_at_px: longest side of the patches it was trained on.
+    mean_presence: its evidence that something is there is the mean probability of what it paints, not the strongest pixel.
     """
 
     labels: frozenset[str] | None
     mpp: float
     shown_at_px: int = SHOWN_AT_PX
+    mean_presence: bool = False
     card = BASE_CARD
 
     @classmethod
@@ -265,7 +267,15 @@ class BaseLabels:
         """As config.json beside a weight file says. Raises ModelUnavailableError."""
         config = read_config(file.parent)
         labels, mpp = config.get("labels"), float(config.get("mpp", READ_AT_MPP))
-        return cls(frozenset(labels) if labels else None, mpp, int(config.get("shown_at_px", SHOWN_AT_PX)))
+        shown, presence = (
+            int(config.get("shown_at_px", SHOWN_AT_PX)),
+            config.get("presence", "strongest pixel"),
+        )
+        if presence not in ("strongest pixel", "mean probability"):
+            raise ModelUnavailableError(
+                f"{file.parent / 'config.json'}: presence is “strongest pixel” or “mean probability”, not {presence!r}."
+            )
+        return cls(frozenset(labels) if labels else None, mpp, shown, presence == "mean probability")
 
     def mpp_of_picture(self, mpp: float, width_um: float, height_um: float) -> float:
         """µm per pixel at which a picture is shown for a target of ``mpp``: a small one as large as a training patch."""
