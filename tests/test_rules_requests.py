@@ -55,6 +55,24 @@ def test_relations(text: str, expected: tuple[str, str, str] | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words", "noted"),
+    [
+        ("metastatic carcinoma in a lymph node", {"metastatic carcinoma"}, True),
+        ("nuclei within the lymph node", {"nuclei"}, True),
+        ("outline the lymph node", {"lymph node"}, False),
+        ("nuclei outside the lymph node", {"nuclei", "lymph node"}, False),
+    ],
+)
+def test_a_lymph_node_that_something_lies_in_is_where_the_specimen_is_from(
+    text: str, words: set[str], noted: bool
+) -> None:
+    request = ask(text)
+    assert {target.words for target in request.targets} == words
+    assert ("outside" in text) == any(target.relation for target in request.targets)
+    assert any("where the specimen is from" in note for note in request.notes) == noted
+
+
+@pytest.mark.parametrize(
     "text", ["leave out the red cells", "no red cells", "red cells are not needed", "skip the red cells"]
 )
 def test_an_unwanted_class_is_absent_and_not_subtracted(text: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tissuetalk.prompts.lexicon import lexicon, read_words
+from tissuetalk.prompts.lexicon import ARTICLES, lexicon, read_words
 from tissuetalk.prompts.measures import measures_in
 from tissuetalk.prompts.organs import organ_of
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
@@ -19,13 +19,15 @@ from tissuetalk.prompts.request.roles import Part, Role, roles_of
 from tissuetalk.prompts.request.survey import open_question, survey
 from tissuetalk.prompts.request.unknown import find_unknown
 from tissuetalk.prompts.target import Assertion, Relation, Request, Target
-from tissuetalk.prompts.words import Words, clean
+from tissuetalk.prompts.words import Words, clean, word_set
 
 QUOTED = re.compile(
     r'"([^"\n]{4,300})"|\u201c([^\u201d\n]{4,300})\u201d|\[([^\]\n]{8,400})\]|\'([^\'\n]{12,300})\''
 )
 SAYS: dict[Role, Assertion] = {"unwanted": "absent", "unclear": "uncertain", "past": "historical"}
 BARE_NORMAL = frozenset({"normal", "healthy", "benign"})
+WITHIN = word_set("in within inside of from")
+SITE_NOTE = "“lymph node” was taken for where the specimen is from, as an organ is; nothing was cut out to a node's outline"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     mentions = [m for m in mentions if m not in ordered and not _asked_if_normal(words, m)]
     region = organ or organ_of(words, ignored=quoted) or _implied(mentions)
     mentions = _without_vague(mentions)
-    parts = roles_of(words, mentions)
+    sites = _sites(mentions, words)
+    parts = roles_of(words, [mention for mention in mentions if mention not in sites])
     cells = any(p.mention.concept.kind == "cells" for p in parts if p.role == "wanted")
     measures = measures_in(without(text, quoted), single_objects=cells)
     opened = open_question(words, [part.mention for part in parts if part.role == "wanted"])
@@ -67,12 +70,13 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     targets = _related(targets, named, relation, words, points, boxes, offsets)
     kind: Literal["request", "exploratory"] = "exploratory" if question or opened else "request"
     return Request(
-        kind, tuple(targets), region, points, boxes, measures, notes=(*_notes(ordered), *places.notes)
+        kind, tuple(targets), region, points, boxes, measures, notes=(*_notes(ordered, sites), *places.notes)
     )
 
 
-def _notes(ordered: Sequence[Mention]) -> tuple[str, ...]:
-    return ("an order inside quoted text was not followed",) if ordered else ()
+def _notes(ordered: Sequence[Mention], sites: Sequence[Mention]) -> tuple[str, ...]:
+    notes = ("an order inside quoted text was not followed",) if ordered else ()
+    return (*notes, SITE_NOTE) if sites else notes
 
 
 def _order_quotes(words: Words) -> list[tuple[int, int]]:
@@ -138,6 +142,16 @@ def _without_vague(mentions: list[Mention]) -> list[Mention]:
     """ "cells" alone says nothing once a closer object is named."""
     closer = [mention for mention in mentions if mention.concept.id != "cell"]
     return closer if closer else mentions
+
+
+def _sites(mentions: Sequence[Mention], words: Words) -> list[Mention]:
+    """ "metastasis in a lymph node": where the specimen is from, as in "in the breast", once something in it is named."""
+    found = []
+    for mention in mentions:
+        before = [norm for norm in words.norms(mention.first - 2, mention.first) if norm not in ARTICLES]
+        if mention.concept.id == "lymph_node" and before[-1:] and before[-1] in WITHIN:
+            found.append(mention)
+    return found if len(found) < len(mentions) else []
 
 
 def _names(
