@@ -82,7 +82,7 @@ bundle: $(STAMP)
 
 # WHEELS=FOLDER: take torch's CPU build from there where download.pytorch.org is not reached
 lock: .venv-audit/.installed
-	@.venv-audit/bin/uv pip compile pyproject.toml --extra export --extra llm -c constraints.txt --quiet --no-header --no-annotate \
+	@.venv-audit/bin/uv pip compile pyproject.toml --extra export --extra llm --extra service -c constraints.txt --quiet --no-header --no-annotate \
 	  --generate-hashes --python-version 3.11.7 --python-platform x86_64-manylinux_2_28 -o requirements.body \
 	  $(if $(WHEELS),--find-links $(WHEELS) --no-emit-find-links,--torch-backend cpu)
 	@{ head -n 2 requirements.lock; cat requirements.body; } > requirements.new && rm requirements.body && mv requirements.new requirements.lock

@@ -15,7 +15,10 @@ def test_every_dependency_is_locked() -> None:
     """After a new one: `make lock licences`."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["export"], *extras["llm"]]
+    wanted = [
+        *project["dependencies"],
+        *(each for name in ("export", "llm", "service") for each in extras[name]),
+    ]
     names = {re.match(r"[\w.-]+", each).group().lower().replace("_", "-") for each in wanted}  # type: ignore[union-attr]  # each has one
     assert names - {name for name, _ in pinned()} == set()
 
