@@ -6,8 +6,10 @@ import json
 import re
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import typer
@@ -16,11 +18,19 @@ from conftest import Place
 from jsonschema import Draft201909Validator, validate
 
 from tissuetalk.server.commands.command_line import app
+from tissuetalk.server.commands.machine import own_workspace
+from tissuetalk.server.commands.serve import seconds_of
 from tissuetalk.server.hosts import started
+from tissuetalk.server.http import address, networks
+from tissuetalk.server.names import Names
+from tissuetalk.server.operations import ADMIN_PATHS
+from tissuetalk.tools.answers.arguments import MAX_UPLOAD_BYTES
+from tissuetalk.tools.storage.state import State
 
 PROJECT = Path(__file__).parents[1]
 PACKAGING = PROJECT / "server" / "packaging"
 SCHEMAS = Path(__file__).parent / "data" / "schemas"
+COMPOSE = PROJECT / "examples" / "compose"
 NAME = "io.github.tissuetalk/tissuetalk"
 
 sys.path.insert(0, str(PACKAGING))
@@ -95,25 +105,114 @@ def test_the_image_has_no_root_and_asks_for_its_own_health() -> None:
     assert all((PROJECT / name).exists() for name in copied)
 
 
-def test_the_service_is_a_compose_file_with_options_that_exist() -> None:
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    """The services of the compose file, with what an operator fills in."""
+    text = (COMPOSE / "compose.yaml").read_text("utf-8")
+    text = re.sub(r"\$\{TISSUETALK_NAME:[^}]*\}", "tissue.example.org", text)
+    return yaml.safe_load(re.sub(r"\$\{SLIDES:[^}]*\}", "/srv/slides", text))
+
+
+def parsed(arguments: list[str]) -> dict[str, Any]:
+    """What the command makes of its arguments; nothing is run. Fails on an option or a value that it refuses."""
+    name, *rest = arguments
+    command = typer.main.get_command(app).commands[name]
+    return command.make_context(name, list(rest)).params
+
+
+def names_in(lines: list[str]) -> set[str]:
+    return {line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#")}
+
+
+def test_the_service_is_a_compose_file(composed: dict[str, Any]) -> None:
     """Against the public schema of compose files; nothing is started."""
-    compose = PROJECT / "examples" / "compose"
-    said = yaml.safe_load((compose / "compose.yaml").read_text("utf-8"))
     schema = json.loads((SCHEMAS / "compose-spec.json").read_text("utf-8"))
-    validate({name: part for name, part in said.items() if name != "name"}, schema, cls=Draft201909Validator)
-    options = {each.partition("=")[0] for each in said["services"]["one"]["command"] if each.startswith("--")}
-    known = {
-        each for parameter in typer.main.get_command(app).commands["serve"].params for each in parameter.opts
-    }
-    assert options <= known, options - known
-    for name, service in said["services"].items():
+    whole = {name: part for name, part in composed.items() if name != "name"}
+    validate(whole, schema, cls=Draft201909Validator)
+    for name, service in composed["services"].items():
         assert ":latest" not in service["image"] and ":" in service["image"], name
+        assert set(service.get("depends_on", ())) <= set(composed["services"]), name
+        assert set(service["networks"]) <= set(composed["networks"]), name
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
-            assert source in said["volumes"] or source.startswith(("./", "${")), volume
-    names = {
-        line.partition("=")[0]
-        for line in (compose / "service.env.example").read_text().splitlines()
-        if "=" in line
+            assert source in composed["volumes"] or source.startswith(("./", "/srv/slides")), volume
+            assert not source.startswith("./") or source == "./accounts.yaml" or (COMPOSE / source).is_file()
+
+
+@pytest.mark.parametrize("server", ["one", "two"])
+def test_the_servers_of_the_compose_file_are_started_as_the_command_takes_it(
+    composed: dict[str, Any], server: str
+) -> None:
+    service = composed["services"][server]
+    assert (PROJECT / "examples" / "compose" / service["build"]["context"]).resolve() == PROJECT
+    assert (PROJECT / service["build"]["dockerfile"]).is_file()
+    given = parsed(service["command"])
+    mounted = {volume.split(":")[1] for volume in service["volumes"]}
+    assert mounted == {"/workspace", "/images", str(given["accounts"])}
+    assert State.of(given["state"], given["objects"]) is not None
+    for kept in ("keep_results", "keep_uploads"):
+        assert seconds_of(given[kept])
+    port = address(given["http"])[1]
+    assert address(given["metrics"])[1] != port
+    (subnet,) = composed["networks"]["inside"]["ipam"]["config"]
+    assert given["proxy"] == [subnet["subnet"]] and networks(given["proxy"])
+    assert int(service["stop_grace_period"].removesuffix("s")) > given["drain_s"]
+    database, bucket = urlsplit(given["state"]), urlsplit(given["objects"])
+    said = composed["services"][database.hostname]["environment"]
+    assert (database.username, database.path) == (said["POSTGRES_USER"], f"/{said['POSTGRES_DB']}")
+    assert f"here/{bucket.netloc}" in " ".join(composed["services"]["bucket"]["command"])
+    assert urlsplit(service["environment"]["AWS_ENDPOINT_URL"]).hostname in composed["services"]
+    caddy = (COMPOSE / "Caddyfile").read_text("utf-8")
+    assert f"{server}:{port}" in caddy and all(path in caddy for path in ADMIN_PATHS)
+    largest = re.search(r"max_size (\d+)MiB", caddy)
+    assert largest is not None and int(largest[1]) * 2**20 >= MAX_UPLOAD_BYTES
+
+
+def test_every_variable_of_the_service_is_one_that_a_program_reads(
+    composed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = names_in((COMPOSE / "service.env.example").read_text("utf-8").splitlines())
+    assert {"PGPASSWORD", "POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY", "MINIO_ROOT_PASSWORD"} <= example
+    set_in_image = {
+        name.partition("=")[0]
+        for line in containerfile()
+        if line.startswith("ENV ")
+        for name in line.split()[1:]
     }
-    assert {"PGPASSWORD", "POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY", "MINIO_ROOT_PASSWORD"} <= names
+    given = example | set_in_image | set(composed["services"]["one"]["environment"])
+    monkeypatch.setenv("TISSUETALK_WORKSPACE", "/workspace")
+    assert own_workspace() == Path("/workspace")
+    ours = {each.envvar for each in typer.main.get_command(app).commands["serve"].params}
+    assert {name for name in given if name.startswith("TISSUETALK_")} <= ours | {"TISSUETALK_WORKSPACE"}
+    if find_spec("psycopg") is not None:
+        from psycopg.pq import Conninfo
+
+        known = {each.envvar.decode() for each in Conninfo.get_defaults() if each.envvar}
+        assert {name for name in given if name.startswith("PG")} <= known
+    if find_spec("botocore") is not None:
+        from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES as READ
+        from botocore.credentials import EnvProvider
+
+        known = {READ["region"][1], EnvProvider.ACCESS_KEY, EnvProvider.SECRET_KEY, "AWS_ENDPOINT_URL"}
+        assert {name for name in given if name.startswith("AWS_")} <= known
+
+
+def test_the_image_starts_the_command_and_asks_it_where_it_listens() -> None:
+    lines = containerfile()
+    entry = next(
+        json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT ")
+    )
+    assert entry == ["tissuetalk"]
+    given = parsed(next(json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD ")))
+    port = address(given["http"])[1]
+    assert f"EXPOSE {port}" in lines
+    asked = next(line for line in lines if line.startswith("HEALTHCHECK "))
+    program, option, code = json.loads(asked.partition(" CMD ")[2])
+    assert (program, option) == ("python", "-c") and f"127.0.0.1:{port}/health" in code
+    compile(code, "HEALTHCHECK", "exec")
+    assert Names.of("0.0.0.0", port, ()).answers(f"127.0.0.1:{port}", None)
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {
+        name for line in lines for group in re.findall(r"'\.\[(.+?)\]'", line) for name in group.split(",")
+    }
+    assert extras >= {"service"} and extras <= set(project["optional-dependencies"])
