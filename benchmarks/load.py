@@ -1,11 +1,14 @@
 """Many people on one workspace at once, over HTTP on loopback: is each answered, about the own image, and in fair time? Linux only.
 
-    python -m benchmarks load --users 50 --minutes 10 --processes 2 --idle 10000 --kill
+    python -m benchmarks load --users 50 --minutes 10 --processes 2 --tenants 5 --state --idle 10000 --kill
 
 Every user has an own picture with an own number of nuclei, talks in conversations that alternate between the servers, and looks at
-each answer: whose image it is of, and how many nuclei there are. ``--idle`` opens that many sessions that never ask anything, from
-other addresses. ``--kill`` ends one server with SIGKILL in the middle and starts it again; what was answered before must be there
-after. At the end: how many images a second of processor gives, served and called directly, and whether the workspace is whole.
+each answer: whose image it is of, and how many nuclei there are. ``--tenants`` shares the users out among that many, with tokens of
+an issuer; their pictures have the same names. ``--state`` puts the index into a PostgreSQL of its own (Debian's) and the files into
+a store, and each server has a folder to itself. ``--idle`` opens that many sessions that never ask anything, from other addresses.
+``--kill`` ends one server with SIGKILL in the middle and starts it again, and after three quarters the database likewise; what was
+answered before must be there after. At the end: how many images a second of processor gives, served and called directly, and
+whether all is whole.
 """
 
 from __future__ import annotations
@@ -14,41 +17,33 @@ import argparse
 import asyncio
 import itertools
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
-import psutil
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
-from PIL import Image
 
+from benchmarks.cluster import Cluster, cluster, serving
 from benchmarks.figure import Figure, table, write
-from benchmarks.overhead import picture
-from benchmarks.serving import COMMAND, arguments
 from benchmarks.soak import _below, _memory_mb
-from tests.drawn import discs, lattice
+from benchmarks.throughput import ASKED, throughput
+from tests.drawn import discs, lattice, save
 
 MOST_SLOWER, MOST_GROWN = 3.0, 1.1
 """Memory of the last third of what is looked at over its first third: in ten minutes a slope alone is mostly noise."""
-LEAST_THROUGHPUT = 0.9
 THINKING_S = (0.5, 4.0)
 LAST_WORD_S = 180.0
 IDLE_EACH = 100
 """Idle sessions from one address, of which there are as many as it takes."""
-DIRECT_IMAGES = 12
-ASKED = {"words": "nuclei", "model": "classical-nuclei", "mpp": 0.5}
+DATABASE_AWAY_S = 3.0
 OPENING = {
     "jsonrpc": "2.0",
     "id": 1,
@@ -61,57 +56,23 @@ OPENING = {
 }
 
 
-class Server:
-    """One process, on a port that stays the same when it is started again."""
-
-    def __init__(self, root: Path, workspace: Path, number: int) -> None:
-        self.port, self._number = 18_700 + number, number
-        self._command = [COMMAND, *arguments(root, workspace), "--http", f"127.0.0.1:{self.port}"]
-        self.log = workspace.with_name(f"server-{number}.log")
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stderr=log)
-
-    async def up(self) -> None:
-        async with httpx2.AsyncClient() as http:
-            for _ in range(3000):
-                with suppress(httpx2.TransportError):
-                    if (await http.get(f"{self.url}/health")).status_code == 200:
-                        return
-                await asyncio.sleep(0.1)
-        raise TimeoutError(self.log.read_text()[-2000:])
-
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.wait(120)
-
-
 @dataclass
 class User:
     """number: also that of the picture. kept: a result that stays, to be asked for again. seconds: of each whole conversation."""
 
     number: int
     nuclei: int
+    image: str
     image_id: str = ""
     kept: str | None = None
     seconds: list[float] = field(default_factory=list)
-
-    @property
-    def image(self) -> str:
-        return f"user-{self.number}.png"
 
 
 @dataclass
 class Load:
     """What is known of a run."""
 
-    servers: list[Server]
+    cluster: Cluster
     until: float
     started: float = field(default_factory=time.monotonic)
     taken: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -143,6 +104,17 @@ class Load:
             self.taken[tool].append(time.monotonic() - begun)
         await asyncio.sleep(random.uniform(*THINKING_S))
         return answer
+
+    async def read(self, client: Client, uri: str) -> str:
+        """Again while it is busy."""
+        while True:
+            try:
+                return getattr((await client.read_resource(uri)).contents[0], "text", "")
+            except MCPError as error:
+                self.codes[str(error).partition(":")[0]] += 1
+                if not str(error).startswith("busy: ") or self.over:
+                    raise
+            await asyncio.sleep(random.uniform(1, 2))
 
     def check(self, user: User, what: str, is_right: bool) -> None:
         if not is_right:
@@ -198,8 +170,8 @@ async def _conversation(load: Load, client: Client, user: User) -> None:
         shown = (answer.structured_content or {}).get("image")
         if isinstance(shown, dict) and "image_id" in shown:
             load.check(user, f"{tool} shows another image", shown["image_id"] == user.image_id)
-    record = await client.read_resource(f"result://{result_id}/result.json")
-    load.check(user, "a record of another image", user.image_id in getattr(record.contents[0], "text", ""))
+    record = await load.read(client, f"result://{result_id}/result.json")
+    load.check(user, "a record of another image", user.image_id in record)
     if user.kept is None:
         user.kept = result_id
     else:
@@ -208,16 +180,17 @@ async def _conversation(load: Load, client: Client, user: User) -> None:
 
 async def _talk(load: Load, user: User) -> None:
     """Conversations, each in a session of its own and with the next server, until time is over."""
-    servers = itertools.cycle(load.servers[user.number % len(load.servers) :] + load.servers)
+    all_ = load.cluster.servers
+    servers = itertools.cycle(all_[user.number % len(all_) :] + all_)
     await asyncio.sleep(random.uniform(0, 5))
     while not load.over:
         server, begun = next(servers), time.monotonic()
         try:
-            async with Client(f"{server.url}/mcp") as client:
+            async with load.cluster.client(server, user.number) as client:
                 await _conversation(load, client, user)
             user.seconds.append(time.monotonic() - begun)
         except* (MCPError, httpx2.HTTPError, OSError) as broken:
-            by_kill = load.killed_at is not None and server is load.servers[0] and begun < load.killed_at + 60
+            by_kill = load.killed_at is not None and server is all_[0] and begun < load.killed_at + 60
             load.broken["by the kill" if by_kill else "otherwise"] += 1
             if not by_kill:
                 print(f"broken off: {broken.exceptions!r}"[:400], file=sys.stderr, flush=True)
@@ -226,7 +199,7 @@ async def _talk(load: Load, user: User) -> None:
 
 async def _sampled(load: Load) -> None:
     while not load.over:
-        processes = [server.process.pid for server in load.servers]
+        processes = [server.process.pid for server in load.cluster.servers]
         processes += [each for pid in processes for each in _below(pid)]
         load.memory.append((time.monotonic(), load.calls, sum(map(_memory_mb, processes))))
         await asyncio.sleep(5)
@@ -239,8 +212,9 @@ async def _idle(load: Load, count: int) -> int:
     for first in range(0, count, IDLE_EACH):
         number = first // IDLE_EACH
         transport = httpx2.AsyncHTTPTransport(local_address=f"127.0.{1 + number // 250}.{1 + number % 250}")
-        server = load.servers[number % len(load.servers)]
-        async with httpx2.AsyncClient(transport=transport, timeout=60, headers=accepted) as http:
+        server = load.cluster.servers[number % len(load.cluster.servers)]
+        headers = accepted | load.cluster.headers(number)
+        async with httpx2.AsyncClient(transport=transport, timeout=60, headers=headers) as http:
             for _ in range(min(IDLE_EACH, count - first)):
                 try:
                     answer = await http.post(f"{server.url}/mcp", json=OPENING)
@@ -250,25 +224,32 @@ async def _idle(load: Load, count: int) -> int:
     return refused
 
 
-async def _killed(load: Load, at_s: float) -> None:
-    await asyncio.sleep(at_s)
-    victim = load.servers[0]
+async def _killed(load: Load, seconds: float) -> None:
+    """A server half-way, the database after three quarters."""
+    await asyncio.sleep(seconds / 2)
+    victim, database = load.cluster.servers[0], load.cluster.database
     load.killed_at = time.monotonic()
-    victim.process.send_signal(signal.SIGKILL)
-    victim.process.wait()
+    victim.kill()
     victim.start()
     await victim.up()
+    if database is None:
+        return
+    await asyncio.sleep(max(0.0, load.started + seconds * 3 / 4 - time.monotonic()))
+    await asyncio.to_thread(database.kill)
+    await asyncio.sleep(DATABASE_AWAY_S)
+    await asyncio.to_thread(database.start)
+    load.broken["databases killed"] += 1
 
 
 async def _loaded(load: Load, users: list[User], idle: int, kill: bool) -> int:
     """Returns how many idle sessions were refused."""
-    await asyncio.gather(*(server.up() for server in load.servers))
+    await asyncio.gather(*(server.up() for server in load.cluster.servers))
     load.started = time.monotonic()
     seconds = load.until
     load.until = load.started + seconds
     beside = [asyncio.create_task(_sampled(load))]
     if kill:
-        beside.append(asyncio.create_task(_killed(load, seconds / 2)))
+        beside.append(asyncio.create_task(_killed(load, seconds)))
     opening = asyncio.create_task(_idle(load, idle))
     talking = [asyncio.create_task(_talk(load, user)) for user in users]
     ended, hanging = await asyncio.wait(talking, timeout=seconds + LAST_WORD_S)
@@ -280,79 +261,12 @@ async def _loaded(load: Load, users: list[User], idle: int, kill: bool) -> int:
     await asyncio.gather(*beside, *hanging, return_exceptions=True)
     refused = await opening
     for user in users:  # nobody is locked out, and nothing that was answered is lost
-        async with Client(f"{random.choice(load.servers).url}/mcp") as client:
+        async with load.cluster.client(random.choice(load.cluster.servers), user.number) as client:
             if user.kept is not None:
                 before = load.codes["unknown_result"]
                 await _measured(load, client, user, user.kept)
                 load.broken["results lost"] += load.codes["unknown_result"] - before
     return refused
-
-
-def _processor_s(pid: int) -> float:
-    """Of a process and all that it started."""
-    total = 0.0
-    for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-        with suppress(psutil.Error):
-            times = each.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
-
-
-async def _served_rate(url: str, pid: int, images: list[str]) -> tuple[float, float]:
-    """Images a second of processor and of the clock, two asking at once; the first image warms up."""
-    async with Client(f"{url}/mcp") as client:
-
-        async def ask(names: Iterator[str]) -> None:
-            for name in names:
-                answer = await client.call_tool("segment", {"image": name, **ASKED})
-                assert not answer.is_error and answer.structured_content["job_id"] is None, answer.content[0]
-
-        await ask(iter(images[:1]))
-        before, begun, rest = _processor_s(pid), time.monotonic(), iter(images[1:])
-        await asyncio.gather(ask(rest), ask(rest))
-    count = len(images) - 1
-    return count / (_processor_s(pid) - before), count / (time.monotonic() - begun)
-
-
-DIRECTLY = """
-import sys, time
-from pathlib import Path
-from benchmarks.load import ASKED, _processor_s
-from tissuetalk.models import worker
-from tissuetalk.tools.session import Session
-import os
-root, workspace, *images = sys.argv[1:]
-worker.start()
-with Session((Path(root),), Path(workspace)) as session:
-    session.segment(image=images[0], **ASKED)
-    before, begun = _processor_s(os.getpid()), time.monotonic()
-    for name in images[1:]:
-        session.segment(image=name, **ASKED)
-    count = len(images) - 1
-    print(count / (_processor_s(os.getpid()) - before), count / (time.monotonic() - begun))
-"""
-
-
-def throughput(root: Path, folder: Path, images: list[str]) -> Figure:
-    """The same pictures, served and called directly, one after the other."""
-    code = [sys.executable, "-c", DIRECTLY, str(root), str(folder / "direct"), *images]
-    said = subprocess.run(code, capture_output=True, text=True, check=True).stdout.split()
-    direct, direct_clock = map(float, said)
-    server = Server(root, folder / "served", 9)
-    try:
-        asyncio.run(server.up())
-        served, served_clock = asyncio.run(_served_rate(server.url, server.process.pid, images))
-    finally:
-        server.end()
-    parts = {
-        "direct, images per second of processor": direct,
-        "served, images per second of processor": served,
-        "direct, images per second": direct_clock,
-        "served, images per second, two at once": served_clock,
-    }
-    # written the other way round, because a figure is met when it is small
-    name = "processor per image, served over direct"
-    return Figure(name, direct / served, "times", 1 / LEAST_THROUGHPUT, parts)
 
 
 def figures_of(load: Load, users: list[User], refused: int, idle: int) -> list[Figure]:
@@ -394,28 +308,17 @@ def _grown(load: Load) -> tuple[float, dict[str, float]]:
     return float(np.mean(all_mb[-third:]) / np.mean(all_mb[:third])), parts
 
 
-def _drawn(root: Path, users: int) -> list[User]:
+def _drawn(cluster: Cluster, users: int) -> list[User]:
     """A picture for everybody: a number of nuclei, and one pixel that makes it nobody else's."""
-    root.mkdir()
-    made = [User(number, 5 + number % 30) for number in range(users)]
-    for user in made:
+    made = []
+    for number in range(users):
+        user = User(number, 5 + number % 30, f"user-{number // max(1, len(cluster.tenants))}.png")
         pixels = discs(260, 260, lattice(user.nuclei))
         pixels[0, 0] = (255, 255, 255 - user.number % 200)
         pixels[0, 1] = (255, 255, 255 - user.number // 200)
-        Image.fromarray(pixels).save(root / user.image)
-    for number in range(DIRECT_IMAGES + 1):
-        picture(root / f"tissue-{number}.png", 500 + number)
+        save(cluster.root(number) / user.image, pixels)
+        made.append(user)
     return made
-
-
-@contextmanager
-def _serving(root: Path, workspace: Path, processes: int) -> Iterator[list[Server]]:
-    with ExitStack() as stack:
-        servers = []
-        for number in range(processes):
-            servers.append(Server(root, workspace, number))
-            stack.callback(servers[-1].end)
-        yield servers
 
 
 def main(given: list[str]) -> None:
@@ -423,32 +326,28 @@ def main(given: list[str]) -> None:
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--tenants", type=int, default=0)
+    parser.add_argument("--state", action="store_true")
     parser.add_argument("--idle", type=int, default=0)
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(given)
     random.seed(options.seed)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        root, workspace = folder / "images", folder / "workspace"
-        users = _drawn(root, options.users)
-        images = [f"tissue-{number}.png" for number in range(DIRECT_IMAGES + 1)]
-        rate = throughput(root, folder, images)
-        with _serving(root, workspace, options.processes) as servers:
-            load = Load(servers, options.minutes * 60)
+    with tempfile.TemporaryDirectory() as name, cluster(Path(name), options.tenants, options.state) as made:
+        rate = throughput(Path(name) / "pictures")
+        users = _drawn(made, options.users)
+        load = Load(made, options.minutes * 60)
+        with serving(made, options.processes):
             refused = asyncio.run(_loaded(load, users, options.idle, options.kill))
-        checked = subprocess.run(
-            [COMMAND, "doctor", "--workspace", str(workspace)], capture_output=True, text=True, check=False
-        )
+        problems = made.problems()
     print(f"{'tool':10} {'calls':>7} {'p50 s':>8} {'p95 s':>8}")
     for tool, seconds in sorted(load.taken.items()):
         p50, p95 = np.percentile(seconds, [50, 95])
         print(f"{tool:10} {len(seconds):7} {p50:8.2f} {p95:8.2f}")
     print("codes:", dict(load.codes), *load.wrong[:10], sep="\n")
-    whole = Figure("the doctor finds something", float(checked.returncode != 0), "", 0, {})
+    whole = Figure("the doctor finds something", float(bool(problems)), "", 0, {})
     figures = [*figures_of(load, users, refused, options.idle), whole, rate]
-    if not whole.met:
-        print(checked.stdout)
+    print(problems)
     write("load", figures)
     print(table(figures))
     sys.exit(not all(each.met for each in figures))
