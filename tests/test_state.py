@@ -25,15 +25,19 @@ from tissuetalk.models.errors import (
 )
 from tissuetalk.models.images import open_image
 from tissuetalk.tools.storage import manifest
-from tissuetalk.tools.storage.database import UploadTable, new_id
+from tissuetalk.tools.storage.database import ResultTable, UploadTable, new_id
 from tissuetalk.tools.storage.jobs import JobStore
-from tissuetalk.tools.storage.postgres import PendingTable, WorkerTable, shared_secret
+from tissuetalk.tools.storage.postgres import NameTable, PendingTable, WorkerTable, shared_secret
 from tissuetalk.tools.storage.state import State
+from tissuetalk.tools.storage.verify_state import check_state, repair_state
 from tissuetalk.tools.storage.workspace import Workspace
+
+psycopg = pytest.importorskip("psycopg", reason="needs tissuetalk[service]")
+Services = tuple[Postgres, Bucket]
 
 
 @pytest.fixture(scope="module")
-def services() -> Iterator[tuple[Postgres, Bucket]]:
+def services() -> Iterator[Services]:
     with pytest.MonkeyPatch.context() as patch, postgres() as database, bucket() as store:
         for name, value in store.environment.items():
             patch.setenv(name, value)
@@ -55,9 +59,7 @@ class Machines:
 
 
 @pytest.fixture
-def machines(
-    services: tuple[Postgres, Bucket], tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Machines]:
+def machines(services: Services, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Machines]:
     database, store = services
     name = f"t{abs(hash(request.node.name))}"
     made = Machines(State(database.address, store.address).of_tenant(name), tmp_path)
@@ -242,7 +244,7 @@ def test_a_bucket_that_vanishes_is_named_and_leaves_nothing_half_written(
     assert other.result(make(one)).kind == "segment"
 
 
-def test_a_tenant_sees_nothing_of_another(services: tuple[Postgres, Bucket], tmp_path: Path) -> None:
+def test_a_tenant_sees_nothing_of_another(services: Services, tmp_path: Path) -> None:
     state = State(services[0].address, services[1].address)
     with (
         Workspace(tmp_path / "a", state=state.of_tenant("north")) as north,
@@ -290,7 +292,7 @@ def opened(folder: Path, state: State) -> Iterator[None]:
 
 @pytest.mark.service
 def test_a_state_stays_with_its_folder_or_bucket_and_a_lost_database_is_not_made_anew(
-    services: tuple[Postgres, Bucket], tmp_path: Path
+    services: Services, tmp_path: Path
 ) -> None:
     address, objects = services[0].address, services[1].address
     folders = State(address).of_tenant("in-a-folder")
@@ -328,3 +330,37 @@ def test_a_wrong_address_is_named(database: str | None, objects: str | None, sai
     with pytest.raises(InvalidArgumentError, match=said):
         State.of(database, objects)
     assert State.of(None, None) is None
+
+
+@pytest.mark.service
+def test_a_state_is_mended_once_its_servers_have_ended(services: Services, tmp_path: Path) -> None:
+    """A row that is lost comes back, what is damaged is set aside, and nothing is deleted."""
+    database, store = services
+    with psycopg.connect(database.address, autocommit=True) as connection:  # with nothing of other tests
+        connection.execute("CREATE DATABASE mended")
+    state = State(f"{database.address.rpartition('/')[0]}/mended", store.address)
+    machines = Machines(state.of_tenant("mended"), tmp_path)
+    one, mask_id = machines.start("one"), new_id("msk")
+    lost, damaged, whole = make(one, mask_id), make(one), make(one)
+    upload = one.store_upload(io.BytesIO(b"picture"), ".png", 100).name
+    assert one.mirror is not None
+    objects = one.mirror.objects
+    with one.database.write() as db:
+        ResultTable.delete().where(ResultTable.result_id == lost).execute(db)
+        NameTable.delete().where(NameTable.result_id == lost).execute(db)
+        UploadTable.delete().execute(db)
+    objects.remove(f"results/{damaged}/result.json")
+    with pytest.raises(BusyError, match="end them"):
+        repair_state(state)
+    machines.close()
+    said = "\n".join(repair_state(state))
+    assert f"{lost} was put into the index" in said and f"{upload} was put into the index" in said
+    assert f"{damaged} was set aside" in said and whole not in said
+    assert not [part for part in check_state(state) if part.problems]
+    assert list(objects.below("damaged")) and keys(one, f"results/{damaged}") == []
+    again = machines.start("again")
+    assert {stored.result_id for stored in again.results()} == {lost, whole}
+    assert again.result_with(mask_id) == lost
+    with again.reading(lost) as stored:
+        assert (stored.folder / "result.json").read_text() == "{}"
+    machines.close()

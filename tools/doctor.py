@@ -17,7 +17,7 @@ from tissuetalk.models.registry import DEFAULT_MODEL, MODELS
 from tissuetalk.tools.answers.results import Closed
 from tissuetalk.tools.storage import verify
 from tissuetalk.tools.storage.state import State
-from tissuetalk.tools.storage.verify_state import check_state
+from tissuetalk.tools.storage.verify_state import check_state, repair_state
 
 PARTS = {
     "pillow": "PIL",
@@ -80,6 +80,11 @@ def examine_workspace(folder: Path) -> list[Checked]:
 def examine_state(state: State) -> list[Checked]:
     """Every part of what several servers share, of every tenant."""
     return _told(check_state(state))
+
+
+def repair_state_of(state: State) -> list[Checked]:
+    """Index what several servers share anew and set aside what is damaged. Raises BusyError while one runs on it."""
+    return [Checked(part="repair", state="works", what=done) for done in repair_state(state)]
 
 
 def _told(parts: Sequence[verify.WorkspacePart]) -> list[Checked]:

@@ -51,7 +51,13 @@ def doctor(
 ) -> None:
     """What works on this machine, what is missing, and what to do about it; or whether a workspace is whole."""
     from tissuetalk.server.commands.setup import host_checks
-    from tissuetalk.tools.doctor import examine, examine_state, examine_workspace, repair_workspace
+    from tissuetalk.tools.doctor import (
+        examine,
+        examine_state,
+        examine_workspace,
+        repair_state_of,
+        repair_workspace,
+    )
     from tissuetalk.tools.storage.state import State
 
     if not workspace and (folder or repair):
@@ -59,11 +65,7 @@ def doctor(
     found = [*examine(), *host_checks()] if not workspace else []
     shared = State.of_environment() if workspace and folder is None else None
     if shared is not None:
-        if repair:
-            raise InvalidArgumentError(
-                "--repair mends a folder; a database behind TISSUETALK_STATE is restored from its own copy (pg_dump)."
-            )
-        found = examine_state(shared)
+        found = [*(repair_state_of(shared) if repair else ()), *examine_state(shared)]
     elif workspace:
         place = folder or own_workspace()
         found = [*(repair_workspace(place) if repair else ()), *examine_workspace(place)]

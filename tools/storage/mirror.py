@@ -60,8 +60,12 @@ class Mirror:
             raise StateAwayError(
                 "this server was not heard of for too long, so what it put up was cleared away; ask again"
             )
+        self.note_names(db, entry.name, place)
+
+    def note_names(self, db: Connection, result_id: str, place: Path) -> None:
+        """What a result in a folder can be found by."""
         for path in (*place.glob("masks/*.png"), *place.glob("learned/*.safetensors")):
-            NameTable.insert(name=path.stem, result_id=entry.name).on_conflict_ignore().execute(db)
+            NameTable.insert(name=path.stem, result_id=result_id).on_conflict_ignore().execute(db)
 
     def put_failed(self, entry: StoredFile) -> None:
         """It is not to be. Where the bucket or the database is away, somebody's ``sweep`` does it later."""

@@ -81,6 +81,15 @@ class Objects:
             found = system.find(f"{root}/{folder}", detail=True)
             return {path[len(root) + 1 :]: _moment(about) for path, about in found.items()}
 
+    def move(self, key: str, to: str) -> None:
+        """An object, or all below a folder, under another name. Raises StateAwayError, DamagedObjectError where there is nothing."""
+        with self._errors() as (system, root):
+            for path in system.find(f"{root}/{key}"):
+                moved = f"{root}/{to}{path[len(f'{root}/{key}') :]}"
+                if "file" in system.protocol:
+                    system.makedirs(moved.rsplit("/", 1)[0], exist_ok=True)
+                system.mv(path, moved)
+
     def remove(self, key: str) -> None:
         """An object, or all below a folder; nothing is done where there is nothing. Raises StateAwayError."""
         with self._errors() as (system, root):

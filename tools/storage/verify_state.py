@@ -1,38 +1,131 @@
-"""Is a state whole that several servers share? Every object against its hash, the index against the bucket; also while they run."""
+"""Is a state whole that several servers share? Every object against its hash, the index against the bucket; and what mends it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tissuetalk.models.errors import InvalidArgumentError, TissuetalkError, UnknownResultError
+from peewee import Database as Connection
+
+from tissuetalk.models.errors import (
+    BusyError,
+    InvalidArgumentError,
+    TissuetalkError,
+    UnknownImageError,
+    UnknownResultError,
+)
 from tissuetalk.models.writing import remove
 from tissuetalk.tools.storage import manifest
-from tissuetalk.tools.storage.database import JobTable, ResultTable, UploadTable
+from tissuetalk.tools.storage.database import JobTable, ResultTable, UploadTable, is_id
 from tissuetalk.tools.storage.mirror import Mirror
 from tissuetalk.tools.storage.objects import Objects
 from tissuetalk.tools.storage.owners import Owners
-from tissuetalk.tools.storage.postgres import PendingTable, ServerDatabase
+from tissuetalk.tools.storage.postgres import NameTable, PendingTable, ServerDatabase
 from tissuetalk.tools.storage.results import FOLDERS
+from tissuetalk.tools.storage.room import StoredFile, drop_row, oldest_first
 from tissuetalk.tools.storage.state import State
 from tissuetalk.tools.storage.verify import WorkspacePart, checked
+from tissuetalk.tools.storage.workers import Workers
+from tissuetalk.tools.storage.workspace import UPLOAD
 
 
 def check_state(state: State) -> list[WorkspacePart]:
-    """Of every tenant. Reads every object once, and keeps none. Raises InvalidArgumentError where files lie in a folder, StateAwayError."""
+    """Of every tenant, also while servers run. Reads every object once, and keeps none.
+
+    Raises InvalidArgumentError where files lie in a folder, StateAwayError.
+    """
+    found: list[WorkspacePart] = []
+    for name, mirror, database in _each(state):
+        found += [replace(part, name=f"{name}: {part.name}") for part in _parts(mirror, database)]
+    return found
+
+
+def repair_state(state: State) -> list[str]:
+    """Index anew what is whole in the bucket, and set aside what is not, below ``damaged/`` there. Returns what was done.
+
+    Raises BusyError while a server is at work, and as ``check_state``.
+    """
+    done: list[str] = []
+    for name, mirror, database in _each(state):
+        workers = Workers(database, "", mirror.sweep)
+        if workers.any_alive():
+            raise BusyError("servers are at work on this state; end them, wait 20 seconds, then ask again.")
+        workers.bury_dead()
+        mirror.sweep()
+        done += [f"{name}: {each}" for each in _mended(mirror, database)]
+        with database.read() as db:
+            done.append(f"{name}: {len(oldest_first(db))} results and uploads are in the index")
+    return done
+
+
+def _mended(mirror: Mirror, database: ServerDatabase) -> Iterator[str]:
+    with database.read() as db:
+        rows = {entry for entry, _, _ in oldest_first(db)}
+    there = {StoredFile("results", key.split("/")[1]) for key in mirror.objects.below("results")}
+    there |= {StoredFile("images", key.split("/")[1]) for key in mirror.objects.below("images")}
+    ours = {each for each in there if is_id("res", each.name) or UPLOAD.fullmatch(each.name)}
+    for entry in sorted(rows | ours, key=str):
+        try:
+            place, problems = _fetched(mirror, entry)
+        except (UnknownResultError, UnknownImageError) as error:
+            place, problems = None, [str(error)]
+        if place is None or problems:
+            if entry in there:
+                mirror.objects.move(f"{entry.kind}/{entry.name}", f"damaged/{entry.name}")
+            with database.write() as db:
+                drop_row(db, entry)
+                NameTable.delete().where(NameTable.result_id == entry.name).execute(db)
+            yield f"{entry.name} was set aside: {problems[0]}"
+        elif entry not in rows:
+            with database.write() as db:
+                _index(db, mirror, entry, place)
+            yield f"{entry.name} was put into the index"
+        if place is not None:
+            remove(place)
+
+
+def _fetched(mirror: Mirror, entry: StoredFile) -> tuple[Path, list[str]]:
+    if entry.kind == "images":
+        return mirror.fetch_upload(entry.name), []
+    place = mirror.fetch_result(entry.name, 0)
+    return place, manifest.problems(place)
+
+
+def _index(db: Connection, mirror: Mirror, entry: StoredFile, place: Path) -> None:
+    now = time.time()
+    if entry.kind == "images":
+        UploadTable.insert(name=entry.name, size_bytes=place.stat().st_size, last_used=now).execute(db)
+        return
+    row = manifest.read(place)
+    manifest.insert(db, row, row.created_at, last_used=now, size_bytes=manifest.size_of(place))
+    mirror.note_names(db, entry.name, place)
+
+
+def _each(state: State) -> Iterator[tuple[str, Mirror, ServerDatabase]]:
+    """Every tenant's, under its name, with a folder that is gone when the next one comes."""
     if state.objects is None:
         raise InvalidArgumentError(
             "the files of this --state lie in a folder; look at it with --workspace and without --state."
         )
-    found: list[WorkspacePart] = []
     for each in _tenants(state):
-        name = each.tenant or "this service"
         with TemporaryDirectory(prefix="tissuetalk-") as scratch:
-            found += [replace(part, name=f"{name}: {part.name}") for part in _parts(each, Path(scratch))]
-    return found
+            folder, database = Path(scratch), ServerDatabase(each)
+            owners = Owners(folder / "partial")
+            for name in (*FOLDERS, f"partial/{owners.token}"):
+                (folder / name).mkdir()
+            assert each.objects is not None, "those of a tenant lie below those of the state"
+            try:
+                yield (
+                    each.tenant or "this service",
+                    Mirror(database, Objects(each.objects), folder, owners),
+                    database,
+                )
+            finally:
+                database.close()
 
 
 def _tenants(state: State) -> Iterator[State]:
@@ -48,39 +141,28 @@ def _tenants(state: State) -> Iterator[State]:
         yield state if schema == state.schema else state.of_tenant(schema.removeprefix("tenant_"))
 
 
-def _parts(state: State, scratch: Path) -> list[WorkspacePart]:
-    for name in FOLDERS:
-        (scratch / name).mkdir()
-    owners, database = Owners(scratch / "partial"), ServerDatabase(state)
-    owners.folder.mkdir()
-    assert state.objects is not None
-    mirror = Mirror(database, Objects(state.objects), scratch, owners)
-    try:
-        # before the rows: what is being put up has one in time
-        keys = mirror.objects.below("results")
-        with database.read() as db:
-            results = {row.result_id: row.size_bytes for row in ResultTable.select().execute(db)}
-            uploads = [row.name for row in UploadTable.select().execute(db)]
-            jobs = JobTable.select().where(JobTable.state.in_(("queued", "running"))).count(db)
-            pending = [f"{row.kind}/{row.name}" for row in PendingTable.select().execute(db)]
-        unknown = {key.split("/")[1] for key in keys} - {
-            *results,
-            *(each.partition("/")[2] for each in pending),
-        }
-        return [
-            WorkspacePart(
-                "database", f"{len(results)} results, {len(uploads)} uploads, {jobs} unfinished jobs"
-            ),
-            WorkspacePart("bucket", f"{len(keys)} objects of results", waits=tuple(pending))
-            if not unknown
-            else WorkspacePart(
-                "bucket", "", (f"{len(unknown)} results have no row: {', '.join(sorted(unknown)[:3])}",)
-            ),
-            checked("results", {name: _result_problems(mirror, name, results[name]) for name in results}),
-            checked("uploads", {name: _upload_problems(mirror, name) for name in uploads}),
-        ]
-    finally:
-        database.close()
+def _parts(mirror: Mirror, database: ServerDatabase) -> list[WorkspacePart]:
+    # before the rows: what is being put up has one in time
+    keys = mirror.objects.below("results")
+    with database.read() as db:
+        results = {row.result_id: row.size_bytes for row in ResultTable.select().execute(db)}
+        uploads = [row.name for row in UploadTable.select().execute(db)]
+        jobs = JobTable.select().where(JobTable.state.in_(("queued", "running"))).count(db)
+        pending = [f"{row.kind}/{row.name}" for row in PendingTable.select().execute(db)]
+    unknown = {key.split("/")[1] for key in keys} - {
+        *results,
+        *(each.partition("/")[2] for each in pending),
+    }
+    return [
+        WorkspacePart("database", f"{len(results)} results, {len(uploads)} uploads, {jobs} unfinished jobs"),
+        WorkspacePart("bucket", f"{len(keys)} objects of results", waits=tuple(pending))
+        if not unknown
+        else WorkspacePart(
+            "bucket", "", (f"{len(unknown)} results have no row: {', '.join(sorted(unknown)[:3])}",)
+        ),
+        checked("results", {name: _result_problems(mirror, name, results[name]) for name in results}),
+        checked("uploads", {name: _upload_problems(mirror, name) for name in uploads}),
+    ]
 
 
 def _result_problems(mirror: Mirror, result_id: str, size_bytes: int) -> list[str]:

@@ -50,6 +50,11 @@ class Workers:
         with self._database.read() as db:
             return WorkerTable.select().where(WorkerTable.token == token, ~SQL(_STALE)).bind(db).exists()
 
+    def any_alive(self) -> bool:
+        """Whether any was heard of lately."""
+        with self._database.read() as db:
+            return WorkerTable.select().where(~SQL(_STALE)).bind(db).exists()
+
     def bury_dead(self) -> None:
         """Forget those that have been silent for long. What they held is found by their names being unknown."""
         with self._database.read() as db:
