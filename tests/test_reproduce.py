@@ -17,7 +17,7 @@ from tissuetalk.tools.train.reproduce.papers import PAPERS, paper_named
 
 RUNS = {
     "pfps": "text-incomplete-1/",
-    "vlsm": "fine-tuned/cris/kvasir/P6",
+    "vlsm": "fine-tuned/cris/busi/P6",
     "prompt-groups": "pannuke/clipseg/pairs",
     "pathsegmentor": "train/",
     "diagnosis": "standard/",
@@ -62,10 +62,11 @@ def test_a_whole_grid_fills_every_figure_that_is_not_left_out(name: str, tmp_pat
     empty = [figure for figure in paper.figures(tmp_path, [7, 8]) if figure.ours is None]
     for figure in empty:
         named = {figure.row.partition(" trained on")[0], figure.column, figure.row.rpartition(" on ")[2]}
-        assert named & NOT_RUN or any(word in figure.row for word in VISUAL), figure
+        left_out = NOT_RUN | ({"DeepLabV3+"} if name == "pathsegmentor" else set())
+        assert named & left_out or any(word in figure.row for word in VISUAL), figure
 
 
-NOT_RUN = {"U-Net", "U-Net++", "DeepLabV3+", "literature best", "camus", "busi", "chexlocalize"}
+NOT_RUN = {"literature best"}
 NOT_RUN |= {"SAM-Med2D, union box", "nnU-Net", "SAM-Path"}
 
 
@@ -108,8 +109,12 @@ def written_by(name: str, cell: GridCell) -> dict[str, str]:
             for level in ("all", "low", "medium", "high")
         ]
         return {"scores.csv": "\n".join(["set,kind,class,level,dice,spread,n", *rows])}
-    rows = [f"{Path(one['manifest']).name},P1,0.5,4,0,0" for one in cell.values["test"]]
-    return {"scores.csv": "\n".join(["set,prompt,dice,n,trained_on,validated_on", *rows])}
+    # a set of several classes has a table for each, which names it
+    tables = [Path(one["manifest"]) for one in cell.values["test"]]
+    names = [table.parent.name if table.name == "manifest.csv" else table.stem for table in tables]
+    rows = [f"{name},P1,0.5,4,0,0" for name in names]
+    log = "step,epoch,validation_dice\n1,1,0.4\n2,2,0.3\n"
+    return {"scores.csv": "\n".join(["set,prompt,dice,n,trained_on,validated_on", *rows]), "log.csv": log}
 
 
 def test_what_is_missing_is_said_before_anything_starts(

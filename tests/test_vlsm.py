@@ -382,7 +382,7 @@ def test_the_same_seed_gives_the_same_prompt_and_evaluation_keeps_one_form() -> 
     ("change", "message"),
     [
         ({"prompt": "P11"}, "prompt: Input should be 'P0'"),
-        ({"network": "unet"}, "cannot be trained here"),
+        ({"network": "segnet"}, "cannot be trained here"),
         ({"train": []}, "nothing to train on"),
         ({"tests": []}, "unknown key tests"),
         ({"test": [{"manifest": "x"}]}, "it lacks test.0.label"),

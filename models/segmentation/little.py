@@ -9,8 +9,9 @@ import torch
 
 from tissuetalk.models.segmentation.pretrained import device
 from tissuetalk.models.segmentation.vlsm.clipseg import BiomedClipSeg, BiomedSizes, ClipSeg
+from tissuetalk.models.segmentation.vlsm.cnn import CnnSegmenter, CnnSizes
 from tissuetalk.models.segmentation.vlsm.cris import ClipResnetSizes, Cris, CrisSizes
-from tissuetalk.models.segmentation.vlsm.networks import Name, Vlsm
+from tissuetalk.models.segmentation.vlsm.networks import CNNS, Name, Vlsm
 
 PAD, START, END = 0, 1, 258
 VOCABULARY: Final = 259
@@ -44,12 +45,15 @@ def byte_tokenizer() -> Any:
 
 
 def little_vlsm(name: Name) -> Vlsm:
-    """One of the four networks."""
+    """One of the four networks, or of the baselines without words."""
     network: Any
     if name == "clipseg":
         network = _clipseg()
     elif name == "cris":
         network = Cris(CRIS)
+    elif name in CNNS:
+        sizes = CnnSizes(name, SIDE_PX, 8, (8, 8, 16, 16), (1, 1, 1, 1), (16, 8, 8, 8, 8), 8, 8, (1, 2, 3))
+        return Vlsm(name, CnnSegmenter(sizes).to(device()), None, side_px=SIDE_PX, context=0)
     else:
         network = BiomedClipSeg(BIOMED)
     if name == "biomedclipseg-d":

@@ -23,6 +23,8 @@ from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmentation.little import little_vlsm
 from tissuetalk.models.segmentation.vlsm.card import TRAINED
 from tissuetalk.models.segmentation.vlsm.networks import (
+    CNN_SETTINGS,
+    CNNS,
     NAMES,
     SETTINGS,
     Preset,
@@ -55,7 +57,8 @@ class VlsmRecipe(RunRecipe):
 
     preset: Literal["vlsm"] = "vlsm"
     network: str
-    """clipseg, cris, biomedclipseg, biomedclipseg-d; or, with epochs: 0, any text-prompted model of `tissuetalk models`."""
+    """clipseg, cris, biomedclipseg, biomedclipseg-d; unet, unet++, deeplabv3+, which read no words; or, with epochs: 0, any
+    text-prompted model of `tissuetalk models`."""
     test: tuple[DataSet, ...]
     """Sets to score on, each on its rows of the split test (all rows when it has none)."""
     train: tuple[DataSet, ...] = ()
@@ -86,11 +89,14 @@ class VlsmRecipe(RunRecipe):
 
     @model_validator(mode="after")
     def _can_be_run(self) -> Self:
-        if self.network not in NAMES and (self.epochs or self.network not in registry.MODELS):
+        trained = (*NAMES, *CNNS)
+        if self.network not in trained and (self.epochs or self.network not in registry.MODELS):
             raise ValueError(
-                f"network {self.network!r} cannot be trained here; choose {', '.join(NAMES)}, or with "
+                f"network {self.network!r} cannot be trained here; choose {', '.join(trained)}, or with "
                 f"epochs: 0 one of {', '.join(registry.MODELS)}"
             )
+        if self.network in CNNS and self.wrong_attributes:
+            raise ValueError(f"{self.network} reads no words; leave wrong_attributes out")
         if self.epochs and not self.train:
             raise ValueError("nothing to train on; give train, or epochs: 0")
         return self
@@ -99,6 +105,8 @@ class VlsmRecipe(RunRecipe):
     def training(self) -> TrainingSettings:
         """The settings with what the recipe says otherwise."""
         told = SETTINGS[self.settings, self.network == "cris"]
+        if self.network in CNNS:
+            told = CNN_SETTINGS[self.settings]
         rate = self.learning_rate or told.rate
         return replace(
             told,
@@ -116,7 +124,7 @@ def train(recipe: VlsmRecipe, out: Path, control: Control = Control()) -> Path:
     """
     prepare_torch(recipe)
     out.mkdir(parents=True, exist_ok=True)
-    if recipe.network not in NAMES:
+    if recipe.network not in (*NAMES, *CNNS):
         score(recipe, through_registry(registry.load(recipe.network)), out)
         return out
     model = _network(recipe)
@@ -154,7 +162,8 @@ class VlsmRun(EpochRun[VlsmBatch]):
     ) -> None:
         self.recipe, self.model, self.learning, self.checking = recipe, model, learning, checking
         self.settings = recipe.training
-        model.freeze(train_encoders=recipe.train_encoders)
+        # a baseline's encoder knows photographs of things and has always been trained along
+        model.freeze(train_encoders=recipe.train_encoders or recipe.network in CNNS)
         optimiser = optimiser_of(model, self.settings)
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, "max", factor=0.1, patience=5)
         super().__init__(
@@ -200,4 +209,6 @@ class VlsmRun(EpochRun[VlsmBatch]):
 
     def keep(self) -> None:
         known = [one.mpp * max(one.mask.shape) for one in self.learning if one.mpp is not None]
-        save_vlsm(self.model, self.out, mpp=float(np.median(known)) / self.model.side_px if known else None)
+        mpp = float(np.median(known)) / self.model.side_px if known else None
+        classes = sorted({one.label.object_type for one in self.learning})
+        save_vlsm(self.model, self.out, mpp=mpp, classes=classes)

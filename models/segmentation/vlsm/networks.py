@@ -33,12 +33,16 @@ from tissuetalk.models.segmentation.pretrained import (
     tokenizer_from,
 )
 from tissuetalk.models.segmentation.vlsm.clipseg import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes, ClipSeg
+from tissuetalk.models.segmentation.vlsm.cnn import CnnName, pretrained_cnn
 from tissuetalk.models.segmentation.vlsm.cris import THRESHOLD, Cris, CrisSizes
 from tissuetalk.models.segmenter import RGB
 
 Preset = Literal["paper", "released"]
-Name = Literal["clipseg", "cris", "biomedclipseg", "biomedclipseg-d"]
-NAMES: Final[tuple[Name, ...]] = get_args(Name)
+WordsName = Literal["clipseg", "cris", "biomedclipseg", "biomedclipseg-d"]
+Name = WordsName | CnnName
+NAMES: Final[tuple[WordsName, ...]] = get_args(WordsName)
+CNNS: Final[tuple[CnnName, ...]] = get_args(CnnName)
+"""Baselines that read no words."""
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 CLIPSEG: Final = "CLIPSegForImageSegmentation"
@@ -55,7 +59,7 @@ class Vlsm(nn.Module):
     """A network with its tokenizer. Pictures of any size and words in, logits at the network's own size out."""
 
     def __init__(self, name: Name, network: Any, tokenizer: Any, *, side_px: int, context: int) -> None:
-        """context: tokens a sentence is cut to."""
+        """tokenizer: None for a network that reads no words. context: tokens a sentence is cut to."""
         super().__init__()
         self.name: Name = name
         self.network = network
@@ -70,12 +74,16 @@ class Vlsm(nn.Module):
 
     def see(self, images: Sequence[RGB]) -> Any:
         """What the network reads of pictures, for any number of questions about each."""
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if self.name == "clipseg" else (CLIP_MEAN, CLIP_STD)
+        clip = self.name != "clipseg" and self.name not in CNNS
+        mean, std = (CLIP_MEAN, CLIP_STD) if clip else (IMAGENET_MEAN, IMAGENET_STD)
         pixels = [normalised(resized(one, self.side_px, self.side_px), mean, std) for one in images]
         return self.network.see(torch.cat(pixels))
 
     def answer(self, seen: Any, texts: Sequence[str]) -> Tensor:
         """[B, S, S] logits, one text a picture."""
+        if self.tokenizer is None:
+            blind: Tensor = self.network.answer(seen)
+            return blind[:, 0]
         lines = [
             self.tokenizer(text, truncation=True, max_length=self.context)["input_ids"] for text in texts
         ]
@@ -120,11 +128,14 @@ def build(
 ) -> Vlsm:
     """A model with published weights, ready for zero-shot use or training. Raises ModelUnavailableError.
 
-    weights: hub id or folder (CLIPSeg), checkpoint file (CRIS, BiomedCLIP's open_clip file). tokenizer: folder; by default
+    weights: hub id or folder (CLIPSeg, ResNet-50 of the baselines), checkpoint file (CRIS, BiomedCLIP's open_clip file). tokenizer: folder; by default
     beside the weights (for CRIS that of CLIPSeg). decoder: CLIPSeg's hub id or folder, for -D. sizes: for other than the
     published size.
     """
     network: Any
+    if name in CNNS:
+        network = pretrained_cnn(name, weights)
+        return Vlsm(name, network.to(device()), None, side_px=network.sizes.side_px, context=0)
     if name == "clipseg":
         loaded, folder = from_hub(CLIPSEG, clipseg.WEIGHTS, weights)
         network, words = ClipSeg(loaded), tokenizer_from(Path(tokenizer) if tokenizer else folder, name)
@@ -187,6 +198,10 @@ SETTINGS: Final[dict[tuple[Preset, bool], TrainingSettings]] = {
     ("released", True): TrainingSettings(0.0, 1.0, 2e-5, 2e-5, 10, decay=1e-3, clip_norm=0.5),
 }
 """By preset and whether the model is CRIS."""
+CNN_SETTINGS: Final[dict[Preset, TrainingSettings]] = {
+    "paper": TrainingSettings(1.0, 0.0, 1e-3, 1e-3, 50),
+    "released": TrainingSettings(1.0, 0.0, 2e-4, 2e-4, 50, decay=1e-3, clip_norm=0.5),
+}
 
 
 def settings_of(model: Vlsm, preset: Preset) -> TrainingSettings:

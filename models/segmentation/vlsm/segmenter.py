@@ -17,17 +17,24 @@ from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.reading import require_tensors_at
 from tissuetalk.models.segmentation.open_vocabulary import MPP, OpenVocabulary
 from tissuetalk.models.segmentation.pretrained import (
-    AnyWords,
     device,
     fill,
     to_size,
     tokenizer_from,
     weights_hash,
 )
-from tissuetalk.models.segmentation.vlsm.card import CARD, SETTINGS, TRAINED, WEIGHTS, settings_in
+from tissuetalk.models.segmentation.vlsm.card import (
+    CARD,
+    SETTINGS,
+    TRAINED,
+    WEIGHTS,
+    repertoire_of,
+    settings_in,
+)
 from tissuetalk.models.segmentation.vlsm.clipseg import BiomedClipSeg, BiomedSizes, ClipSeg
+from tissuetalk.models.segmentation.vlsm.cnn import CnnSegmenter, CnnSizes
 from tissuetalk.models.segmentation.vlsm.cris import ClipResnetSizes, Cris, CrisSizes
-from tissuetalk.models.segmentation.vlsm.networks import CLIPSEG, NAMES, Vlsm
+from tissuetalk.models.segmentation.vlsm.networks import CLIPSEG, CNNS, NAMES, Vlsm
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
 from tissuetalk.models.writing import write_tensors, write_whole
 
@@ -36,16 +43,20 @@ CERTAIN: Final = 1e-6
 """Probabilities are held this far from 0 and 1 before they become logits."""
 
 
-def save_vlsm(model: Vlsm, folder: Path, *, mpp: float | None = None) -> None:
+def save_vlsm(model: Vlsm, folder: Path, *, mpp: float | None = None, classes: Sequence[str] = ()) -> None:
     """All of a network, its sizes and its tokenizer: the published files are not needed again.
 
-    mpp: µm per pixel of what it is shown, None where its training images do not say.
+    mpp: µm per pixel of what it is shown, None where its training images do not say. classes: all that one which reads no
+    words may be asked for.
     """
     network = model.network
     sizes = network.config.to_dict() if isinstance(network, ClipSeg) else asdict(network.sizes)
     told = {"network": model.name, "side_px": model.side_px, "context": model.context, "mpp": mpp or MPP}
     folder.mkdir(parents=True, exist_ok=True)
-    model.tokenizer.save_pretrained(folder / TOKENIZER)
+    if model.tokenizer is None:
+        told["classes"] = list(classes)
+    else:
+        model.tokenizer.save_pretrained(folder / TOKENIZER)
     write_whole(folder / SETTINGS, json.dumps({**told, "sizes": sizes}, indent=1, default=str) + "\n")
     write_tensors(folder / TRAINED, network.state_dict())
 
@@ -54,7 +65,7 @@ def load_folder(folder: Path) -> Vlsm:
     """A network as it was saved. Raises ModelUnavailableError naming what is wrong."""
     told = settings_in(folder)
     try:
-        if (name := told["network"]) not in NAMES:
+        if (name := told["network"]) not in (*NAMES, *CNNS):
             raise ValueError(f"no network is called {name!r}")
         network = _built(name, told["sizes"])
         require_tensors_at(folder / TRAINED)
@@ -65,7 +76,7 @@ def load_folder(folder: Path) -> Vlsm:
             f"vlsm: {folder} is damaged ({error}); give a folder `tissuetalk train` wrote"
         ) from error
     fill(network, weights, f"vlsm: {folder}", "train again")
-    words = tokenizer_from(folder / TOKENIZER, "vlsm")
+    words = None if name in CNNS else tokenizer_from(folder / TOKENIZER, "vlsm")
     return Vlsm(name, network.to(device()), words, side_px=side, context=context).eval()
 
 
@@ -77,6 +88,8 @@ def _built(name: str, sizes: dict[str, Any]) -> Any:
         config = transformers.CLIPSegConfig.from_dict(sizes)
         return ClipSeg(getattr(transformers, CLIPSEG)(config))
     given = _with_tuples(sizes)
+    if name in CNNS:
+        return CnnSegmenter(CnnSizes(**given))
     if name != "cris":
         return BiomedClipSeg(BiomedSizes(**given))
     return Cris(CrisSizes(**{**given, "clip": ClipResnetSizes(**_with_tuples(sizes["clip"]))}))
@@ -93,12 +106,15 @@ class VlsmSegmenter(OpenVocabulary):
     margin_px = 64
     objects = False
 
-    def __init__(self, model: Vlsm, *, mpp: float, weights_sha256: str) -> None:
+    def __init__(self, model: Vlsm, *, mpp: float, weights_sha256: str, classes: Sequence[str] = ()) -> None:
         self.model = model.eval()
         self.mpp = mpp
-        self.repertoire = AnyWords(CARD, mpp, objects=False)
+        self.repertoire = repertoire_of({"network": model.name, "mpp": mpp, "classes": classes})
         self.tile_px = model.side_px
         self.weights_sha256 = weights_sha256
+
+    def sent(self, prompt: Prompt) -> str:
+        return "" if self.model.tokenizer is None else super().sent(prompt)
 
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return self.mpp
@@ -125,5 +141,6 @@ class VlsmSegmenter(OpenVocabulary):
 def load(source: str | Path | None = None) -> VlsmSegmenter:
     """The network in a folder, by default the one TISSUETALK_VLSM names. Raises ModelUnavailableError."""
     folder = WEIGHTS.find(source)
-    mpp = settings_in(folder)["mpp"]
-    return VlsmSegmenter(load_folder(folder), mpp=mpp, weights_sha256=weights_hash(folder))
+    told = settings_in(folder)
+    model, sha256 = load_folder(folder), weights_hash(folder)
+    return VlsmSegmenter(model, mpp=told["mpp"], weights_sha256=sha256, classes=told.get("classes", ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -13,9 +14,20 @@ from tissuetalk.models.datasets.manifest import read_manifest
 from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.metrics.tables import csv_text
 from tissuetalk.models.segmentation import clipseg
-from tissuetalk.models.segmentation.vlsm.networks import NAMES
+from tissuetalk.models.segmentation.vlsm.cnn import RESNET, CnnName
+from tissuetalk.models.segmentation.vlsm.networks import CNNS, NAMES, SETTINGS
 from tissuetalk.models.writing import write_whole
-from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, mean_of, rows_of_seeds
+from tissuetalk.prompts.attributes import PromptId
+from tissuetalk.prompts.studies import RICHEST_OF, StudyKind, prompts_of
+from tissuetalk.tools.train.reproduce.grid import (
+    GridCell,
+    Need,
+    Paper,
+    PaperFigure,
+    mean_of,
+    rows_of,
+    rows_of_seeds,
+)
 from tissuetalk.tools.train.reproduce.vlsm_tables import (
     COLUMNS,
     FROZEN,
@@ -24,12 +36,23 @@ from tissuetalk.tools.train.reproduce.vlsm_tables import (
     POOLED,
     POOLED_ENDOSCOPY,
 )
+from tissuetalk.tools.train.vlsm_data import RICHEST
 
 CLASSES: Final = {
     "kvasir": "polyp", "clinicdb": "polyp", "bkai": "polyp", "cvc-300": "polyp", "colondb": "polyp", "etis": "polyp",
-    "isic": "skin melanoma", "dfu": "foot ulcer",
+    "isic": "skin melanoma", "dfu": "foot ulcer", "busi": "tumor",
 }  # fmt: skip
 """Data sets whose prompts are built, each a folder of that name with a manifest, and the class in its prompts."""
+PARTS: Final = {
+    "camus": ("left ventricular cavity", "myocardium", "left atrium cavity"),
+    "chexlocalize": (
+        "airspace opacity", "atelectasis", "cardiomegaly", "consolidation", "edema", "enlarged cardiomediastinum",
+        "lung lesion", "pleural effusion", "pneumothorax", "support devices",
+    ),
+}  # fmt: skip
+"""Data sets of several classes, each with a manifest of its own in the set's folder, such as ``pleural-effusion.csv``."""
+KINDS: Final[dict[str, StudyKind]] = {"camus": "heart", "busi": "breast", "chexlocalize": "chest"}
+"""Sets with prompts of their own, which also need ``studies.csv`` in their folder."""
 SOURCES: Final = {
     "kvasir": "datasets.simula.no/kvasir-seg",
     "clinicdb": "polyp.grand-challenge.org/CVCClinicDB",
@@ -39,15 +62,23 @@ SOURCES: Final = {
     "etis": "as cvc-300",
     "isic": "challenge.isic-archive.com, 2016, task 1",
     "dfu": "dfu-challenge.github.io, 2022 (on request)",
+    "camus": "creatis.insa-lyon.fr/Challenge/camus",
+    "busi": "scholar.cu.edu.eg/?q=afahmy/pages/dataset",
+    "chexlocalize": "stanfordaimi.azurewebsites.net, CheXlocalize",
 }
 ENDOSCOPY: Final = ("kvasir", "clinicdb", "bkai", "cvc-300", "colondb", "etis")
-TRAINABLE: Final = ("kvasir", "clinicdb", "bkai", "isic", "dfu")
+TRAINABLE: Final = ("kvasir", "clinicdb", "bkai", "isic", "dfu", "camus", "busi", "chexlocalize")
+BASELINES: Final[dict[str, CnnName]] = {"U-Net": "unet", "U-Net++": "unet++", "DeepLabV3+": "deeplabv3+"}
+SWEPT: Final = (0.1, 0.3, 1.0, 3.0)
+"""Times the learning rate of the paper, for ten epochs on Kvasir."""
 PROMPTS: Final = tuple(f"P{number}" for number in range(10))
-MINUTES: Final = {"clipseg": 40, "cris": 60, "biomedclipseg": 20, "biomedclipseg-d": 30}
-"""A run, as published."""
+MINUTES: Final = {
+    "clipseg": 40, "cris": 60, "biomedclipseg": 20, "biomedclipseg-d": 30, "unet": 30, "unet++": 30, "deeplabv3+": 30,
+}  # fmt: skip
+"""A run, as published; of the baselines assumed."""
 WEIGHTS: Final = {
     "clipseg": "", "cris": "cris.pth", "biomedclipseg": "biomedclip/open_clip_pytorch_model.bin",
-    "biomedclipseg-d": "biomedclip/open_clip_pytorch_model.bin",
+    "biomedclipseg-d": "biomedclip/open_clip_pytorch_model.bin", "unet": "", "unet++": "", "deeplabv3+": "",
 }  # fmt: skip
 """Below the data folder; CLIPSeg from the hub cache."""
 LITTLE: Final = {"size": "little", "epochs": 1, "batch": 2, "threads": 1}
@@ -63,8 +94,6 @@ class VlsmPaper(Paper):
         "assumed five times as many, of zero-shot runs 2 minutes."
     )
     left_out: ClassVar[tuple[str, ...]] = (
-        "CAMUS, BUSI and CheXlocalize: by recipes of their own (`kind: heart`, `breast`, `chest` and a table `studies`).",
-        "U-Net, U-Net++ and DeepLabV3+: no trainer; their published figures are in the tables.",
         "Reports as prompts (MIMIC): by a recipe of its own (`kind: report`, prompts P0 and P1).",
         "Attributes of photographs are our colours and shapes; a VQA model's words come in by the columns shape and color of `studies`.",
     )
@@ -77,15 +106,17 @@ class VlsmPaper(Paper):
             Need(
                 name,
                 _unready(data / name),
-                f"{where}; list its files in {name}/manifest.csv with their split",
+                f"{where}; list its files in {' and '.join(_manifests(name))} with their split",
             )
             for name, where in SOURCES.items()
         ]
+        resnet = Need("ResNet-50", RESNET.missing(), f"`hf download {RESNET.hub_id}`")
         cris = "trained on RefCOCO, unofficial: see github.com/DerrickWang005/CRIS.pytorch"
         biomedclip = "`hf download microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224`"
         return [
             *found,
             Need("CLIPSeg", clipseg.WEIGHTS.missing(), f"`hf download {clipseg.WEIGHTS.hub_id}`"),
+            resnet,
             Need("CRIS", lacks(WEIGHTS["cris"]), cris),
             Need("BiomedCLIP", lacks(WEIGHTS["biomedclipseg"]), biomedclip),
         ]
@@ -96,14 +127,9 @@ class VlsmPaper(Paper):
 
     def figures(self, out: Path, seeds: Sequence[int]) -> list[PaperFigure]:
         ours = _Ours(out, seeds)
+        table = "Trained on each set, best prompt"
         found = [
-            PaperFigure(
-                "Trained on each set, best prompt",
-                row,
-                column,
-                value,
-                ours.best(f"fine-tuned/{row}/{column}", column),
-            )
+            PaperFigure(table, row, column, value, ours.trained(row, column, column))
             for row, values in INDIVIDUAL.items()
             for column, value in values.items()
         ]
@@ -113,10 +139,11 @@ class VlsmPaper(Paper):
         ):
             for row, numbers in published.items():
                 for column, value in zip(COLUMNS, numbers, strict=False):
-                    found.append(PaperFigure(name, row, column, value, ours.of(f"{cell}/{row}", column)))
+                    reached = ours.of(f"{cell}/{BASELINES.get(row, row)}", column)
+                    found.append(PaperFigure(name, row, column, value, reached))
         for (trained, row), six in OUT_OF_SET.items():
             for column, value in zip(ENDOSCOPY, six, strict=True):
-                reached = ours.best(f"fine-tuned/{row}/{trained}", column)
+                reached = ours.trained(row, trained, column)
                 found.append(
                     PaperFigure("Out of distribution", f"{row} trained on {trained}", column, value, reached)
                 )
@@ -127,18 +154,32 @@ class VlsmPaper(Paper):
                     ours.best(start, column) if prompt == "best" else ours.of(f"{start}/{prompt}", column)
                 )
                 found.append(PaperFigure("Encoders frozen", f"{row} on {column}", prompt, value, reached))
-        return found
+        for network in NAMES:
+            for factor in SWEPT:
+                table = "Ten epochs on kvasir, best Dice of validation rows, by learning rate"
+                found.append(PaperFigure(table, network, f"x{factor:g}", None, ours.swept(network, factor)))
+        return found + ours.wrong_attributes()
 
     def draw(self, folder: Path) -> None:
-        for number, name in enumerate(CLASSES):
-            if not (folder / name / "manifest.csv").is_file():
+        for number, name in enumerate((*CLASSES, *PARTS)):
+            if not (folder / name / "images").is_dir():
                 _draw_set(folder / name, np.random.default_rng(number), trains=name in TRAINABLE)
+
+
+def _manifests(name: str) -> tuple[str, ...]:
+    """Tables of a set, below the data folder."""
+    if name in PARTS:
+        return tuple(f"{name}/{part.replace(' ', '-')}.csv" for part in PARTS[name])
+    return (f"{name}/manifest.csv",)
 
 
 def _unready(folder: Path) -> str | None:
     """What keeps a set from being used; one without test rows would be scored on what it was trained on."""
+    if folder.name in KINDS and not (folder / "studies.csv").is_file():
+        return f"no {folder.name}/studies.csv in the data folder"
     try:
-        splits = {record.split for record in read_manifest(folder)}
+        tables = [folder.parent / name for name in _manifests(folder.name)]
+        splits = set.intersection(*({record.split for record in read_manifest(table)} for table in tables))
     except TissuetalkError as error:
         return str(error)
     wanted = {"train", "val", "test"} if folder.name in TRAINABLE else {"test"}
@@ -152,34 +193,41 @@ class _Grid:
         self.data, self.dry = data.resolve(), dry
 
     def cells(self, seed: int) -> list[GridCell]:
-        every = tuple(CLASSES)
+        every = COLUMNS
         found = [
-            self._cell(f"zero-shot/{network}/{prompt}", network, seed, prompt, (), every, 2, epochs=0)
+            self._cell(f"zero-shot/{network}/{prompt}", network, seed, prompt, (), sets, 2, epochs=0)
             for network in ("clipseg", "cris")
             for prompt in PROMPTS
+            if (sets := [name for name in every if prompt in _prompts(name)])
         ]
         for network in NAMES:
             # CLIPSeg's and BiomedCLIP's encoders learned nothing in the paper's runs either
             found += self._single("fine-tuned", network, seed, train_encoders=network == "cris")
         found += self._single("frozen", "cris", seed, train_encoders=False)
-        for network in ("clipseg", "cris"):
+        for network in ("clipseg", "cris", *CNNS):
             learns = {"train_encoders": network == "cris"}
             for name, sets, test in (("all", TRAINABLE, every), ("endoscopy", ENDOSCOPY[:3], ENDOSCOPY)):
-                minutes = 5 * MINUTES[network]
-                found.append(
-                    self._cell(
-                        f"pooled-{name}/{network}", network, seed, "random", sets, test, minutes, **learns
-                    )
-                )
+                cell, minutes = f"pooled-{name}/{network}", 5 * MINUTES[network]
+                found.append(self._cell(cell, network, seed, "random", sets, test, minutes, **learns))
+        for network, name in product(CNNS, TRAINABLE):
+            test = ENDOSCOPY if name in ENDOSCOPY else (name,)
+            cell = f"baseline/{network}/{name}"
+            found.append(self._cell(cell, network, seed, "random", (name,), test, MINUTES[network]))
+        for network, factor in product(NAMES, SWEPT):
+            rate = factor * SETTINGS["paper", network == "cris"].rate
+            changes = {"learning_rate": rate, "epochs": 10, "train_encoders": network == "cris"}
+            cell, minutes = f"sweep/{network}/x{factor:g}", MINUTES[network] / 9
+            found.append(self._cell(cell, network, seed, RICHEST, ("kvasir",), (), minutes, **changes))
         return found
 
     def _single(self, kind: str, network: str, seed: int, **learns: bool) -> list[GridCell]:
         found = []
         for name in TRAINABLE:
-            for prompt in PROMPTS:
+            for prompt in _prompts(name):
                 # what was trained on one endoscopy set is tested on all of them
                 test = ENDOSCOPY if name in ENDOSCOPY else (name,)
-                asked = {"wrong_attributes": prompt == "P6" and kind == "fine-tuned"} | learns
+                wrong = prompt == RICHEST_OF[KINDS.get(name, "photograph")] and kind == "fine-tuned"
+                asked = {"wrong_attributes": wrong} | learns
                 minutes = MINUTES[network]
                 found.append(
                     self._cell(
@@ -213,21 +261,35 @@ class _Grid:
             "prompt": prompt,
             "seed": seed,
         }
-        values |= {"train": [self._set(each) for each in train], "test": [self._set(each) for each in test]}
+        values |= {"train": [*chain(*map(self._sets, train))], "test": [*chain(*map(self._sets, test))]}
         needs = [*dict.fromkeys((*train, *test))]
         if self.dry:
-            values |= LITTLE
+            changes |= LITTLE | {"epochs": min(1, changes.get("epochs", 1))}
         else:
             values |= {"weights": str(self.data / WEIGHTS[network])} if WEIGHTS[network] else {}
             needs += {
                 "clipseg": ["CLIPSeg"],
                 "cris": ["CRIS", "CLIPSeg"],
                 "biomedclipseg-d": ["BiomedCLIP", "CLIPSeg"],
-            }.get(network, ["BiomedCLIP"])
+                "biomedclipseg": ["BiomedCLIP"],
+            }.get(network, ["ResNet-50"])
         return GridCell(f"{name}/seed-{seed}", values | changes, minutes / 60, tuple(needs))
 
-    def _set(self, name: str) -> dict[str, str]:
-        return {"manifest": str(self.data / name), "label": CLASSES[name]}
+    def _sets(self, name: str) -> list[dict[str, str]]:
+        labels = PARTS.get(name) or (CLASSES[name],)
+        told = [
+            {"manifest": str(self.data / table), "label": label}
+            for table, label in zip(_manifests(name), labels, strict=True)
+        ]
+        if name in KINDS:
+            studies = {"kind": KINDS[name], "studies": str(self.data / name / "studies.csv")}
+            return [each | studies for each in told]
+        return told
+
+
+def _prompts(name: str) -> tuple[PromptId, ...]:
+    """Those of a set's kind; photographs have P10, too, which is ours."""
+    return tuple(prompt for prompt in prompts_of(KINDS.get(name, "photograph")) if prompt in PROMPTS)
 
 
 class _Ours:
@@ -237,8 +299,40 @@ class _Ours:
         self.out, self.seeds = out, seeds
 
     def of(self, cell: str, column: str) -> float | None:
+        """Of a set of several classes the mean over all its images."""
+        names = {Path(table).stem for table in _manifests(column)} if column in PARTS else {column}
         rows = rows_of_seeds(self.out, cell, self.seeds)
-        return mean_of([float(row["dice"]) for row in rows if row["set"] == column and row["dice"]])
+        told = [(float(row["dice"]), int(row["n"])) for row in rows if row["set"] in names and row["dice"]]
+        count = sum(number for _, number in told)
+        return sum(dice * number for dice, number in told) / count if count else None
+
+    def trained(self, row: str, on: str, column: str) -> float | None:
+        """Of a row of the paper's tables, trained on one set."""
+        if row in BASELINES:
+            return self.of(f"baseline/{BASELINES[row]}/{on}", column)
+        return self.best(f"fine-tuned/{row}/{on}", column)
+
+    def swept(self, network: str, factor: float) -> float | None:
+        logs = [rows_of(self.out / f"sweep/{network}/x{factor:g}/seed-{seed}/log.csv") for seed in self.seeds]
+        return mean_of([max(float(row["validation_dice"]) for row in log) for log in logs if log])
+
+    def wrong_attributes(self) -> list[PaperFigure]:
+        """Change of Dice where one attribute of a prompt is wrong, by set; the paper shows a figure without numbers."""
+        found = []
+        for network, name in product(NAMES, TRAINABLE):
+            cell = f"fine-tuned/{network}/{name}/{RICHEST_OF[KINDS.get(name, 'photograph')]}"
+            tables = [
+                rows_of(self.out / cell / f"seed-{seed}" / "wrong_attributes.csv") for seed in self.seeds
+            ]
+            rows = [row for some in tables for row in some]
+            for attribute, swap in dict.fromkeys((row["attribute"], row["swap"]) for row in rows):
+                key = (attribute, swap)
+                changes = [
+                    float(r["change_percent"]) / 100 for r in rows if (r["attribute"], r["swap"]) == key
+                ]
+                table = f"Change of Dice by a wrong attribute, {network}"
+                found.append(PaperFigure(table, name, f"{attribute}, {swap}", None, mean_of(changes)))
+        return found
 
     def best(self, start: str, column: str) -> float | None:
         """Over prompts, which is how the paper's tables seem to be made."""
@@ -272,4 +366,11 @@ def _draw_set(folder: Path, random: np.random.Generator, *, trains: bool) -> Non
             ]
         )
     columns = ("file", "mask", "mask_kind", "mask_class", "group", "organ", "mpp_um", "split")
-    write_whole(folder / "manifest.csv", csv_text([dict(zip(columns, row, strict=True)) for row in rows]))
+    text = csv_text([dict(zip(columns, row, strict=True)) for row in rows])
+    for table in _manifests(folder.name):
+        write_whole(folder.parent / table, text)
+    if folder.name in KINDS:
+        studies = [
+            {"file": row[0], "view": "frontal", "tumour": "benign", "cycle": "end of systole"} for row in rows
+        ]
+        write_whole(folder / "studies.csv", csv_text(studies))
