@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed.
 
 `python -m benchmarks EXPERIMENT …`: one experiment with arguments of its own (`--help` lists them): planted, planted-objects,
-calibrate, report, card, ship, mitosis, soak, load, dependencies, by_example, taught_patches.
+calibrate, report, card, ship, masks, mitosis, soak, load, dependencies, by_example, taught_patches.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ EXPERIMENTS = {
     "report": "report",
     "card": "model_card",
     "ship": "ship",
+    "masks": "masks",
     "mitosis": "mitosis",
     "soak": "soak",
     "load": "load",

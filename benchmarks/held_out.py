@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from tissuetalk.models.datasets.example import (
@@ -134,16 +135,22 @@ def score(
     """One prompt on one image, where the annotation is known."""
     viewer = Viewer(model, example, target, looks)
     answer = viewer.answer(ask(target))
+    instances = None if answer.instances is None else viewer.at_image_size(answer.instances)
+    return judged(example, target, labelled, viewer.at_image_size(answer.mask) > 0, instances)
+
+
+def judged(
+    example: Example, target: str, labelled: Labelled, mask: NDArray[np.bool_], instances: NDArray[Any] | None
+) -> TargetScore:
+    """What was found on one image, at its own size, against the annotation. instances: None for a region."""
     known = labelled.label != UNKNOWN
     truth = (labelled.label == FOREGROUND) & known
-    mask = (viewer.at_image_size(answer.mask) > 0) & known
     quality = None
-    if target in OBJECT_TARGETS and answer.instances is not None and labelled.distance is not None:
+    if target in OBJECT_TARGETS and instances is not None and labelled.distance is not None:
         truths = ndimage.label(truth)[0] if labelled.objects is None else labelled.objects
-        found = viewer.at_image_size(answer.instances).astype(np.int32)
-        quality = object_scores(found, np.asarray(truths, np.int32)).pq
+        quality = object_scores(instances.astype(np.int32), np.asarray(truths, np.int32)).pq
     return TargetScore(
-        example.dataset, target, example.name, mask_scores(mask, truth), quality, example.group
+        example.dataset, target, example.name, mask_scores(mask & known, truth), quality, example.group
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import RULES, split_objects, tidy
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import RULES, halves, split_objects, tidy
 
 
 def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:
@@ -68,3 +69,26 @@ def test_objects_are_numbered_in_reading_order() -> None:
     discs = [disc((100, 100), x, y, 10) for x, y in ((20, 20), (70, 22), (20, 75))]
     instances = split_objects(np.logical_or.reduce(discs), depth_of(*discs), "nuclei")
     assert [int(instances[y, x]) for x, y in ((20, 20), (70, 22), (20, 75))] == [1, 2, 3]
+
+
+def test_a_shallow_dip_parts_no_nucleus() -> None:
+    """Two peaks in one long nucleus, nearly as deep all the way between them; then the same with a dip."""
+    rows, columns = np.mgrid[:80, :120]
+    nucleus = ((columns - 60) / 40) ** 2 + ((rows - 40) / 15) ** 2 < 1
+    edge = cv2.distanceTransform(nucleus.astype(np.uint8), cv2.DIST_L2, 5) / 15
+
+    def parts(dip: float) -> int:
+        way = 1 - dip * np.exp(-(((columns - 60) / 8) ** 2))
+        depth = np.clip(np.minimum(edge * 1.6, 0.9) * way, 0.02, 0.98)
+        logits = np.log(depth / (1 - depth)).astype(np.float32)
+        return int(split_objects(nucleus, logits, "nuclei").max())
+
+    assert (parts(0.03), parts(0.4)) == (1, 2)
+
+
+def test_features_are_halved_as_torch_does_it() -> None:
+    random = torch.Generator().manual_seed(0)
+    for kind in (torch.bfloat16, torch.float32):
+        pixels = (torch.randn(2, 7, 33, 5, generator=random) * 100).to(kind)
+        halved = halves(pixels.contiguous(memory_format=torch.channels_last))
+        assert halved.is_contiguous() and torch.equal(halved, pixels.half())

@@ -26,7 +26,7 @@ from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, table
 from tissuetalk.models.segmentation.pathsegmentor.card import CONCEPTS, OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, MiniTile
-from tissuetalk.models.segmenter import Context, Decoded, Finished, Prompt
+from tissuetalk.models.segmenter import RGB, Context, Decoded, Finished, Prompt
 from tissuetalk.models.training.mini import train_mini
 from tissuetalk.models.training.recipes import GroupGradient, MiniRecipe
 from tissuetalk.models.writing import write_whole
@@ -56,14 +56,25 @@ def ask(target: str, words: str | None = None) -> Prompt:
     return Prompt(None, PLAIN_WORDS.get(target, target), text, verbatim=words is not None, concept=concept)
 
 
+def shown_at(example: Example, mpp: float) -> RGB:
+    """The image at a model's scale."""
+    zoom = example.mpp / mpp
+    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(example.image, None, fx=zoom, fy=zoom, interpolation=way), np.uint8)
+
+
+def at_size(plane: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """A mask, or object numbers (exact up to 16 million), at another size [height, width]."""
+    numbers = plane.astype(np.float32)
+    return np.asarray(cv2.resize(numbers, shape[::-1], interpolation=cv2.INTER_NEAREST))
+
+
 class Viewer:
     """One image at one target's scale, encoded once. looks: from how many sides; default: as the model answers."""
 
     def __init__(self, model: MiniSegmenter, example: Example, target: str, looks: int | None = None) -> None:
         self.model, self.shape = model, example.image.shape[:2]
-        zoom = example.mpp / TARGET_MPP[target]
-        way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-        tile = np.asarray(cv2.resize(example.image, None, fx=zoom, fy=zoom, interpolation=way), np.uint8)
+        tile = shown_at(example, TARGET_MPP[target])
         self.context = Context({})
         known = model.capability(ask(target))
         looks = looks or (1 if known is None else known.looks)
@@ -84,9 +95,8 @@ class Viewer:
         return np.asarray(cv2.resize(logits, self.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
     def at_image_size(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """A mask, or object numbers (exact up to 16 million), at the image's size."""
-        numbers = plane.astype(np.float32)
-        return np.asarray(cv2.resize(numbers, self.shape[::-1], interpolation=cv2.INTER_NEAREST))
+        """A mask, or object numbers, at the image's size."""
+        return at_size(plane, self.shape)
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from tissuetalk.tools.segment.algebra import LabelImage
 from tissuetalk.tools.segment.field import SMALL_PX, FieldOfView, region_cut
 from tissuetalk.tools.segment.request import Wanted
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Of how maps become objects and outlines. 1: until 0.1, where a slide's masks had the model's pixels and pictures and
-slides were worked on apart. 2: one engine, full-resolution pixels on the grid of the image."""
+slides were worked on apart. 2: one engine, full-resolution pixels on the grid of the image. 3: nuclei are parted
+where the way between two centres dips, whatever their distance."""
 LEAST_TISSUE = 0.01
 LEAST_STAIN_LIKE = 0.5
 """Share of coloured tissue pixels that lie between blue-violet and red-pink, as H&E and PAS do.

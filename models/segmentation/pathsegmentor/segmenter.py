@@ -130,7 +130,7 @@ class Inference:
         place = device()
         with torch.inference_mode(), torch.autocast(place.type, dtype=torch.bfloat16, enabled=self._autocast):
             features, maps = self.network.encode_with_maps(tiles.to(place))
-        return Features(features.pixels.half().contiguous().cpu(), features.pooled.half().cpu()), maps
+        return Features(halves(features.pixels), features.pooled.half().cpu()), maps
 
     def laid_out(self, features: Features) -> Features:
         """Kept features in full precision on the device, for any number of calls of ``decode``."""
@@ -147,6 +147,19 @@ class Inference:
         with torch.inference_mode():
             scale, tissue = self.network.describe_image(features.pooled.to(device()).float())
             return float(scale[0]), float(tissue[0].sigmoid())
+
+
+def halves(pixels: Tensor) -> Tensor:
+    """[B, C, H, W] in half precision on the CPU, channel after channel.
+
+    Row by row there: a row of all channels fits into a core's cache, and the same copy takes a fifth of the time.
+    """
+    if pixels.device.type != "cpu":
+        return pixels.half().contiguous().cpu()
+    halves = torch.empty(pixels.shape, dtype=torch.half)
+    for row in range(pixels.shape[2]):
+        halves[:, :, row] = pixels[:, :, row]
+    return halves
 
 
 ANY = "any"
@@ -179,17 +192,19 @@ def evidence_of(decoded: Decoded) -> Evidence:
 class Rule:
     """How one target's objects look, in pixels at its own scale.
 
-    smallest_px: area below which objects are dropped. hole_px: area below which holes are filled. smooth_px, apart_px:
-    smoothing before centres are taken and smallest distance between two. deep_px: depth below the outline at which a
-    pixel counts as core. core: if set, an object's centre is a whole connected core, deeper than this, and not a peak: for
-    long and branching objects.
+    smallest_px: area below which objects are dropped. hole_px: area below which holes are filled. smooth_px: smoothing
+    before centres are taken. predicted: share of the network's depth in the depth, beside the mask's own. deep_px: below
+    the outline, where the mask's own depth is full. dip: of two centres close by the deeper one stays alone unless the way
+    between them is shallower than both by this. core: if set, an object's centre is a whole connected core, deeper than
+    this, and not a peak: for long and branching objects.
     """
 
     smallest_px: int
     hole_px: int
-    smooth_px: float = 3.0
-    apart_px: int = 8
-    deep_px: float = 20.0
+    smooth_px: float = 2.0
+    predicted: float = 0.8
+    deep_px: float = 30.0
+    dip: float = 0.06
     core: float | None = None
 
 
@@ -198,14 +213,16 @@ RULES: Mapping[str, Rule] = {
     "tumour nuclei": Rule(100, 80),
     "non-tumour nuclei": Rule(80, 60),
     "mitosis": Rule(100, 80),
-    "gland": Rule(150, 400, 6.0, core=0.45),
-    "glomerulus": Rule(300, 2000, 6.0, core=0.3),
+    "gland": Rule(150, 400, 6.0, predicted=0.5, deep_px=20.0, core=0.45),
+    "glomerulus": Rule(300, 2000, 6.0, predicted=0.5, deep_px=20.0, core=0.3),
     "tumour": Rule(200, 100),
     "lymphocytes": Rule(60, 60),
     "adipose tissue": Rule(400, 400),
     "stroma": Rule(200, 100),
 }
-"""Chosen on training images of DSB, PUMA and EBHI."""
+"""Chosen on training images of DSB, PUMA and EBHI; how nuclei are parted is better on all sets, held out and trained on."""
+DIP_REACH_PX = 32
+"""How far apart two centres may be of which one is given up: no step here looks further, so every window decides the same."""
 
 
 BESIDE = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
@@ -222,7 +239,7 @@ def split_objects(
 ) -> NDArray[np.int32]:
     """[H, W] object numbers 1..N, 0 background: the mask flooded from the centres of its objects.
 
-    Depth is the mean of the predicted relative depth and the mask's own. The flooding runs at half
+    Depth is a mean of the predicted relative depth and the mask's own. The flooding runs at half
     size, which is the network's own; the outline stays the mask's.
     """
     rule = RULES[target]
@@ -232,7 +249,8 @@ def split_objects(
     small = np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
     predicted = 1 / (1 + np.exp(-cv2.resize(depth_logits, size, interpolation=cv2.INTER_AREA)))
     own = np.minimum(cv2.distanceTransform(small, cv2.DIST_L2, 3) / (rule.deep_px / 2), 1)
-    depth = cv2.GaussianBlur(((predicted + own) / 2).astype(np.float32), (0, 0), rule.smooth_px / 2)
+    mean = rule.predicted * predicted + (1 - rule.predicted) * own
+    depth = cv2.GaussianBlur(mean.astype(np.float32), (0, 0), rule.smooth_px / 2)
     centres = _centres(depth, small, rule)
     # No compactness: long glands would be cut into round pieces.
     flooded = watershed(-depth, centres, mask=small > 0)
@@ -255,15 +273,21 @@ def _give_to_neighbours(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> N
 def _centres(depth: NDArray[np.float32], small: NDArray[np.uint8], rule: Rule) -> NDArray[np.int32]:
     """[h, w] numbered seeds; every connected part of the mask has at least one."""
     if rule.core is None:
-        reach = 2 * (rule.apart_px // 2) + 1
-        highest = cv2.dilate(depth, np.ones((reach, reach), np.uint8))
-        seeds = (depth >= highest) & (small > 0)
+        seeds = _peaks(np.where(small > 0, depth, np.float32(-1)), rule.dip) & (small > 0)
     else:
         seeds = (depth > rule.core) & (small > 0)
     _, parts = cv2.connectedComponents(small, connectivity=4)
     count, centres = cv2.connectedComponents(seeds.astype(np.uint8), connectivity=8)
     seeded = np.bincount(parts.ravel(), weights=seeds.ravel()) > 0
     return np.asarray(np.where((small > 0) & ~seeded[parts], parts + count, centres), np.int32)
+
+
+def _peaks(depth: NDArray[np.float32], dip: float) -> NDArray[np.bool_]:
+    """[h, w] where no way of DIP_REACH_PX leads to anything deeper without passing what is shallower by ``dip``."""
+    flooded = depth - np.float32(dip)
+    for _ in range(DIP_REACH_PX // 2):
+        flooded = np.minimum(cv2.dilate(flooded, np.ones((3, 3), np.uint8)), depth)
+    return np.asarray(depth - flooded >= 0.999 * dip, np.bool_)
 
 
 def _numbered(labels: NDArray[np.int32], smallest_px: int) -> NDArray[np.int32]:
