@@ -28,6 +28,7 @@ from tissuetalk.prompts.target import Reader, ReaderName, Request
 from tissuetalk.prompts.words import Words
 
 if TYPE_CHECKING:
+    from tissuetalk.prompts.llm.endpoint import EndpointModel
     from tissuetalk.prompts.llm.reader import LanguageModelReader
 
 
@@ -205,18 +206,24 @@ def make_reader(name: str, settings: LanguageSettings | None = None) -> Reader:
     return HybridReader(rule_reader(), lambda: _language_model_reader(settings))
 
 
-def _language_model_reader(settings: LanguageSettings) -> LanguageModelReader:
+def endpoint_model(settings: LanguageSettings) -> EndpointModel:
+    """Raises ModelUnavailableError without a server, or without the extra ``tissuetalk[llm]``."""
     settings.require_server()
     from tissuetalk.prompts.llm.endpoint import EndpointModel
-    from tissuetalk.prompts.llm.reader import LanguageModelReader, TokenBudget
 
-    model = EndpointModel(
+    return EndpointModel(
         url=settings.url,
         model=settings.model,
         key=settings.api_key,
         timeout_s=settings.timeout_s,
         max_tokens=settings.max_tokens,
     )
+
+
+def _language_model_reader(settings: LanguageSettings) -> LanguageModelReader:
+    model = endpoint_model(settings)
+    from tissuetalk.prompts.llm.reader import LanguageModelReader, TokenBudget
+
     return LanguageModelReader(
         model, TokenBudget(settings.context_tokens, settings.max_tokens, settings.max_passages)
     )

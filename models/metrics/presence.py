@@ -73,7 +73,7 @@ class PresenceCheck(BaseModel):
         if target not in self.betas:
             return None
         each = [
-            stats.ks_1samp([value], stats.beta(*beta).cdf).pvalue
+            float(stats.ks_1samp([value], stats.beta(*beta).cdf).pvalue)
             for value, beta in zip(figures, self.betas[target], strict=True)
         ]
         return float(np.prod(each) ** 0.25)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from tissuetalk.models.errors import BusyError, ModelUnavailableError, TissuetalkError
-from tissuetalk.prompts.llm.seam import Cancelled, ModelAnswer, Reply, Turn, never, raise_if
+from tissuetalk.prompts.llm.seam import Cancelled, Reply, Turn, never, raise_if
 
 if TYPE_CHECKING:
     import openai
@@ -39,7 +42,7 @@ class EndpointModel:
                 "the language model client is not installed; run: pip install 'tissuetalk[llm]', or use the rule reader"
             )
 
-    def ask(self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled = never) -> Reply:
+    def ask(self, turns: Sequence[Turn], schema: type[BaseModel], cancelled: Cancelled = never) -> Reply:
         """Send the turns and wait. Call it from a thread that runs no event loop of its own."""
         import langchain_openai  # noqa: F401  # loaded before the clock starts: a second, on a busy machine many
         import openai
@@ -70,7 +73,7 @@ class EndpointModel:
         raise said
 
     async def _answer_or_give_up(
-        self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled
+        self, turns: Sequence[Turn], schema: type[BaseModel], cancelled: Cancelled
     ) -> Reply:
         """Cancelling closes the connection, which makes vLLM stop generating."""
         task = asyncio.create_task(self._answer(turns, schema))
@@ -85,7 +88,7 @@ class EndpointModel:
             task.cancel()
             await asyncio.wait({task})
 
-    async def _answer(self, turns: Sequence[Turn], schema: type[ModelAnswer]) -> Reply:
+    async def _answer(self, turns: Sequence[Turn], schema: type[BaseModel]) -> Reply:
         from langchain_openai import ChatOpenAI
         from langsmith import tracing_context
         from pydantic import SecretStr
@@ -111,9 +114,7 @@ class EndpointModel:
             )
             # A report must not reach a tracing service because of an environment variable set for other work.
             with tracing_context(enabled=False):
-                reply: dict[str, Any] = dict(
-                    await structured.ainvoke([(turn.role, turn.text) for turn in turns])
-                )
+                reply: dict[str, Any] = dict(await structured.ainvoke([_message(turn) for turn in turns]))
         message = reply["raw"]
         if message.additional_kwargs.get("refusal"):
             return Reply("", "refused")
@@ -153,3 +154,10 @@ class EndpointModel:
 
     def _other_api(self) -> str:
         return f"{self.url} does not speak the OpenAI chat-completions API; correct TISSUETALK_LLM_URL"
+
+
+def _message(turn: Turn) -> tuple[str, Any]:
+    if not turn.picture:
+        return turn.role, turn.text
+    url = f"data:image/png;base64,{base64.b64encode(turn.picture).decode()}"
+    return turn.role, [{"type": "text", "text": turn.text}, {"type": "image_url", "image_url": {"url": url}}]

@@ -35,6 +35,8 @@ class Turn:
 
     role: Literal["system", "user", "assistant"]
     text: str
+    picture: bytes = b""
+    """PNG beside the text, for a model that sees."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class LanguageModel(Protocol):
     name: str
     """For notes and error messages: which model, where."""
 
-    def ask(self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled = never) -> Reply:
+    def ask(self, turns: Sequence[Turn], schema: type[BaseModel], cancelled: Cancelled = never) -> Reply:
         """Raises ModelUnavailableError, BusyError or CancelledError; an answer of the wrong form is a Reply."""
         ...
 
@@ -71,7 +73,7 @@ class ScriptedModel:
     def __post_init__(self) -> None:
         self._left = iter(self.answers)
 
-    def ask(self, turns: Sequence[Turn], schema: type[ModelAnswer], cancelled: Cancelled = never) -> Reply:
+    def ask(self, turns: Sequence[Turn], schema: type[BaseModel], cancelled: Cancelled = never) -> Reply:
         """Give the next answer of the list."""
         raise_if(cancelled)
         self.asked.append(tuple(turns))

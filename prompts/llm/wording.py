@@ -19,7 +19,8 @@ _ANSWER_CHARACTERS = 1200
 
 
 @lru_cache(maxsize=8)
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """One of ``prompts/templates/llm_*.txt``."""
     file = resources.files("tissuetalk.prompts").joinpath("templates", f"llm_{name}.txt")
     return Template(file.read_text(encoding="utf-8").rstrip("\n"))
 
@@ -46,24 +47,24 @@ def ask_for(
     mentions: verbatim words of the text that deserve special attention.
     """
     fence = _fence(text)
-    system = _template("system").substitute(
+    system = template("system").substitute(
         fence=fence,
         max_targets=max_targets,
         taxonomy=compact_taxonomy(organ),
         organ_line=f" It is known: {organ}." if organ else "",
     )
     focus = (
-        _template("focus").substitute(mentions="; ".join(f'"{words}"' for words in mentions))
+        template("focus").substitute(mentions="; ".join(f'"{words}"' for words in mentions))
         if mentions
         else ""
     )
-    user = _template("text").substitute(fence=fence, text=text, focus=focus)
+    user = template("text").substitute(fence=fence, text=text, focus=focus)
     return Turn("system", system), Turn("user", user)
 
 
 def ask_again(turns: Sequence[Turn], answer: str, problem: str) -> tuple[Turn, ...]:
     """The conversation continued once, with what was wrong."""
-    repair = _template("repair").substitute(problem=problem)
+    repair = template("repair").substitute(problem=problem)
     return (*turns, Turn("assistant", answer[:_ANSWER_CHARACTERS] or "{}"), Turn("user", repair))
 
 

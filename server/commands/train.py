@@ -1,4 +1,4 @@
-"""Commands that make models: train, ablate, and weights to look into a checkpoint."""
+"""Commands that make models: train, ablate, weights to look into a checkpoint, and describe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tissuetalk.models.errors import InvalidArgumentError
-from tissuetalk.server.commands.terminal import JSON, numbers, show
+from tissuetalk.server.commands.terminal import JSON, image_progress, numbers, show
 
 if TYPE_CHECKING:
     from tissuetalk.models.training.recipes import GroupGradient
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 FIRST_SEED = 7
 """Of the recipes."""
 group = typer.Typer(
-    name="training", no_args_is_help=True, help="Around training: ablations, and what a checkpoint holds."
+    name="training",
+    no_args_is_help=True,
+    help="Around training: ablations, what a checkpoint holds, what targets look like.",
 )
 
 
@@ -113,3 +115,21 @@ def ablate(
         each_level=wordings,
     )
     show(json_, [asdict(cell) for cell in cells], (out / "ablation.md").read_text("utf-8"))
+
+
+@group.command()
+def describe(
+    manifest: Annotated[Path, typer.Argument(help="Annotated images: a manifest.csv or its folder.")],
+    name: Annotated[str, typer.Argument(help="Class of what is annotated, such as polyp.")],
+    out: Annotated[Path, typer.Option(help="Table for `studies` of a recipe; what it has already stays.")],
+    json_: JSON = False,
+) -> None:
+    """Ask the language model for shape and colour of every annotated target; the pictures are sent to its server."""
+    from tissuetalk.models.control import Control
+    from tissuetalk.prompts.readers import LanguageSettings, endpoint_model
+    from tissuetalk.tools.train.describe import describe as run
+
+    model = endpoint_model(LanguageSettings.from_environment())
+    with image_progress(json_) as progress:
+        written = run(manifest, name, out, model, Control(progress))
+    show(json_, {"table": str(written)}, str(written))

@@ -45,7 +45,8 @@ class CnnSegmenter(nn.Module):
         import transformers
 
         self.sizes = sizes
-        config = transformers.ResNetConfig(
+        kind: Any = transformers.ResNetConfig  # its type lacks out_features
+        config = kind(
             embedding_size=sizes.stem,
             hidden_sizes=list(sizes.stages),
             depths=list(sizes.depths),

@@ -51,7 +51,12 @@ def save_vlsm(model: Vlsm, folder: Path, *, mpp: float | None = None, classes: S
     """
     network = model.network
     sizes = network.config.to_dict() if isinstance(network, ClipSeg) else asdict(network.sizes)
-    told = {"network": model.name, "side_px": model.side_px, "context": model.context, "mpp": mpp or MPP}
+    told: dict[str, Any] = {
+        "network": model.name,
+        "side_px": model.side_px,
+        "context": model.context,
+        "mpp": mpp or MPP,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     if model.tokenizer is None:
         told["classes"] = list(classes)

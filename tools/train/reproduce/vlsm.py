@@ -95,7 +95,7 @@ class VlsmPaper(Paper):
     )
     left_out: ClassVar[tuple[str, ...]] = (
         "Reports as prompts (MIMIC): by a recipe of its own (`kind: report`, prompts P0 and P1).",
-        "Attributes of photographs are our colours and shapes; a VQA model's words come in by the columns shape and color of `studies`.",
+        "Attributes of photographs are our colours and shapes; a VQA model's come in by `tissuetalk training describe`.",
     )
 
     def needs(self, data: Path) -> list[Need]:
@@ -281,10 +281,10 @@ class _Grid:
             {"manifest": str(self.data / table), "label": label}
             for table, label in zip(_manifests(name), labels, strict=True)
         ]
-        if name in KINDS:
-            studies = {"kind": KINDS[name], "studies": str(self.data / name / "studies.csv")}
-            return [each | studies for each in told]
-        return told
+        if name not in KINDS and not (self.data / name / "studies.csv").is_file():
+            return told
+        kind = KINDS.get(name, "photograph")
+        return [each | {"kind": kind, "studies": str(self.data / name / "studies.csv")} for each in told]
 
 
 def _prompts(name: str) -> tuple[PromptId, ...]:
