@@ -64,6 +64,7 @@ conformance: $(STAMP)
 service-test: $(STAMP)
 	@$(BIN)/python -c 'import dicomweb_client, moto, psycopg, s3fs' 2>/dev/null || { echo "missing: run '$(BIN)/pip install -e .[dev,service]'." >&2; exit 3; }
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { echo "missing: PostgreSQL. On Debian: apt-get install postgresql." >&2; exit 3; }
+	@command -v Orthanc >/dev/null && ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so >/dev/null 2>&1 || { echo "missing: Orthanc. On Debian: apt-get install orthanc orthanc-dicomweb." >&2; exit 3; }
 	@$(BIN)/python -m pytest -q -p no:cacheprovider -m service tests $(TESTS)
 
 # The viewer's page from its sources, into the file that is committed and ships. CHECK=1: only whether they belong together

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from http_server import COMMAND
 from services import Bucket, Postgres, bucket, postgres
 from taught import LEFT, RIGHT, two_tissues
 
@@ -353,7 +356,9 @@ def test_a_state_is_mended_once_its_servers_have_ended(services: Services, tmp_p
     with pytest.raises(BusyError, match="end them"):
         repair_state(state)
     machines.close()
-    said = "\n".join(repair_state(state))
+    command = [COMMAND, "doctor", "--workspace", "--repair", "--json"]
+    environment = os.environ | {"TISSUETALK_STATE": state.database, "TISSUETALK_OBJECTS": store.address}
+    said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert f"{lost} was put into the index" in said and f"{upload} was put into the index" in said
     assert f"{damaged} was set aside" in said and whole not in said
     assert not [part for part in check_state(state) if part.problems]
