@@ -31,7 +31,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 
-from benchmarks.cluster import Cluster, cluster, serving
+from benchmarks.cluster import Cluster, Server, cluster, serving
 from benchmarks.figure import Figure, table, write
 from benchmarks.soak import _below, _memory_mb
 from benchmarks.throughput import ASKED, throughput
@@ -116,6 +116,12 @@ class Load:
                     raise
             await asyncio.sleep(random.uniform(1, 2))
 
+    def by_kill(self, server: Server, begun: float) -> bool:
+        """Whether what began then and broke off did so because the server was killed."""
+        return (
+            self.killed_at is not None and server is self.cluster.servers[0] and begun < self.killed_at + 60
+        )
+
     def check(self, user: User, what: str, is_right: bool) -> None:
         if not is_right:
             self.wrong.append(f"user {user.number}: {what}")
@@ -190,7 +196,7 @@ async def _talk(load: Load, user: User) -> None:
                 await _conversation(load, client, user)
             user.seconds.append(time.monotonic() - begun)
         except* (MCPError, httpx2.HTTPError, OSError) as broken:
-            by_kill = load.killed_at is not None and server is all_[0] and begun < load.killed_at + 60
+            by_kill = load.by_kill(server, begun)
             load.broken["by the kill" if by_kill else "otherwise"] += 1
             if not by_kill:
                 print(f"broken off: {broken.exceptions!r}"[:400], file=sys.stderr, flush=True)
@@ -216,11 +222,14 @@ async def _idle(load: Load, count: int) -> int:
         headers = accepted | load.cluster.headers(number)
         async with httpx2.AsyncClient(transport=transport, timeout=60, headers=headers) as http:
             for _ in range(min(IDLE_EACH, count - first)):
+                begun = time.monotonic()
                 try:
                     answer = await http.post(f"{server.url}/mcp", json=OPENING)
                     refused += answer.status_code != 200
                 except httpx2.HTTPError:
-                    refused += 1
+                    by_kill = load.by_kill(server, begun)
+                    load.broken["idle, by the kill"] += by_kill
+                    refused += not by_kill
     return refused
 
 
@@ -287,7 +296,7 @@ def figures_of(load: Load, users: list[User], refused: int, idle: int) -> list[F
         Figure("users without a conversation", float(unserved), "", 0, {}),
         Figure("slowest user over the median", max(means, default=0.0) / median if median else 0.0, "times", MOST_SLOWER, spread),
         Figure("memory, last third over the first", grown, "times", MOST_GROWN, memory),
-        Figure("idle sessions refused", float(refused), "", 0, {"opened": float(idle - refused)}),
+        Figure("idle sessions refused", float(refused), "", 0, {"opened": idle - refused - float(load.broken["idle, by the kill"])}),
         Figure("calls a minute", load.calls / minutes, "", None, {"told to come again": float(load.codes["busy"])}),
     ]  # fmt: skip
 
