@@ -8,11 +8,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
-from tissuetalk.models.segmentation.pfps.training import drawn_patch
+from tissuetalk.models.segmentation.pfps.network import PfpsSizes
+from tissuetalk.models.segmentation.pfps.segmenter import build_pfps
+from tissuetalk.models.segmentation.pfps.training import (
+    KidneyQuestion,
+    answer,
+    drawn_patch,
+    loss_of,
+    optimiser_of,
+)
 from tissuetalk.prompts.prompt_sets import sentences_of_task
 from tissuetalk.server.commands.train import train
 from tissuetalk.tools.answers.results import TargetArgument
@@ -21,10 +31,12 @@ from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.segment.segment import segment
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.train.pfps import (
+    LITTLE,
     TASKS,
     PfpsRecipe,
     allowed_tasks,
     patches_of,
+    question_of,
     training_question,
 )
 
@@ -91,3 +103,37 @@ def test_shipped_recipes_can_be_read() -> None:
     assert shipped
     for path in shipped:
         assert PfpsRecipe.read(path).size in ("small", "little")
+
+
+def test_a_small_network_learns_units_and_the_unit_at_a_point_by_heart() -> None:
+    """Two of the nine tasks on two patches; ``recipes/overfit.yaml`` is all of them on eight, and takes long."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = build_pfps(PfpsSizes(LITTLE, "two-set"))
+    model.image_encoder.requires_grad_(True)
+    optimiser, asked = optimiser_of(model, learning_rate=5e-4), list[KidneyQuestion]()
+    for number, unit in enumerate(("pt", "tuft")):
+        for task in (1, 7):
+            question = question_of(drawn_patch(number, unit, 128), task, np.random.default_rng(number), "")
+            assert question is not None
+            asked.append(question)
+    reached = [0.0]
+    for step in range(160):
+        loss = loss_of(model, [asked[step % 4], asked[(step + 1) % 4]])
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        if step % 20 == 19:
+            reached = [dice(answer(model, each), each.truth) for each in asked]
+            if min(reached) > 0.9:
+                break
+    assert min(reached) > 0.9
+
+
+def test_an_overfit_run_is_scored_on_what_it_learned() -> None:
+    recipe = PfpsRecipe(name="name", size="little", drawn_patches=4, overfit=True)
+    learned, scored = (patches_of(recipe, split)[0].read().image for split in ("train", "test"))
+    assert np.array_equal(learned, scored)
+    apart = patches_of(recipe.model_copy(update={"overfit": False}), "test")[0].read().image
+    assert not np.array_equal(learned, apart)

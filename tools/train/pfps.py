@@ -78,10 +78,14 @@ class PfpsRecipe(RunRecipe):
     test_sentences: int = Field(default=5, ge=1)
     """Of each part, asked of every test patch and task by the strategy text."""
     drawn_patches: int = 32
+    overfit: bool = False
+    """Validate and test on the patches that are trained on: whether the network can learn all nine tasks at all."""
 
 
 def patches_of(recipe: PfpsRecipe, split: Literal["train", "val", "test"]) -> list[PatchPlace]:
     """Patches of one split; drawn ones take the units in turn. Raises InvalidArgumentError where there is none."""
+    if recipe.overfit:
+        split = "train"
     if recipe.data is not None:
         found = read_patches(recipe.data, split)
         if not found:

@@ -204,15 +204,15 @@ class _Grid:
             # CLIPSeg's and BiomedCLIP's encoders learned nothing in the paper's runs either
             found += self._single("fine-tuned", network, seed, train_encoders=network == "cris")
         found += self._single("frozen", "cris", seed, train_encoders=False)
-        for network in ("clipseg", "cris", *CNNS):
-            learns = {"train_encoders": network == "cris"}
-            for name, sets, test in (("all", TRAINABLE, every), ("endoscopy", ENDOSCOPY[:3], ENDOSCOPY)):
-                cell, minutes = f"pooled-{name}/{network}", 5 * MINUTES[network]
-                found.append(self._cell(cell, network, seed, "random", sets, test, minutes, **learns))
-        for network, name in product(CNNS, TRAINABLE):
-            test = ENDOSCOPY if name in ENDOSCOPY else (name,)
-            cell = f"baseline/{network}/{name}"
-            found.append(self._cell(cell, network, seed, "random", (name,), test, MINUTES[network]))
+        pools = {"all": (TRAINABLE, every), "endoscopy": (ENDOSCOPY[:3], ENDOSCOPY)}
+        for pooled, (name, (learned, tested)) in product(("clipseg", "cris", *CNNS), pools.items()):
+            learns = {"train_encoders": pooled == "cris"}
+            cell, minutes = f"pooled-{name}/{pooled}", 5.0 * MINUTES[pooled]
+            found.append(self._cell(cell, pooled, seed, "random", learned, tested, minutes, **learns))
+        for baseline, name in product(CNNS, TRAINABLE):
+            tested = ENDOSCOPY if name in ENDOSCOPY else (name,)
+            cell, minutes = f"baseline/{baseline}/{name}", MINUTES[baseline]
+            found.append(self._cell(cell, baseline, seed, "random", (name,), tested, minutes))
         for network, factor in product(NAMES, SWEPT):
             rate = factor * SETTINGS["paper", network == "cris"].rate
             changes = {"learning_rate": rate, "epochs": 10, "train_encoders": network == "cris"}
