@@ -28,6 +28,18 @@ def test_other_wordings_of_the_same_target_give_nearly_the_same_mask(session: Se
     session.close()
 
 
+@pytest.mark.parametrize(("mpp", "doubted"), [(0.25, False), (0.06, True), (1.0, True)])
+def test_a_scale_far_from_what_the_picture_looks_like_is_warned_about(
+    session: Session, mpp: float, doubted: bool
+) -> None:
+    asked = SegmentArguments("tnbc.jpg", "segment the nuclei", mpp=mpp)
+    said = session.segment_request(session.understand(asked))
+    assert (
+        any("the picture looks like about" in warning.message for warning in said.result.warnings) == doubted
+    )
+    session.close()
+
+
 def test_a_model_that_reads_no_words_says_that_wording_plays_no_part(session: Session) -> None:
     asked = SegmentArguments("tnbc.jpg", "segment the nuclei", mpp=0.25, model="classical-nuclei")
     segmented = session.segment_request(session.understand(asked))

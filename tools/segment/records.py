@@ -211,6 +211,7 @@ def warnings_of(field: FieldOfView, masks: Sequence[Mask], outcomes: Sequence[Ma
         )
         message = f"the file does not say its scale; {assumed} Pass mpp if you know it."
         warnings.append(Warned(code="scale_unknown", message=message))
+    warnings += field.doubt_of_scale()
     for mask, outcome in zip(masks, outcomes, strict=True):
         if mask.found:
             warnings += mask_warnings(mask.name, outcome, mask.area_fraction, float(tissue.mean()))

@@ -6,6 +6,7 @@ logit and the mask itself, weighed by curves fitted on held-out pairs. Objects a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,6 +312,10 @@ LEAST_TISSUE = 0.05
 """Below this probability of being stained tissue nothing in a picture is likelier than that. Pale fat gets about 0.1."""
 
 
+LEARNED_MPP = (0.2, 2.5)
+"""What the head for scale was trained on; beyond that it has seen nothing and would guess."""
+
+
 MiniTile = TileFeatures[Features]
 
 
@@ -337,12 +342,14 @@ class MiniSegmenter(MiniTargets):
 
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         """What the pixels of ``overview`` seem to span, learned from tissue of known scale (0.2 to 2.5 µm), per source pixel."""
-        # The head learned log2; beyond this range it has seen nothing and would guess.
-        return float(np.clip(2.0 ** self._describe(overview)[0], 0.2, 2.5)) / reduction
+        return float(np.clip(2.0 ** self._describe(overview)[0], *LEARNED_MPP)) / reduction
 
     def prepare(self, overview: RGB) -> Context:
-        """``tissue``: probability that the picture is stained tissue at all."""
-        return Context({"tissue": self._describe(overview)[1]})
+        """``tissue``: probability that the picture is stained tissue at all. ``mpp``: least and most that its pixels seem to span."""
+        scale, tissue = self._describe(overview)
+        (finest, coarsest), seen = LEARNED_MPP, 2.0**scale
+        spans = (seen if seen > finest else 0.0, seen if seen < coarsest else math.inf)
+        return Context({"tissue": tissue, "mpp": spans})
 
     def _describe(self, overview: RGB) -> tuple[float, float]:
         """(log2 of µm per pixel, probability of stained tissue), from up to five crops at the overview's own scale."""
