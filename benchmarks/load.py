@@ -95,8 +95,11 @@ class Load:
         begun = time.monotonic()
         while True:
             answer = await client.call_tool(tool, given)
-            code = getattr(answer.content[0], "text", "").partition(":")[0] if answer.is_error else "done"
+            text = getattr(answer.content[0], "text", "")
+            code = text.partition(":")[0] if answer.is_error else "done"
             self.codes[code] += 1
+            if code not in ("done", "busy"):
+                print(f"{tool} {given.get('action', '')}: {text}"[:400], file=sys.stderr, flush=True)
             if code != "busy" or self.over:
                 break
             await asyncio.sleep(random.uniform(1, 2))
