@@ -29,7 +29,7 @@ from tissuetalk.models import registry
 from tissuetalk.models.by_example import Learned, Place, Shown, prompt_for, teach, with_examples
 from tissuetalk.models.by_example.learned import Kind
 from tissuetalk.models.images import open_image
-from tissuetalk.models.looks import brought_back, mean_of, mirrored
+from tissuetalk.models.looks import answer_from
 from tissuetalk.models.segmenter import Prompt, Segmenter
 
 COUNTS = (1, 3, 5, 10)
@@ -70,10 +70,7 @@ def found(model: Segmenter, prompt: Prompt, image: Teachable) -> Mask | None:
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     tile = np.asarray(cv2.resize(image.pixels, size, interpolation=way), np.uint8)
     context = model.prepare(image.pixels)
-    seen = [
-        model.decode(model.encode(mirrored(tile, look), context), [prompt])[0] for look in range(able.looks)
-    ]
-    decoded = mean_of([brought_back(each, look) for look, each in enumerate(seen)])
+    decoded = answer_from(model, tile, context, prompt, able.looks)
     done = model.finish(decoded, prompt, context)
     if done.presence < able.present_from:
         return np.zeros((height, width), bool)

@@ -24,6 +24,7 @@ from tissuetalk.models.by_example import Learned, Place, prompt_for, with_exampl
 from tissuetalk.models.by_example.objects import NUCLEI
 from tissuetalk.models.datasets.manifest import Record, read_manifest, read_mask, read_rgb, rows_by_file
 from tissuetalk.models.images import Box
+from tissuetalk.models.segmentation.pretrained import resized
 from tissuetalk.models.segmenter import RGB, Segmenter
 
 LEAST_OF_A_TYPE = 8
@@ -187,8 +188,7 @@ def looked_at(
     height, width = image.gold.shape
     scale = image.mpp / able.mpp
     size = round(width * scale), round(height * scale)
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    tile: RGB = np.asarray(cv2.resize(image.pixels, size, interpolation=way), np.uint8)
+    tile: RGB = resized(image.pixels, *size)
     knows, prompts = with_examples(model, learned), [NUCLEI, *map(prompt_for, learned)]
     context = knows.prepare(image.pixels)
     decoded = knows.decode(knows.encode(tile, context), prompts)

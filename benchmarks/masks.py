@@ -27,7 +27,7 @@ from tissuetalk.models import registry
 from tissuetalk.models.datasets.example import FOREGROUND, Example
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.images import Box
-from tissuetalk.models.looks import brought_back, mean_of, mirrored
+from tissuetalk.models.looks import answer_from
 from tissuetalk.models.metrics.oracles import instance_boxes
 from tissuetalk.models.segmentation import litemedsam
 from tissuetalk.models.segmentation.pathsegmentor.card import OBJECT_TARGETS, OFFERED_TARGETS, TARGET_MPP
@@ -56,11 +56,7 @@ def by_words(model: Segmenter) -> Method:
         if able is None:
             return None
         tile, context = shown_at(example, able.mpp), model.prepare(example.image)
-        seen = [
-            model.decode(model.encode(mirrored(tile, look), context), [prompt])[0]
-            for look in range(able.looks)
-        ]
-        answer = mean_of([brought_back(each, look) for look, each in enumerate(seen)])
+        answer = answer_from(model, tile, context, prompt, able.looks)
         return _at_size(model.finish(answer, prompt, context), example)
 
     return found

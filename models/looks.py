@@ -12,7 +12,7 @@ from functools import reduce
 
 import numpy as np
 
-from tissuetalk.models.segmenter import RGB, Decoded
+from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
 
 MIRRORS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 """As it is, left to right, upside down, both. Each undoes itself; all keep the tile's size."""
@@ -47,3 +47,9 @@ def mean_of(answers: Sequence[Decoded]) -> Decoded:
         float(np.mean(said)) if said else None,
         reduce(np.add, maps) * share if maps else None,
     )
+
+
+def answer_from(model: Segmenter, tile: RGB, context: Context, prompt: Prompt, looks: int) -> Decoded:
+    """A model's answer to one prompt on a tile, from so many sides."""
+    seen = [model.decode(model.encode(mirrored(tile, look), context), [prompt])[0] for look in range(looks)]
+    return mean_of([brought_back(each, look) for look, each in enumerate(seen)])

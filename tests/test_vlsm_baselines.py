@@ -14,8 +14,9 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from tissuetalk.models import registry
 from tissuetalk.models.errors import InvalidArgumentError, ModelUnavailableError
 from tissuetalk.models.segmentation.little import little_vlsm
+from tissuetalk.models.segmentation.vlsm.card import CNNS
 from tissuetalk.models.segmentation.vlsm.cnn import CnnSegmenter, CnnSizes, pretrained_cnn
-from tissuetalk.models.segmentation.vlsm.networks import CNN_SETTINGS, CNNS, loss_of, optimiser_of
+from tissuetalk.models.segmentation.vlsm.networks import CNN_SETTINGS, loss_of, optimiser_of
 from tissuetalk.models.segmentation.vlsm.segmenter import load_folder
 from tissuetalk.models.segmenter import Context, Prompt
 from tissuetalk.tools.train.recipes import run_recipe

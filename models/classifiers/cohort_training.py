@@ -9,7 +9,7 @@ kept below the folder (``features``, ``objects``), so that a run that stopped go
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tissuetalk.models import registry
 from tissuetalk.models.classifiers.activation_maps import object_map
-from tissuetalk.models.classifiers.bags import SourceBag
+from tissuetalk.models.classifiers.bags import SegmentedBag, SourceBag
 from tissuetalk.models.classifiers.card import ClassifierCard
 from tissuetalk.models.classifiers.classifier import Classifier
 from tissuetalk.models.classifiers.cohort import (
@@ -41,6 +41,7 @@ from tissuetalk.models.classifiers.recipe import CohortRecipe, Slide
 from tissuetalk.models.classifiers.training import train_attention, train_objects
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource, open_image
+from tissuetalk.models.segmenter import Segmenter
 from tissuetalk.models.writing import CsvWriter, whole_file
 
 
@@ -94,13 +95,10 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
         recipe, segmenter = self.recipe, registry.load(self.recipe.segmenter)
         labels, unknown = self.known_objects(segmenter, "the maps leave out")
         found: list[OnObject] = []
-        for number, slide in enumerate(slides if labels else (), start=1):
-            with open_image(slide.path, name=slide.path.name) as source:
-                bag = self.segmented(source, segmenter, labels)
-                found += found_by_occlusion(
-                    classifier, bag, recipe.occlusions, label=slide.label, patches=recipe.occlusion_patches
-                )
-            self.report(f"other maps of {number} of {len(slides)} slides")
+        for slide, bag in self._bags(slides, segmenter, labels, "other maps of"):
+            found += found_by_occlusion(
+                classifier, bag, recipe.occlusions, label=slide.label, patches=recipe.occlusion_patches
+            )
         classes = classifier.card.classes
         kinds = sorted({(each.method, each.name, each.label) for each in found})
         objects = []
@@ -112,6 +110,15 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
             objects.append(told | {"found": float(np.mean(areas)), "patches": len(areas)})
         write_json(self.out / "occlusion.json", {"objects": objects, "not_looked_for": unknown})
 
+    def _bags(
+        self, slides: Sequence[Slide], segmenter: Segmenter, labels: Sequence[str], doing: str
+    ) -> Iterator[tuple[Slide, SegmentedBag]]:
+        """Each slide, open until the next is asked for, with its objects; none where no object is known. doing: told as it goes."""
+        for number, slide in enumerate(slides if labels else (), start=1):
+            with open_image(slide.path, name=slide.path.name) as source:
+                yield slide, self.segmented(source, segmenter, labels)
+            self.report(f"{doing} {number} of {len(slides)} slides")
+
     def _write_importance(
         self, classifier: Classifier, slides: Sequence[Slide], sigma_px: float, name: str
     ) -> None:
@@ -119,13 +126,10 @@ class PatchTraining(CohortTraining[Tensor, AttentionMIL]):
         recipe, segmenter = self.recipe, registry.load(self.recipe.segmenter)
         labels, unknown = self.known_objects(segmenter, "importance leaves out")
         found: list[BagImportance] = []
-        for number, slide in enumerate(slides if labels else (), start=1):
-            with open_image(slide.path, name=slide.path.name) as source:
-                bag = self.segmented(source, segmenter, labels)
-                found.append(
-                    bag_importance(classifier, bag, label=slide.label, sigma_px=sigma_px, draws=recipe.draws)
-                )
-            self.report(f"importance on {number} of {len(slides)} slides")
+        for slide, bag in self._bags(slides, segmenter, labels, "importance on"):
+            found.append(
+                bag_importance(classifier, bag, label=slide.label, sigma_px=sigma_px, draws=recipe.draws)
+            )
         classes = classifier.card.classes
         objects = [
             asdict(row) | {"class": "all" if row.label is None else classes[row.label]}

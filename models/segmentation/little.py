@@ -8,10 +8,11 @@ from typing import Any, Final
 import torch
 
 from tissuetalk.models.segmentation.pretrained import device
+from tissuetalk.models.segmentation.vlsm.card import CNNS
 from tissuetalk.models.segmentation.vlsm.clipseg import BiomedClipSeg, BiomedSizes, ClipSeg
 from tissuetalk.models.segmentation.vlsm.cnn import CnnSegmenter, CnnSizes
 from tissuetalk.models.segmentation.vlsm.cris import ClipResnetSizes, Cris, CrisSizes
-from tissuetalk.models.segmentation.vlsm.networks import CNNS, Name, Vlsm
+from tissuetalk.models.segmentation.vlsm.networks import Name, Vlsm
 
 PAD, START, END = 0, 1, 258
 VOCABULARY: Final = 259

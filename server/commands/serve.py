@@ -144,18 +144,19 @@ def _prepare(log_format: LogFormat) -> None:
     """What this process needs before anything else begins."""
     from tissuetalk.models import worker
     from tissuetalk.server.tracing import start_where_asked
-    from tissuetalk.tools.lanes import collect_rarely, few_arenas
+    from tissuetalk.tools.lanes import few_arenas
 
     logs.configure(log_format)
     start_where_asked()
     few_arenas()
-    collect_rarely()
     worker.start()  # it warms while everything else is imported
 
 
 def _over_stdio(settings: Settings, audit_log: Path | None) -> None:
     from tissuetalk.server.stdio import serve_stdio
+    from tissuetalk.tools.lanes import collect_rarely
 
+    collect_rarely()
     serve_stdio(settings, audit_log)
 
 
@@ -171,7 +172,9 @@ def seconds_of(text: str | None) -> float | None:
 
 def _over_http(settings: Settings, where: Where, accounts: Path | None) -> None:
     from tissuetalk.server.http import serve_app, serve_http
+    from tissuetalk.tools.lanes import collect_rarely
 
+    collect_rarely()
     if accounts is None:
         serve_http(settings, where)
         return

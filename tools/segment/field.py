@@ -100,7 +100,7 @@ class FieldOfView:
         for step, context in self._contexts.items():
             if not self.scale.known or context.values.get("tissue", 0.0) < 0.5 or "mpp" not in context.values:
                 continue
-            pixels = 1.0 if _is_small(self.source) else step
+            pixels = 1.0 if is_small(self.source) else step
             least, most = (span / pixels for span in context.values["mpp"])
             if least >= DOUBTFUL_SCALE * self.scale.mpp or most * DOUBTFUL_SCALE <= self.scale.mpp:
                 looks = least if least > self.scale.mpp else most
@@ -113,13 +113,13 @@ class FieldOfView:
         return []
 
 
-def _is_small(source: ImageSource) -> bool:
+def is_small(source: ImageSource) -> bool:
     return max(source.width, source.height) <= SMALL_PX
 
 
 def _known(source: ImageSource, tissue: Callable[[], Tissue], step: float) -> RGB:
     """What a model judges an image from: all of a small one, a sample of the tissue of a large one."""
-    return source.overview() if _is_small(source) else sample(source, tissue(), step)
+    return source.overview() if is_small(source) else sample(source, tissue(), step)
 
 
 def scale_of(source: ImageSource, given: float | None, model: Segmenter | None) -> Scale:

@@ -25,7 +25,7 @@ from tissuetalk.tools.answers.results import (
 from tissuetalk.tools.drawing import drawing
 from tissuetalk.tools.masks.rasters import tissue_mask
 from tissuetalk.tools.segment.algebra import LabelImage
-from tissuetalk.tools.segment.field import SMALL_PX, FieldOfView, region_cut
+from tissuetalk.tools.segment.field import FieldOfView, is_small, region_cut
 from tissuetalk.tools.segment.request import Wanted
 
 RULES_VERSION = 3
@@ -222,7 +222,7 @@ def warnings_of(field: FieldOfView, masks: Sequence[Mask], outcomes: Sequence[Ma
 def _view_warnings(field: FieldOfView, tissue: NDArray[np.bool_]) -> list[Warned]:
     """Judged on all of a small image; of a large one on the part of the region that holds tissue."""
     source, region = field.source, field.region
-    if max(source.width, source.height) <= SMALL_PX:
+    if is_small(source):
         return picture_warnings(source.overview())
     around = Box.around(tissue)
     if around is None:

@@ -21,10 +21,9 @@ from tissuetalk.models.control import Control
 from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.segmentation.little import little_vlsm
-from tissuetalk.models.segmentation.vlsm.card import TRAINED
+from tissuetalk.models.segmentation.vlsm.card import CNNS, TRAINED
 from tissuetalk.models.segmentation.vlsm.networks import (
     CNN_SETTINGS,
-    CNNS,
     NAMES,
     SETTINGS,
     Preset,

@@ -256,9 +256,9 @@ def split_objects(
     # No compactness: long glands would be cut into round pieces.
     flooded = watershed(-depth, centres, mask=small > 0)
     full = cv2.resize(flooded.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
-    labels = np.pad(np.where(mask, full, 0).astype(np.int32), 1)
+    labels, marked = np.pad(np.where(mask, full, 0).astype(np.int32), 1), np.pad(mask, 1)
     for _ in range(2):
-        _give_to_neighbours(labels, np.pad(mask, 1))
+        _give_to_neighbours(labels, marked)
     return _numbered(labels[1:-1, 1:-1], rule.smallest_px)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in
@@ -16,6 +16,9 @@ from tissuetalk.models.segmenter import Capability, ModelCard, Prompt, Repertoir
 NAME: Final = "vlsm"
 VARIABLE: Final = "TISSUETALK_VLSM"
 SETTINGS, TRAINED = "vlsm.json", "vlsm.safetensors"
+CnnName = Literal["unet", "unet++", "deeplabv3+"]
+CNNS: Final[tuple[CnnName, ...]] = get_args(CnnName)
+"""Baselines that read no words."""
 CARD: Final = ModelCard(
     name=NAME,
     summary="Region for any phrase from a CLIPSeg, CRIS or BiomedCLIPSeg that you fine-tuned, or its one class from a U-Net.",
@@ -63,7 +66,7 @@ class TrainedClasses:
 
 def repertoire_of(told: Mapping[str, Any]) -> Repertoire:
     """told: ``vlsm.json``."""
-    if told["network"] in ("unet", "unet++", "deeplabv3+"):
+    if told["network"] in CNNS:
         return TrainedClasses(frozenset(str(name).casefold() for name in told["classes"]), told["mpp"])
     return AnyWords(CARD, told["mpp"], objects=False)
 

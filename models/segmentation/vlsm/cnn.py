@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pretrained import HubWeights, from_hub
+from tissuetalk.models.segmentation.vlsm.card import CnnName
 
-CnnName = Literal["unet", "unet++", "deeplabv3+"]
 RESNET: Final = HubWeights("resnet", "TISSUETALK_RESNET50", "microsoft/resnet-50", "Apache-2.0")
 Levels = tuple[Tensor, ...]
 """Maps of a picture at strides 2, 4, 8, 16 and 32 (of DeepLabV3+ 16 twice)."""

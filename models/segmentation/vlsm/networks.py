@@ -32,8 +32,9 @@ from tissuetalk.models.segmentation.pretrained import (
     token_table,
     tokenizer_from,
 )
+from tissuetalk.models.segmentation.vlsm.card import CNNS, CnnName
 from tissuetalk.models.segmentation.vlsm.clipseg import LEGACY_LAYERS, BiomedClipSeg, BiomedSizes, ClipSeg
-from tissuetalk.models.segmentation.vlsm.cnn import CnnName, pretrained_cnn
+from tissuetalk.models.segmentation.vlsm.cnn import pretrained_cnn
 from tissuetalk.models.segmentation.vlsm.cris import THRESHOLD, Cris, CrisSizes
 from tissuetalk.models.segmenter import RGB
 
@@ -41,8 +42,6 @@ Preset = Literal["paper", "released"]
 WordsName = Literal["clipseg", "cris", "biomedclipseg", "biomedclipseg-d"]
 Name = WordsName | CnnName
 NAMES: Final[tuple[WordsName, ...]] = get_args(WordsName)
-CNNS: Final[tuple[CnnName, ...]] = get_args(CnnName)
-"""Baselines that read no words."""
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 CLIPSEG: Final = "CLIPSegForImageSegmentation"

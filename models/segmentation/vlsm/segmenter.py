@@ -25,6 +25,7 @@ from tissuetalk.models.segmentation.pretrained import (
 )
 from tissuetalk.models.segmentation.vlsm.card import (
     CARD,
+    CNNS,
     SETTINGS,
     TRAINED,
     WEIGHTS,
@@ -34,7 +35,7 @@ from tissuetalk.models.segmentation.vlsm.card import (
 from tissuetalk.models.segmentation.vlsm.clipseg import BiomedClipSeg, BiomedSizes, ClipSeg
 from tissuetalk.models.segmentation.vlsm.cnn import CnnSegmenter, CnnSizes
 from tissuetalk.models.segmentation.vlsm.cris import ClipResnetSizes, Cris, CrisSizes
-from tissuetalk.models.segmentation.vlsm.networks import CLIPSEG, CNNS, NAMES, Vlsm
+from tissuetalk.models.segmentation.vlsm.networks import CLIPSEG, NAMES, Vlsm
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
 from tissuetalk.models.writing import write_tensors, write_whole
 

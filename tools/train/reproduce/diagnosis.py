@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 import cv2
 import numpy as np
 
+from tissuetalk.models.classifiers.occlusion import OCCLUSIONS
 from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.reading import table_of
 from tissuetalk.models.segmentation.pathsegmentor.card import BASE_WEIGHTS
@@ -17,7 +18,7 @@ from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.train.reproduce.grid import GridCell, Need, Paper, PaperFigure, mean_of
 
 CLASSES: Final = ("IDC", "ILC")
-OCCLUDED: Final = ("grey squares", "superpixels", "random masks")
+OCCLUDED: Final = tuple(OCCLUSIONS)
 RUNS: Final[dict[str, dict[str, Any]]] = {
     "standard": {},
     "object-aware": {"preset": "diagnosis-objects"},
@@ -104,9 +105,7 @@ class DiagnosisPaper(Paper):
         for sigma, file in sigmas.items():
             table = f"Object importance, blur of {sigma} px: rise of the mean loss; of random pixels"
             run = "standard" if sigma == "20" else "standard-blur"
-            rows = [
-                row for seed in seeds for row in _json(out / run / f"seed-{seed}" / file).get("objects", [])
-            ]
+            rows = [row for seed in seeds for row in _objects(out, run, seed, file)]
             for name in dict.fromkeys((*MOST_IMPORTANT, *(row["name"] for row in rows))):
                 for column in (*CLASSES, "all"):
                     here = [row for row in rows if row["name"] == name and row["class"] == column]
@@ -118,11 +117,7 @@ class DiagnosisPaper(Paper):
     def _maps(self, out: Path, seeds: Sequence[int]) -> list[PaperFigure]:
         """How well maps that know no objects find each of them."""
         table = "Maps that know no objects: area under the ROC curve of an object's pixels (0.5 is chance)"
-        rows = [
-            row
-            for seed in seeds
-            for row in _json(out / "standard-maps" / f"seed-{seed}" / "occlusion.json").get("objects", [])
-        ]
+        rows = [row for seed in seeds for row in _objects(out, "standard-maps", seed, "occlusion.json")]
         found = []
         for name in dict.fromkeys(row["name"] for row in rows):
             for method in OCCLUDED:
@@ -136,7 +131,7 @@ class DiagnosisPaper(Paper):
         for number, name in enumerate(MOST_IMPORTANT, start=1):
             places = []
             for seed in seeds:
-                rows = _json(out / "standard" / f"seed-{seed}" / "importance.json").get("objects", [])
+                rows = _objects(out, "standard", seed, "importance.json")
                 idc = sorted(
                     (row for row in rows if row["class"] == "IDC"),
                     key=lambda row: -float(row["ratio_of_means"]),
@@ -176,6 +171,12 @@ def _unready(data: Path) -> str | None:
         return str(error)
     lacking = {"slide", "label", "patient"} - set(columns)
     return f"labels.csv lacks {', '.join(sorted(lacking))}" if lacking else None
+
+
+def _objects(out: Path, run: str, seed: int, file: str) -> list[dict[str, Any]]:
+    """What a run that is done says of each object."""
+    found: list[dict[str, Any]] = _json(out / run / f"seed-{seed}" / file).get("objects", [])
+    return found
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from tissuetalk.models.datasets.manifest import read_manifest
 from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.metrics.tables import csv_text
 from tissuetalk.models.segmentation import clipseg
-from tissuetalk.models.segmentation.vlsm.cnn import RESNET, CnnName
-from tissuetalk.models.segmentation.vlsm.networks import CNNS, NAMES, SETTINGS
+from tissuetalk.models.segmentation.vlsm.card import CNNS, CnnName
+from tissuetalk.models.segmentation.vlsm.cnn import RESNET
+from tissuetalk.models.segmentation.vlsm.networks import NAMES, SETTINGS
 from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.attributes import PromptId
 from tissuetalk.prompts.studies import RICHEST_OF, StudyKind, prompts_of
