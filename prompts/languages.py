@@ -8,7 +8,7 @@ for. A finding is never inverted.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -44,7 +44,7 @@ def read_foreign(text: str, code: str, organ: str | None) -> Request:
     """
     language = next(one for one in languages() if one.code == code)
     low = folded(text)
-    named = _names(language, low)
+    named = _without_vague(_names(language, low), _left_over(language, text, low))
     hits = {
         r: max((len(m.group()) for m in pattern.finditer(low)), default=0)
         for r, pattern in language.organs.items()
@@ -114,6 +114,12 @@ def _left_over(language: Language, text: str, low: str) -> tuple[str, ...]:
         if not any(first < end and start < last for first, last in known)
     ]
     return (f"not understood: {', '.join(left[:MOST_LEFT])}",) if left else ()
+
+
+def _without_vague(named: list[_ForeignMention], left: Sequence[str]) -> list[_ForeignMention]:
+    """ "cells" alone says nothing once a closer object is named, and not enough beside a word that nobody knows."""
+    closer = [one for one in named if one.concept != "cell"]
+    return closer if closer or left else named
 
 
 def _without_cases(language: Language, low: str, named: list[_ForeignMention]) -> list[_ForeignMention]:

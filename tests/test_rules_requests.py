@@ -158,3 +158,46 @@ def test_quoted_orders_are_data() -> None:
 def test_words_that_name_nothing_are_refused_with_advice(text: str) -> None:
     with pytest.raises(NoTargetInWordsError, match="name an object"):
         ask(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("the biggest nucleus", "'biggest' is not applied to 'nucleus'"),
+        ("show the 5 largest glands, colon", "'5 largest' is not applied to 'glands'"),
+        ("nuclei that are not at the edge of the image", "'not at the edge' is not applied to 'nuclei'"),
+        ("nuclei bigger than average", "'bigger than average' is not applied to 'nuclei'"),
+        ("enlarged nuclei", "'enlarged' is not applied to 'nuclei'"),
+    ],
+)
+def test_a_choice_among_objects_is_said_and_not_silently_everything(text: str, said: str) -> None:
+    (note,) = ask(text).notes
+    assert note.startswith(said)
+    assert len(wanted(text)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nuclei", "small lymphocytes", "most of the nuclei", "dark purple dots", "the edge of the tumour"],
+)
+def test_a_description_is_no_choice(text: str) -> None:
+    assert ask(text).notes == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what's the purple stuff",
+        "¿Cuántas células hay?",
+        "Wie viele Zellen sind hier?",
+        "Combien de cellules y a-t-il ?",
+    ],
+)
+def test_lay_words_for_cells_ask_for_nuclei(text: str) -> None:
+    (target,) = ask(text).targets
+    assert (target.words, target.assertion) in {("nuclei", "present"), ("cell", "present")}
+
+
+def test_cells_of_an_unknown_kind_in_another_language_are_not_all_cells() -> None:
+    with pytest.raises(NoTargetInWordsError, match="Spanish"):
+        ask("marca las células parafoliculares")

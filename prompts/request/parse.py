@@ -13,6 +13,7 @@ from tissuetalk.prompts.organs import organ_of
 from tissuetalk.prompts.reading.mentions import Mention, find_mentions, spoken
 from tissuetalk.prompts.reading.report import evidence_of, without
 from tissuetalk.prompts.reading.segments import order_spans, phrases
+from tissuetalk.prompts.request.choices import choice_notes
 from tissuetalk.prompts.request.places import places_in
 from tissuetalk.prompts.request.relations import Found, find_relation
 from tissuetalk.prompts.request.roles import Part, Role, roles_of
@@ -69,9 +70,9 @@ def read_request(text: str, organ: str | None, question: bool) -> Request:
     targets = _unique(named)
     targets = _related(targets, named, relation, words, points, boxes, offsets)
     kind: Literal["request", "exploratory"] = "exploratory" if question or opened else "request"
-    return Request(
-        kind, tuple(targets), region, points, boxes, measures, notes=(*_notes(ordered, sites), *places.notes)
-    )
+    wanted = [one.mention for one in named if one.mention is not None and one.assertion == "present"]
+    notes = (*_notes(ordered, sites), *choice_notes(words, wanted), *places.notes)
+    return Request(kind, tuple(targets), region, points, boxes, measures, notes=notes)
 
 
 def _notes(ordered: Sequence[Mention], sites: Sequence[Mention]) -> tuple[str, ...]:
