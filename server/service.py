@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mcp.server.mcpserver import Context
 
-from tissuetalk.models.errors import BusyError, StateAwayError, TissuetalkError
+from tissuetalk.models.errors import BusyError, ResourceError, StateAwayError, TissuetalkError
 from tissuetalk.models.logs import CALLS
 from tissuetalk.server.observing import Observing
 from tissuetalk.server.tracing import stage
@@ -220,8 +220,10 @@ class Service:
         if self._jobs is None:
             return answer
         workspace = self._jobs.session.workspace
-        if not (removed := await self._aside(lambda: workspace.removed(unannounced=True))):
-            return answer
+        try:
+            removed = await self._aside(lambda: workspace.removed(unannounced=True))
+        except (BusyError, ResourceError):
+            return answer  # what was done is done, and asked for again it would be refused; a later answer has the news
         notes = [f"note: {removal}." for removal in removed]
         return replace(answer, text="\n".join([answer.text, *notes]))
 

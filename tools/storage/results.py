@@ -88,6 +88,7 @@ class Results:
         self.clock = clock
         self.quota_bytes = quota_bytes
         self.keep: Keep | None = None
+        self._perhaps_deleted: set[str] = set()
         with disk_errors(self.folder):
             # for this user alone: images and results are about patients
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -251,17 +252,7 @@ class Results:
                 forget_jobs(db, self.clock() - keep.jobs_s)
         with self.database.read() as db:
             old = expired(db, self.clock(), keep)
-        gone = []
-        for entry, size, last_used in old:
-            try:
-                trash = self._put_away(entry)
-            except BlockingIOError:  # being read
-                continue
-            with self.database.write() as db:
-                self._drop(db, entry)
-                note_removal(db, entry, size, last_used, self.clock())
-            remove(trash)
-            gone.append(entry.name)
+        gone = [entry.name for entry, size, last_used in old if self._take_away(entry, size, last_used)]
         self._sweep_bucket()
         return gone
 
@@ -272,7 +263,8 @@ class Results:
 
     def delete(self, result_id: str) -> None:
         """Remove a result for good, also from a full disk. Raises UnknownResultError, or BusyError while somebody reads it."""
-        stored = self._find(result_id)
+        if result_id not in self._perhaps_deleted:
+            self._find(result_id)
         with disk_errors(self.folder):
             try:
                 trash = self._put_away(StoredFile("results", result_id))
@@ -280,15 +272,18 @@ class Results:
                 raise BusyError(
                     f"{result_id} is being read by a running call; delete it again when that has ended"
                 ) from error
-            fsync_folder(stored.folder.parent)
+            fsync_folder(self.folder / "results")
             remove(trash)
             if self.mirror is not None:
+                # a database that goes away may have taken the row with it, unsaid: then whoever asks again is not refused
+                self._perhaps_deleted.add(result_id)
                 with self.database.write() as db:
                     self._drop(db, StoredFile("results", result_id))
+                self._perhaps_deleted.discard(result_id)
                 self._sweep_bucket()
                 return
-            # a full disk has room now; where it has not, the row without files is seen by nobody and goes at the next start
-            with suppress(WorkspaceFullError), self.database.write() as db:
+            # a full disk has room now; where the row cannot go, nobody sees it without its files, and it goes at the next start
+            with suppress(WorkspaceFullError, BusyError), self.database.write() as db:
                 drop_row(db, StoredFile("results", result_id))
 
     def save(
@@ -340,15 +335,8 @@ class Results:
         for entry, size, last_used in old:
             if missing <= 0:
                 break
-            try:
-                trash = self._put_away(entry)
-            except BlockingIOError:  # being read
-                continue
-            with self.database.write() as db:
-                self._drop(db, entry)
-                note_removal(db, entry, size, last_used, self.clock())
-            remove(trash)
-            missing -= size
+            if self._take_away(entry, size, last_used):
+                missing -= size
         self._sweep_bucket()
         if missing > 0:
             raise WorkspaceFullError(
@@ -356,6 +344,18 @@ class Results:
                 f"what is in use or younger than {KEEP_S / 3600:.0f} hours is never removed for space; delete results that are no "
                 "longer needed (library, action='delete') and try again, or start with a larger quota: tissuetalk serve --quota GB"
             )
+
+    def _take_away(self, entry: StoredFile, size_bytes: int, last_used: float) -> bool:
+        """Remove it and note that. False while it is being read."""
+        try:
+            trash = self._put_away(entry)
+        except BlockingIOError:
+            return False
+        with self.database.write() as db:
+            self._drop(db, entry)
+            note_removal(db, entry, size_bytes, last_used, self.clock())
+        remove(trash)
+        return True
 
     def _put_away(self, entry: StoredFile) -> Path:
         """Move files out of sight, first: a kill after it leaves a row without files, which the next start drops.
