@@ -27,7 +27,8 @@ class PeerLimits:
     requests: being worked on at once. body_bytes: of such requests, in memory. one_body_bytes: the largest one.
     uploads: being received at once; upload_bytes: what they may come to, on disk.
     connections: open at once; half-open ones are closed first.
-    session_idle_s: a session without a request ends. stalled_s: nothing was sent, or read, for so long.
+    session_idle_s: a session without a request ends. half_open_s: one whose client has not said that it took the answer;
+    each is about 40 kB of the SDK's. stalled_s: nothing was sent, or read, for so long.
     requests_per_minute: of all peers together; None for any number.
     header_s: until a request's headers are whole. slowest_bytes_s: bytes a second a long body must keep up.
     """
@@ -46,6 +47,7 @@ class PeerLimits:
     connections_each: int = 256
     connections: int = 1024
     session_idle_s: float = 1800.0
+    half_open_s: float = 60.0
     stalled_s: float = 30.0
     header_s: float = 10.0
     slowest_bytes_s: float = 4096.0

@@ -152,10 +152,13 @@ class Sessions:
         return noting
 
     async def _end_what_is_too_much(self, newest: str) -> None:
-        """Ends idle sessions until every limit holds: of the peer with most, those never used, then the oldest."""
-        until = time.monotonic() - self._limits.session_idle_s
+        """Ends those whose client never spoke again, then idle ones until every limit holds: of the peer with most, the oldest."""
+        now = time.monotonic()
         for name, session in list(self._sessions.items()):
-            if not session.requests and session.last_used < until:  # the SDK has ended it
+            unused_s = now - session.last_used
+            if not session.used and unused_s >= self._limits.half_open_s:
+                await self._end(name)
+            elif not session.requests and unused_s > self._limits.session_idle_s:  # the SDK has ended it
                 del self._sessions[name]
         while self._sessions:
             held = Counter(session.peer for session in self._sessions.values())
@@ -173,7 +176,7 @@ class Sessions:
 
     async def _end(self, name: str) -> None:
         """As its client would: the SDK has no other way to end one session."""
-        del self._sessions[name]
+        self._sessions.pop(name, None)
         scope: Scope = {
             "type": "http",
             "http_version": "1.1",

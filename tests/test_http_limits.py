@@ -28,6 +28,7 @@ LIMITS = {
     "uploads_each": UPLOADS,
     "connections_each": CONNECTIONS,
     "stalled_s": STALLED_S,
+    "half_open_s": STALLED_S,
     "header_s": STALLED_S,
 }
 ACCEPTS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
@@ -59,10 +60,15 @@ def post(server: HttpServer, message: Any, session: str | None = None, **headers
     )
 
 
-def opened(server: HttpServer, **headers: str) -> str:
+def half_opened(server: HttpServer, **headers: str) -> str:
     answer = post(server, {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": HELLO}, **headers)
     assert answer.status_code == 200, answer.text
     session: str = answer.headers["mcp-session-id"]
+    return session
+
+
+def opened(server: HttpServer, **headers: str) -> str:
+    session = half_opened(server, **headers)
     post(server, {"jsonrpc": "2.0", "method": "notifications/initialized"}, session)
     return session
 
@@ -105,6 +111,14 @@ def test_new_clients_get_a_session_however_many_are_open(strict: HttpServer) -> 
     assert ping(strict, others[0]) == 404
     spoofed = [opened(strict, **{"X-Forwarded-For": f"10.0.0.{n}"}) for n in range(SESSIONS * 2)]
     assert [ping(strict, session) for session in spoofed].count(200) <= SESSIONS
+
+
+def test_a_session_whose_client_never_spoke_again_is_not_kept(strict: HttpServer) -> None:
+    said, silent = opened(strict), half_opened(strict)
+    assert silent != said
+    time.sleep(STALLED_S + 0.2)
+    opened(strict)
+    assert [ping(strict, session) for session in (silent, said)] == [404, 200]
 
 
 def test_a_session_that_is_being_answered_is_not_ended(strict: HttpServer) -> None:

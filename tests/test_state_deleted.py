@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import pytest
 from mcp import Client
@@ -71,7 +72,7 @@ class Relay:
         self._open = [self._listener]
         self.port: int = self._listener.getsockname()[1]
 
-    def __enter__(self) -> Relay:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
