@@ -42,6 +42,8 @@ class Prompt:
     belongs to something else. Models know concepts, never English.
     text:  the sentence a text-prompted model is given.
     verbatim: the model reads ``text`` as it stands; otherwise it may fall back on ``words`` where the two differ.
+    relation: how the object lies to another, as operation and words, for a ``SituatedSegmenter``; others are never told.
+    at_place: a point or box comes with it, for a ``SituatedSegmenter``.
     """
 
     label: str | None
@@ -49,6 +51,8 @@ class Prompt:
     text: str
     verbatim: bool = False
     concept: str | None = None
+    relation: tuple[str, str] | None = None
+    at_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class ModelCard:
     research_only: bool
     targets: tuple[str, ...]
     mpp: tuple[float, ...]
-    prompts: Literal["text", "boxes and points", "fixed"]
+    prompts: Literal["text", "text with boxes and points", "boxes and points", "fixed"]
     source: str
     metrics: Mapping[str, str]
     limits: str
@@ -228,6 +232,30 @@ class PromptableSegmenter(Segmenter, Protocol):
     def segment_boxes(self, image: RGB, boxes_xyxy: Sequence[BoxXYXY]) -> Iterator[NDArray[np.bool_]]:
         """Encode an image [H, W, 3] and prompt it in one call."""
         ...
+
+
+class SituatedSegmenter(Segmenter, Protocol):
+    """A loaded model whose network is told words and a place together, and how one object lies to another."""
+
+    reads_sentences: bool
+    """Whether the caller's own sentence is what it is asked with; otherwise what was understood of it."""
+    takes_boxes: bool
+    """Whether it was trained with boxes as well as with points."""
+
+    def answers(self, prompt: Prompt) -> bool:
+        """Whether the network was made for the request as it stands, relation and place included."""
+        ...
+
+    def answer_at(
+        self, tile: RGB, prompt: Prompt, *, point: PointXY | None = None, box: BoxXYXY | None = None
+    ) -> Decoded:
+        """The answer to a prompt ``at_place`` on one tile [H, W, 3], with a point or a box in its pixels."""
+        ...
+
+
+def is_situated(model: Repertoire) -> TypeGuard[SituatedSegmenter]:
+    """Whether the network takes words and places in one request."""
+    return model.card.prompts == "text with boxes and points"
 
 
 def is_pointed(model: Segmenter) -> TypeGuard[PromptableSegmenter]:

@@ -83,6 +83,7 @@ class Request:
     ``unsupported``, never silence). notes: choices worth telling the reader, such as a dropped invention.
     place_measures: what the words also ask of a slide or of how masks lie to each other (names of metrics).
     read_as: of a report, every sentence with a finding and its reading.
+    sentence: the caller's own, kept only for a model that is asked with it; never of a report.
     points, boxes: pixels as the user gave them, boxes as [x0, y0, x1, y1].
     """
 
@@ -95,6 +96,7 @@ class Request:
     notes: tuple[str, ...] = field(default=())
     place_measures: tuple[str, ...] = ()
     read_as: tuple[ReadLine, ...] = ()
+    sentence: str = ""
 
     def without_sentences(self) -> Request:
         """What may be kept: of each sentence of a report only the finding's name and where it stood."""

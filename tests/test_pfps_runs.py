@@ -96,6 +96,21 @@ def test_training_asks_only_training_sentences_with_points_where_they_belong() -
             assert question.truth[int(y), int(x)]
 
 
+def test_a_share_of_the_places_is_boxes_around_the_same_objects() -> None:
+    recipe = PfpsRecipe(name="name", size="little", drawn_patches=8, box_share=0.5)
+    patches, random = patches_of(recipe, "train"), np.random.default_rng(0)
+    some = [training_question(recipe, patches, random) for _ in range(80)]
+    placed = [each for each in some if each.task in (6, 7, 8, 9)]
+    boxed = [each for each in placed if each.point_xy is None]
+    assert all((each.point_xy is None) == (each.box_xyxy is not None) for each in placed)
+    assert 0.25 < len(boxed) / len(placed) < 0.75
+    assert not any(each.box_xyxy for each in some if each.task not in (6, 7, 8, 9))
+    for each in boxed:
+        if each.task in (6, 7):
+            rows, columns = np.nonzero(each.truth)
+            assert each.box_xyxy == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
 def test_shipped_recipes_can_be_read() -> None:
     shipped = sorted(
         (Path(str(files("tissuetalk.models"))) / "segmentation" / "pfps" / "recipes").glob("*.yaml")

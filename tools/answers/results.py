@@ -140,6 +140,10 @@ class Provenance(Closed):
     examples: list[ExamplePlace] = Field(
         default=[], description="In the order given; of a correction also those before"
     )
+    told: bool = Field(
+        default=False,
+        description="Points, boxes and the relation went into the network, else they were applied to its masks",
+    )
 
 
 class Taught(Closed):

@@ -160,7 +160,7 @@ def _ask_models(
         checks: dict[str, StabilityCheck] = {}
         for number, mask in enumerate(there[:MOST_MASKS]):
             field = access.field(folder, mask, source)
-            if not is_pointed(field.model):
+            if not (is_pointed(field.model) or _was_told_more(mask)):
                 check = checks.setdefault(mask.provenance.weights_sha256, StabilityCheck(field, control))
                 control.report(number / len(there[:MOST_MASKS]), f"asking for {mask.target} in other ways")
                 painted = windows.looked_over(windows.layer_of(folder, mask))
@@ -175,6 +175,12 @@ def _ask_models(
         control.report(0.7, "changing the picture")
         score = None if found.classifier is None else found.classifier.without
         found.views = [without(folder, mask, source, score) for mask in there[:MOST_MASKS]]
+
+
+def _was_told_more(mask: Mask) -> bool:
+    """Whether the mask's network was told more than words: other words alone would ask for something else."""
+    made = mask.provenance
+    return made.told and bool(made.points or made.boxes or made.relation)
 
 
 def _picture(board: Board, request: ExplainRequest, found: Findings) -> Image.Image | None:

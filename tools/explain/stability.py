@@ -119,7 +119,7 @@ class StabilityCheck:
         if window.width * window.height * zoom * zoom > MOST_WORKING_PX:
             side = round(MOST_WORKING_PX**0.5 / zoom)
             window = windows.busiest(windows.edges(painted), window, side, side)
-        reads = model.card.prompts == "text" and not (said.concept or "").startswith(TAUGHT)
+        reads = bool(model.sent(said)) and not (said.concept or "").startswith(TAUGHT)
         others = rephrasings(capability.target) if reads else ()
         looks = self.looks(said, capability, others, window)
         changes = self._alone(said, capability, looks, window)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tissuetalk.models.by_example import Learned
 from tissuetalk.models.errors import InvalidArgumentError, NoTargetInWordsError, shown
 from tissuetalk.models.images import ImageSource
-from tissuetalk.models.segmenter import Repertoire
+from tissuetalk.models.segmenter import Repertoire, is_situated
 from tissuetalk.prompts.names import prompt_for
 from tissuetalk.prompts.target import Reader, Request, Target
 from tissuetalk.prompts.taught import named_in, same_thing, target_of_name
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 UNNAMED = "what was shown"
 LONGEST_TITLE = 60
+LONGEST_SENTENCE = 300
+"""Characters of a request that goes to a network as it stands; more than that is no single sentence."""
 MOST_IN_ALL = 1_000
 """Examples of one target, with those of the results it corrects."""
 ASSUMED_MPP = 0.5
@@ -54,7 +56,18 @@ def understand(session: Session, asked: SegmentArguments) -> SegmentRequest:
     kept = kept_for(session, model)
     request = read_with_names(session.reader, asked, model, kept)
     request = replace(request, notes=(*request.notes, *_taught_on_others(session, request, model)))
+    if is_situated(model) and not asked.targets:
+        request = replace(request, sentence=_own_sentence(request, asked.words or ""))
     return SegmentRequest(asked.image, request, asked.region, asked.mpp, asked.model)
+
+
+def _own_sentence(request: Request, words: str) -> str:
+    """What the caller said, as it stands, where it is more than the name of what to look for."""
+    said, only = words.strip(), [target for target in request.targets if target.assertion not in RULED_OUT]
+    is_name = len(only) == 1 and said.casefold() in (name_of(only[0]).casefold(), only[0].label)
+    if request.kind == "report" or is_name or not only or len(said) > LONGEST_SENTENCE:
+        return ""
+    return said
 
 
 def kept_for(session: Session, model: Repertoire) -> list[Learned]:

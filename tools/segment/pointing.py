@@ -98,7 +98,7 @@ def objects_at(field: FieldOfView, request: Request, control: Control = Control(
         objects=True,
         presence=NO_OPINION,
         model_mpp=mpp * coarsest,
-        note=f"outlined in {_counted(request)}; {model.card.name} does not judge what is there",
+        note=f"outlined in {counted(request)}; {model.card.name} does not judge what is there",
     )
 
 
@@ -203,7 +203,7 @@ def _painted(drawn: dict[int, _Drawn], region: Box) -> Labels:
     return renumbered(canvas, np.unique(canvas[canvas > 0]))
 
 
-def _counted(request: Request) -> str:
+def counted(request: Request) -> str:
     parts = [(len(request.boxes), "box", "boxes"), (len(request.points), "point", "points")]
     said = [f"{count} {one if count == 1 else many}" for count, one, many in parts if count]
     return f"the {' and '.join(said)} given"

@@ -139,6 +139,7 @@ def _provenance(
         version=version("tissuetalk"),
         rules=RULES_VERSION,
         examples=[] if lessons is None else lessons.examples_of(target),
+        told=wanted.told,
     )
 
 

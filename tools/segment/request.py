@@ -15,7 +15,14 @@ from pydantic import TypeAdapter
 
 from tissuetalk.models.errors import InvalidArgumentError, PointOutsideImageError, UnknownLabelError
 from tissuetalk.models.images import Box
-from tissuetalk.models.segmenter import Capability, Prompt, Segmenter, is_pointed
+from tissuetalk.models.segmenter import (
+    Capability,
+    Prompt,
+    Segmenter,
+    SituatedSegmenter,
+    is_pointed,
+    is_situated,
+)
 from tissuetalk.prompts import organs
 from tissuetalk.prompts.measures import place_measures_in
 from tissuetalk.prompts.names import prompt_for, prompt_of, target_named
@@ -104,6 +111,8 @@ class SegmentRequest:
         for field in ("lessons", "parent"):
             if not stored[field]:
                 del stored[field]
+        if not kept.request.sentence:
+            del stored["request"]["sentence"]
         for target in stored["request"]["targets"]:
             if not target["learned"]:
                 del target["learned"]
@@ -237,11 +246,15 @@ def name_of(target: Target) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A target a model can be asked for."""
+    """A target a model can be asked for.
+
+    told: the relation and the places of the target go into the network; otherwise they are applied to its masks.
+    """
 
     target: Target
     prompt: Prompt
     capability: Capability
+    told: bool = False
 
 
 def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Wanted], list[NotSegmented]]:
@@ -256,15 +269,16 @@ def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Want
         else:
             wanted.append(target)
     asked: list[Wanted] = []
-    name, candidates = model.card.name, with_references(wanted)
-    prompts = [prompt_for(target) for target in candidates]
+    name, told = model.card.name, told_to(model, request, wanted) if is_situated(model) else []
+    candidates = [target for target, _ in told] or with_references(wanted)
+    prompts = [prompt for _, prompt in told] or [prompt_for(target) for target in candidates]
     able = [model.capability(prompt) for prompt in prompts]
     places = [(x, y, x + 1, y + 1) for x, y in request.points] + list(request.boxes)
     outside = bool(places) and all(
         x0 >= region.x1 or y0 >= region.y1 or x1 <= region.x0 or y1 <= region.y0 for x0, y0, x1, y1 in places
     )
     for target, prompt, capability in zip(candidates, prompts, able, strict=True):
-        at = reference_of(target, candidates)
+        at = None if told else reference_of(target, candidates)
         if capability is None:
             reason = f"{name} was never trained for this{'' if is_pointed(model) else SHOW_ME}"
             refused.append(refusal(target, "unsupported", reason, model.nearest(prompt)))
@@ -275,8 +289,39 @@ def sort_out(request: Request, model: Segmenter, region: Box) -> tuple[list[Want
             reason = "every point and box lies outside the segmented region"
             refused.append(refusal(target, "out_of_view", reason))
         else:
-            asked.append(Wanted(target, prompt, capability))
+            asked.append(Wanted(target, prompt, capability, told=bool(told)))
     return [*asked, *_beyond_the_survey(request, model, asked)], refused
+
+
+def told_to(
+    model: SituatedSegmenter, request: Request, wanted: Sequence[Target]
+) -> list[tuple[Target, Prompt]]:
+    """What a network is asked that takes relations and places itself; nothing where it was not made for one of them.
+
+    The caller's own sentence is one request, with one mask.
+    """
+    known = [target for target in wanted if model.capability(prompt_for(target)) is not None]
+    if not known or any(target.surveyed for target in wanted) or (request.boxes and not model.takes_boxes):
+        return []
+    if said := request.sentence if model.reads_sentences else "":
+        subject = next((target for target in known if target.relation is not None), None)
+        subject = subject or replace(known[0], words=" and ".join(dict.fromkeys(map(name_of, known))))
+        wanted = known = [replace(subject, evidence=said)]
+    pointed, boxed = chosen_by_places(with_references(wanted))
+    asked = []
+    for index, target in enumerate(wanted):
+        at = {index, reference_of(target, with_references(wanted))}
+        by_hand = bool((request.points and at & pointed) or (request.boxes and at & boxed))
+        relation = target.relation
+        if relation is not None and relation.op == "selected":
+            relation = None
+        told = replace(
+            prompt_for(target),
+            relation=None if relation is None else (relation.op, relation.reference),
+            at_place=by_hand,
+        )
+        asked.append((target, replace(told, text=said, verbatim=True) if said else told))
+    return asked if all(model.answers(told) for target, told in asked if target in known) else []
 
 
 def _beyond_the_survey(request: Request, model: Segmenter, asked: Sequence[Wanted]) -> list[Wanted]:

@@ -12,8 +12,8 @@ from tissuetalk.models.segmenter import PromptableSegmenter, is_pointed
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.segment import algebra, engine, pointing
-from tissuetalk.tools.segment.algebra import HeldLabels
+from tissuetalk.tools.segment import algebra, engine, pointing, situated
+from tissuetalk.tools.segment.algebra import HeldLabels, LabelImage
 from tissuetalk.tools.segment.engine import FoundMask
 from tissuetalk.tools.segment.field import FieldOfView, image_info, region_of, scale_of
 from tissuetalk.tools.segment.grid import DEFAULTS, SlideSettings
@@ -51,20 +51,21 @@ def segment(session: Session, order: SegmentRequest, control: Control = Control(
     with session.open(order.image, control=control) as source:
         region = region_of(source, order.region)
         control.covers(region.width * region.height)
-        if is_pointed(base):
-            region = pointing.narrowed(order.request, region)
         check_inside(order.request, source.width, source.height)
         lessons = take_lessons(session, order, base, source, control.part(0, TAUGHT_SHARE))
         model, request = lessons.model, lessons.request
         control = control.part(TAUGHT_SHARE, 1) if lessons else control
         asked, refused = sort_out(request, model, region)
         # to refuse everything no model is loaded: nothing is assumed of a scale that nothing is done at
+        by_hand = is_pointed(model) or any(each.prompt.at_place for each in asked)
+        if by_hand:
+            region = pointing.narrowed(order.request, region)
         looks = bool(asked) or is_pointed(model) or region.width * region.height > session.slides.mask_px
         scale = scale_of(source, order.mpp, model if looks else None)
         field = FieldOfView(
             source, model, region, scale, session.features, order.region, lessons if lessons else None
         )
-        if not is_pointed(model) and _is_large(field, asked, session.slides):
+        if not by_hand and _is_large(field, asked, session.slides):
             result = segment_slide(session, order, request, field, asked, refused, control)
         else:
             with session.workspace.new_result(image_id=source.image_id, kind="segment") as draft:
@@ -90,7 +91,11 @@ def segment_field(
     asked, refused = sort_out(request, field.model, field.region)
     if is_pointed(field.model):
         return _at_places(field, field.model, request, asked, refused, control)
-    found = engine.find_masks(field, [(each.prompt, each.capability) for each in asked], control, settings)
+    if any(each.told for each in asked):
+        found = situated.find_masks(field, request, asked, control, settings)
+    else:
+        questions = [(each.prompt, each.capability) for each in asked]
+        found = engine.find_masks(field, questions, control, settings)
     return FieldMasks(asked, placed(request, asked, found, field), refused)
 
 
@@ -100,7 +105,8 @@ def placed(
     """Points, relations and boxes of the request applied; objects that are left are numbered afresh, 1..N."""
     held = [HeldLabels(each.labels, field.region, each.objects) for each in found]
     targets = [each.target for each in asked]
-    masks = algebra.related(request, targets, held, field.scale.mpp)
+    told = any(each.told for each in asked)
+    masks: list[LabelImage] = [*held] if told else algebra.related(request, targets, held, field.scale.mpp)
     if (lessons := field.lessons) is not None:
         masks = [
             algebra.corrected(mask, lessons.held_of(target), field.scale.mpp)

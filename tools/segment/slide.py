@@ -189,7 +189,9 @@ class _Run:
         mapped = [self._map(plan, index, control) for index in range(len(self.asked))]
         targets = [each.target for each in self.asked]
         mpp = self.field.scale.mpp
-        masks = algebra.related(self.request, targets, [each.base for each in mapped], mpp)
+        masks: list[LabelImage] = [each.base for each in mapped]
+        if not any(each.told for each in self.asked):
+            masks = algebra.related(self.request, targets, masks, mpp)
         if (lessons := self.field.lessons) is not None:
             masks = [
                 algebra.corrected(mask, lessons.held_of(target), mpp)

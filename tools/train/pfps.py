@@ -6,6 +6,7 @@ A recipe is a YAML file with ``preset: pfps``; ``tissuetalk train`` runs it and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.images import Box
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import csv_text
 from tissuetalk.models.recipe import RecipePath
@@ -38,7 +40,7 @@ from tissuetalk.models.training.loop import LOG, EpochRun, draw_curves, prepare_
 from tissuetalk.models.training.recipes import RunRecipe
 from tissuetalk.models.writing import write_whole
 from tissuetalk.prompts.prompt_sets import Split, sentences_of_task
-from tissuetalk.prompts.relations import POINT_TASKS, Task, pfps_task
+from tissuetalk.prompts.relations import POINT_TASKS, Task, instance_at, pfps_task
 
 TASKS: Final[tuple[Task, ...]] = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 INCOMPLETE_UNITS: Final = ("dt", "capsule")
@@ -77,6 +79,8 @@ class PfpsRecipe(RunRecipe):
     """Factor on the learning rate, each epoch."""
     test_sentences: int = Field(default=5, ge=1)
     """Of each part, asked of every test patch and task by the strategy text."""
+    box_share: float = Field(default=0.0, ge=0, le=1)
+    """Part of the requests with a point that come with the box of the object instead; the paper has points only."""
     drawn_patches: int = 32
     overfit: bool = False
     """Validate and test on the patches that are trained on: whether the network can learn all nine tasks at all."""
@@ -131,8 +135,20 @@ def training_question(
         task = allowed[int(random.integers(len(allowed)))]
         texts = sentences_of_task(task, "train", UNIT_WORDS[unit])
         question = question_of(patch, task, random, texts[int(random.integers(len(texts)))])
-        if question is not None and question.truth.any():
-            return question
+        if question is None or not question.truth.any():
+            continue
+        boxed = recipe.box_share > 0 and random.random() < recipe.box_share
+        return with_box(question, patch) if boxed else question
+
+
+def with_box(question: KidneyQuestion, patch: KidneyPatch) -> KidneyQuestion:
+    """The same question, asked with the box of the object that its point lies in; one without a point stays as it is."""
+    if question.point_xy is None:
+        return question
+    instances = patch.nuclei if question.task == 6 else patch.units
+    box = Box.around(instance_at(instances, question.point_xy))
+    assert box is not None, "a valid point lies in an object"
+    return replace(question, point_xy=None, box_xyxy=(box.x0, box.y0, box.x1, box.y1))
 
 
 def allowed_tasks(unit: str, keep_tasks: Sequence[int] | None) -> tuple[Task, ...]:
@@ -149,7 +165,7 @@ def train(recipe: PfpsRecipe, out: Path, control: Control = Control()) -> Path:
     """
     prepare_torch(recipe)
     tested = patches_of(recipe, "test")
-    sizes = PfpsSizes(SIZES[recipe.size], recipe.strategy, recipe.head)
+    sizes = PfpsSizes(SIZES[recipe.size], recipe.strategy, recipe.head, boxes=recipe.box_share > 0)
     model = build_pfps(
         sizes, language_model=recipe.language_model, lora=recipe.lora, efficient_sam=recipe.efficient_sam
     )

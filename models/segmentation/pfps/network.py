@@ -18,8 +18,6 @@ from torch.nn import functional
 
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.segmentation.pfps.efficient_sam import (
-    INVALID,
-    POINT,
     SMALL,
     SamDecoder,
     SamImageEncoder,
@@ -169,7 +167,7 @@ class DynamicHead(nn.Module):
     def __init__(
         self, *, image_width: int, request_width: int, feature_width: int, kind: HeadKind, scale: int
     ) -> None:
-        """scale: how much larger the answer is than the image embedding (16); only ``replace_upscale`` needs it."""
+        """scale: how much larger the answer is than the image embedding: 16, or 4 or 8 with smaller patches."""
         super().__init__()
         self.kind: HeadKind = kind
         self.scale = scale
@@ -183,10 +181,11 @@ class DynamicHead(nn.Module):
         )
         self.controller = nn.Conv2d(image_width + request_width, GENERATED, 1)
         if kind == "hats":
+            # the decoder enlarges four times; smaller patches leave less, or nothing, to do
             self.features: nn.Module = nn.Sequential(
-                nn.Upsample(scale_factor=2, mode="nearest"),
+                nn.Upsample(scale_factor=min(2, scale // 4), mode="nearest"),
                 Residual(feature_width),
-                nn.Upsample(scale_factor=2, mode="nearest"),
+                nn.Upsample(scale_factor=max(1, scale // 8), mode="nearest"),
                 Residual(feature_width),
                 nn.GroupNorm(GROUPS, feature_width),
                 nn.ReLU(),
@@ -232,12 +231,16 @@ def generated_layers(maps: Tensor, values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PfpsSizes:
-    """strategy: how a request is said. head: what the dynamic head replaces. train_neck: frozen in HATs."""
+    """strategy: how a request is said. head: what the dynamic head replaces. train_neck: frozen in HATs.
+
+    boxes: whether some requests of training came with a box instead of a point; the network is the same.
+    """
 
     sam: SamSizes = SMALL
     strategy: Strategy = "text"
     head: HeadKind = "hats"
     train_neck: bool = False
+    boxes: bool = False
 
     @property
     def request_tokens(self) -> int:
@@ -245,7 +248,7 @@ class PfpsSizes:
 
 
 class Pfps(nn.Module):
-    """Images, requests and perhaps points in; background and foreground logits out."""
+    """Images, requests and perhaps points or boxes in; background and foreground logits out."""
 
     def __init__(self, sizes: PfpsSizes, request: nn.Module) -> None:
         """request: makes [B, T, C] tokens; SentenceVector, OneSetIds or TwoSetIds."""
@@ -270,18 +273,17 @@ class Pfps(nn.Module):
         for part in unused:  # the dynamic head takes their place
             part.requires_grad_(False)
 
-    def forward(self, images: Tensor, request: Tensor, points_xy: Tensor, pointed: Tensor) -> Tensor:
+    def forward(self, images: Tensor, request: Tensor, places_xy: Tensor, kinds: Tensor) -> Tensor:
         """[B, 2, S, S] logits (background, foreground).
 
         Args:
             images: [B, 3, S, S], normalised by ``prepared``.
             request: [B, T, C] from ``self.request``.
-            points_xy: [B, 2] in input pixels; any value where there is no point.
-            pointed: [B] bool, whether the request has a point (tasks 6 to 9).
+            places_xy: [B, P, 2] in input pixels; any value where the kind is INVALID.
+            kinds: [B, P] what each is: POINT, a corner of a box (TOP_LEFT, BOTTOM_RIGHT), or INVALID.
         """
         embedding = self.image_encoder(images, request)
-        labels = torch.where(pointed, POINT, INVALID)[:, None]
-        places = self.prompt_encoder(points_xy[:, None], labels)
+        places = self.prompt_encoder(places_xy, kinds)
         prompts = torch.cat([places, self.to_decoder(request)], dim=1)
         _, seen = self.mask_decoder.attend(embedding, self.prompt_encoder.dense_places(), prompts)
         features = self.mask_decoder.upscale(seen) if self.sizes.head == "hats" else seen

@@ -1,7 +1,7 @@
 """A trained PFPs network: as a folder, and at the seam of all models.
 
 The folder holds ``pfps.json`` (sizes, language model) and ``pfps.safetensors`` (what was trained). The segmenter answers
-whole units and all nuclei by words; the tool adds points and relations.
+all nine tasks: the sentence, or the numbers of unit and task, and the point or box go into the network.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in, require_tensors_at
 from tissuetalk.models.segmentation.open_vocabulary import OpenVocabulary
-from tissuetalk.models.segmentation.pfps.card import CARD, MPP, UNIT_WORDS, WEIGHTS, KidneyUnits, target_of
+from tissuetalk.models.segmentation.pfps.card import CARD, MPP, WEIGHTS, KidneyUnits, asked_of, sentence_for
 from tissuetalk.models.segmentation.pfps.efficient_sam import SamSizes, load_published
 from tissuetalk.models.segmentation.pfps.network import (
     LORA,
@@ -32,9 +33,9 @@ from tissuetalk.models.segmentation.pfps.network import (
     from_own_lora,
     load_tinyllama,
 )
-from tissuetalk.models.segmentation.pfps.training import pixels_of
+from tissuetalk.models.segmentation.pfps.training import pixels_of, placed
 from tissuetalk.models.segmentation.pretrained import device, fill, read_tensors, to_size, weights_hash
-from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt
+from tissuetalk.models.segmenter import RGB, BoxXYXY, Context, Decoded, PointXY, Prompt
 from tissuetalk.models.writing import write_tensors, write_whole
 
 SETTINGS, TRAINED = "pfps.json", "pfps.safetensors"
@@ -111,7 +112,7 @@ def is_stored(key: str) -> bool:
 
 
 class PfpsSegmenter(OpenVocabulary):
-    """Answers tasks 1 (a kind of unit) and 2 (nuclei); all other tasks are algebra on these two."""
+    """A ``SituatedSegmenter``: by the caller's sentence where it was trained with sentences, by unit and task elsewhere."""
 
     card, repertoire = CARD, KidneyUnits()
     margin_px = 64
@@ -124,13 +125,20 @@ class PfpsSegmenter(OpenVocabulary):
 
     def sent(self, prompt: Prompt) -> str:
         """Empty where tasks are asked by number."""
-        if self.model.sizes.strategy != "text":
+        if not self.reads_sentences:
             return ""
-        return (
-            prompt.text
-            if prompt.verbatim
-            else f"Segment every {UNIT_WORDS.get(target_of(prompt) or '', 'nucleus')}."
-        )
+        return prompt.text if prompt.verbatim else sentence_for(*(asked_of(prompt) or (None, 2)))
+
+    @property
+    def reads_sentences(self) -> bool:
+        return self.model.sizes.strategy == "text"
+
+    @property
+    def takes_boxes(self) -> bool:
+        return self.model.sizes.boxes
+
+    def answers(self, prompt: Prompt) -> bool:
+        return asked_of(prompt) is not None or (self.reads_sentences and prompt.verbatim)
 
     def assume_mpp(self, overview: RGB, reduction: float = 1.0) -> float:
         return MPP
@@ -142,23 +150,32 @@ class PfpsSegmenter(OpenVocabulary):
     @torch.inference_mode()
     def decode(self, features: tuple[Tensor, tuple[int, int]], prompts: Sequence[Prompt]) -> list[Decoded]:
         """features: pixels [1, 3, S, S], and the tile's height and width. A full pass per prompt."""
-        pixels, (height, width) = features
-        nowhere = torch.zeros(1, 2, device=device())
-        unpointed = torch.zeros(1, dtype=torch.bool, device=device())
-        decoded = []
-        for prompt in prompts:
-            logits = self.model(pixels, self._request(prompt), nowhere, unpointed)
-            decoded.append(Decoded(to_size(logits[:, 1] - logits[:, 0], height, width)[0]))
-        return decoded
+        pixels, size = features
+        nowhere = placed(np.empty((*size, 3), np.uint8), self.tile_px)
+        return [self._decoded(pixels, prompt, nowhere, size) for prompt in prompts]
+
+    @torch.inference_mode()
+    def answer_at(
+        self, tile: RGB, prompt: Prompt, *, point: PointXY | None = None, box: BoxXYXY | None = None
+    ) -> Decoded:
+        pixels, size = self.encode(tile, Context({}))
+        return self._decoded(pixels, prompt, placed(tile, self.tile_px, point, box), size)
+
+    def _decoded(
+        self, pixels: Tensor, prompt: Prompt, place: tuple[Tensor, Tensor], size: tuple[int, int]
+    ) -> Decoded:
+        places_xy, kinds = (each.to(pixels.device) for each in place)
+        logits = self.model(pixels, self._request(prompt), places_xy, kinds)
+        return Decoded(to_size(logits[:, 1] - logits[:, 0], *size)[0])
 
     def _request(self, prompt: Prompt) -> Tensor:
-        """[1, T, C]. Nuclei belong to no unit: by ID, the four units' requests are averaged."""
-        target = target_of(prompt)
-        if self.model.sizes.strategy == "text":
+        """[1, T, C]. Tasks 2 and 6 belong to no unit: by number, the four units' requests are averaged."""
+        if self.reads_sentences:
             vector: Tensor = self.model.request([self.sent(prompt)])
             return vector
-        units = [UNITS.index(target)] if target in UNITS else list(range(len(UNITS)))
-        tasks = torch.full((len(units),), 1 if target in UNITS else 2, device=device())
+        unit, task = asked_of(prompt) or (None, 2)
+        units = list(range(len(UNITS))) if unit is None else [UNITS.index(unit)]
+        tasks = torch.full((len(units),), task, device=device())
         rows: Tensor = self.model.request(torch.tensor(units, device=device()), tasks)
         return rows.mean(dim=0, keepdim=True)
 

@@ -20,10 +20,16 @@ from tissuetalk.models.masks.characteristics import Labels, Mask
 from tissuetalk.models.reading import table_of
 from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pfps.card import UNIT_WORDS
-from tissuetalk.models.segmentation.pfps.efficient_sam import prepared
+from tissuetalk.models.segmentation.pfps.efficient_sam import (
+    BOTTOM_RIGHT,
+    INVALID,
+    POINT,
+    TOP_LEFT,
+    prepared,
+)
 from tissuetalk.models.segmentation.pfps.network import UNITS, Pfps, foreground
 from tissuetalk.models.segmentation.pretrained import device
-from tissuetalk.models.segmenter import RGB
+from tissuetalk.models.segmenter import RGB, BoxXYXY, PointXY
 
 ERODED_PX: Final = 2
 COLUMNS: Final = ("image", "units", "nuclei", "unit", "split")
@@ -127,7 +133,7 @@ def _read(path: Path, mode: int) -> NDArray[np.uint8]:
     return np.asarray(pixels)
 
 
-def valid_point(instances: Labels, random: np.random.Generator) -> tuple[float, float] | None:
+def valid_point(instances: Labels, random: np.random.Generator) -> PointXY | None:
     """x, y inside one object, drawn uniformly over objects and then over its pixels 2 px from the border.
 
     An object too thin for that offers all its pixels. None when there is no object.
@@ -147,7 +153,8 @@ def valid_point(instances: Labels, random: np.random.Generator) -> tuple[float, 
 class KidneyQuestion:
     """One request about one image, in both forms it can be said in.
 
-    truth: [H, W]. unit: key of UNIT_WORDS. task: 1 to 9. sentence: the task in words. point_xy: pixels of the image.
+    truth: [H, W]. unit: key of UNIT_WORDS. task: 1 to 9. sentence: the task in words. point_xy, box_xyxy: pixels of the
+    image, at most one of them.
     """
 
     image: RGB
@@ -155,7 +162,8 @@ class KidneyQuestion:
     unit: str
     task: int
     sentence: str
-    point_xy: tuple[float, float] | None = None
+    point_xy: PointXY | None = None
+    box_xyxy: BoxXYXY | None = None
 
 
 def pfps_loss(logits: Tensor, truth: Tensor) -> Tensor:
@@ -172,20 +180,30 @@ def ask(model: Pfps, questions: Sequence[KidneyQuestion]) -> Tensor:
     """[B, 2, S, S] logits at the model's input size, by sentence or ID as the model was built."""
     side = model.sizes.sam.image_px
     images = torch.cat([pixels_of(question.image, side) for question in questions])
-    points = torch.zeros(len(questions), 2)
-    for row, question in enumerate(questions):
-        if question.point_xy is not None:
-            (height, width), (x, y) = question.image.shape[:2], question.point_xy
-            points[row] = torch.tensor([x * side / width, y * side / height])
-    pointed = torch.tensor([question.point_xy is not None for question in questions])
+    places = [placed(each.image, side, each.point_xy, each.box_xyxy) for each in questions]
+    places_xy, kinds = (torch.cat(each).to(images.device) for each in zip(*places, strict=True))
     if model.sizes.strategy == "text":
         request = model.request([question.sentence for question in questions])
     else:
         units = torch.tensor([UNITS.index(question.unit) for question in questions], device=images.device)
         tasks = torch.tensor([question.task for question in questions], device=images.device)
         request = model.request(units, tasks)
-    logits: Tensor = model(images, request, points.to(images.device), pointed.to(images.device))
+    logits: Tensor = model(images, request, places_xy, kinds)
     return logits
+
+
+def placed(
+    image: RGB, side: int, point: PointXY | None = None, box: BoxXYXY | None = None
+) -> tuple[Tensor, Tensor]:
+    """A point or a box in pixels of an image, or neither, as a network of this input side takes it: [1, 2, 2] and [1, 2]."""
+    across, down = side / image.shape[1], side / image.shape[0]
+    if box is not None:
+        x0, y0, x1, y1 = box
+        corners = [[x0 * across, y0 * down], [x1 * across, y1 * down]]
+        return torch.tensor([corners]), torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]])
+    x, y = point or (0.0, 0.0)
+    kind = INVALID if point is None else POINT
+    return torch.tensor([[[x * across, y * down], [0.0, 0.0]]]), torch.tensor([[kind, INVALID]])
 
 
 def pixels_of(image: RGB, side: int) -> Tensor:
