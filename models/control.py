@@ -17,11 +17,15 @@ Size = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Control:
-    """What work of any length is handed; by default nobody watches and nobody stops it."""
+    """What work of any length is handed; by default nobody watches and nobody stops it.
+
+    patience_s: how long it may wait for what others fetch, then ``busy``; None for as long as that takes.
+    """
 
     progress: Progress = lambda done, what: None
     stop: Stop = lambda: False
     covers: Size = lambda pixels: None
+    patience_s: float | None = None
 
     def report(self, done: float, what: str) -> None:
         """done: share of this work, 0..1."""
@@ -34,4 +38,8 @@ class Control:
 
     def part(self, start: float, end: float) -> Control:
         """For a piece of this work: its 0..1 is start..end here."""
-        return Control(lambda done, what: self.progress(start + (end - start) * done, what), self.stop)
+        return Control(
+            lambda done, what: self.progress(start + (end - start) * done, what),
+            self.stop,
+            patience_s=self.patience_s,
+        )

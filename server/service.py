@@ -111,6 +111,7 @@ class Service:
                     quota_bytes=int(settings.quota_gb * 10**9),
                     state=settings.state,
                     archives=settings.archives,
+                    patience_s=settings.patience_s,
                 )
                 lanes = self._lanes
                 if lanes is None:

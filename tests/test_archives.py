@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from drawn_dicom import base_level, draw_dicom
 from drawn_slides import Drawing
 from services import wait_until
 
-from tissuetalk.models.errors import InvalidArgumentError, OutsideRootsError, TissuetalkError
+from tissuetalk.models.errors import BusyError, InvalidArgumentError, OutsideRootsError, TissuetalkError
 from tissuetalk.models.images import open_image
 from tissuetalk.models.writing import remove
 from tissuetalk.tools.jobs import Jobs, SegmentJob
@@ -270,6 +271,49 @@ def test_a_job_that_is_cancelled_stops_its_download(session: Session, archive: D
     jobs.close()
     lanes.close()
     assert copied(session) == [] and list(session.workspace.owners.folder.iterdir()) == []
+
+
+@pytest.fixture
+def gate(archive: DrawnArchive) -> Iterator[threading.Event]:
+    """The archive has the files of the slide wait for it."""
+    opened = threading.Event()
+    archive.misdeed = lambda request: "/instances/" in request.path and not opened.wait(60)
+    yield opened
+    opened.set()
+
+
+def test_a_question_about_a_slide_on_its_way_says_how_far_it_is(
+    archive: DrawnArchive, gate: threading.Event, tmp_path: Path
+) -> None:
+    lab = replace(Archive.at("lab", archive.url), limits=PATIENT)
+    (tmp_path / "root").mkdir()
+    with Session(tmp_path / "root", tmp_path / "w", archives=(lab,), patience_s=0.5) as session:
+        for _ in range(2):
+            with pytest.raises(BusyError, match=r"on its way from its archive.*ask again"):
+                session.view(image=archive.address)
+        gate.set()  # it comes though nobody waits
+        wait_until(lambda: copied(session))
+        assert session.view(image=archive.address).result.image.width > 1000
+        assert len(archive.asked) == len(set(archive.asked)), "it came once"
+
+
+def test_work_on_a_slide_on_its_way_is_a_job_that_no_small_picture_waits_behind(
+    session: Session, archive: DrawnArchive, gate: threading.Event
+) -> None:
+    asked = session.understand(SegmentArguments.of(archive.address, "nuclei", model="classical-nuclei"))
+    lanes = Lanes(workers=1)
+    jobs = Jobs(session, lanes)
+    task = jobs.start(SegmentJob(asked))
+    wait_until(lambda: any("/instances/" in path for path in archive.asked))
+    assert task.lane is lanes.large and lanes.small.lengths() == (0, 0)
+    pending = jobs.hand_over(task).result
+    assert pending.image is None and "on its way from its archive" in pending.notes[0]
+    wait_until(lambda: "on its way from its archive" in jobs.status(pending.job_id).text)
+    gate.set()
+    wait_until(lambda: jobs.status(pending.job_id).result.state == "done")
+    assert jobs.status(pending.job_id).result.result.image.width > 1000
+    jobs.close()
+    lanes.close()
 
 
 def test_nothing_else_on_the_network_is_reached(session: Session, archive: DrawnArchive) -> None:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ from tissuetalk.tools.lanes import Lanes, MovedOnError, Task
 from tissuetalk.tools.segment.request import SegmentArguments, SegmentRequest, read_as
 from tissuetalk.tools.segment.unfinished import folder_of
 from tissuetalk.tools.session import Session
-from tissuetalk.tools.session.results import without_masks
+from tissuetalk.tools.session.results import without_image, without_masks
 from tissuetalk.tools.storage.jobs import MOST_ATTEMPTS, JobRow, JobStore
 
 LOOK_EVERY_S = 0.3
@@ -72,8 +72,12 @@ class SegmentJob:
 
         How the words were read is said now: once the work is done their sentences are gone.
         """
-        notes, said = [f"{state}; nothing is known yet"], read_as(self.request.request)
-        return without_masks(session, self.request, control, notes=notes, read_as=said)
+        said = read_as(self.request.request)
+        try:
+            notes, now = [f"{state}; nothing is known yet"], replace(control, patience_s=0.0)
+            return without_masks(session, self.request, now, notes=notes, read_as=said)
+        except BusyError as error:
+            return without_image({"notes": [f"{state}; {error}"], "read_as": said})
 
 
 @dataclass(frozen=True)
@@ -356,7 +360,8 @@ class Jobs:
             return Answer(result, f"{job_id}: done.\n{done.text}", done.picture, done.links)
         left = "" if row.eta_s is None else f", about {row.eta_s:.0f} s left"
         because = "" if error is None else f" {error.code}: {error.message}"
-        where = "" if place is None else f" at place {place}"
+        doing = f" ({row.message})" if state == "running" and row.message else ""
+        where = doing if place is None else f" at place {place}"
         lines = [f"{job_id}: {state}{where}, {row.progress:.0%} done{left}.{because}"]
         if early is not None:
             lines += [f"{each.name}: {each.statement}" for each in early.findings] + [early.caveat]
@@ -428,11 +433,9 @@ class Jobs:
             self._store.finish(job_id, {"result_id": task.future.result().result.result_id})
         elif isinstance(error, CancelledError) and self._store.cancel_requested(job_id):
             self._store.cancelled(job_id)
-        elif isinstance(error, CancelledError):
-            if task.claimed:  # the server is closing: the job goes on when a server is back
-                self._store.release(job_id)
-        elif isinstance(error, StateAwayError):
-            if task.claimed:  # what it made could not be kept: it is done again when that can
+        elif isinstance(error, CancelledError | StateAwayError):
+            # the server is closing, or what was made could not be kept: the job goes on when a server is back, and can
+            if task.claimed:
                 self._store.release(job_id)
         elif not task.may_end():
             return  # somebody else has it now

@@ -225,7 +225,7 @@ class SegmentAnswer(ToolAnswer):
     """Answer of ``segment``. While a job is running ``result_id`` is null and there are no masks yet."""
 
     result_id: str | None
-    image: ImageInfo
+    image: ImageInfo | None = Field(description="Null while a slide is on its way from its archive")
     masks: list[Mask]
     not_segmented: list[NotSegmented]
     warnings: list[Warned]
@@ -243,6 +243,7 @@ class SegmentResult(SegmentAnswer):
     """A finished segmentation."""
 
     result_id: str
+    image: ImageInfo
 
     def without_sentences(self) -> SegmentResult:
         """As it is kept: of each sentence of a report only the finding's name and where it stood."""

@@ -213,20 +213,27 @@ def read_lines(answer: SegmentAnswer) -> list[str]:
 
 
 def without_masks(
-    session: Session, asked: SegmentRequest, control: Control = Control(), **known: Any
+    session: Session, asked: SegmentRequest, control: Control | None = None, **known: Any
 ) -> SegmentAnswer:
     """The answer while nothing is known but the image and what the words said."""
     with session.open(asked.image, control=control) as source:
-        info = image_info(source, region_of(source, asked.region), None)
-        cut = region_cut(source, asked.region)
+        about: dict[str, Any] = {
+            "image": image_info(source, region_of(source, asked.region), None),
+            "warnings": region_cut(source, asked.region),
+        }
+    return without_image(about | known)
+
+
+def without_image(known: dict[str, Any]) -> SegmentAnswer:
+    """The answer while nothing is known but the words."""
     nothing: dict[str, Any] = {
         "result_id": None,
         "masks": [],
         "not_segmented": [],
-        "warnings": cut,
+        "warnings": [],
         "overlay": None,
     }
-    return SegmentAnswer.model_validate({**nothing, "image": info, "measures": [], "job_id": None, **known})
+    return SegmentAnswer.model_validate({**nothing, "image": None, "measures": [], "job_id": None, **known})
 
 
 def explanation(stored: Explained, address: Callable[[str], str]) -> Answer[ExplainResult]:

@@ -85,13 +85,15 @@ class Session:
         quota_bytes: int = DEFAULT_QUOTA_BYTES,
         state: State | None = None,
         archives: Sequence[Archive] = (),
+        patience_s: float | None = None,
     ) -> None:
         """roots: the only folders images are read from, by default the current one; ``/`` and a home folder only where named.
 
         workspace: where results are kept; a temporary one, gone with the session, by default. reader: of words: rules,
         llm or hybrid. slides: when and how regions are worked on block by block. runner: who does the blocks, threads
         here by default. quota_bytes: what the workspace may hold. state: a database and a bucket that several servers share.
-        archives: that may be asked for slides; copies of those may then take half of the quota.
+        archives: that may be asked for slides; copies of those may then take half of the quota. patience_s: how long a
+        question waits for a slide on its way, then ``busy``; None for as long as it takes. Work with a control waits as that says.
         """
         self._scratch = None
         if workspace is None:
@@ -114,6 +116,7 @@ class Session:
         self.features = FeatureCache(self.workspace.cache)
         self.slides = slides or grid.SlideSettings()
         self.runner = runner
+        self._patient = Control(patience_s=patience_s)
         self._reader = reader
 
     @cached_property
@@ -126,6 +129,7 @@ class Session:
 
     def close(self) -> None:
         """Give the workspace back; a temporary one is removed."""
+        self.copies.close()
         self.workspace.close()
         if self._scratch is not None:
             self._scratch.cleanup()
@@ -137,13 +141,13 @@ class Session:
         self.close()
 
     def open(
-        self, image: str | Path, *, name: str | None = None, control: Control = Control()
+        self, image: str | Path, *, name: str | None = None, control: Control | None = None
     ) -> ImageSource:
         """An image by path inside a root, or by image:// URI; it is remembered, so that its URI works later.
 
         name: what messages call it, in place of its path. control: stops the way of a slide from its archive.
         """
-        source = self.roots.open(str(image), name=name, control=control)
+        source = self.roots.open(str(image), name=name, control=control or self._patient)
         try:
             self._remember(source)
         except TissuetalkError:

@@ -71,23 +71,23 @@ class Line(requests.Session):
     def download(self, url: str, out: BinaryIO, most_bytes: int, seconds: float, control: Control) -> None:
         """The DICOM file at an address of the archive. Raises the errors of ``_answered``, ImageTooLargeError, CancelledError."""
         try:
-            self._download(url, out, most_bytes, seconds, control.stop)
+            self._download(url, out, most_bytes, seconds, control)
         except TissuetalkError:
             control.check()  # what was stopped looks as if the archive had broken off
             raise
 
-    def _download(self, url: str, out: BinaryIO, most_bytes: int, seconds: float, stop: Stop) -> None:
+    def _download(self, url: str, out: BinaryIO, most_bytes: int, seconds: float, control: Control) -> None:
         accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
         request = self.prepare_request(requests.Request("GET", url, headers={"Accept": accept}))
         options = self.merge_environment_settings(url, {}, True, None, None)
-        with self._answered(request, seconds, dict(options), stop) as response:
+        with self._answered(request, seconds, dict(options), control.stop) as response:
             kind = response.headers.get("Content-Type", "")
             if kind.lower().startswith("application/dicom"):
-                self._read(response, out, most_bytes)
+                self._read(response, out, most_bytes, control)
             elif kind.lower().startswith("multipart/related") and (boundary := _boundary(kind)):
                 part = _Part(out, boundary)
                 try:
-                    self._read(response, part, most_bytes + 2 * _HEAD_BYTES)
+                    self._read(response, part, most_bytes + 2 * _HEAD_BYTES, control)
                     part.end()
                 except ValueError as error:
                     raise UnreadableImageError(
@@ -155,20 +155,29 @@ class Line(requests.Session):
             return
         raise UnreadableImageError(f"the archive {self.name} {why}; tell whoever runs this server.")
 
-    def _read(self, response: requests.Response, out: BinaryIO | _Part, most_bytes: int) -> None:
+    def _read(
+        self,
+        response: requests.Response,
+        out: BinaryIO | _Part,
+        most_bytes: int,
+        control: Control = Control(),
+    ) -> None:
+        """control: is told the share that has come, 0 where the archive does not say how much it will be."""
         claimed = response.headers.get("Content-Length", "")
         too_large = ImageTooLargeError(
             f"the archive {self.name} sends more than the {most_bytes:,} bytes that are left for it; "
             "ask whoever runs this server for a larger --quota."
         )
-        if claimed.isdigit() and int(claimed[:20]) > most_bytes:
+        whole = int(claimed[:20]) if claimed.isdigit() else 0
+        if whole > most_bytes:
             raise too_large
-        left = most_bytes
+        come = 0
         for chunk in response.iter_content(_CHUNK_BYTES):
-            left -= len(chunk)
-            if left < 0:
+            come += len(chunk)
+            if come > most_bytes:
                 raise too_large
             out.write(chunk)
+            control.report(min(1.0, come / whole) if whole else 0.0, f"{come / 1e6:.0f} MB of one file")
 
 
 class _Part:

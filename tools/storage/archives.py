@@ -145,11 +145,13 @@ class Archive:
                     address.study, address.series, fields=["ImageType"], limit=self.limits.instances + 1
                 )
             )
+        uids, here = self._levels(found, address), 0
         with self._line() as line:
-            for number, uid in enumerate(self._levels(found, address)):
+            for number, uid in enumerate(uids):
                 control.check()
+                one = control.part(number / len(uids), (number + 1) / len(uids))
                 level = folder / f"{number:04d}.dcm"
-                most_bytes -= self._fetch_one(line, address, uid, level, most_bytes, until, control)
+                here += self._fetch_one(line, address, uid, level, most_bytes - here, until, one)
         if not any(folder.iterdir()):
             raise UnreadableImageError(f"{address} has no whole-slide image; give a series of one.")
 
