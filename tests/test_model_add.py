@@ -17,6 +17,7 @@ import pytest
 from http_server import COMMAND
 
 COMMIT = "c" * 40
+PINNED = ("--revision", COMMIT)
 HUB_ID = "CIDAS/clipseg-rd64-refined"
 FILES = {
     "config.json": b'{"a": 1}',
@@ -153,10 +154,12 @@ def snapshot(home: Path) -> Path:
 def test_weights_come_only_when_their_licence_is_accepted_and_lie_where_the_loader_looks(
     hub: Hub, tmp_path: Path
 ) -> None:
-    asked = add(hub, tmp_path)
+    unpinned = add(hub, tmp_path, "--accept-licence")
+    assert unpinned.returncode == 2 and "pass --revision" in unpinned.stderr and hub.fetched == []
+    asked = add(hub, tmp_path, *PINNED)
     assert asked.returncode == 2 and "Apache-2.0" in asked.stderr and "--accept-licence" in asked.stderr
     assert COMMIT in asked.stderr and hub.fetched == []
-    done = add(hub, tmp_path, "--accept-licence", "--json")
+    done = add(hub, tmp_path, *PINNED, "--accept-licence", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["revision"] == COMMIT
     assert sorted(path.name for path in snapshot(tmp_path).iterdir()) == ["config.json", "model.safetensors"]
@@ -170,16 +173,16 @@ def test_weights_come_only_when_their_licence_is_accepted_and_lie_where_the_load
 
 def test_what_broke_off_goes_on_and_what_is_false_is_removed(hub: Hub, tmp_path: Path) -> None:
     hub.cut_at = 12_000_000
-    done = add(hub, tmp_path, "--accept-licence")
+    done = add(hub, tmp_path, *PINNED, "--accept-licence")
     assert done.returncode == 0, done.stderr
     # the library writes in pieces of 10 MiB
     assert hub.ranges == [None, "bytes=10485760-"]
     fetched = len(hub.fetched)
-    assert add(hub, tmp_path, "--accept-licence").returncode == 0 and len(hub.fetched) == fetched
+    assert add(hub, tmp_path, *PINNED, "--accept-licence").returncode == 0 and len(hub.fetched) == fetched
     assert (snapshot(tmp_path) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     other = tmp_path / "other"
     hub.files["model.safetensors"] = bytes(len(FILES["model.safetensors"]))
-    done = add(hub, other, "--accept-licence")
+    done = add(hub, other, *PINNED, "--accept-licence")
     assert done.returncode == 3 and "is not what" in done.stderr and "Traceback" not in done.stderr
     assert not (snapshot(other) / "model.safetensors").exists()
 
@@ -187,11 +190,11 @@ def test_what_broke_off_goes_on_and_what_is_false_is_removed(hub: Hub, tmp_path:
 def test_a_machine_without_the_hub_and_a_model_without_public_weights_get_a_plain_sentence(
     hub: Hub, tmp_path: Path
 ) -> None:
-    offline = add(hub, tmp_path, "--accept-licence", HF_ENDPOINT="http://127.0.0.1:9")
+    offline = add(hub, tmp_path, *PINNED, "--accept-licence", HF_ENDPOINT="http://127.0.0.1:9")
     assert offline.returncode == 3 and "the hub is not reached from this machine" in offline.stderr
     assert len(offline.stderr.strip().splitlines()) == 1
     hub.gated = True
-    gated = add(hub, tmp_path, "--accept-licence")
+    gated = add(hub, tmp_path, *PINNED, "--accept-licence")
     assert gated.returncode == 3 and "access on request" in gated.stderr
     own = add(hub, tmp_path, "--accept-licence", name="pfps")
     assert own.returncode == 2 and "tissuetalk train" in own.stderr

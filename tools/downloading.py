@@ -55,10 +55,10 @@ class Published:
 
 
 def published(name: str, commit: str | None = None) -> Published:
-    """Asks the hub what a model's repository holds; commit: by default the newest.
+    """Asks the hub what a model's repository holds; commit: by default the one that is pinned here.
 
-    Raises InvalidArgumentError for a model that has no public weights, which says where to ask; ModelUnavailableError
-    where the hub is not reached or does not let in.
+    Raises InvalidArgumentError for a model that has no public weights, which says where to ask, and where no commit is pinned
+    and none given; ModelUnavailableError where the hub is not reached or does not let in.
     """
     entry = registry.MODELS.get(name)
     if entry is None:
@@ -71,6 +71,12 @@ def published(name: str, commit: str | None = None) -> Published:
     if not isinstance(weights, HubWeights):
         why = entry.why_not() or "it is usable here as it is"
         raise InvalidArgumentError(f"{name} has no weights on the hub to fetch: {why} ({entry.card.source}).")
+    commit = commit or weights.revision
+    if not commit:
+        raise InvalidArgumentError(
+            f"no commit of {weights.hub_id} is pinned here, and its newest may be another tomorrow: choose one at "
+            f"https://huggingface.co/{weights.hub_id}/commits/main and pass --revision COMMIT."
+        )
     from huggingface_hub import HfApi
 
     with _hub_errors(weights):
@@ -80,7 +86,7 @@ def published(name: str, commit: str | None = None) -> Published:
         if _WANTED.fullmatch(each.rfilename) and each.size is not None:
             sha256 = each.lfs.sha256 if each.lfs is not None else None
             files.append(PublishedFile(each.rfilename, each.size, sha256, each.blob_id))
-    if not found.sha or not _COMMIT.fullmatch(found.sha) or commit not in (None, found.sha):
+    if not found.sha or not _COMMIT.fullmatch(found.sha) or commit != found.sha:
         raise ModelUnavailableError(
             f"{name}: the hub gave another commit than it was asked for; try again later."
         )

@@ -63,10 +63,14 @@ class Weights(ABC):
 
 @dataclass(frozen=True)
 class HubWeights(Weights):
-    """A repository in the local Hugging Face cache, or a folder saved with ``save_pretrained``."""
+    """A repository in the local Hugging Face cache, or a folder saved with ``save_pretrained``.
+
+    revision: the commit that ``model add`` fetches; empty where nobody here has looked at one.
+    """
 
     hub_id: str = ""
     licence: str = ""
+    revision: str = ""
 
     def usual(self) -> Path:
         return self.at(Path(self.hub_id))

@@ -30,7 +30,7 @@ def add(
         ),
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(help="Commit of the repository, 40 digits; the newest without it.")
+        str | None, typer.Option(help="Commit of the repository, 40 digits; without it the one pinned here.")
     ] = None,
     json_: JSON = False,
 ) -> None:
