@@ -32,6 +32,7 @@ from tissuetalk.tools.storage.database import ResultTable, UploadTable, new_id
 from tissuetalk.tools.storage.jobs import JobStore
 from tissuetalk.tools.storage.postgres import NameTable, PendingTable, WorkerTable, shared_secret
 from tissuetalk.tools.storage.state import State
+from tissuetalk.tools.storage.verify import check
 from tissuetalk.tools.storage.verify_state import check_state, repair_state
 from tissuetalk.tools.storage.workspace import Workspace
 
@@ -354,14 +355,14 @@ def test_a_state_is_mended_once_its_servers_have_ended(services: Services, tmp_p
         UploadTable.delete().execute(db)
     objects.remove(f"results/{damaged}/result.json")
     with pytest.raises(BusyError, match="end them"):
-        repair_state(state)
+        repair_state(state, tmp_path)
     machines.close()
     command = [COMMAND, "doctor", "--workspace", "--repair", "--json"]
     environment = os.environ | {"TISSUETALK_STATE": state.database, "TISSUETALK_OBJECTS": store.address}
     said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert f"{lost} was put into the index" in said and f"{upload} was put into the index" in said
     assert f"{damaged} was set aside" in said and whole not in said
-    assert not [part for part in check_state(state) if part.problems]
+    assert not [part for part in check_state(state, tmp_path) if part.problems]
     assert list(objects.below("damaged")) and keys(one, f"results/{damaged}") == []
     again = machines.start("again")
     assert {stored.result_id for stored in again.results()} == {lost, whole}
@@ -369,3 +370,37 @@ def test_a_state_is_mended_once_its_servers_have_ended(services: Services, tmp_p
     with again.reading(lost) as stored:
         assert (stored.folder / "result.json").read_text() == "{}"
     machines.close()
+
+
+@pytest.mark.service
+def test_a_state_with_its_files_in_a_folder_is_mended_by_that_folder(
+    services: Services, tmp_path: Path
+) -> None:
+    """Tenants are looked at before any is touched; a row that is lost, and a whole schema, come back from the files."""
+    address = services[0].address
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE foldered")
+    state = State(f"{address.rpartition('/')[0]}/foldered")
+    north, south = (
+        Workspace(tmp_path / "tenants" / name, state=state.of_tenant(name)) for name in ("north", "south")
+    )
+    lost, damaged, whole = make(north), make(north), make(south)
+    (north.folder / "results" / damaged / "result.json").write_text("[]")
+    with north.database.write() as db:
+        ResultTable.delete().where(ResultTable.result_id == lost).execute(db)
+    north.close()
+    with pytest.raises(BusyError, match="tenants/south open"):
+        repair_state(state, tmp_path)
+    assert (north.folder / "results" / damaged).exists(), "nothing was touched"
+    south.close()
+    with psycopg.connect(state.database, autocommit=True) as connection:
+        connection.execute('DROP SCHEMA "tenant_south" CASCADE')
+    with pytest.raises(InvalidArgumentError, match="TISSUETALK_STATE"):
+        check(north.folder)
+    command = [COMMAND, "doctor", "--workspace", str(tmp_path), "--repair", "--json"]
+    environment = os.environ | {"TISSUETALK_STATE": state.database}
+    said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert f"{damaged} was set aside" in said and "made anew" in said
+    for name, kept in (("north", lost), ("south", whole)):
+        with Workspace(tmp_path / "tenants" / name, state=state.of_tenant(name)) as workspace:
+            assert [stored.result_id for stored in workspace.results()] == [kept]

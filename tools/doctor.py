@@ -77,14 +77,14 @@ def examine_workspace(folder: Path) -> list[Checked]:
     return _told(verify.check(folder))
 
 
-def examine_state(state: State) -> list[Checked]:
-    """Every part of what several servers share, of every tenant."""
-    return _told(check_state(state))
+def examine_state(state: State, folder: Path) -> list[Checked]:
+    """Every part of what several servers share, of every tenant. folder: with the files, where no bucket has them."""
+    return _told(check_state(state, folder))
 
 
-def repair_state_of(state: State) -> list[Checked]:
+def repair_state_of(state: State, folder: Path) -> list[Checked]:
     """Index what several servers share anew and set aside what is damaged. Raises BusyError while one runs on it."""
-    return [Checked(part="repair", state="works", what=done) for done in repair_state(state)]
+    return [Checked(part="repair", state="works", what=done) for done in repair_state(state, folder)]
 
 
 def _told(parts: Sequence[verify.WorkspacePart]) -> list[Checked]:

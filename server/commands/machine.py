@@ -59,15 +59,16 @@ def doctor(
         repair_workspace,
     )
     from tissuetalk.tools.storage.state import State
+    from tissuetalk.tools.storage.verify_state import belongs_to_state
 
     if not workspace and (folder or repair):
         raise InvalidArgumentError("a folder and --repair go with --workspace.")
     found = [*examine(), *host_checks()] if not workspace else []
-    shared = State.of_environment() if workspace and folder is None else None
-    if shared is not None:
-        found = [*(repair_state_of(shared) if repair else ()), *examine_state(shared)]
+    place = folder or own_workspace()
+    shared = State.of_environment() if workspace else None
+    if shared is not None and (folder is None or belongs_to_state(place)):
+        found = [*(repair_state_of(shared, place) if repair else ()), *examine_state(shared, place)]
     elif workspace:
-        place = folder or own_workspace()
         found = [*(repair_workspace(place) if repair else ()), *examine_workspace(place)]
     parts = [part.model_dump() for part in found]
     show(json_, parts, table(("part", "state", "what"), [tuple(part.values()) for part in parts]))

@@ -187,6 +187,13 @@ class Database(ABC):
     def is_new(self) -> bool:
         """Whether nobody has prepared it yet."""
 
+    def read_all(self) -> None:
+        """Every value. Raises WorkspaceUnwritableError for what we never wrote; a start looks at less, to be quick."""
+        with self.read() as db:
+            for table in TABLES:
+                for _ in table.select().execute(db):
+                    pass
+
     @abstractmethod
     def read(self) -> AbstractContextManager[Connection]:
         """A connection for statements that each see a consistent state and change nothing."""
@@ -263,13 +270,11 @@ class FileDatabase(Database):
         return not self.path.exists()
 
     def read_all(self) -> None:
-        """Every page and value. Raises WorkspaceUnwritableError for what we never wrote; a start looks at less, to be quick."""
+        """Every page, too."""
         with self.read() as db:
             if _scalar(db, "PRAGMA integrity_check(1)") != "ok":
                 raise self.damaged("is damaged")
-            for table in TABLES:
-                for _ in table.select().execute(db):
-                    pass
+        super().read_all()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tissuetalk.models.errors import BusyError, InvalidArgumentError, TissuetalkError
+from tissuetalk.models.errors import BusyError, InvalidArgumentError, StateAwayError, TissuetalkError
 from tissuetalk.models.writing import disk_errors
 from tissuetalk.tools.storage import manifest
-from tissuetalk.tools.storage.database import FileDatabase, JobTable, is_id
+from tissuetalk.tools.storage.database import Database, FileDatabase, JobTable, is_id
 from tissuetalk.tools.storage.mirror import TARGET
 from tissuetalk.tools.storage.owners import Owners
+from tissuetalk.tools.storage.postgres import ServerDatabase
 from tissuetalk.tools.storage.room import oldest_first
+from tissuetalk.tools.storage.state import State
 from tissuetalk.tools.storage.targets import problem_of
-from tissuetalk.tools.storage.workspace import UPLOAD, Workspace
+from tissuetalk.tools.storage.workspace import STATE_MARK, UPLOAD, Workspace
 
 _MOST_NAMED = 10
 """Problems of one part that are told one by one."""
@@ -33,11 +36,14 @@ class WorkspacePart:
     waits: tuple[str, ...] = ()
 
 
-def check(folder: Path) -> list[WorkspacePart]:
-    """Every part of a workspace, also while servers run on it; reads every file once. Raises InvalidArgumentError for no workspace."""
-    _require(folder)
+def check(folder: Path, state: State | None = None) -> list[WorkspacePart]:
+    """Every part of a workspace, also while servers run on it; reads every file once. state: that has its index.
+
+    Raises InvalidArgumentError for no workspace.
+    """
+    _require(folder, state)
     results, uploads = _ids(folder / "results", "res_"), _ids(folder / "images", "")
-    part, rows = _index(folder)
+    part, rows = _index(folder, state)
     known = {*results, *uploads}
     unseen = () if rows is None else tuple(f"{name} is not in the index" for name in sorted(known - rows))
     gone = () if rows is None else tuple(f"the files of {name} are gone" for name in sorted(rows - known))
@@ -55,12 +61,12 @@ def check(folder: Path) -> list[WorkspacePart]:
     ]
 
 
-def repair(folder: Path) -> list[str]:
+def repair(folder: Path, state: State | None = None) -> list[str]:
     """Index anew what is whole and set aside what is not, in ``damaged/``; nothing is deleted. Returns what was done.
 
-    Raises BusyError while a server has the workspace open.
+    state: that has its index. Raises BusyError while a server has the workspace open.
     """
-    _require(folder)
+    _require(folder, state)
     done = []
     aside = folder / "damaged"
     with disk_errors(folder):
@@ -69,19 +75,17 @@ def repair(folder: Path) -> list[str]:
         owners = Owners(folder / "partial")
         with owners.registry():
             if owners.living():
-                raise BusyError(
-                    f"a server has the workspace {folder} open; end it, then run doctor --repair again"
-                )
-            if _index(folder)[0].problems:
-                aside.mkdir(exist_ok=True, mode=0o700)
-                stamp = time.strftime("%Y%m%d-%H%M%S")
-                for suffix in ("", "-wal", "-shm"):
-                    path = folder / f"workspace.sqlite{suffix}"
-                    if path.exists():
-                        path.rename(aside / f"{stamp}-{path.name}")
-                database = FileDatabase(folder / "workspace.sqlite")
-                database.prepare(may_create=True)
-                database.close()
+                raise in_use(folder)
+            if _index(folder, state)[0].problems:
+                if state is None:
+                    aside.mkdir(exist_ok=True, mode=0o700)
+                    stamp = time.strftime("%Y%m%d-%H%M%S")
+                    for suffix in ("", "-wal", "-shm"):
+                        path = folder / f"workspace.sqlite{suffix}"
+                        if path.exists():
+                            path.rename(aside / f"{stamp}-{path.name}")
+                with closing(_database(folder, state)) as database:
+                    database.prepare(may_create=True)
                 done.append(
                     "the database was set aside and made anew; the list of jobs, and where images lay, are lost"
                 )
@@ -89,7 +93,7 @@ def repair(folder: Path) -> list[str]:
                 aside.mkdir(exist_ok=True, mode=0o700)
                 path.rename(aside / path.name)
                 done.append(f"{path.name} was set aside: {problems[0]}")
-    with Workspace(folder) as workspace, workspace.database.read() as db:
+    with Workspace(folder, state=state) as workspace, workspace.database.read() as db:
         done.append(f"{len(oldest_first(db))} results and uploads are in the index")
     return done
 
@@ -117,7 +121,22 @@ def _target_problems(path: Path) -> list[str]:
     return [problem] if problem and path.exists() else []
 
 
-def _require(folder: Path) -> None:
+def is_open(folder: Path) -> bool:
+    """Whether a server has the workspace open now."""
+    owners = Owners(folder / "partial")
+    with owners.registry():
+        return bool(owners.living())
+
+
+def in_use(folder: Path) -> BusyError:
+    return BusyError(f"a server has the workspace {folder} open; end it, then run doctor --repair again")
+
+
+def _require(folder: Path, state: State | None) -> None:
+    if state is None and (folder / STATE_MARK).exists():
+        raise InvalidArgumentError(
+            f"the index of {folder} is in a database; set TISSUETALK_STATE to its address, as serve --state has it."
+        )
     if not any((folder / name).exists() for name in ("workspace.sqlite", "results")):
         raise InvalidArgumentError(f"{folder} is no workspace; give the folder that serve --workspace names.")
 
@@ -130,20 +149,25 @@ def _ids(folder: Path, prefix: str) -> list[str]:
     return [name for name in names if (is_id("res", name) if prefix else UPLOAD.fullmatch(name))]
 
 
-def _index(folder: Path) -> tuple[WorkspacePart, set[str] | None]:
+def _database(folder: Path, state: State | None) -> Database:
+    return FileDatabase(folder / "workspace.sqlite") if state is None else ServerDatabase(state)
+
+
+def _index(folder: Path, state: State | None) -> tuple[WorkspacePart, set[str] | None]:
     """What the database is like, and the results and uploads it names where it can be read."""
-    path = folder / "workspace.sqlite"
-    if not path.is_file():
+    database = _database(folder, state)
+    if isinstance(database, FileDatabase) and not database.path.is_file():
         return WorkspacePart("database", "workspace.sqlite", (f"workspace.sqlite is missing; {MEND}",)), None
-    database = FileDatabase(path)
     try:
         database.prepare(may_create=False)
         database.read_all()
         with database.read() as db:
             rows = {entry.name for entry, _, _ in oldest_first(db)}
             jobs = JobTable.select().where(JobTable.state.in_(("queued", "running"))).count(db)
+    except StateAwayError:
+        raise
     except TissuetalkError as error:
-        return WorkspacePart("database", "workspace.sqlite", (str(error),)), None
+        return WorkspacePart("database", "", (str(error),)), None
     finally:
         database.close()
     return WorkspacePart("database", f"sound; {jobs} unfinished jobs"), rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,38 +29,85 @@ from tissuetalk.tools.storage.postgres import NameTable, PendingTable, ServerDat
 from tissuetalk.tools.storage.results import FOLDERS
 from tissuetalk.tools.storage.room import StoredFile, drop_row, oldest_first
 from tissuetalk.tools.storage.state import State
-from tissuetalk.tools.storage.verify import WorkspacePart, checked
+from tissuetalk.tools.storage.verify import WorkspacePart, check, checked, in_use, is_open, repair
 from tissuetalk.tools.storage.workers import Workers
-from tissuetalk.tools.storage.workspace import UPLOAD
+from tissuetalk.tools.storage.workspace import STATE_MARK, UPLOAD
 
 
-def check_state(state: State) -> list[WorkspacePart]:
-    """Of every tenant, also while servers run. Reads every object once, and keeps none.
+def check_state(state: State, folder: Path) -> list[WorkspacePart]:
+    """Of every tenant, also while servers run. Reads every object once, and keeps none. folder: with the files, where no bucket has them.
 
-    Raises InvalidArgumentError where files lie in a folder, StateAwayError.
+    Raises InvalidArgumentError for a folder that is not the state's, StateAwayError.
     """
     found: list[WorkspacePart] = []
+    if state.objects is None:
+        for name, place, each in _folders(state, folder):
+            found += [replace(part, name=f"{name}: {part.name}") for part in check(place, each)]
+        return found
     for name, mirror, database in _each(state):
         found += [replace(part, name=f"{name}: {part.name}") for part in _parts(mirror, database)]
     return found
 
 
-def repair_state(state: State) -> list[str]:
-    """Index anew what is whole in the bucket, and set aside what is not, below ``damaged/`` there. Returns what was done.
+def repair_state(state: State, folder: Path) -> list[str]:
+    """Index anew what is whole, and set aside what is not, below ``damaged/`` in the bucket or folder. Returns what was done.
 
-    Raises BusyError while a server is at work, and as ``check_state``.
+    Raises BusyError while a server is at work for any tenant, and as ``check_state``.
     """
     done: list[str] = []
+    if state.objects is None:
+        places = _folders(state, folder)
+        for _, place, _ in places:
+            if is_open(place):
+                raise in_use(place)
+        for name, place, each in places:
+            done += [f"{name}: {said}" for said in repair(place, each)]
+        return done
+    _require_nobody(state)
     for name, mirror, database in _each(state):
-        workers = Workers(database, "", mirror.sweep)
-        if workers.any_alive():
-            raise BusyError("servers are at work on this state; end them, wait 20 seconds, then ask again.")
-        workers.bury_dead()
+        Workers(database, "", mirror.sweep).bury_dead()
         mirror.sweep()
         done += [f"{name}: {each}" for each in _mended(mirror, database)]
         with database.read() as db:
             done.append(f"{name}: {len(oldest_first(db))} results and uploads are in the index")
     return done
+
+
+def belongs_to_state(folder: Path) -> bool:
+    """Whether the index of this workspace, or of its tenants, is in the database of a state without a bucket."""
+    return any(True for _ in _marked(folder))
+
+
+def _marked(folder: Path) -> Iterator[Path]:
+    for place in (folder, *sorted((folder / "tenants").glob("*"))):
+        if (place / STATE_MARK).is_file():
+            yield place
+
+
+def _folders(state: State, folder: Path) -> list[tuple[str, Path, State]]:
+    """The tenants in a folder, their names first."""
+    places = list(_marked(folder))
+    if not places:
+        raise InvalidArgumentError(
+            "the files of this --state lie in the folder that serve --workspace names: doctor --workspace FOLDER; or set "
+            "TISSUETALK_OBJECTS, if a bucket has them."
+        )
+    return [
+        ("this service", place, state)
+        if place == folder
+        else (place.name, place, state.of_tenant(place.name))
+        for place in places
+    ]
+
+
+def _require_nobody(state: State) -> None:
+    """Looked at for all tenants before anything is mended. Raises BusyError."""
+    for each in _tenants(state):
+        with closing(ServerDatabase(each)) as database:
+            if Workers(database, "", lambda: None).any_alive():
+                raise BusyError(
+                    "servers are at work on this state; end them, wait 20 seconds, then ask again."
+                )
 
 
 def _mended(mirror: Mirror, database: ServerDatabase) -> Iterator[str]:
@@ -107,10 +155,6 @@ def _index(db: Connection, mirror: Mirror, entry: StoredFile, place: Path) -> No
 
 def _each(state: State) -> Iterator[tuple[str, Mirror, ServerDatabase]]:
     """Every tenant's, under its name, with a folder that is gone when the next one comes."""
-    if state.objects is None:
-        raise InvalidArgumentError(
-            "the files of this --state lie in a folder; look at it with --workspace and without --state."
-        )
     for each in _tenants(state):
         with TemporaryDirectory(prefix="tissuetalk-") as scratch:
             folder, database = Path(scratch), ServerDatabase(each)
@@ -129,14 +173,10 @@ def _each(state: State) -> Iterator[tuple[str, Mirror, ServerDatabase]]:
 
 
 def _tenants(state: State) -> Iterator[State]:
-    database = ServerDatabase(state)
-    try:
-        with database.read() as db:
-            asked = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(tissuetalk$|tenant_)' ORDER BY 1"
-            untyped: Any = db
-            schemas = [schema for (schema,) in untyped.execute_sql(asked).fetchall()]
-    finally:
-        database.close()
+    with closing(ServerDatabase(state)) as database, database.read() as db:
+        asked = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(tissuetalk$|tenant_)' ORDER BY 1"
+        untyped: Any = db
+        schemas = [schema for (schema,) in untyped.execute_sql(asked).fetchall()]
     for schema in schemas:
         yield state if schema == state.schema else state.of_tenant(schema.removeprefix("tenant_"))
 

@@ -56,6 +56,8 @@ _CACHE_SHARE = 4
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}")
 UPLOAD: Final = re.compile(r"(?P<sha256>[0-9a-f]{64})(\.[a-z0-9]{1,8}){1,2}")
 """File names of uploads."""
+STATE_MARK: Final = "state.id"
+"""A file in the folder whose index is a state's without a bucket: which folder it is."""
 _UPLOADED = "upload:"
 """Before the name of an upload, in place of a path, where machines share it."""
 _CHUNK_BYTES = 1 << 20
@@ -297,7 +299,7 @@ class Workspace(Results, AbstractContextManager["Workspace"]):
         assert isinstance(self.database, ServerDatabase)
         place = "objects"
         if self.mirror is None:
-            mark = self.folder / "state.id"
+            mark = self.folder / STATE_MARK
             with suppress(FileExistsError), mark.open("x", encoding="utf-8") as new:
                 new.write(secrets.token_hex(16))
             place = mark.read_text("utf-8")
