@@ -116,8 +116,8 @@ LIMITS = """
 - Tumour was learned from few cases: what the second table says of them will not hold on new patients; the first is the guide, and most of
   its tumour rows are one case each. Organ words do not restrict it; other organs are refused.
 - A wrong mask is rarely warned about (see the tables of reliability and of bad pictures): look at it.
-- Long, odd sentences about nuclei, sent as they stand, are followed less well than short ones (table of wordings); the usual words for them are sent
-  as "nuclei".
+- Whatever words name a target, the network is asked in one wording ("nuclei", "glands", "tumour", "glomeruli"). Long, odd sentences sent as they stand
+  (`tissuetalk evaluate --wordings`) are followed less well (table of wordings), and "cells" finds a tenth to a fifth less area than "nuclei".
 - `glomerulus` was learned from twelve PAS fields of one biopsy block.
 - Nuclei of another organ than the training sets' are outlined too tightly (Kumar), purple-stained fields too generously (DSB):
   annotators differ, and the cut below is a compromise.

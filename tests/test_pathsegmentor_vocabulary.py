@@ -100,12 +100,19 @@ def test_nearest_targets_put_the_likeliest_first() -> None:
     assert len(nearest_targets(asked("stroma"), limit=2)) == 2
 
 
-def test_the_network_reads_the_words_when_the_sentence_says_something_else() -> None:
+def test_the_network_is_asked_in_one_wording_for_each_target() -> None:
     loose = prompt_of(
         "head and neck-nuclei-neoplastic",
         "oral carcinoma",
         "nuclei-level neoplastic in head and neck pathology",
     )
-    assert sentence(loose, "tumour") == "oral carcinoma"
-    template = prompt_of("colon-tissue-gland", "glands", "tissue-level gland in colon pathology")
-    assert sentence(template, "gland") == "tissue-level gland in colon pathology"
+    assert sentence(loose, "tumour") == "tumour"
+    template = prompt_of("colon-tissue-gland", "crypts", "tissue-level gland in colon pathology")
+    assert sentence(template, "gland") == "glands"
+    assert sentence(prompt_of(None, "crypts", "crypts, please", verbatim=True), "gland") == "crypts, please"
+
+
+@pytest.mark.parametrize("words", ["nuclei", "cells", "cell nuclei", "all nuclei in the lung"])
+def test_a_synonym_changes_nothing(words: str) -> None:
+    assert target_of(asked(words)) == "nuclei"
+    assert sentence(asked(words), "nuclei") == "nuclei"

@@ -24,7 +24,7 @@ from tissuetalk.models.looks import brought_back, mean_of, mirrored
 from tissuetalk.models.metrics.robustness import SentenceScore, robustness
 from tissuetalk.models.metrics.scores import dice
 from tissuetalk.models.metrics.tables import Series, csv_text, curves_svg, table
-from tissuetalk.models.segmentation.pathsegmentor.card import CONCEPTS, OFFERED_TARGETS, TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.card import ASKED_AS, CONCEPTS, OFFERED_TARGETS, TARGET_MPP
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, MiniTile
 from tissuetalk.models.segmenter import RGB, Context, Decoded, Finished, Prompt
 from tissuetalk.models.training.mini import train_mini
@@ -46,14 +46,11 @@ PUBLISHED: Final = (
 """Dice in percent on PanNuke, all nuclei and one class (arXiv 2603.06384)."""
 
 
-PLAIN_WORDS: Final = {"gland": "glands", "tumour": "tumour", "glomerulus": "glomeruli"}
-
-
 def ask(target: str, words: str | None = None) -> Prompt:
     """The plainest prompt for a target, or the given words."""
-    text = words or PLAIN_WORDS.get(target, target)
+    text = words or ASKED_AS.get(target, target)
     concept = next(concept for concept, trained in CONCEPTS.items() if trained == target)
-    return Prompt(None, PLAIN_WORDS.get(target, target), text, verbatim=words is not None, concept=concept)
+    return Prompt(None, ASKED_AS.get(target, target), text, verbatim=words is not None, concept=concept)
 
 
 def shown_at(example: Example, mpp: float) -> RGB:

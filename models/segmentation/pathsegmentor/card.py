@@ -74,8 +74,9 @@ LABELS: Final[Mapping[str, str]] = {
     "breast-cell-mitosis": "mitosis",
 }
 """Canonical labels that a target was trained for."""
-SENTENCES: Final[Mapping[str, str]] = {**LABELS, "unspecified-tissue-epithelial": "gland"}
-"""Labels whose sentence reads like the target it stands for."""
+ASKED_AS: Final[Mapping[str, str]] = {"gland": "glands", "glomerulus": "glomeruli"}
+"""How the network is asked for a target, where not by the target's own name: the wording that its cuts and its presence were
+fitted with. What means the same moves the outline, by as much as 0.05 Dice for "cells" on sets never trained on."""
 ALSO_CALLED: Final[Mapping[str, str]] = {
     "nuclei": "nucleus nuclear cells",
     "gland": "glands crypts epithelium glandular",
@@ -103,9 +104,8 @@ def _meant(prompt: Prompt) -> str | None:
 
 
 def sentence(prompt: Prompt, target: str) -> str:
-    """What the network reads: the prompt's own sentence, unless its label stands for something else than was understood."""
-    told_by_label = prompt.label is None or SENTENCES.get(prompt.label) == target
-    return prompt.text if prompt.text and (prompt.verbatim or told_by_label) else prompt.words
+    """What the network reads: one wording for each target, so that a synonym changes nothing, unless the prompt insists on its own."""
+    return prompt.text if prompt.verbatim and prompt.text else ASKED_AS.get(target, target)
 
 
 def nearest_targets(prompt: Prompt, limit: int = 3) -> list[str]:
