@@ -55,6 +55,9 @@ ObjectsAddress = Annotated[
         help="With --state: s3://BUCKET/PREFIX for results and uploads, where servers run on several machines.",
     ),
 ]
+Workers = Annotated[
+    int, typer.Option(help="Slides worked on at once, and as many small pictures.", min=1, max=64)
+]
 SessionsEach = Annotated[int, typer.Option(help="MCP sessions per address.", min=1)]
 UploadsEach = Annotated[int, typer.Option(help="Uploads at once per address.", min=1)]
 InFlight = Annotated[int, typer.Option(help="Uploads in flight per address, in MB.", min=1)]
@@ -95,6 +98,7 @@ def serve(
     idle_s: Idle = 1800.0,
     stalled_s: Stalled = 30.0,
     quota: Quota = 10,
+    workers: Workers = 2,
     audit_log: Audit = None,
     log_format: LogLines = "text",
     metrics: MetricsAt = None,
@@ -118,6 +122,7 @@ def serve(
         workspace=workspace or own_workspace(),
         reader=reader,
         quota_gb=quota,
+        workers=workers,
         state=State.of(state, objects),
         archives=archives_from(archive, archive_credentials),
         keep=Keep(*map(seconds_of, (keep_results, keep_uploads, keep_jobs))),
