@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import ViTConfig, ViTModel
 
 from benchmarks.planted_bags import Patch, TissuePair
 from tissuetalk.models.classifiers.encoder import PatchFeatures, TransformersEncoder
+from tissuetalk.models.segmentation.little import save_little_vit
 
 SIDE = 64
 STROMA = (160, 130, 150)
@@ -64,20 +64,5 @@ class ColourEncoder:
         return PatchFeatures(tokens, tokens.flatten(1, 2).mean(1))
 
 
-def save_vit(folder: Path) -> Path:
-    """A ViT of one layer with random weights, saved as ``transformers`` saves any."""
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=224,
-        patch_size=16,
-    )
-    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return folder
-
-
 def tiny_vit(folder: Path) -> TransformersEncoder:
-    return TransformersEncoder(save_vit(folder))
+    return TransformersEncoder(save_little_vit(folder))

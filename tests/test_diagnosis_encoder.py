@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_tissue import save_vit, tiny_vit
+from drawn_tissue import tiny_vit
 from published import published
 
 from tissuetalk.models.classifiers.encoder import (
@@ -19,6 +19,7 @@ from tissuetalk.models.classifiers.encoder import (
 )
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import CancelledError, ModelUnavailableError
+from tissuetalk.models.segmentation.little import save_little_vit
 
 
 def noise(seed: int, side: int = 96) -> np.ndarray:
@@ -45,7 +46,7 @@ def test_tokens_lie_where_the_picture_has_them(tmp_path: Path) -> None:
 
 def test_the_models_own_normalisation_is_used_when_it_says_so(tmp_path: Path) -> None:
     told = tiny_vit(tmp_path / "plain").encode(to_batch([noise(0)])).pooled
-    folder = save_vit(tmp_path / "told")
+    folder = save_little_vit(tmp_path / "told")
     (folder / "preprocessor_config.json").write_text(
         '{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}', "utf-8"
     )

@@ -20,7 +20,7 @@ RUNS = {
     "vlsm": "fine-tuned/cris/busi/P6",
     "prompt-groups": "pannuke/clipseg/pairs",
     "pathsegmentor": "train/",
-    "diagnosis": "standard/",
+    "diagnosis": "standard-maps/",
 }
 
 

@@ -125,6 +125,23 @@ def little_sam3() -> Any:
     return transformers.Sam3Model(config)
 
 
+def save_little_vit(folder: Path) -> Path:
+    """A ViT of one layer, as ``transformers`` saves any; a recipe's ``encoder``."""
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=224,
+        patch_size=16,
+    )
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
 def save_little_llama(folder: Path) -> None:
     """A causal language model with its tokenizer, as a recipe's ``language_model``."""
     from transformers import LlamaConfig, LlamaModel

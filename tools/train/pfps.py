@@ -46,8 +46,10 @@ TASKS: Final[tuple[Task, ...]] = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 INCOMPLETE_UNITS: Final = ("dt", "capsule")
 """Units whose tasks are taken out of training in the generalisation experiment."""
 LITTLE: Final = SamSizes(
-    image_px=128, width=64, depth=2, heads=4, grid=8, decoder_width=64, decoder_heads=4, upscaling=(32, 32), decoder_mlp=128
+    image_px=64, patch_px=4, width=64, depth=2, heads=4, grid=16, decoder_width=64, decoder_heads=2, upscaling=(32, 16),
+    decoder_mlp=128,
 )  # fmt: skip
+"""A nucleus is as wide as a token or a little more, as it is at full size: coarser tokens never learn single nuclei."""
 SIZES: Final = {"small": SMALL, "tiny": TINY, "little": LITTLE}
 
 
@@ -81,6 +83,8 @@ class PfpsRecipe(RunRecipe):
     """Of each part, asked of every test patch and task by the strategy text."""
     box_share: float = Field(default=0.0, ge=0, le=1)
     """Part of the requests with a point that come with the box of the object instead; the paper has points only."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Longest gradient; the paper names none."""
     drawn_patches: int = 32
     overfit: bool = False
     """Validate and test on the patches that are trained on: whether the network can learn all nine tasks at all."""
@@ -189,6 +193,7 @@ class PfpsRun(EpochRun[list[KidneyQuestion]]):
             model,
             out,
             optimiser_of(model, learning_rate=recipe.learning_rate),
+            clip_norm=recipe.clip_norm,
             epochs=recipe.epochs,
             epoch_steps=max(1, recipe.samples_per_epoch // recipe.batch),
             check_every=recipe.validate_every,

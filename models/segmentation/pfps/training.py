@@ -73,9 +73,11 @@ def drawn_patch(seed: int, unit: str, side_px: int = 1024) -> KidneyPatch:
     radius = max(2, round(0.02 * side_px))
     wanted, number = 24, 0
     for x, y in random.integers(radius, side_px - radius, (20 * wanted, 2)).tolist():
+        if number == wanted:
+            break
         disc = np.zeros(nuclei.shape, np.uint8)
         cv2.circle(disc, (x, y), radius, 1, -1)
-        if number < wanted and not nuclei[disc > 0].any():
+        if not nuclei[disc > 0].any():
             number += 1
             nuclei[disc > 0], image[disc > 0] = number, (85, 60, 140)
     image += random.normal(0, 6, image.shape)

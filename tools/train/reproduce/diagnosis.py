@@ -26,7 +26,7 @@ RUNS: Final[dict[str, dict[str, Any]]] = {
     "object-aware-unbalanced": {"preset": "diagnosis-objects", "balanced": False},
     "standard-plain-128": {"gated": False, "hidden": 128},
     "standard-blur": {"further_sigmas_px": [5, 10, 40]},
-    "standard-maps": {"occlusions": list(OCCLUDED), "occlusion_patches": 5},
+    "standard-maps": {"occlusions": list(OCCLUDED)},
 }
 """What the paper runs, and what it leaves open: whether classes are balanced, whether attention is gated, how far is blurred."""
 PUBLISHED: Final = {"standard": (0.936, 0.825, 0.835), "object-aware": (0.953, 0.857, 0.868)}
@@ -38,8 +38,10 @@ MOST_IMPORTANT: Final = (
 """For IDC, as the paper lists them."""
 HOURS: Final = {"standard": 60.0, "object-aware": 400.0}
 LITTLE: Final[dict[str, Any]] = {
-    "patch_px": 64, "least_patches": 2, "suffixes": [".png"], "epochs": 2, "objects": ["breast-tissue-tumor"],
+    "patch_px": 64, "patch_um": 32.0, "mpp": 0.5, "least_patches": 2, "suffixes": [".png"], "epochs": 2,
+    "objects": ["breast-nuclei-nuclei"], "segmenter": "classical-nuclei", "occlusion_patches": 1,
 }  # fmt: skip
+"""Objects that are found on drawn slides, or every table about objects would stay empty."""
 
 
 class DiagnosisPaper(Paper):
@@ -78,8 +80,7 @@ class DiagnosisPaper(Paper):
             "preset": "diagnosis", "images": str(data / "slides"), "labels": str(data / "labels.csv"),
             "classes": {name: [name] for name in CLASSES}, "tissue": "tcga", "feature": "tokens",
         }  # fmt: skip
-        if not dry:
-            values |= {"segmenter": "pathsegmentor", "encoder": str(data / "encoder")}
+        values |= {"encoder": str(data / "encoder")} | ({} if dry else {"segmenter": "pathsegmentor"})
         found = []
         for run, changes in RUNS.items():
             aware = changes.get("preset") == "diagnosis-objects"
@@ -145,16 +146,19 @@ class DiagnosisPaper(Paper):
     def draw(self, folder: Path) -> None:
         if (folder / "labels.csv").is_file():
             return
+        from tissuetalk.models.segmentation.little import save_little_vit  # loads every network
+
+        save_little_vit(folder / "encoder")
         (folder / "slides").mkdir(parents=True, exist_ok=True)
         rows = ["slide,label,patient"]
         for number in range(6):
             kind = CLASSES[number % 2]
             random = np.random.default_rng(number)
-            picture = random.integers(-8, 9, (128, 128, 3)) + np.array((230, 180, 210))
-            picture[:, :: 4 if kind == "IDC" else 32] = (120, 60, 140)
-            cv2.imwrite(
-                str(folder / f"slides/S{number}.png"), picture.clip(0, 255).astype(np.uint8)[..., ::-1]
-            )
+            paper = (230, 180, 210) if kind == "IDC" else (215, 170, 225)
+            picture = (random.integers(-8, 9, (128, 128, 3)) + np.array(paper)).astype(np.uint8)
+            for x, y in random.integers(8, 120, (24, 2)).tolist():
+                cv2.ellipse(picture, (x, y), (5, 4), float(random.uniform(0, 180)), 0, 360, (90, 50, 140), -1)
+            cv2.imwrite(str(folder / f"slides/S{number}.png"), picture[..., ::-1])
             rows.append(f"S{number},{kind},P{number}")
         write_whole(folder / "labels.csv", "\n".join(rows) + "\n")
 
