@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[1]
 AREAS = ("models", "prompts", "tools", "server")
 ORDER = {
     "models": (
-        ("errors", "folders", "control", "writing", "reading", "recipe", "wire", "worker"),
+        ("errors", "folders", "control", "writing", "reading", "recipe", "wire", "worker", "gathering"),
         ("images",),
         ("masks",),
         ("segmenter",),
