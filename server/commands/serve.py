@@ -140,9 +140,8 @@ def serve(
         session_idle_s=idle_s,
         stalled_s=stalled_s,
     )
-    names, proxies = allowed_host or (), proxy or ()
-    where = Where(http, names, proxies, token_file, limits, audit_log, metrics, drain_s)
-    _over_http(settings, where, accounts)
+    named = (http, allowed_host or (), proxy or (), token_file, limits)
+    _over_http(settings, Where(*named, audit_log, metrics, drain_s), accounts)
 
 
 def _prepare(log_format: LogFormat) -> None:
