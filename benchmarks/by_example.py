@@ -30,6 +30,7 @@ from tissuetalk.models.by_example import Learned, Place, Shown, prompt_for, teac
 from tissuetalk.models.by_example.learned import Kind
 from tissuetalk.models.images import open_image
 from tissuetalk.models.looks import answer_from
+from tissuetalk.models.segmentation.pretrained import resized
 from tissuetalk.models.segmenter import Prompt, Segmenter
 
 COUNTS = (1, 3, 5, 10)
@@ -67,8 +68,7 @@ def found(model: Segmenter, prompt: Prompt, image: Teachable) -> Mask | None:
     height, width = image.gold.shape
     scale = image.mpp / able.mpp
     size = max(32, round(width * scale)), max(32, round(height * scale))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    tile = np.asarray(cv2.resize(image.pixels, size, interpolation=way), np.uint8)
+    tile = resized(image.pixels, *size)
     context = model.prepare(image.pixels)
     decoded = answer_from(model, tile, context, prompt, able.looks)
     done = model.finish(decoded, prompt, context)

@@ -28,6 +28,7 @@ BoxXYXY = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the image, half-open."""
 PointXY = tuple[float, float]
 """x, y in pixels of the image."""
+Blends = Literal["logits", "probabilities"]
 TAUGHT = "taught:"
 """Before the SHA-256 of a learned target, as the concept of the prompt that means it."""
 
@@ -65,6 +66,7 @@ class Capability:
     least_px: area at that scale below which an object is a speck, far smaller than what the model was trained on.
     present_from: calibrated presence below which nothing is painted (the model card reports the curve).
     looks: how many views of a tile (itself, then its mirror images) the answer is the mean of; see ``models/looks.py``.
+    blends: what of overlapping tiles is averaged.
     """
 
     target: str
@@ -73,6 +75,7 @@ class Capability:
     least_px: int = 0
     present_from: float = 0.5
     looks: int = 1
+    blends: Blends = "logits"
 
 
 @dataclass(frozen=True)

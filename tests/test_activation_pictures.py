@@ -18,9 +18,10 @@ from tissuetalk.models.classifiers.classifier import (
     bag_of,
     predict_objects,
 )
-from tissuetalk.models.classifiers.encoder import PatchFeatures, resized_patch
+from tissuetalk.models.classifiers.encoder import PatchFeatures
 from tissuetalk.models.classifiers.networks import ObjectAwareConfig, ObjectAwareModel
 from tissuetalk.models.images import Box, open_image
+from tissuetalk.models.segmentation.pretrained import resized
 from tissuetalk.tools.explain.activation_pictures import (
     View,
     evidence_picture,
@@ -88,7 +89,7 @@ def view_of_patches(bag: DrawnBag, across: int = 4, width_px: int = 380) -> View
     for index in range(len(bag)):
         x, y = index % across * step, index // across * step
         places.append(Box(x, y, x + side, y + side))
-        pixels[y : y + side, x : x + side] = resized_patch(bag.pixels(index), side)
+        pixels[y : y + side, x : x + side] = resized(bag.pixels(index), side, side)
     return View(pixels, tuple(places), Box.whole(pixels.shape[1], pixels.shape[0]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,12 @@ from tissuetalk.models.control import Control
 from tissuetalk.models.errors import CancelledError, ImageTooLargeError
 from tissuetalk.models.images import Box, ImageSource, open_image
 from tissuetalk.models.segmentation.classical_nuclei import ClassicalNuclei
+from tissuetalk.models.segmentation.pathsegmentor.card import BaseLabels
 from tissuetalk.models.segmenter import Capability, Context, Decoded, Finished, Prompt
 from tissuetalk.tools.segment import engine
 from tissuetalk.tools.segment.field import FieldOfView, Scale
-from tissuetalk.tools.segment.grid import Grid, SlideSettings
+from tissuetalk.tools.segment.grid import Block, Grid, SlideSettings
+from tissuetalk.tools.segment.tiles import HeldMaps, blend
 
 
 def look_for(model, source, region, mpp, asked, **control):
@@ -228,3 +231,36 @@ def test_specks_far_below_the_size_of_a_target_are_not_counted_and_said(tmp_path
             Local(), source, whole(source), 0.5, [(DARK, Capability("dark", 0.5, objects=False, least_px=40))]
         )
     assert found.specks == 1 and found.labels.max() == 2 and not found.mask[20:23, 20:23].any()
+
+
+@pytest.mark.parametrize("blends", ["logits", "probabilities"])
+def test_what_tiles_say_where_they_overlap_is_averaged_as_the_checkpoint_says(
+    blends: str, tmp_path: Path
+) -> None:
+    """Two tiles side by side that disagree, one of them beyond doubt."""
+    said = (np.full((1, 8, 12), -1.0, np.float16), np.full((1, 8, 12), 9.0, np.float16))
+    left = Block(0, 0, Box(0, 0, 8, 8), Box(0, 0, 12, 8), 4, (False, False, True, False))
+    right = Block(1, 0, Box(8, 0, 16, 8), Box(4, 0, 16, 8), 4, (True, False, False, False))
+    (tmp_path / "config.json").write_text(json.dumps({"blends": blends}))
+    capability = BaseLabels.of(tmp_path / "model.safetensors").capability(DARK)
+    assert capability is not None and capability.blends == blends
+    blended = blend(
+        Box(0, 0, 16, 8),
+        [left, right],
+        lambda block: HeldMaps((None,), (said[block.column],)),
+        0,
+        capability.blends,
+    )
+    assert blended is not None
+    row = blended[0].logits[0]
+    assert np.allclose(row[[0, 1, -2, -1]], [-1, -1, 9, 9], atol=1e-2)
+    share = (
+        (row[7:9] + 1) / 10
+        if blends == "logits"
+        else (_probable(row[7:9]) - _probable(-1)) / (_probable(9) - _probable(-1))
+    )
+    assert np.allclose(share, [0.375, 0.625], atol=1e-3)
+
+
+def _probable(logit: Any) -> Any:
+    return 1 / (1 + np.exp(-np.asarray(logit, np.float64)))

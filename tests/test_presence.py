@@ -58,9 +58,10 @@ def test_a_model_may_answer_with_the_mean_probability_of_what_it_paints(tmp_path
     assert model.finish(*asked).presence == pytest.approx(0.75, abs=1e-6)
     (tmp_path / "config.json").write_text(json.dumps({"presence": "mean probability"}))
     assert BaseLabels.of(tmp_path / "model.safetensors").mean_presence
-    (tmp_path / "config.json").write_text(json.dumps({"presence": "sure"}))
-    with pytest.raises(ModelUnavailableError, match="strongest pixel"):
-        BaseLabels.of(tmp_path / "model.safetensors")
+    for wrong, told in (({"presence": "sure"}, "strongest pixel"), ({"blends": "all"}, "blends is “logits”")):
+        (tmp_path / "config.json").write_text(json.dumps(wrong))
+        with pytest.raises(ModelUnavailableError, match=told):
+            BaseLabels.of(tmp_path / "model.safetensors")
 
 
 def test_evaluate_fits_the_check_and_uses_it_afterwards(tmp_path: Path) -> None:

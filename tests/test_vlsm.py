@@ -312,7 +312,7 @@ def test_a_recipe_fine_tunes_and_scores(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"{{preset: vlsm, name: t, network: clipseg, weights: clipseg, train: [{glands}], test: [{glands}],"
-        " prompt: random, epochs: 2}"
+        " prompt: random, epochs: 2, threads: 1}"
     )
     train(recipe, out=tmp_path / "run")
     assert len(rows(tmp_path / "run" / "log.csv")) == 2
@@ -327,7 +327,7 @@ def test_wrong_attributes_change_nothing_for_a_model_that_does_not_read_words(
     monkeypatch.setattr(registry, "_loaded", {})
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "{preset: vlsm, name: t, network: classical-nuclei, epochs: 0, wrong_attributes: true,"
+        "{preset: vlsm, name: t, network: classical-nuclei, epochs: 0, threads: 1, wrong_attributes: true,"
         f" test: [{{manifest: {SAMPLES / 'dsb2018-histology'}, label: breast-nuclei-nuclei}}]}}"
     )
     train(recipe, out=tmp_path / "run")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.classifiers.patches import PATCH_UM
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.segmentation.pretrained import resized
 from tissuetalk.models.segmenter import RGB, Prompt, Segmenter
 
 Mask = NDArray[np.bool_]
@@ -163,8 +164,7 @@ class SegmentedBag(SourceBag):
         found: dict[str, Mask | None] = {}
         for mpp, labels in by_scale.items():
             small = max(32, round(side * patch_mpp / mpp))
-            method = cv2.INTER_AREA if small < side else cv2.INTER_LINEAR
-            tile = np.asarray(cv2.resize(patch, (small, small), interpolation=method), np.uint8)
+            tile = resized(patch, small, small)
             # one encoding serves all objects that are looked for at this scale
             features = self._segmenter.encode(tile, self._context)
             prompts = [self._prompts[label] for label in labels]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from tissuetalk.models.classifiers.card import OWN_ENCODER
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in
-from tissuetalk.models.segmentation.pretrained import device, from_folder, weights_hash
+from tissuetalk.models.segmentation.pretrained import device, from_folder, resized, weights_hash
 from tissuetalk.models.segmenter import RGB
 
 Feature = Literal["tokens", "pooled"]
@@ -178,16 +177,8 @@ def _from_folder(folder: Path, name: str) -> PatchEncoder:
 
 def to_batch(patches: Sequence[RGB]) -> Tensor:
     """[B, 3, 224, 224] uint8 from patches of any square size."""
-    stacked = np.stack([resized_patch(patch, INPUT_PX) for patch in patches])
+    stacked = np.stack([resized(patch, INPUT_PX, INPUT_PX) for patch in patches])
     return torch.from_numpy(stacked.transpose(0, 3, 1, 2).copy())
-
-
-def resized_patch(patch: RGB, side: int) -> RGB:
-    """[side, side, 3]: area average when shrinking, bilinear when enlarging."""
-    if patch.shape[:2] == (side, side):
-        return patch
-    method = cv2.INTER_AREA if patch.shape[0] > side else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(patch, (side, side), interpolation=method), np.uint8)
 
 
 def encode_patches(

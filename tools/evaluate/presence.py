@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 
 from tissuetalk.models.classifiers.evaluation import macro_auc
@@ -15,6 +14,7 @@ from tissuetalk.models.masks.characteristics import Mask
 from tissuetalk.models.metrics.annotations import Annotation
 from tissuetalk.models.metrics.presence import Figures, PresenceCheck, figures_of
 from tissuetalk.models.metrics.tables import csv_text, table
+from tissuetalk.models.segmentation.pretrained import resized
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.evaluate.evaluate import ModelUnderTest
 from tissuetalk.tools.evaluate.scores import ScoreRow
@@ -53,11 +53,11 @@ class PresenceProbe:
         (wanted,), model = looked.asked, self.model.segmenter
         image = read_rgb(record.image)
         zoom = (record.mpp or wanted.capability.mpp) / wanted.capability.mpp
-        size = tuple(max(1, round(length * zoom)) for length in image.shape[1::-1])
-        if max(size) > MOST_PX:
+        width, height = (max(1, round(length * zoom)) for length in image.shape[1::-1])
+        if max(width, height) > MOST_PX:
             self.left_out += 1
             return
-        tile = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        tile = resized(image, width, height)
         (decoded,) = model.decode(model.encode(tile, model.prepare(image)), [wanted.prompt])
         probability = 1 / (1 + np.exp(-decoded.logits.clip(-30, 30)))
         figures = figures_of(tile, probability, decoded.logits > 0)

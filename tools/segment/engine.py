@@ -135,7 +135,7 @@ def _finish(
 ) -> FoundMask:
     """The answer to one prompt of a layer. tissue: [grid.box.height, grid.box.width]."""
     grid, question = layer.grid, layer.question(field.model, index)
-    blended = blend(grid.box, layer.blocks, lambda block: maps[block.name], index)
+    blended = blend(grid.box, layer.blocks, lambda block: maps[block.name], index, question.capability.blends)
     decided = decide(question, blended, grid.box, tissue)
     objects, nothing = (
         question.capability.objects,

@@ -24,7 +24,7 @@ from tissuetalk.models.by_example import with_examples
 from tissuetalk.models.errors import ImageChangedError, UnreadableImageError
 from tissuetalk.models.images import Box, ImageSource, open_image
 from tissuetalk.models.looks import brought_back, mean_of, mirrored
-from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
+from tissuetalk.models.segmenter import RGB, Blends, Context, Decoded, Prompt, Segmenter
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.segment.grid import Block
 from tissuetalk.tools.storage.features import FeatureCache
@@ -34,6 +34,8 @@ BACKGROUND_LOGIT = -10.0
 """Where no block was worked on."""
 _MAGIC = b"TTMAPS01"
 _LEVEL = 1
+_LEAST_PROBABILITY = 1e-6
+"""Of a pixel, where probabilities are averaged: its logit stays finite."""
 _LARGEST = 60_000
 """Half precision ends at 65504."""
 
@@ -291,11 +293,15 @@ def read_maps(path: Path) -> PackedMaps:
 
 
 def blend(
-    view: Box, blocks: Sequence[Block], read: Callable[[Block], TileMaps], prompt: int
+    view: Box,
+    blocks: Sequence[Block],
+    read: Callable[[Block], TileMaps],
+    prompt: int,
+    blends: Blends = "logits",
 ) -> tuple[Decoded, NDArray[np.bool_]] | None:
     """The weighted mean of all tiles over ``view`` (working pixels), and where there was any; None if nowhere.
 
-    presence is the highest any of the tiles saw.
+    presence is the highest any of the tiles saw. blends: what the mean is of; logits are given back either way.
     """
     sums: NDArray[np.float32] | None = None
     weights = np.zeros((view.height, view.width), np.float32)
@@ -307,6 +313,8 @@ def blend(
         maps = read(block)
         from_tile, to_view = shared.inside(block.tile), shared.inside(view)
         answer = maps.arrays(prompt, from_tile).astype(np.float32)
+        if blends == "probabilities":
+            answer[0] = 1 / (1 + np.exp(-answer[0]))
         weight = _weights(block.tile.width, block.tile.height, block.margin, block.beside)[from_tile]
         if sums is None:
             sums = np.zeros((len(answer), view.height, view.width), np.float32)
@@ -319,6 +327,9 @@ def blend(
         return None
     covered = weights > 0
     np.divide(sums, weights, out=sums, where=covered)
+    if blends == "probabilities":
+        sure = np.clip(sums[0], _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+        sums[0] = np.log(sure / (1 - sure))
     sums[0][~covered] = BACKGROUND_LOGIT
     return Decoded(sums[0], presence, sums[1:] if len(sums) > 1 else None), covered
 

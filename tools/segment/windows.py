@@ -178,7 +178,9 @@ def _one_prompt(
     read: Callable[[Block], PackedMaps],
 ) -> WindowSummary:
     files, grid = WindowFiles(Path(spec.out)), spec.grid
-    decided = decide(question, blend(seen, spec.blocks, read, index), seen, tissue)
+    decided = decide(
+        question, blend(seen, spec.blocks, read, index, question.capability.blends), seen, tissue
+    )
     if decided is None:
         frame = frame_of(spec.window, grid)
         none = np.zeros(0, np.int64)

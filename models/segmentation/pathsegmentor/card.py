@@ -20,7 +20,7 @@ from tissuetalk.models.errors import ModelUnavailableError
 from tissuetalk.models.looks import MIRRORS
 from tissuetalk.models.reading import MOST_JSON_BYTES, content_of, json_in
 from tissuetalk.models.segmentation.pretrained import Entry, PackageWeights, Weights
-from tissuetalk.models.segmenter import Capability, ModelCard, Prompt
+from tissuetalk.models.segmenter import Blends, Capability, ModelCard, Prompt
 
 TARGET_MPP: Final[Mapping[str, float]] = {
     "nuclei": 0.25,
@@ -254,12 +254,14 @@ class BaseLabels:
 
     labels: canonical, or None. mpp: µm per pixel it reads at. shown_at_px: longest side of the patches it was trained on.
     mean_presence: its evidence that something is there is the mean probability of what it paints, not the strongest pixel.
+    blends: what of overlapping tiles is averaged.
     """
 
     labels: frozenset[str] | None
     mpp: float
     shown_at_px: int = SHOWN_AT_PX
     mean_presence: bool = False
+    blends: Blends = "logits"
     card = BASE_CARD
 
     @classmethod
@@ -275,7 +277,13 @@ class BaseLabels:
             raise ModelUnavailableError(
                 f"{file.parent / 'config.json'}: presence is “strongest pixel” or “mean probability”, not {presence!r}."
             )
-        return cls(frozenset(labels) if labels else None, mpp, shown, presence == "mean probability")
+        blends = config.get("blends", "logits")
+        if blends not in ("logits", "probabilities"):
+            raise ModelUnavailableError(
+                f"{file.parent / 'config.json'}: blends is “logits” or “probabilities”, not {blends!r}."
+            )
+        known = frozenset(labels) if labels else None
+        return cls(known, mpp, shown, presence == "mean probability", blends)
 
     def mpp_of_picture(self, mpp: float, width_um: float, height_um: float) -> float:
         """µm per pixel at which a picture is shown for a target of ``mpp``: a small one as large as a training patch."""
@@ -286,7 +294,9 @@ class BaseLabels:
         """An object type is known in every region where it was trained in one, as the paper tests external sets."""
         name = prompt.label or prompt.words.strip().casefold()
         trained = self.labels is None or name in self.labels or name.split("-", 2)[-1] in self._types
-        return Capability(name, self.mpp, has_objects(prompt)) if name and trained else None
+        if not (name and trained):
+            return None
+        return Capability(name, self.mpp, has_objects(prompt), blends=self.blends)
 
     @cached_property
     def _types(self) -> frozenset[str]:
