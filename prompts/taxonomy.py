@@ -91,6 +91,12 @@ def labels_of(region: str) -> tuple[Label, ...]:
     return tuple(label for label in LABELS if label.region == wanted)
 
 
+def labels_with(part: str) -> tuple[Label, ...]:
+    """The labels of a region, a structure or an object type, in the order of the table; empty for anything else."""
+    wanted = _normal(part)
+    return tuple(label for label in LABELS if wanted in (label.region, label.structure, label.object_type))
+
+
 def published_masks(label: Label) -> int:
     """How many masks of this label the source data had (0 for a label that is not in the table)."""
     return _MASKS.get(label, 0)

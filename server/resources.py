@@ -180,12 +180,14 @@ def _add_taxonomy(server: MCPServer) -> None:
 
     @server.resource("taxonomy://labels/{organ}", mime_type="application/json")
     def labels_in(organ: str) -> str:
-        """The labels of one organ."""
-        from tissuetalk.prompts.taxonomy import REGIONS, labels_of
+        """The labels of one organ, of one structure (tissue, cell, nuclei) or of one object type."""
+        from tissuetalk.prompts.taxonomy import REGIONS, labels_with
 
-        if organ.casefold() not in REGIONS:
-            raise ResourceError(f"unknown_label: no organ {organ[:60]!r}; known: {', '.join(REGIONS)}.")
-        return json.dumps([str(label) for label in labels_of(organ.casefold())], indent=1)
+        if not (found := labels_with(organ)):
+            raise ResourceError(
+                f"unknown_label: no organ, structure or object type {organ[:60]!r}; organs: {', '.join(REGIONS)}."
+            )
+        return json.dumps([str(label) for label in found], indent=1)
 
     @server.resource("taxonomy://label/{label}", mime_type="application/json")
     def one_label(label: str) -> str:

@@ -94,6 +94,8 @@ async def test_a_host_without_resources_lists_labels_by_a_tool(place: Place) -> 
         colon = await client.call_tool("library", {"action": "labels", "organ": "large bowel"})
         of_colon = [label for label in every if label.startswith("colon-")]
         assert colon.structured_content["labels"] == of_colon and of_colon[0] in colon.content[0].text
+        cells = await client.call_tool("library", {"action": "labels", "organ": "cell"})
+        assert {label.split("-")[1] for label in cells.structured_content["labels"]} == {"cell"}
         missing = await client.call_tool("library", {"action": "labels", "organ": "atlantis"})
         assert missing.is_error and missing.content[0].text.startswith("unknown_label: ")
 
@@ -114,6 +116,12 @@ async def test_the_taxonomy_and_the_models_can_be_read(place: Place) -> None:
         by_organ = await read("taxonomy://labels")
         assert sum(map(len, by_organ.values())) == 160
         assert await read("taxonomy://labels/colon") == by_organ["colon"]
+        every = [label.split("-", 2) for labels in by_organ.values() for label in labels]
+        for part, name in ((1, "tissue"), (2, "lymphocyte"), (2, "necrosis or debris")):
+            found = await read(f"taxonomy://labels/{name.replace(' ', '%20')}")
+            assert found and sorted(found) == sorted(
+                "-".join(parts) for parts in every if parts[part] == name
+            )
         card = await read(f"taxonomy://label/{by_organ['colon'][0]}")
         assert card["label"] == by_organ["colon"][0] and card["prompt"]
         models = await read("model://models")

@@ -18,7 +18,7 @@ from tissuetalk.models.errors import (
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.writing import disk_errors, place_errors, whole_folder
 from tissuetalk.prompts import organs
-from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_of
+from tissuetalk.prompts.taxonomy import LABELS, REGIONS, labels_with
 from tissuetalk.tools.answers.arguments import LONGEST_FOLDER_BYTES
 from tissuetalk.tools.answers.results import Answer, LibraryResult, ListedImage, ListedResult
 from tissuetalk.tools.session.results import with_addresses
@@ -121,10 +121,13 @@ def _masks_in(folder: Path) -> dict[str, Any]:
 
 def _labels(organ: str | None) -> dict[str, Any]:
     region = "unspecified" if organ == "unspecified" else organs.region_of(organ)
-    if organ is not None and region is None:
-        raise UnknownLabelError(f"no labels for an organ {organ[:60]!r}; known: {', '.join(REGIONS)}.")
-    found = [str(label) for label in (LABELS if region is None else labels_of(region))]
-    where = "" if region is None else f" of {region}"
+    part = region or organ
+    found = [str(label) for label in (LABELS if part is None else labels_with(part))]
+    if not found:
+        raise UnknownLabelError(
+            f"no labels for an organ, structure or object type {str(organ)[:60]!r}; organs: {', '.join(REGIONS)}."
+        )
+    where = "" if part is None else f" of {part[:60]}"
     message = (
         f"{len(found)} label(s){where}. A label names an object, not what a model here can find: segment says what is "
         "unsupported. Other structures go as words."
