@@ -63,6 +63,16 @@ class Tenant(BaseModel):
     name_in_metrics: Annotated[str, Field(max_length=100)] = ""
     archives: Annotated[dict[str, TenantArchive], Field(max_length=20)] = Field(default_factory=dict)
 
+    def existing_roots(self, name: str) -> tuple[Path, ...]:
+        """name: of the tenant. Raises InvalidArgumentError for a root that is no folder here."""
+        for root in self.roots:
+            if not root.is_dir():
+                raise InvalidArgumentError(
+                    f"the root {str(root)!r} of the tenant {name} is not a folder on this machine, or not in this container; "
+                    "make it, mount it, or mend the file of accounts."
+                )
+        return self.roots
+
     def opened_archives(self) -> tuple[Archive, ...]:
         """Raises InvalidArgumentError for an address that is not safe to use, or credentials that cannot be read."""
         from tissuetalk.tools.storage.archives import Archive

@@ -126,6 +126,9 @@ class Service:
                 return
             except StateAwayError:
                 self._closing.wait(5.0)
+            except TissuetalkError as error:  # whoever calls a tool is told more
+                self._log.warning("what was left unfinished could not be taken up: %s", error.code)
+                return
 
     def _retire(self, keep: Keep) -> None:
         """Now and every hour."""

@@ -42,6 +42,7 @@ from tissuetalk.server.scopes import SCOPES
 from tissuetalk.server.service import Service, Settings
 from tissuetalk.server.sessions import MCP_PATH
 from tissuetalk.tools.lanes import Lanes
+from tissuetalk.tools.storage.objects import Objects
 from tissuetalk.tools.storage.postgres import shared_secret
 from tissuetalk.tools.storage.state import State
 
@@ -60,7 +61,8 @@ class Tenants:
         self._apps: dict[str, Starlette] = {}
         for name, tenant in accounts.tenants.items():
             workspace = settings.workspace / "tenants" / name
-            own = replace(settings, roots=tenant.roots, workspace=workspace, quota_gb=tenant.quota_gb)
+            roots = tenant.existing_roots(name)
+            own = replace(settings, roots=roots, workspace=workspace, quota_gb=tenant.quota_gb)
             own = replace(own, keep=tenant.keep(settings.keep), jobs_at_once=tenant.jobs_at_once)
             own = replace(own, state=settings.state and settings.state.of_tenant(name))
             own = replace(own, archives=tenant.opened_archives())
@@ -175,6 +177,8 @@ class Cookies:
 def _secret(workspace: Path, state: State | None) -> bytes:
     """What cookies and addresses are signed with: made once, for the server's own eyes; one for all processes of a state."""
     if state is not None:
+        if state.objects is not None:
+            Objects(state.objects).require()
         return shared_secret(state)
     file = workspace / "signing.key"
     workspace.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ import yaml
 from conftest import Place
 from jsonschema import Draft201909Validator, validate
 
+from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.server.accounts import Accounts
 from tissuetalk.server.commands.command_line import app
 from tissuetalk.server.commands.machine import own_workspace
 from tissuetalk.server.commands.serve import seconds_of
@@ -149,7 +151,9 @@ def test_the_servers_of_the_compose_file_are_started_as_the_command_takes_it(
     given = parsed(service["command"])
     mounted = {volume.split(":")[1] for volume in service["volumes"]}
     assert mounted == {"/workspace", "/images", str(given["accounts"])}
-    assert State.of(given["state"], given["objects"]) is not None
+    set_here = service["environment"]
+    state, objects = set_here["TISSUETALK_STATE"], set_here["TISSUETALK_OBJECTS"]
+    assert State.of(state, objects) is not None
     for kept in ("keep_results", "keep_uploads"):
         assert seconds_of(given[kept])
     port = address(given["http"])[1]
@@ -157,7 +161,7 @@ def test_the_servers_of_the_compose_file_are_started_as_the_command_takes_it(
     (subnet,) = composed["networks"]["inside"]["ipam"]["config"]
     assert given["proxy"] == [subnet["subnet"]] and networks(given["proxy"])
     assert int(service["stop_grace_period"].removesuffix("s")) > given["drain_s"]
-    database, bucket = urlsplit(given["state"]), urlsplit(given["objects"])
+    database, bucket = urlsplit(state), urlsplit(objects)
     said = composed["services"][database.hostname]["environment"]
     assert (database.username, database.path) == (said["POSTGRES_USER"], f"/{said['POSTGRES_DB']}")
     assert f"here/{bucket.netloc}" in " ".join(composed["services"]["bucket"]["command"])
@@ -166,6 +170,14 @@ def test_the_servers_of_the_compose_file_are_started_as_the_command_takes_it(
     assert f"{server}:{port}" in caddy and all(path in caddy for path in ADMIN_PATHS)
     largest = re.search(r"max_size (\d+)MiB", caddy)
     assert largest is not None and int(largest[1]) * 2**20 >= MAX_UPLOAD_BYTES
+
+
+def test_the_example_of_accounts_is_one(composed: dict[str, Any]) -> None:
+    accounts = Accounts.read(COMPOSE / "accounts.yaml.example")
+    roots = [root for tenant in accounts.tenants.values() for root in tenant.roots]
+    assert all(root.is_relative_to("/images") for root in roots)
+    with pytest.raises(InvalidArgumentError, match=r"/images/pathology.*pathology is not a folder"):
+        accounts.tenants["pathology"].existing_roots("pathology")
 
 
 def test_every_variable_of_the_service_is_one_that_a_program_reads(

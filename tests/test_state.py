@@ -322,6 +322,28 @@ def test_a_state_stays_with_its_folder_or_bucket_and_a_lost_database_is_not_made
         pass
 
 
+@pytest.mark.service
+def test_a_database_and_a_bucket_that_are_not_there_are_said_at_the_start(
+    services: Services, tmp_path: Path
+) -> None:
+    """Not that they do not answer: waiting would not help."""
+    address, objects = services[0].address, services[1].address
+    nowhere = State(f"{address.rpartition('/')[0]}/nothing", objects)
+    with pytest.raises(WorkspaceUnwritableError, match="does not exist"), opened(tmp_path / "w", nowhere):
+        pass
+    command = [COMMAND, "serve", "--http", "127.0.0.1:1", "--workspace", str(tmp_path / "v"), "--accounts"]
+    accounts = tmp_path / "accounts.yaml"
+    accounts.write_text(
+        "{issuer: 'https://i.example', audience: 'https://a.example/mcp', keys: 'https://i.example/k', "
+        f"tenants: {{north: {{roots: ['{tmp_path}']}}}}}}"
+    )
+    environment = os.environ | {"TISSUETALK_STATE": address, "TISSUETALK_OBJECTS": "s3://elsewhere/x"}
+    ended = subprocess.run(
+        [*command, str(accounts)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2 and "a bucket that does not exist" in ended.stderr, ended.stderr
+
+
 @pytest.mark.parametrize(
     ("database", "objects", "said"),
     [

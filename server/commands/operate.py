@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.server.commands.machine import own_workspace
 from tissuetalk.server.commands.terminal import JSON, show, table
 
@@ -66,7 +67,13 @@ def backup(
 ) -> None:
     """Copy a workspace into one file; servers may go on working on it."""
     from tissuetalk.tools.storage import backup as copies
+    from tissuetalk.tools.storage.state import State
 
+    if State.of_environment() is not None:
+        raise InvalidArgumentError(
+            "TISSUETALK_STATE is set: what servers share is in PostgreSQL and in the bucket or folder beside it. Dump the one "
+            "(pg_dump), then copy the other, as docs/operating.md says; for a workspace without a state unset the variable."
+        )
     counts = copies.backup(workspace or own_workspace(), out)
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     show(json_, {"out": out, **counts}, f"{out}: {said}")

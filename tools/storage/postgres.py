@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,10 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
 }
 _FULL, _NO_PLACE = "53100", ("3D000", "3F000", "42501", "25006", "28000", "28P01", "42P01")
+_LETS_NOBODY_IN = re.compile(
+    r"FATAL: .*(does not exist|authentication failed|no pg_hba\.conf entry|permission denied)|no password supplied"
+)
+"""What libpq says of a server that answers and refuses, for which it has no SQLSTATE."""
 _AGAIN = ("55P03", "40001", "40P01", "57014")
 
 
@@ -204,10 +209,10 @@ class ServerDatabase(Database):
             return WorkspaceFullError("the disk of the database is full; make room there, then ask again")
         if code in _AGAIN:
             return BusyError("the workspace is in use by other processes; try again in a moment")
-        if code in _NO_PLACE:
+        if code in _NO_PLACE or (code is None and _LETS_NOBODY_IN.search(str(error))):
             return WorkspaceUnwritableError(
-                f"the database of --state refuses this server (SQLSTATE {code}); create it, and let its user connect and "
-                "create schemas in it"
+                f"the database of --state refuses this server{f' (SQLSTATE {code})' if code else ''}: it does not exist, or its "
+                "user or password is another; create it, let its user connect and create schemas in it, and look at PGPASSWORD"
             )
         if isinstance(error, OperationalError):
             return _away()
