@@ -19,6 +19,7 @@ from typing import Any
 from tissuetalk.models import registry
 from tissuetalk.models.control import Control
 from tissuetalk.prompts.target import Request, Target
+from tissuetalk.tools.lanes import keep_memory
 from tissuetalk.tools.segment import tiles, windows
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.request import SegmentRequest
@@ -174,4 +175,5 @@ def _order(request: dict[str, Any], words: list[str]) -> SegmentRequest:
 
 
 if __name__ == "__main__":
+    keep_memory()  # as the command line does
     print(json.dumps(run(json.loads(sys.argv[1]))))

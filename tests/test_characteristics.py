@@ -15,6 +15,7 @@ from tissuetalk.models.images import Box, open_image
 from tissuetalk.models.masks.characteristics import (
     components,
     farthest_pair,
+    largest,
     nearest_neighbour_px,
     survey,
     survey_of,
@@ -301,3 +302,16 @@ def test_pure_stains_are_separated() -> None:
     pixels = np.round(256 * 10 ** -np.stack([hematoxylin * 0.8, eosin * 0.5, hematoxylin * 0]) - 1)
     densities = stain_od(pixels.astype(np.uint8))
     assert densities == pytest.approx(np.array([[0.8, 0.0], [0.0, 0.5], [0.0, 0.0]]), abs=0.02)
+
+
+@pytest.mark.parametrize("size", [1, 199, 200, 201, 12_799, 12_800, 300_001])
+@pytest.mark.parametrize("kinds", [3, 1_000_000])
+def test_the_largest_values_are_those_that_sorting_all_of_them_gives(size: int, kinds: int) -> None:
+    values = np.random.default_rng(size).integers(0, kinds, size).astype(np.float32)
+    assert np.array_equal(np.sort(largest(values, 200)), np.sort(values)[-200:])
+
+
+def test_the_largest_values_are_found_where_the_sample_sees_none_of_them() -> None:
+    values = np.zeros(64_000, np.float32)
+    values[1:200:2] = np.arange(100)
+    assert np.array_equal(np.sort(largest(values, 50)), np.arange(50, 100))

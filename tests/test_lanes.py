@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import sys
 import threading
@@ -10,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import DEVNULL
+from subprocess import DEVNULL, check_output
 from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
@@ -275,3 +276,32 @@ def test_a_job_that_finds_no_room_where_it_moves_to_says_so(
     assert working.resume() == [job_id]
     assert ended(store, job_id) == "failed"
     assert store.get(job_id).error_code == "busy"
+
+
+FAULTS = """
+import ctypes, resource, sys, threading
+import numpy as np
+from tissuetalk.tools.lanes import keep_memory
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: every page has 4096 bytes
+if sys.argv[1] == "kept":
+    keep_memory()
+
+def work():
+    np.ones(5_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(5_000_000)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other rules")
+def test_kept_memory_is_not_fetched_again() -> None:
+    """In a thread, as slides are worked on: pages that the system hands out again, with and without."""
+    kept, fetched = (int(check_output([sys.executable, "-c", FAULTS, how])) for how in ("kept", "fetched"))
+    assert fetched > 20 * 5_000_000 * 8 // 4096 // 2 > 100 * kept

@@ -30,7 +30,8 @@ QUESTIONS_AT_ONCE = 6
 GIVE_BACK_EVERY_S = 10.0
 _COLLECT_EVERY = 10_000
 """Objects that came and stayed between two rounds of Python's collector; 700 unless said."""
-_M_ARENA_MAX, _ARENAS = -8, 2
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX, _ARENAS = -1, -4, -8, 2
+_KEPT_BYTES = 1 << 30
 _given_back_at = 0.0
 
 
@@ -38,6 +39,15 @@ def few_arenas() -> None:
     """Of glibc's allocator, before threads begin: each thread would hold on to the most it ever needed in one of its own."""
     if hasattr(libc := _libc(), "mallopt"):
         libc.mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def keep_memory() -> None:
+    """For a process that does one thing, before threads begin: the maps of one tile, tens of megabytes each, lie where those of the
+    last one lay, and are not fetched from the system page by page. What is freed goes back when somebody trims."""
+    if hasattr(libc := _libc(), "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def collect_rarely() -> None:

@@ -46,6 +46,22 @@ def _without_small(mask: Mask, smallest_px: float) -> Mask:
     return np.asarray(keep[labels], np.bool_)
 
 
+_SAMPLED: Final = 32
+"""Of so many values one is looked at to learn how large the largest are at least."""
+
+
+def largest(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """The so many largest of [n] values in any order; all where there are fewer."""
+    if values.size <= count:
+        return values
+    if (
+        values.size >= 2 * _SAMPLED * count
+    ):  # putting millions of pixels in order would take as long as blending them
+        sample = values[::_SAMPLED]
+        values = values[values >= np.partition(sample, sample.size - count)[sample.size - count]]
+    return np.asarray(np.partition(values, values.size - count)[-count:], np.float32)
+
+
 @dataclass(frozen=True)
 class MaskSurvey:
     """What one pass over a mask of any size tells, in its own pixels.

@@ -30,6 +30,7 @@ from tissuetalk.server.commands.terminal import (
     show,
     table,
 )
+from tissuetalk.tools.lanes import keep_memory
 
 if TYPE_CHECKING:
     from tissuetalk.models.by_example import Learned
@@ -89,6 +90,7 @@ def segment(
         _asked(image, words, target, point, box, region), organ=organ, mpp=mpp, model=model, name=name
     )
     given = TaughtFiles(examples, base_result, tuple(learned or ()))
+    keep_memory()
     if out is None or dry_run:
         reading = _reading(asked, reader, given)
         show(json_, reading.to_json(), reading.text)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
+from tissuetalk.models.masks.characteristics import largest
 from tissuetalk.models.segmenter import TAUGHT, Capability, Context, Decoded, Prompt, Segmenter
 from tissuetalk.tools.masks.rasters import Tissue
 from tissuetalk.tools.segment.grid import Grid, Window
@@ -138,10 +139,7 @@ class Decided:
         """Of a box in the view. taught: examples showed it, so where one more would help is looked for."""
         at = core.inside(self.view)
         logits, covered = self.logits[at], self.covered[at]
-        worked = logits[covered]
-        most = STRONGEST_SIDE**2
-        if worked.size > most:
-            worked = np.partition(worked, worked.size - most)[-most:]
+        strongest = largest(logits[covered], STRONGEST_SIDE**2)
         # every other pixel, counted from the image's corner, whichever window it is in
         every = slice(core.y0 % 2, None, 2), slice(core.x0 % 2, None, 2)
         seen = covered[every]
@@ -150,7 +148,7 @@ class Decided:
         mask = self.counted[self.labels[at][every][seen]]
         return RegionEvidence(
             self.said,
-            np.sort(worked)[::-1],
+            np.sort(strongest)[::-1],
             float(share[mask].sum()),
             float(share.sum()),
             float(mask.sum()),

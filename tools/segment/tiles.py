@@ -127,7 +127,9 @@ class PackedMaps:
         raw = np.frombuffer(imagecodecs.zstd_decode(self.packed[prompt]), np.uint8)
         # high and low bytes lie apart: they pack better
         low, high = raw.reshape(2, self.channels[prompt], *self.shape)[(slice(None), slice(None), *at)]
-        joined: NDArray[np.uint16] = high.astype(np.uint16) << 8 | low
+        joined: NDArray[np.uint16] = high.astype(np.uint16)
+        joined <<= 8
+        joined |= low
         return joined.view(np.float16)
 
 
@@ -318,7 +320,8 @@ def blend(
         weight = _weights(block.tile.width, block.tile.height, block.margin, block.beside)[from_tile]
         if sums is None:
             sums = np.zeros((len(answer), view.height, view.width), np.float32)
-        sums[(slice(None), *to_view)] += answer * weight
+        answer *= weight
+        sums[(slice(None), *to_view)] += answer
         weights[to_view] += weight
         here = maps.presence[prompt]
         if here is not None:

@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tissuetalk.models.gathering import Gathered, tiles_at_once
-from tissuetalk.models.masks.characteristics import without_specks
+from tissuetalk.models.masks.characteristics import largest, without_specks
 from tissuetalk.models.segmentation.pathsegmentor.card import (
     MINI_FILE,
     MINI_WEIGHTS,
@@ -193,10 +193,8 @@ def probability(curves: Calibrations, target: str, evidence: Evidence) -> float:
 
 def evidence_of(decoded: Decoded) -> Evidence:
     """Without a presence logit, the strongest pixel has to do."""
-    logits = decoded.logits.ravel()
-    count = min(STRONGEST_PX, logits.size)  # a tile of one pixel has fewer
-    strongest = float(np.partition(logits, logits.size - count)[-count:].mean())
-    said = float(logits.max()) if decoded.presence is None else decoded.presence
+    strongest = float(largest(decoded.logits.ravel(), STRONGEST_PX).mean())
+    said = float(decoded.logits.max()) if decoded.presence is None else decoded.presence
     return said, strongest
 
 
