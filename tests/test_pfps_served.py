@@ -20,7 +20,8 @@ from tissuetalk.models.segmentation.pfps.efficient_sam import SamSizes
 from tissuetalk.models.segmentation.pfps.network import Pfps, PfpsSizes
 from tissuetalk.models.segmentation.pfps.segmenter import build_pfps, save_pfps
 from tissuetalk.models.segmentation.pfps.training import KidneyQuestion, answer, drawn_patch
-from tissuetalk.prompts.prompt_sets import sentences_of_task
+from tissuetalk.prompts.lexicon import names_nobody
+from tissuetalk.prompts.prompt_sets import sentences_of_task, task_sentences, words_of_tasks
 from tissuetalk.server.commands.command_line import app
 from tissuetalk.tools.answers.results import SegmentResult
 from tissuetalk.tools.segment.lessons import understand
@@ -162,6 +163,20 @@ def test_a_network_that_never_saw_boxes_is_sent_none(by_number: Served) -> None:
     settings.write_text(settings.read_text().replace('"boxes": true', '"boxes": false'))
     result = by_number.segment(targets=[TUBULE], boxes=[(30.0, 20.0, 75.0, 60.0)])
     assert not result.masks[0].provenance.told
+
+
+def test_a_request_that_could_name_somebody_is_not_sent_as_it_stands(by_text: Served) -> None:
+    for words in (
+        "Segment the nuclei inside the distal tubule of Bauer.",
+        "the distal tubules of 12 May 1950",
+    ):
+        result = by_text.segment(words)
+        assert {mask.prompt for mask in result.masks} <= {sentence_for("dt", task) for task in SENTENCES}
+        stored = by_text.session.workspace.result(result.result_id).folder
+        assert not any(part in (stored / "request.json").read_text() for part in ("Bauer", "1950"))
+    for row in task_sentences():
+        said = row.text.replace("<class>", "distal tubule")
+        assert names_nobody(said, 0, len(said), words_of_tasks()), said
 
 
 def test_relations_the_network_was_never_trained_for_are_computed(by_number: Served) -> None:

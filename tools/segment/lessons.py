@@ -11,7 +11,9 @@ from tissuetalk.models.by_example import Learned
 from tissuetalk.models.errors import InvalidArgumentError, NoTargetInWordsError, shown
 from tissuetalk.models.images import ImageSource
 from tissuetalk.models.segmenter import Repertoire, is_situated
+from tissuetalk.prompts.lexicon import names_nobody
 from tissuetalk.prompts.names import prompt_for
+from tissuetalk.prompts.prompt_sets import words_of_tasks
 from tissuetalk.prompts.target import Reader, Request, Target
 from tissuetalk.prompts.taught import named_in, same_thing, target_of_name
 from tissuetalk.prompts.words import clean
@@ -62,12 +64,18 @@ def understand(session: Session, asked: SegmentArguments) -> SegmentRequest:
 
 
 def _own_sentence(request: Request, words: str) -> str:
-    """What the caller said, as it stands, where it is more than the name of what to look for."""
+    """What the caller said, as it stands, where it is more than the name of what to look for.
+
+    It becomes part of the record, so it is left out where it could name a person or say a date.
+    """
     said, only = words.strip(), [target for target in request.targets if target.assertion not in RULED_OUT]
     is_name = len(only) == 1 and said.casefold() in (name_of(only[0]).casefold(), only[0].label)
     if request.kind == "report" or is_name or not only or len(said) > LONGEST_SENTENCE:
         return ""
-    return said
+    public = names_nobody(said, 0, len(said), words_of_tasks()) and not any(
+        letter.isdigit() for letter in said
+    )
+    return said if public else ""
 
 
 def kept_for(session: Session, model: Repertoire) -> list[Learned]:

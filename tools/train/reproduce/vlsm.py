@@ -36,12 +36,13 @@ from tissuetalk.tools.train.reproduce.vlsm_tables import (
     OUT_OF_SET,
     POOLED,
     POOLED_ENDOSCOPY,
+    REPORTS,
 )
 from tissuetalk.tools.train.vlsm_data import RICHEST
 
 CLASSES: Final = {
     "kvasir": "polyp", "clinicdb": "polyp", "bkai": "polyp", "cvc-300": "polyp", "colondb": "polyp", "etis": "polyp",
-    "isic": "skin melanoma", "dfu": "foot ulcer", "busi": "tumor",
+    "isic": "skin melanoma", "dfu": "foot ulcer", "busi": "tumor", "mimic": "lungs",
 }  # fmt: skip
 """Data sets whose prompts are built, each a folder of that name with a manifest, and the class in its prompts."""
 PARTS: Final = {
@@ -52,7 +53,12 @@ PARTS: Final = {
     ),
 }  # fmt: skip
 """Data sets of several classes, each with a manifest of its own in the set's folder, such as ``pleural-effusion.csv``."""
-KINDS: Final[dict[str, StudyKind]] = {"camus": "heart", "busi": "breast", "chexlocalize": "chest"}
+KINDS: Final[dict[str, StudyKind]] = {
+    "camus": "heart",
+    "busi": "breast",
+    "chexlocalize": "chest",
+    "mimic": "report",
+}
 """Sets with prompts of their own, which also need ``studies.csv`` in their folder."""
 SOURCES: Final = {
     "kvasir": "datasets.simula.no/kvasir-seg",
@@ -66,9 +72,12 @@ SOURCES: Final = {
     "camus": "creatis.insa-lyon.fr/Challenge/camus",
     "busi": "scholar.cu.edu.eg/?q=afahmy/pages/dataset",
     "chexlocalize": "stanfordaimi.azurewebsites.net, CheXlocalize",
+    "mimic": "physionet.org, MIMIC-CXR with lung masks (on request); reports in studies.csv",
 }
 ENDOSCOPY: Final = ("kvasir", "clinicdb", "bkai", "cvc-300", "colondb", "etis")
 TRAINABLE: Final = ("kvasir", "clinicdb", "bkai", "isic", "dfu", "camus", "busi", "chexlocalize")
+ALONE: Final = "mimic"
+"""In no pool and no other table: asked without words about its images (P0), and with the whole report (P1)."""
 BASELINES: Final[dict[str, CnnName]] = {"U-Net": "unet", "U-Net++": "unet++", "DeepLabV3+": "deeplabv3+"}
 SWEPT: Final = (0.1, 0.3, 1.0, 3.0)
 """Times the learning rate of the paper, for ten epochs on Kvasir."""
@@ -95,7 +104,6 @@ class VlsmPaper(Paper):
         "assumed five times as many, of zero-shot runs 2 minutes."
     )
     left_out: ClassVar[tuple[str, ...]] = (
-        "Reports as prompts (MIMIC): by a recipe of its own (`kind: report`, prompts P0 and P1).",
         "Attributes of photographs are our colours and shapes; a VQA model's come in by `tissuetalk training describe`.",
     )
 
@@ -159,12 +167,19 @@ class VlsmPaper(Paper):
             for factor in SWEPT:
                 table = "Ten epochs on kvasir, best Dice of validation rows, by learning rate"
                 found.append(PaperFigure(table, network, f"x{factor:g}", None, ours.swept(network, factor)))
+        for (network, kind), pair in REPORTS.items():
+            for prompt, column, value in zip(("P0", "P1"), ("class", "report"), pair, strict=True):
+                reached = ours.of(f"{kind}/{network}/{ALONE}/{prompt}", ALONE)
+                found.append(
+                    PaperFigure("Reports as prompts, MIMIC", f"{network}, {kind}", column, value, reached)
+                )
         return found + ours.wrong_attributes()
 
     def draw(self, folder: Path) -> None:
         for number, name in enumerate((*CLASSES, *PARTS)):
             if not (folder / name / "images").is_dir():
-                _draw_set(folder / name, np.random.default_rng(number), trains=name in TRAINABLE)
+                trains = name in (*TRAINABLE, ALONE)
+                _draw_set(folder / name, np.random.default_rng(number), trains=trains)
 
 
 def _manifests(name: str) -> tuple[str, ...]:
@@ -183,7 +198,7 @@ def _unready(folder: Path) -> str | None:
         splits = set.intersection(*({record.split for record in read_manifest(table)} for table in tables))
     except TissuetalkError as error:
         return str(error)
-    wanted = {"train", "val", "test"} if folder.name in TRAINABLE else {"test"}
+    wanted = {"train", "val", "test"} if folder.name in (*TRAINABLE, ALONE) else {"test"}
     return f"no row of the split {', '.join(sorted(wanted - splits))}" if wanted - splits else None
 
 
@@ -214,6 +229,21 @@ class _Grid:
             tested = ENDOSCOPY if name in ENDOSCOPY else (name,)
             cell, minutes = f"baseline/{baseline}/{name}", MINUTES[baseline]
             found.append(self._cell(cell, baseline, seed, "random", (name,), tested, minutes))
+        for network, prompt in product(("clipseg", "cris"), _prompts(ALONE)):
+            learns, cell = {"train_encoders": network == "cris"}, f"{network}/{ALONE}/{prompt}"
+            found += [
+                self._cell(f"zero-shot/{cell}", network, seed, prompt, (), (ALONE,), 2, epochs=0),
+                self._cell(
+                    f"fine-tuned/{cell}",
+                    network,
+                    seed,
+                    prompt,
+                    (ALONE,),
+                    (ALONE,),
+                    MINUTES[network],
+                    **learns,
+                ),
+            ]
         for network, factor in product(NAMES, SWEPT):
             rate = factor * SETTINGS["paper", network == "cris"].rate
             changes = {"learning_rate": rate, "epochs": 10, "train_encoders": network == "cris"}
@@ -372,6 +402,13 @@ def _draw_set(folder: Path, random: np.random.Generator, *, trains: bool) -> Non
         write_whole(folder.parent / table, text)
     if folder.name in KINDS:
         studies = [
-            {"file": row[0], "view": "frontal", "tumour": "benign", "cycle": "end of systole"} for row in rows
+            {
+                "file": row[0],
+                "view": "frontal",
+                "tumour": "benign",
+                "cycle": "end of systole",
+                "report": "Clear lungs.",
+            }
+            for row in rows
         ]
         write_whole(folder / "studies.csv", csv_text(studies))

@@ -79,3 +79,11 @@ FROZEN: Final = {
     ("clipseg", "chexlocalize"): (45.52, 58.39, 58.87),
 }
 """(network, set) to prompts P0, P1 and the best."""
+
+REPORTS: Final = {
+    ("cris", "zero-shot"): (44.80, 40.73),
+    ("cris", "fine-tuned"): (81.66, 90.99),
+    ("clipseg", "zero-shot"): (0.26, 0.09),
+    ("clipseg", "fine-tuned"): (91.39, 91.22),
+}
+"""MIMIC lungs, asked by the class alone and by the report."""
