@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import Place
+from mcp import Client
 from typer.testing import CliRunner
 
 from tissuetalk.models import registry
@@ -22,6 +24,7 @@ from tissuetalk.models.segmentation.pfps.segmenter import build_pfps, save_pfps
 from tissuetalk.models.segmentation.pfps.training import KidneyQuestion, answer, drawn_patch
 from tissuetalk.prompts.lexicon import names_nobody
 from tissuetalk.prompts.prompt_sets import sentences_of_task, task_sentences, words_of_tasks
+from tissuetalk.server.app import build_server
 from tissuetalk.server.commands.command_line import app
 from tissuetalk.tools.answers.results import SegmentResult
 from tissuetalk.tools.segment.lessons import understand
@@ -197,3 +200,19 @@ def test_the_command_line_sends_them_too(
     assert mask["provenance"]["prompt"] == said and mask["provenance"]["points"] == [[60.0, 35.0]]
     painted = cv2.imread(str(tmp_path / "out" / "masks" / f"{mask['mask_id']}.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(painted > 0, by_text.answer(said, unit="dt", task=8, point_xy=POINT))
+
+
+@pytest.mark.anyio
+async def test_an_assistant_sends_them_too(by_number: Served) -> None:
+    place = Place(by_number.folder, by_number.folder / "served")
+    asked = {
+        "image": "kidney.png",
+        "words": "the distal tubule at the point",
+        "points": [list(POINT)],
+        "mpp": 0.25,
+    }
+    async with Client(build_server(place.lazy())) as client:
+        answer = await client.call_tool("segment", asked | {"model": "pfps"})
+    (mask,) = answer.structured_content["masks"]
+    assert "by the number of its task with the 1 point given" in mask["verdict"]
+    assert mask["area_px"] == int(by_number.answer(unit="dt", task=7, point_xy=POINT).sum())

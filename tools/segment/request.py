@@ -307,10 +307,10 @@ def told_to(
         subject = next((target for target in known if target.relation is not None), None)
         subject = subject or replace(known[0], words=" and ".join(dict.fromkeys(map(name_of, known))))
         wanted = known = [replace(subject, evidence=said)]
-    pointed, boxed = chosen_by_places(with_references(wanted))
-    asked = []
+    among, asked = with_references(wanted), []
+    pointed, boxed = chosen_by_places(among)
     for index, target in enumerate(wanted):
-        at = {index, reference_of(target, with_references(wanted))}
+        at = {index, reference_of(target, among)}
         by_hand = bool((request.points and at & pointed) or (request.boxes and at & boxed))
         relation = target.relation
         if relation is not None and relation.op == "selected":
