@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed.
 
 `python -m benchmarks EXPERIMENT …`: one experiment with arguments of its own (`--help` lists them): planted, planted-objects,
-calibrate, report, card, ship, masks, mitosis, soak, load, dependencies, by_example, taught_patches.
+calibrate, report, card, ship, masks, mitosis, scale_guess, soak, load, dependencies, by_example, taught_patches.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ NAMES = (
     "structure",
     "swapping",
 )
-WITH_EXTRAS = ("backends", "slides", "viewer")
-"""Run only when named: they need the weights of LiteMedSAM, `tissuetalk[ray]`, or Chromium and Playwright, and many minutes."""
+WITH_EXTRAS = ("backends", "slides", "tile_size", "viewer")
+"""Run only when named: tile_size is one comparison; the others need the weights of LiteMedSAM, `tissuetalk[ray]`, or Chromium and Playwright, and many minutes."""
 
 EXPERIMENTS = {
     "planted": "planted",
@@ -33,6 +33,7 @@ EXPERIMENTS = {
     "ship": "ship",
     "masks": "masks",
     "mitosis": "mitosis",
+    "scale_guess": "scale_guess",
     "soak": "soak",
     "load": "load",
     "conversations": "conversations",
