@@ -296,7 +296,7 @@ class Session:
         """Make the evidence and keep it with the result."""
         from tissuetalk.tools.explain import explain
 
-        with self.reading(result_id) as stored:
+        with self.reading(result_id, control) as stored:
             x0, y0, x1, y1 = stored.folder.result().image.region
             control.covers((x1 - x0) * (y1 - y0))
             access = explain.Access(stored.open_image, self.model, self.roots.paths, self.features)
@@ -399,8 +399,8 @@ class Session:
             return library.file_of(stored.folder, path, stored.open_image, stored.address)
 
     @contextmanager
-    def reading(self, result: Place) -> Iterator[Stored]:
-        """A result that nobody removes while the block runs. Raises UnknownResultError."""
+    def reading(self, result: Place, control: Control | None = None) -> Iterator[Stored]:
+        """A result that nobody removes while the block runs. control: of work that opens its image. Raises UnknownResultError."""
         if isinstance(result, Segmentation):
             result = result.place
         if isinstance(result, Path):
@@ -412,12 +412,14 @@ class Session:
         name = result
         with self.workspace.reading(name) as stored:
             folder = ResultFolder(stored.folder)
-            yield Stored(folder, partial(self._image_of, folder), lambda path: f"result://{name}/{path}")
+            opener = partial(self._image_of, folder, control)
+            yield Stored(folder, opener, lambda path: f"result://{name}/{path}")
 
-    def _image_of(self, folder: ResultFolder) -> ImageSource:
+    def _image_of(self, folder: ResultFolder, control: Control | None = None) -> ImageSource:
         """The image a result was made from; the content decides, not the name, which its reader need not know."""
         image_id = folder.result().image.image_id
-        return folder.require_same_image(self.open(folder.request()["image"], name=image_id))
+        asked = folder.request()["image"]
+        return folder.require_same_image(self.open(asked, name=image_id, control=control))
 
 
 def image_anywhere(folder: ResultFolder) -> ImageSource:
