@@ -162,14 +162,20 @@ class Verifier:
         )
 
     async def _key(self, kid: str) -> jwt.PyJWK | None:
-        """The issuer's key of that name; asks again when it is new or the keys are old, but not for every stranger's token."""
-        age = time.monotonic() - self._fetched_at
-        if age > KEYS_LAST_S or (kid not in self._keys and age > LEAST_BETWEEN_FETCHES_S):
+        """The issuer's key of that name; asks again when it is new or the keys are old, but not for every stranger's token.
+
+        Who comes while it is being asked for waits as well: at a start, that is everybody.
+        """
+        if self._asks_for(kid) or (kid not in self._keys and self._fetching.locked()):
             async with self._fetching:
-                if time.monotonic() - self._fetched_at >= min(age, LEAST_BETWEEN_FETCHES_S):
+                if self._asks_for(kid):
                     self._fetched_at = time.monotonic()
                     self._keys = await asyncio.to_thread(self._fetch) or self._keys
         return self._keys.get(kid)
+
+    def _asks_for(self, kid: str) -> bool:
+        age = time.monotonic() - self._fetched_at
+        return age > KEYS_LAST_S or (kid not in self._keys and age > LEAST_BETWEEN_FETCHES_S)
 
     def _fetch(self) -> dict[str, jwt.PyJWK]:
         """{} where the issuer does not answer or makes no sense: then the keys at hand go on for a while."""

@@ -23,11 +23,12 @@ ISSUER, AUDIENCE = "https://id.example.org", "https://tissue.example.org/mcp"
 
 @dataclass
 class Issuer:
-    """keys: private ones by their id; the newest signs. asked: how often the public ones were fetched."""
+    """keys: private ones by their id; the newest signs. asked: how often the public ones were fetched. takes_s: for an answer."""
 
     address: str = ""
     keys: dict[str, ec.EllipticCurvePrivateKey] = field(default_factory=dict)
     asked: int = 0
+    takes_s: float = 0.0
 
     def new_key(self, name: str) -> None:
         self.keys[name] = ec.generate_private_key(ec.SECP256R1())
@@ -74,6 +75,7 @@ def issuing() -> Iterator[Issuer]:
     class Published(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # http.server's name
             issuer.asked += 1
+            time.sleep(issuer.takes_s)
             content = json.dumps(issuer.published()).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))

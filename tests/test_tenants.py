@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 import services
@@ -21,6 +22,8 @@ from http_server import HttpServer, http_server
 from issuer import AUDIENCE, ISSUER, Issuer, issuing
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
+
+from tissuetalk.server.accounts import Accounts, Verifier
 
 pytestmark = pytest.mark.anyio
 HELLO = {
@@ -221,6 +224,24 @@ def test_a_new_key_of_the_issuer_is_fetched_and_strangers_do_not_make_us_ask(sha
     assert shared.issuer.asked <= before + 1
 
 
+async def test_who_comes_while_keys_are_on_their_way_is_not_turned_away() -> None:
+    """At a start everybody does."""
+    with issuing() as issuer:
+        issuer.takes_s = 0.5
+        given = {"issuer": ISSUER, "audience": AUDIENCE, "keys": issuer.address}
+        verifier = Verifier(Accounts.model_validate({**given, "tenants": {"north": {"roots": ["/"]}}}))
+        found: list[bool] = []
+
+        async def knock(kid: str | None) -> None:
+            token = issuer.token("north") if kid is None else issuer.token("north", kid=kid)
+            found.append(await verifier.verify_token(token) is not None)
+
+        async with anyio.create_task_group() as group:
+            for kid in (None, None, None, "strange", None):
+                group.start_soon(knock, kid)
+        assert sorted(found) == [False, True, True, True, True] and issuer.asked == 1
+
+
 def test_a_browser_enters_with_a_token_and_may_do_no_more_than_it(shared: Shared) -> None:
     entered = shared.ask("POST", "/enter", "south", scope="segment:read")
     cookie = {"Cookie": entered.headers["set-cookie"].partition(";")[0]}
@@ -262,7 +283,6 @@ def test_uploads_belong_to_whoever_sent_them(shared: Shared, tmp_path: Path) -> 
 )
 def test_a_wrong_file_of_accounts_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     from tissuetalk.models.errors import InvalidArgumentError
-    from tissuetalk.server.accounts import Accounts
 
     whole = {"issuer": ISSUER, "audience": AUDIENCE, "keys": "keys.json", "tenants": {"a": {"roots": ["/"]}}}
     file = tmp_path / "accounts.yaml"
