@@ -132,10 +132,11 @@ class Inference:
 
     def _encode_all(self, tiles: Sequence[Tensor]) -> list[Features]:
         made = self.encode_with_maps(torch.cat(list(tiles)))[0]
-        each = zip(made.pixels.split(1), made.pooled.split(1), strict=True)
+        # copies: kept, a part would keep the whole
         return [
-            Features(pixels.clone(), pooled.clone()) for pixels, pooled in each
-        ]  # kept, a part would keep the whole
+            Features(made.pixels[at : at + 1].clone(), made.pooled[at : at + 1].clone())
+            for at in range(len(tiles))
+        ]
 
     def encode_with_maps(self, tiles: Tensor) -> tuple[Features, list[Tensor]]:
         """``encode``, and the image encoder's maps of the same pass: [B, C, H/s, W/s] at strides s 2, 4, 8, 16 and 32."""
