@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed.
 
 `python -m benchmarks EXPERIMENT …`: one experiment with arguments of its own (`--help` lists them): planted, planted-objects,
-calibrate, report, card, ship, masks, mitosis, scale_guess, soak, load, dependencies, by_example, taught_patches.
+calibrate, report, card, ship, masks, mitosis, refused, scale_guess, soak, load, dependencies, by_example, taught_patches.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ EXPERIMENTS = {
     "ship": "ship",
     "masks": "masks",
     "mitosis": "mitosis",
+    "refused": "refused",
     "scale_guess": "scale_guess",
     "soak": "soak",
     "load": "load",

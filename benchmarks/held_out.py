@@ -86,9 +86,11 @@ class TargetScore:
     group: str = ""
 
 
-def evaluation_only(root: Path, most: int | None = None) -> Iterator[Example]:
+def evaluation_only(
+    root: Path, most: int | None = None, sets: Mapping[str, EvaluationSet] = EVALUATION_ONLY
+) -> Iterator[Example]:
     """The sets nothing here may train on; at most ``most`` images of each, spread over the set."""
-    for dataset, told in EVALUATION_ONLY.items():
+    for dataset, told in sets.items():
         folder = root / "eval-only-nc" / dataset
         records = read_manifest(folder) if folder.is_dir() else []
         for record in spread_over(records, most):

@@ -1,7 +1,7 @@
 """From trained weights to what ships: ``python -m benchmarks ship WEIGHTS DATA``; goes on where it stopped.
 
 1. Averages them with other weights, if told (``--blend``); the head for scale and tissue then no longer fits: training ends with its fit. 2. Chooses cuts, calibrates presence and scores held-out images.
-3. Fits what reliability is read from. 4. Looks at bad pictures. 5. Writes card, scores and pictures.
+3. Fits what reliability is read from. 4. Looks at bad pictures, and at the kinds that are refused. 5. Writes card, scores and pictures.
 Everything lies in ``--work`` until ``--install`` puts it into the package: weights, card, reliability and the weights' SHA-256.
 Training curves (``NAME-curves.png``) are taken along where they lie beside the weights.
 """
@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import calibrate, corruptions, report
+from benchmarks import calibrate, corruptions, refused, report
 from benchmarks.calibrate import ScoredMask
 from benchmarks.held_out import held_out, of_weights
 from benchmarks.model_card import card
@@ -63,7 +63,8 @@ def prepare(weights: Path, data: Path, work: Path, most: int | None) -> dict[str
     bad = once(
         work / "corruptions.json", lambda: corruptions.corrupted(model, formula, list(held_out(data, 3)))
     )
-    whole = found | {"reliability": reliability, "corruptions": bad}
+    kinds = once(work / "refused.json", lambda: refused.measured(model, data, most or refused.MOST))
+    whole = found | {"reliability": reliability, "corruptions": bad, "refused": kinds}
     write_whole(work / f"{MINI_NAME}.json", json.dumps(whole, indent=1) + "\n")
     write_whole(work / f"{MINI_NAME}.md", card(whole, MINI_NAME))
     return whole
