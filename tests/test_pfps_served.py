@@ -27,6 +27,7 @@ from tissuetalk.prompts.prompt_sets import sentences_of_task, task_sentences, wo
 from tissuetalk.server.app import build_server
 from tissuetalk.server.commands.command_line import app
 from tissuetalk.tools.answers.results import SegmentResult
+from tissuetalk.tools.explain.explain import NOT_ASKED_AGAIN
 from tissuetalk.tools.segment.lessons import understand
 from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.segment.segment import segment
@@ -144,6 +145,12 @@ def test_what_nobody_said_is_a_sentence_of_the_training(by_text: Served) -> None
         assert result.masks[0].prompt == sentence_for("dt", task)
     for task, unit in ((task, unit) for task in SENTENCES for unit in UNIT_WORDS):
         assert sentence_for(unit, task) in sentences_of_task(task, "train", UNIT_WORDS[unit])
+
+
+def test_what_was_told_a_place_is_not_asked_again_in_words_alone(by_text: Served) -> None:
+    result = by_text.segment("Mark only nuclei beyond the distal tubule under the point.", points=[POINT])
+    answer = by_text.session.explain(result.result_id, "how sure is this?")
+    assert answer.result.stability == [] and NOT_ASKED_AGAIN in answer.text
 
 
 def test_a_marked_place_that_nobody_gave_is_said(by_text: Served) -> None:

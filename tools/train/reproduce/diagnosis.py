@@ -127,21 +127,18 @@ class DiagnosisPaper(Paper):
         return found
 
     def _ranks(self, out: Path, seeds: Sequence[int]) -> list[PaperFigure]:
-        """Place of the objects that the paper names for IDC, its order and ours."""
-        found = []
-        for number, name in enumerate(MOST_IMPORTANT, start=1):
-            places = []
-            for seed in seeds:
-                rows = _objects(out, "standard", seed, "importance.json")
-                idc = sorted(
-                    (row for row in rows if row["class"] == "IDC"),
-                    key=lambda row: -float(row["ratio_of_means"]),
-                )
-                places += [place for place, row in enumerate(idc, start=1) if row["name"] == name]
-            found.append(
-                PaperFigure("Place among objects for IDC", name, "place", float(number), mean_of(places))
-            )
-        return found
+        """Place of every object for IDC, the paper's order of those it names and ours."""
+        places: dict[str, list[float]] = {name: [] for name in MOST_IMPORTANT}
+        for seed in seeds:
+            rows = _objects(out, "standard", seed, "importance.json")
+            idc = [row for row in rows if row["class"] == "IDC"]
+            idc.sort(key=lambda row: -float(row["ratio_of_means"]))
+            for place, row in enumerate(idc, start=1):
+                places.setdefault(row["name"], []).append(float(place))
+        table, told = "Place among objects for IDC", dict(zip(MOST_IMPORTANT, range(1, 7), strict=True))
+        return [
+            PaperFigure(table, name, "place", told.get(name), mean_of(ours)) for name, ours in places.items()
+        ]
 
     def draw(self, folder: Path) -> None:
         if (folder / "labels.csv").is_file():
