@@ -167,11 +167,11 @@ class VlsmPaper(Paper):
             for factor in SWEPT:
                 table = "Ten epochs on kvasir, best Dice of validation rows, by learning rate"
                 found.append(PaperFigure(table, network, f"x{factor:g}", None, ours.swept(network, factor)))
-        for (network, kind), pair in REPORTS.items():
+        for (reader, kind), pair in REPORTS.items():
             for prompt, column, value in zip(("P0", "P1"), ("class", "report"), pair, strict=True):
-                reached = ours.of(f"{kind}/{network}/{ALONE}/{prompt}", ALONE)
+                reached = ours.of(f"{kind}/{reader}/{ALONE}/{prompt}", ALONE)
                 found.append(
-                    PaperFigure("Reports as prompts, MIMIC", f"{network}, {kind}", column, value, reached)
+                    PaperFigure("Reports as prompts, MIMIC", f"{reader}, {kind}", column, value, reached)
                 )
         return found + ours.wrong_attributes()
 
@@ -229,18 +229,18 @@ class _Grid:
             tested = ENDOSCOPY if name in ENDOSCOPY else (name,)
             cell, minutes = f"baseline/{baseline}/{name}", MINUTES[baseline]
             found.append(self._cell(cell, baseline, seed, "random", (name,), tested, minutes))
-        for network, prompt in product(("clipseg", "cris"), _prompts(ALONE)):
-            learns, cell = {"train_encoders": network == "cris"}, f"{network}/{ALONE}/{prompt}"
+        for reader, prompt in product(("clipseg", "cris"), _prompts(ALONE)):
+            learns, cell = {"train_encoders": reader == "cris"}, f"{reader}/{ALONE}/{prompt}"
             found += [
-                self._cell(f"zero-shot/{cell}", network, seed, prompt, (), (ALONE,), 2, epochs=0),
+                self._cell(f"zero-shot/{cell}", reader, seed, prompt, (), (ALONE,), 2, epochs=0),
                 self._cell(
                     f"fine-tuned/{cell}",
-                    network,
+                    reader,
                     seed,
                     prompt,
                     (ALONE,),
                     (ALONE,),
-                    MINUTES[network],
+                    MINUTES[reader],
                     **learns,
                 ),
             ]
