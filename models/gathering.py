@@ -30,6 +30,17 @@ def tiles_at_once(on_a_gpu: bool) -> int:
     return int(said)
 
 
+def gathered(
+    together: Callable[[Sequence[Piece]], Sequence[Made]],
+    alike: Callable[[Piece], Hashable],
+    *,
+    on_a_gpu: bool,
+) -> Callable[[Piece], Made]:
+    """A ``Gathered``, or each caller on its own."""
+    most = tiles_at_once(on_a_gpu)
+    return Gathered(together, alike, most) if most > 1 else lambda piece: together([piece])[0]
+
+
 @dataclass(frozen=True, eq=False)
 class _Waiting(Generic[Piece, Made]):
     piece: Piece

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from services import wait_until
 
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.gathering import VARIABLE, Gathered, tiles_at_once
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
+from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig, build_base
+from tissuetalk.models.segmentation.pathsegmentor.base_segmenter import BaseSegmenter, save_base
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, padded
 from tissuetalk.models.segmenter import Context, Prompt
 
 NUCLEI = Prompt("cell-cell-nucleus", "nuclei", "nuclei", concept="nucleus")
@@ -72,8 +75,8 @@ def test_masks_of_tiles_that_went_together_are_those_of_each_alone(monkeypatch: 
         made = [pool.submit(model.encode, tiles[0], Context({}))]
         assert begun.wait(60)
         made += [pool.submit(model.encode, tile, Context({})) for tile in tiles[1:]]
-        assert model.inference._gathered is not None
         waiting = model.inference._gathered
+        assert isinstance(waiting, Gathered)
         wait_until(lambda: len(waiting._waiting) == 5)
         go.set()
         for each, wanted in zip(made, expected, strict=True):
@@ -82,6 +85,25 @@ def test_masks_of_tiles_that_went_together_are_those_of_each_alone(monkeypatch: 
             assert np.abs(answer.logits - wanted.logits).max() < 0.02
             assert np.mean((answer.logits > 0) != (wanted.logits > 0)) < 0.001
     assert seen[0] == 1 and sorted(seen[1:]) == [2, 3]
+
+
+def test_tiles_of_the_full_size_network_go_together_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    config, words = BaseConfig.tiny(), tmp_path / "words.txt"
+    words.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nnuclei")
+    file = save_base(build_base(config), config, tmp_path / "w", labels=["a-b-c"], vocabulary=words)
+    monkeypatch.setenv(VARIABLE, "4")
+    model = BaseSegmenter(file)
+    assert isinstance(model._gathered, Gathered)
+    random = np.random.default_rng(2)
+    tiles = [padded(random.integers(0, 255, (64, 64, 3), np.uint8)) for _ in range(3)]
+    with torch.inference_mode():
+        together, alone = model._encode_all(tiles), [model._gathered(tile) for tile in tiles]
+    for one, other in zip(together, alone, strict=True):
+        for found, wanted in zip((*one.levels, one.pixels), (*other.levels, other.pixels), strict=True):
+            assert found.shape == wanted.shape and torch.allclose(found, wanted, atol=1e-4, rtol=1e-3)
 
 
 def test_how_many_tiles_is_said_by_the_device_or_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:

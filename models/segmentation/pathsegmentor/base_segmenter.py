@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tissuetalk.models.errors import ModelUnavailableError
+from tissuetalk.models.gathering import gathered
 from tissuetalk.models.segmentation.open_vocabulary import OpenVocabulary
 from tissuetalk.models.segmentation.pathsegmentor.base import (
     CLIP_WIDTH,
@@ -290,6 +291,7 @@ class BaseSegmenter(OpenVocabulary):
         self.repertoire: BaseLabels = BaseLabels.of(file)
         self.presence_is = "mean probability" if self.repertoire.mean_presence else "strongest pixel"
         self.weights_sha256 = weights_hash(file)
+        self._gathered = gathered(self._encode_all, lambda tile: tile.shape, on_a_gpu=device().type == "cuda")
 
     def sent(self, prompt: Prompt) -> str:
         return prompt.text or prompt.words
@@ -306,7 +308,19 @@ class BaseSegmenter(OpenVocabulary):
     @torch.inference_mode()
     def encode(self, tile: RGB, context: Context) -> BaseTile:
         """tile: [H, W, 3] of any size; it is mirrored up to a multiple of 32."""
-        return TileFeatures(self.model.encode_image(padded(tile).to(device())), tile.shape[0], tile.shape[1])
+        return TileFeatures(self._gathered(padded(tile)), tile.shape[0], tile.shape[1])
+
+    def _encode_all(self, tiles: Sequence[Tensor]) -> list[BaseFeatures]:
+        made = self.model.encode_image(torch.cat(list(tiles)).to(device()))
+        if len(tiles) == 1:
+            return [made]
+        # copies: kept, a part would keep the whole
+        return [
+            BaseFeatures(
+                tuple(level[at : at + 1].clone() for level in made.levels), made.pixels[at : at + 1].clone()
+            )
+            for at in range(len(tiles))
+        ]
 
     def pack(self, features: BaseTile) -> bytes:
         """Half precision, for the feature cache."""

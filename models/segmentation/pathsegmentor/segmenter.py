@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tissuetalk.models.gathering import Gathered, tiles_at_once
+from tissuetalk.models.gathering import gathered
 from tissuetalk.models.masks.characteristics import largest, without_specks
 from tissuetalk.models.segmentation.pathsegmentor.card import (
     MINI_FILE,
@@ -123,20 +123,19 @@ class Inference:
     def __init__(self, network: MiniPathSegmentor) -> None:
         self.network = fold_norms(network.eval()).in_channels_last().to(device())
         self._autocast = halves_are_fast()
-        most = tiles_at_once(device().type == "cuda")
-        self._gathered = Gathered(self._encode_all, lambda tile: tile.shape, most) if most > 1 else None
+        self._gathered = gathered(self._encode_all, lambda tile: tile.shape, on_a_gpu=device().type == "cuda")
 
     def encode(self, tile: Tensor) -> Features:
         """[1, 3, H, W] pixels 0..255, H and W multiples of 32."""
-        return self.encode_with_maps(tile)[0] if self._gathered is None else self._gathered(tile)
+        return self._gathered(tile)
 
     def _encode_all(self, tiles: Sequence[Tensor]) -> list[Features]:
         made = self.encode_with_maps(torch.cat(list(tiles)))[0]
+        if len(tiles) == 1:
+            return [made]
+        each = range(len(tiles))
         # copies: kept, a part would keep the whole
-        return [
-            Features(made.pixels[at : at + 1].clone(), made.pooled[at : at + 1].clone())
-            for at in range(len(tiles))
-        ]
+        return [Features(made.pixels[at : at + 1].clone(), made.pooled[at : at + 1].clone()) for at in each]
 
     def encode_with_maps(self, tiles: Tensor) -> tuple[Features, list[Tensor]]:
         """``encode``, and the image encoder's maps of the same pass: [B, C, H/s, W/s] at strides s 2, 4, 8, 16 and 32."""
