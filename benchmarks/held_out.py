@@ -190,7 +190,7 @@ def validate(model: MiniSegmenter, examples: list[Example]) -> list[TargetScore]
     return scores
 
 
-def by_name_and_target(examples: list[Example]) -> dict[tuple[str, str, str], Example]:
+def by_name_and_target(examples: Sequence[Example]) -> dict[tuple[str, str, str], Example]:
     """One file may be there at two scales, each with targets of its own."""
     return {
         (example.dataset, example.name, target): example for example in examples for target in example.targets

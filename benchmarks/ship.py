@@ -64,7 +64,7 @@ def prepare(weights: Path, data: Path, work: Path, most: int | None) -> dict[str
         work / "corruptions.json", lambda: corruptions.corrupted(model, formula, list(held_out(data, 3)))
     )
     kinds = once(work / "refused.json", lambda: refused.measured(model, data, most or refused.MOST))
-    whole = found | {"reliability": reliability, "corruptions": bad, "refused": kinds}
+    whole: dict[str, Any] = found | {"reliability": reliability, "corruptions": bad, "refused": kinds}
     write_whole(work / f"{MINI_NAME}.json", json.dumps(whole, indent=1) + "\n")
     write_whole(work / f"{MINI_NAME}.md", card(whole, MINI_NAME))
     return whole

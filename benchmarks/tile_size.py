@@ -18,14 +18,17 @@ from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.session import Session
 
 FIELD = Path(__file__).parents[1] / "tests" / "data" / "images" / "HE_example.ome.tif"
-REGION = [240, 300, 1136, 1196]
+REGION = [240.0, 300.0, 1136.0, 1196.0]
 
 
 def measure() -> list[Figure]:
     own = registry.load().tile_px
     nuclei, others = (_nuclei(side) for side in (own, own // 2))
     scores = object_scores(others, nuclei)
-    counts = {f"nuclei, tiles of {own} px": scores.n_true, f"of {own // 2} px": scores.n_predicted}
+    counts: dict[str, float] = {
+        f"nuclei, tiles of {own} px": scores.n_true,
+        f"of {own // 2} px": scores.n_predicted,
+    }
     return [
         Figure("nuclei found again in tiles of half the size", scores.recall, "share", None, counts),
         Figure("mean IoU of those", scores.sq, "", None, {}),
