@@ -18,8 +18,8 @@ from typing import Any
 
 from tissuetalk.models import registry
 from tissuetalk.models.control import Control
+from tissuetalk.models.memory import keep_memory
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.lanes import keep_memory
 from tissuetalk.tools.segment import tiles, windows
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.segment.request import SegmentRequest

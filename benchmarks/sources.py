@@ -17,7 +17,18 @@ PROJECT = Path(__file__).parents[1]
 AREAS = ("models", "prompts", "tools", "server")
 ORDER = {
     "models": (
-        ("errors", "folders", "control", "writing", "reading", "recipe", "wire", "worker", "gathering"),
+        (
+            "errors",
+            "folders",
+            "control",
+            "writing",
+            "reading",
+            "recipe",
+            "wire",
+            "worker",
+            "gathering",
+            "memory",
+        ),
         ("images",),
         ("masks",),
         ("segmenter",),

@@ -281,7 +281,7 @@ def test_a_job_that_finds_no_room_where_it_moves_to_says_so(
 FAULTS = """
 import ctypes, resource, sys, threading
 import numpy as np
-from tissuetalk.tools.lanes import keep_memory
+from tissuetalk.models.memory import keep_memory
 
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: every page has 4096 bytes
 if sys.argv[1] == "kept":

@@ -6,9 +6,6 @@ to be large moves to the lane of large work.
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -18,54 +15,15 @@ from typing import Any, Generic, TypeVar
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import BusyError, CancelledError, InterruptedWorkError
+from tissuetalk.models.memory import give_back
 
 R = TypeVar("R")
 
 
 SMALL_PX = 4_000_000
 """Full-resolution pixels up to which work counts as small: seconds on any machine."""
-
-
 QUESTIONS_AT_ONCE = 6
 GIVE_BACK_EVERY_S = 10.0
-_COLLECT_EVERY = 10_000
-"""Objects that came and stayed between two rounds of Python's collector; 700 unless said."""
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX, _ARENAS = -1, -4, -8, 2
-_KEPT_BYTES = 1 << 30
-_given_back_at = 0.0
-
-
-def few_arenas() -> None:
-    """Of glibc's allocator, before threads begin: each thread would hold on to the most it ever needed in one of its own."""
-    if hasattr(libc := _libc(), "mallopt"):
-        libc.mallopt(_M_ARENA_MAX, _ARENAS)
-
-
-def keep_memory() -> None:
-    """For a process that does one thing, before threads begin: the maps of one tile, tens of megabytes each, lie where those of the
-    last one lay, and are not fetched from the system page by page. What is freed goes back when somebody trims."""
-    if hasattr(libc := _libc(), "mallopt"):
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-def collect_rarely() -> None:
-    """Once everything is imported: a message of a million lists would else wait for 2,800 rounds of Python's collector."""
-    gc.freeze()
-    gc.set_threshold(_COLLECT_EVERY)
-
-
-def give_back() -> None:
-    """What the allocator keeps of finished work goes back to the system, now and then."""
-    global _given_back_at
-    if time.monotonic() - _given_back_at >= GIVE_BACK_EVERY_S and hasattr(libc := _libc(), "malloc_trim"):
-        _given_back_at = time.monotonic()
-        libc.malloc_trim(0)
-
-
-def _libc() -> object:
-    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class MovedOnError(Exception):
@@ -211,7 +169,7 @@ class Lane:
         while (task := self._next()) is not None:
             self._do(task)
             del task  # an idle worker keeps no answer alive
-            give_back()
+            give_back(GIVE_BACK_EVERY_S)
 
     def _do(self, task: Task[Any]) -> None:
         try:

@@ -17,6 +17,7 @@ import typer
 
 from tissuetalk.models import worker
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.memory import keep_memory
 from tissuetalk.server.commands.terminal import (
     JSON,
     ArchivesGiven,
@@ -30,7 +31,6 @@ from tissuetalk.server.commands.terminal import (
     show,
     table,
 )
-from tissuetalk.tools.lanes import keep_memory
 
 if TYPE_CHECKING:
     from tissuetalk.models.by_example import Learned

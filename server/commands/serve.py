@@ -140,15 +140,15 @@ def serve(
         session_idle_s=idle_s,
         stalled_s=stalled_s,
     )
-    named = (http, allowed_host or (), proxy or (), token_file, limits)
-    _over_http(settings, Where(*named, audit_log, metrics, drain_s), accounts)
+    where = Where(http, allowed_host or (), proxy or (), token_file, limits, audit_log, metrics, drain_s)
+    _over_http(settings, where, accounts)
 
 
 def _prepare(log_format: LogFormat) -> None:
     """What this process needs before anything else begins."""
     from tissuetalk.models import worker
+    from tissuetalk.models.memory import few_arenas
     from tissuetalk.server.tracing import start_where_asked
-    from tissuetalk.tools.lanes import few_arenas
 
     logs.configure(log_format)
     start_where_asked()
@@ -157,8 +157,8 @@ def _prepare(log_format: LogFormat) -> None:
 
 
 def _over_stdio(settings: Settings, audit_log: Path | None) -> None:
+    from tissuetalk.models.memory import collect_rarely
     from tissuetalk.server.stdio import serve_stdio
-    from tissuetalk.tools.lanes import collect_rarely
 
     collect_rarely()
     serve_stdio(settings, audit_log)
@@ -175,8 +175,8 @@ def seconds_of(text: str | None) -> float | None:
 
 
 def _over_http(settings: Settings, where: Where, accounts: Path | None) -> None:
+    from tissuetalk.models.memory import collect_rarely
     from tissuetalk.server.http import serve_app, serve_http
-    from tissuetalk.tools.lanes import collect_rarely
 
     collect_rarely()
     if accounts is None:

@@ -38,11 +38,11 @@ def view(
     The server answers this machine only, and only who has the address that is printed, which works once.
     """
     from tissuetalk.models import worker
+    from tissuetalk.models.memory import few_arenas
     from tissuetalk.server.commands.machine import own_workspace
     from tissuetalk.server.http import Where, serve_service
     from tissuetalk.server.keys import Keys
     from tissuetalk.server.service import Service, Settings
-    from tissuetalk.tools.lanes import few_arenas
 
     few_arenas()
     worker.start()

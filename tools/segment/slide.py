@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box
+from tissuetalk.models.memory import give_back
 from tissuetalk.models.writing import disk_errors, library, remove, write_whole
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
@@ -33,7 +34,6 @@ from tissuetalk.tools.segment.request import SegmentRequest, Wanted, read_as
 from tissuetalk.tools.segment.schedule import LocalRunner, Runner, drive
 from tissuetalk.tools.segment.stitching import StitchedLabels, WindowStore, number, stitch
 from tissuetalk.tools.segment.unsure import unsure_box
-from tissuetalk.tools.segment.windows import give_back
 from tissuetalk.tools.storage.database import new_id
 from tissuetalk.tools.storage.result_folder import ResultFolder
 from tissuetalk.tools.storage.results import Draft

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box, ImageSource
+from tissuetalk.models.memory import give_back
 from tissuetalk.models.segmenter import Capability, Segmenter
 from tissuetalk.models.writing import whole_file, write_whole
 from tissuetalk.tools.masks.rasters import Tissue
@@ -243,21 +243,3 @@ def load_tissue(path: str) -> Tissue:
 def save_tissue(path: Path, tissue: Tissue) -> None:
     with whole_file(path) as partial, partial.open("wb") as file:
         np.savez(file, mask=tissue.mask, step_x=tissue.step_x, step_y=tissue.step_y)
-
-
-@cache
-def _trim() -> Any:
-    """glibc's; None on systems with another allocator."""
-    try:
-        return getattr(ctypes.CDLL(None), "malloc_trim", None)
-    except (OSError, TypeError):
-        return None
-
-
-def give_back() -> None:
-    """Freed memory to the system: otherwise a long run keeps the gaps between what its threads allocated.
-
-    It takes milliseconds; call it after large pieces of work.
-    """
-    if (trim := _trim()) is not None:
-        trim(0)
