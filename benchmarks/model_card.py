@@ -83,8 +83,8 @@ held-out images but one (0.79, of TNBC) got at least 0.99; a cat 0.004, a galaxy
 SPEED = """
 ## Speed
 
-On two CPU cores with bfloat16 (`python -m benchmarks.pathsegmentor_mini`), one look at a tile; coarse targets take four: a look at the whole picture 0.18 s, encoding
-1024 x 1024 px 0.21 s, one more prompt with objects 0.06 s, ten prompts 1.6 times one (0.97 s), a follow-up 13 % of a first prompt; peak
+On two CPU cores with bfloat16 (`python -m benchmarks.pathsegmentor_mini`), one look at a tile; coarse targets take four: a look at the whole picture 0.29 s, encoding
+1024 x 1024 px 0.28 s, one more prompt with objects 0.06 s, ten prompts 1.6 times one (0.99 s), a follow-up 10 % of a first prompt; peak
 memory 0.8 GiB, 1.0 GiB for a `segment` of 2048 x 2048 px. Not measured on a GPU.
 """
 
