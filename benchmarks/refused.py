@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.held_out import (
     EVALUATION_ONLY,
@@ -26,8 +27,7 @@ from benchmarks.held_out import (
 )
 from tissuetalk.models.datasets.example import FOREGROUND, Example
 from tissuetalk.models.datasets.sources import folder_of, load
-from tissuetalk.models.looks import MIRRORS
-from tissuetalk.models.segmentation.pathsegmentor.card import MIRRORED_FROM_MPP, TARGET_MPP
+from tissuetalk.models.segmentation.pathsegmentor.card import looks_at
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import (
     MiniSegmenter,
     evidence_of,
@@ -65,10 +65,9 @@ def _held_out(data: Path, sets: Sequence[str], most: int) -> Iterator[Example]:
         yield from spread_over([each for each in load(data, dataset) if each.held_out], most)
 
 
-def answered(model: MiniSegmenter, example: Example, kind: str) -> Any:
-    """[H, W] bool at the image's size: what would be painted, were the kind offered."""
-    looks = len(MIRRORS) if TARGET_MPP[kind] >= MIRRORED_FROM_MPP else 1
-    viewer = Viewer(model, example, kind, looks)
+def answered(model: MiniSegmenter, example: Example, kind: str) -> NDArray[np.bool_]:
+    """[H, W] at the image's size: what would be painted, were the kind offered."""
+    viewer = Viewer(model, example, kind, looks_at(kind))
     decoded = viewer.decoded(ask(kind))
     present = probability(model.presence_calibration, kind, evidence_of(decoded)) >= 0.5
     return viewer.at_image_size(tidy(decoded.logits > 0, kind) & present) > 0

@@ -44,7 +44,8 @@ def read_foreign(text: str, code: str, organ: str | None) -> Request:
     """
     language = next(one for one in languages() if one.code == code)
     low = folded(text)
-    named = _without_vague(_names(language, low), _left_over(language, text, low))
+    left = _left_over(language, text, low)
+    named = _without_vague(_names(language, low), left)
     hits = {
         r: max((len(m.group()) for m in pattern.finditer(low)), default=0)
         for r, pattern in language.organs.items()
@@ -93,7 +94,7 @@ def read_foreign(text: str, code: str, organ: str | None) -> Request:
         places.points,
         places.boxes,
         measures,
-        notes=(note, *_left_over(language, text, low), *worried, *places.notes),
+        notes=(note, *left, *worried, *places.notes),
     )
 
 

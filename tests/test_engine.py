@@ -262,5 +262,14 @@ def test_what_tiles_say_where_they_overlap_is_averaged_as_the_checkpoint_says(
     assert np.allclose(share, [0.375, 0.625], atol=1e-3)
 
 
+def test_no_logit_is_too_large_for_the_mean_of_probabilities() -> None:
+    block = Block(0, 0, Box(0, 0, 8, 8), Box(0, 0, 8, 8), 4, (False, False, False, False))
+    said = np.full((1, 8, 8), -60_000, np.float16)
+    said[0, 4:] = 60_000
+    blended = blend(Box(0, 0, 8, 8), [block], lambda block: HeldMaps((None,), (said,)), 0, "probabilities")
+    assert blended is not None and np.isfinite(blended[0].logits).all()
+    assert np.array_equal(blended[0].logits > 0, said[0] > 0)
+
+
 def _probable(logit: Any) -> Any:
     return 1 / (1 + np.exp(-np.asarray(logit, np.float64)))

@@ -54,9 +54,8 @@ def largest(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """The so many largest of [n] values in any order; all where there are fewer."""
     if values.size <= count:
         return values
-    if (
-        values.size >= 2 * _SAMPLED * count
-    ):  # putting millions of pixels in order would take as long as blending them
+    if values.size >= 2 * _SAMPLED * count:
+        # putting millions of pixels in order would take as long as blending them
         sample = values[::_SAMPLED]
         values = values[values >= np.partition(sample, sample.size - count)[sample.size - count]]
     return np.asarray(np.partition(values, values.size - count)[-count:], np.float32)

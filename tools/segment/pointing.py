@@ -139,6 +139,12 @@ def crop_around(place: PointedPlace, side_px: int, width: int, height: int) -> B
     return Box(x0, y0, x0 + across, y0 + down)
 
 
+def box_in(crop: Box, box: BoxXYXY, across: float, down: float) -> BoxXYXY:
+    """A box of the image in pixels of a crop that is shown so many times as wide and high."""
+    x0, y0, x1, y1 = box
+    return (x0 - crop.x0) * across, (y0 - crop.y0) * down, (x1 - crop.x0) * across, (y1 - crop.y0) * down
+
+
 def _start(middle: float, side: int, last: int) -> int:
     step = side // 2
     return min(max(round((middle - side / 2) / step) * step, 0), last)
@@ -163,10 +169,7 @@ def _ask(
     across, down = size[0] / crop.width, size[1] / crop.height
     boxes = [each.box for each in places if each.box is not None]
     points = [each.point for each in places if each.point is not None]
-    inside = [
-        ((x0 - crop.x0) * across, (y0 - crop.y0) * down, (x1 - crop.x0) * across, (y1 - crop.y0) * down)
-        for x0, y0, x1, y1 in boxes
-    ]
+    inside = [box_in(crop, box, across, down) for box in boxes]
     beside = [((x + 0.5 - crop.x0) * across, (y + 0.5 - crop.y0) * down) for x, y in points]
     for masks in (
         model.from_boxes(seen, inside) if inside else (),

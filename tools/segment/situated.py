@@ -24,7 +24,7 @@ from tissuetalk.tools.segment.decide import connected
 from tissuetalk.tools.segment.engine import FoundMask
 from tissuetalk.tools.segment.field import FieldOfView
 from tissuetalk.tools.segment.grid import MAX_MASK_PX, SlideSettings
-from tissuetalk.tools.segment.pointing import LARGEST_SHARE, PointedPlace, counted, places_of
+from tissuetalk.tools.segment.pointing import LARGEST_SHARE, PointedPlace, box_in, counted, places_of
 from tissuetalk.tools.segment.request import Wanted
 
 MARKED: Final = re.compile(r"\b(point(ed)?|click(ed)?|marked|cursor)\b", re.IGNORECASE)
@@ -106,13 +106,7 @@ def _answer(
     if place.point is not None:
         point = (place.point[0] - crop.x0) * across, (place.point[1] - crop.y0) * down
     if place.box is not None:
-        x0, y0, x1, y1 = place.box
-        box = (
-            (x0 - crop.x0) * across,
-            (y0 - crop.y0) * down,
-            (x1 - crop.x0) * across,
-            (y1 - crop.y0) * down,
-        )
+        box = box_in(crop, place.box, across, down)
     decoded = model.answer_at(tile, wanted.prompt, point=point, box=box)
     presence = model.finish(decoded, wanted.prompt, Context({})).presence
     logits = cv2.resize(decoded.logits, (crop.width, crop.height), interpolation=cv2.INTER_LINEAR)

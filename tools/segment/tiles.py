@@ -36,6 +36,8 @@ _MAGIC = b"TTMAPS01"
 _LEVEL = 1
 _LEAST_PROBABILITY = 1e-6
 """Of a pixel, where probabilities are averaged: its logit stays finite."""
+_CERTAIN = 30.0
+"""A logit beyond which nothing is more probable, and the exponential would overflow."""
 _LARGEST = 60_000
 """Half precision ends at 65504."""
 
@@ -316,7 +318,7 @@ def blend(
         from_tile, to_view = shared.inside(block.tile), shared.inside(view)
         answer = maps.arrays(prompt, from_tile).astype(np.float32)
         if blends == "probabilities":
-            answer[0] = 1 / (1 + np.exp(-answer[0]))
+            answer[0] = 1 / (1 + np.exp(-answer[0].clip(-_CERTAIN, _CERTAIN)))
         weight = _weights(block.tile.width, block.tile.height, block.margin, block.beside)[from_tile]
         if sums is None:
             sums = np.zeros((len(answer), view.height, view.width), np.float32)

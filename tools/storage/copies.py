@@ -76,9 +76,8 @@ class Copies:
         place = self.folder / hashlib.sha256(str(address).encode()).hexdigest()[:32]
         if not place.is_dir():
             if control.patience_s is None:
-                control.covers(
-                    _MANY_PX
-                )  # it is waited for among other slides, where no small picture stands behind it
+                # it is waited for among other slides, where no small picture stands behind it
+                control.covers(_MANY_PX)
             self._wait_for(place, lambda own: self._fetch(archive, address, place, own), control)
         return self._finest(place)
 

@@ -108,6 +108,11 @@ def sentence(prompt: Prompt, target: str) -> str:
     return prompt.text if prompt.verbatim and prompt.text else ASKED_AS.get(target, target)
 
 
+def looks_at(target: str) -> int:
+    """From how many sides a tile is seen for a trained target, offered or not."""
+    return len(MIRRORS) if TARGET_MPP[target] >= MIRRORED_FROM_MPP else 1
+
+
 def nearest_targets(prompt: Prompt, limit: int = 3) -> list[str]:
     """The offered targets whose names look most like a prompt, best first."""
     asked = f"{prompt.words} {(prompt.label or '').replace('-', ' ')}".casefold()
@@ -158,8 +163,9 @@ class MiniTargets:
         if target is None:
             return None
         mpp = TARGET_MPP[target]
-        looks = len(MIRRORS) if mpp >= MIRRORED_FROM_MPP else 1
-        return Capability(target, mpp, target in OBJECT_TARGETS, SPECK_PX.get(target, 0), looks=looks)
+        return Capability(
+            target, mpp, target in OBJECT_TARGETS, SPECK_PX.get(target, 0), looks=looks_at(target)
+        )
 
     def nearest(self, prompt: Prompt, limit: int = 3) -> list[str]:
         return nearest_targets(prompt, limit)
