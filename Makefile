@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'torch==2.13.0' || { echo "torch could not be installed: check that pip reaches a package index." >&2; exit 3; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,llm,agent,ray,data,train,service]' || { echo "the install failed: see pip's message above." >&2; exit 3; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,llm,agent,ray,data,train,service,openvino]' || { echo "the install failed: see pip's message above." >&2; exit 3; }
 	@touch $(STAMP)
 
 format: $(STAMP)

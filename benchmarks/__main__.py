@@ -1,7 +1,8 @@
 """`python -m benchmarks [NAME]…`: measures, prints a table, writes results/<name>.json. Exits 1 when a target is missed.
 
 `python -m benchmarks EXPERIMENT …`: one experiment with arguments of its own (`--help` lists them): planted, planted-objects,
-calibrate, report, card, ship, masks, mitosis, refused, scale_guess, soak, load, dependencies, by_example, taught_patches.
+calibrate, report, card, ship, quantise, encoders, masks, mitosis, refused, scale_guess, other_looks, soak, load, dependencies, by_example,
+taught_patches.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ EXPERIMENTS = {
     "report": "report",
     "card": "model_card",
     "ship": "ship",
+    "quantise": "quantise",
+    "encoders": "encoders",
     "masks": "masks",
     "mitosis": "mitosis",
     "refused": "refused",
     "scale_guess": "scale_guess",
+    "other_looks": "other_looks",
     "soak": "soak",
     "load": "load",
     "conversations": "conversations",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ RESTRAINT = 3e-3
 """Penalty on steep formulas and on offsets far from the common one."""
 SAME_CASE_WEIGHT = 0.25
 """Of sets whose held-out parts share the case with training: they look better than a new patient will."""
+NEEDLESS = 0.05
+"""Of acceptable masks, the share that may be warned about."""
 RELIABLE, GOOD, ACCEPTABLE = 0.8, 0.8, 0.7
 """Reliability that is acted on, the Dice that should get it, and the Dice that it promises."""
 
@@ -164,16 +167,29 @@ def _features(each: ScoredMask, signal: Signal) -> tuple[float, float]:
     return reliability.log_odds(getattr(each, signal)), reliability.log_odds(each.presence)
 
 
-def check(
-    formula_of: Callable[[ScoredMask], ReliabilityFormula], seen: Sequence[ScoredMask], signal: Signal
-) -> dict[str, Any]:
-    """How far the stated reliability is from the true Dice, and whether it can be acted on."""
-    if not seen:
-        return {"masks": 0}
-    stated = np.array(
+FormulaOf = Callable[[ScoredMask], ReliabilityFormula]
+
+
+def stated_by(formula_of: FormulaOf, seen: Sequence[ScoredMask], signal: Signal) -> NDArray[np.float64]:
+    return np.array(
         [formula_of(each).value(getattr(each, signal), each.presence, each.target) for each in seen]
     )
-    true = np.array([each.dice for each in seen])
+
+
+def warning_from(formula_of: FormulaOf, seen: Sequence[ScoredMask], signal: Signal) -> float:
+    """The reliability below which NEEDLESS of the acceptable masks lie, in hundredths.
+
+    A stated Dice is a mean: of masks a little above the limit a third is below it. So warnings start higher, where they cost little.
+    """
+    held = [each for each in seen if each.dice >= ACCEPTABLE]
+    return math.floor(100 * float(np.quantile(stated_by(formula_of, held, signal), NEEDLESS))) / 100
+
+
+def check(formula_of: FormulaOf, seen: Sequence[ScoredMask], signal: Signal, below: float) -> dict[str, Any]:
+    """How far the stated reliability is from the true Dice, and whether it can be acted on. below: what is warned about."""
+    if not seen:
+        return {"masks": 0}
+    stated, true = stated_by(formula_of, seen, signal), np.array([each.dice for each in seen])
     trusted, good = stated >= RELIABLE, true >= GOOD
     return {
         "masks": len(seen),
@@ -183,7 +199,8 @@ def check(
         "rank_correlation": round(float(spearmanr(stated, true)[0]), 3),
         "acceptable_of_reliable": _share((true >= ACCEPTABLE)[trusted]),
         "reliable_of_good": _share(trusted[good]),
-        "warned_of_bad": _share((stated < reliability.MEDIUM)[true < ACCEPTABLE]),
+        "warned_of_bad": _share((stated < below)[true < ACCEPTABLE]),
+        "warned_of_acceptable": _share((stated < below)[true >= ACCEPTABLE]),
     }
 
 
@@ -204,13 +221,18 @@ def calibrate(seen: Sequence[ScoredMask], signal: Signal) -> dict[str, Any]:
     def left_out(each: ScoredMask) -> ReliabilityFormula:
         return parts[fold_of[each.dataset, each.group]] if each.is_fitted else whole
 
+    below = warning_from(left_out, ours, signal)
+    untouched = [each for each in seen if each.condition == "as it is"]
     return {
         "formula": whole.told(),
-        "left_out_groups": check(left_out, ours, signal),
-        "never_fitted_sets": check(lambda each: whole, others, signal),
-        "as_they_are": check(left_out, [each for each in seen if each.condition == "as it is"], signal),
+        "warned_below": below,
+        "left_out_groups": check(left_out, ours, signal, below),
+        "never_fitted_sets": check(left_out, others, signal, below),
+        "as_they_are": check(left_out, untouched, signal, below),
         "by_target": {
-            target: check(left_out, some, signal) for target, some in by_target(seen).items() if len(some) > 2
+            target: check(left_out, some, signal, below)
+            for target, some in by_target(seen).items()
+            if len(some) > 2
         },
     }
 

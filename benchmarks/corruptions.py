@@ -20,8 +20,10 @@ from tissuetalk.models.segmentation.pathsegmentor.card import OFFERED_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.segmenter import RGB
 from tissuetalk.models.training.ablation import Viewer, ask
-from tissuetalk.tools.answers.reliability import MEDIUM, ReliabilityFormula
+from tissuetalk.tools.answers.reliability import ReliabilityFormula
 from tissuetalk.tools.explain.perturbations import blurred, recompressed, restained
+from tissuetalk.tools.segment.field import SMALL_PX
+from tissuetalk.tools.segment.quality import picture_warnings
 
 WRONG = 0.7
 """Dice below which a mask is wrong."""
@@ -86,37 +88,49 @@ CORRUPTIONS: Mapping[str, Sequence[tuple[str, Callable[[RGB], RGB]]]] = {
 
 
 class CorruptedMask(NamedTuple):
-    """stated: reliability; 0 where nothing was painted."""
+    """warned: by what the picture looks like, or because little reliability is stated."""
 
     target: str
     corruption: str
     level: str
     dice: float
-    stated: float
     painted: bool
+    warned: bool
+
+    @property
+    def is_wrong(self) -> bool:
+        return self.painted and self.dice < WRONG
 
 
 def look_at(
-    model: MiniSegmenter, formula: ReliabilityFormula, example: Example, target: str
+    model: MiniSegmenter, formula: ReliabilityFormula, below: float, example: Example, target: str
 ) -> list[CorruptedMask]:
-    """One image and target under every corruption."""
+    """One image and target under every corruption. below: reliability that is warned about."""
     labelled, found = example.targets[target], list[CorruptedMask]()
     known = labelled.label != UNKNOWN
     truth = (labelled.label == FOREGROUND) & known
     for name, levels in CORRUPTIONS.items():
         for level, change in levels:
-            viewer = Viewer(model, replace(example, image=change(example.image)), target)
+            changed = change(example.image)
+            viewer = Viewer(model, replace(example, image=changed), target)
             decoded = viewer.decoded(ask(target))
             answer = model.finish(decoded, ask(target), viewer.context)
             there = answer.presence >= 0.5
             mask = (viewer.at_image_size(answer.mask) > 0) & known & there
-            stated = 0.0
-            if mask.any():
-                stated = formula.value(expected_dice(decoded.logits), answer.presence, target)
-            found.append(
-                CorruptedMask(target, name, level, float(dice(mask, truth)), stated, bool(mask.any()))
-            )
+            stated = formula.value(expected_dice(decoded.logits), answer.presence, target)
+            warned = stated < below or bool(picture_warnings(viewed(changed)))
+            score = float(dice(mask, truth))
+            found.append(CorruptedMask(target, name, level, score, bool(mask.any()), warned))
     return found
+
+
+def viewed(image: RGB) -> RGB:
+    """As pictures are judged: all of it, its longest side 1024 px at most."""
+    longest = max(image.shape[:2])
+    if longest <= SMALL_PX:
+        return image
+    share = SMALL_PX / longest
+    return np.asarray(cv2.resize(image, None, fx=share, fy=share, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def expected_dice(logits: NDArray[np.float32]) -> float:
@@ -126,9 +140,13 @@ def expected_dice(logits: NDArray[np.float32]) -> float:
 
 
 def corrupted(
-    model: MiniSegmenter, formula: ReliabilityFormula, examples: Sequence[Example], most: int = 3
+    model: MiniSegmenter, reliability: Mapping[str, Any], examples: Sequence[Example], most: int = 3
 ) -> dict[str, Any]:
-    """Mean Dice by corruption, level and target over ``most`` images of a set, and the share of wrong masks that are warned about."""
+    """Mean Dice by corruption, level and target over ``most`` images of a set, and how many masks, wrong or not, are warned about.
+
+    reliability: of ``segment``, as it was calibrated.
+    """
+    formula, below = ReliabilityFormula(**reliability["formula"]), reliability["warned_below"]
     seen, counted = list[CorruptedMask](), defaultdict[tuple[str, str], int](int)
     for example in examples:
         for target in example.targets:
@@ -136,12 +154,13 @@ def corrupted(
                 continue
             counted[example.dataset, target] += 1
             if counted[example.dataset, target] <= most:
-                seen += look_at(model, formula, example, target)
+                seen += look_at(model, formula, below, example, target)
     rows = []
     for name, levels in CORRUPTIONS.items():
         for level, _ in levels:
             here = [each for each in seen if (each.corruption, each.level) == (name, level)]
-            wrong = [each for each in here if each.painted and each.dice < WRONG]
+            wrong = [each for each in here if each.is_wrong]
+            right = [each for each in here if each.painted and not each.is_wrong]
             rows.append(
                 {
                     "corruption": name,
@@ -153,7 +172,9 @@ def corrupted(
                     },
                     "nothing_painted": sum(not each.painted for each in here),
                     "wrong": len(wrong),
-                    "warned": sum(each.stated < MEDIUM for each in wrong),
+                    "warned": sum(each.warned for each in wrong),
+                    "right": len(right),
+                    "warned_needlessly": sum(each.warned for each in right),
                 }
             )
     return {"images": sum(min(count, most) for count in counted.values()), "rows": rows}

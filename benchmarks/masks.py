@@ -3,6 +3,7 @@
 On held-out images of every set: the default model, the classical one, LiteMedSAM told a perfect box around every object, a
 U-Net of 1.6 million weights trained for one target, and other weights of ours (``--weights``). Dice and PQ (IoU 0.5) are means
 over images, seconds are those of one core per megapixel of the image. What is done stays in ``--work`` and is not done again.
+``--card`` takes the table into a model's scores and card.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from scipy import ndimage
 
 from benchmarks.held_out import TargetScore, held_out, is_judged, judged
 from benchmarks.masks_unet import trained
+from benchmarks.model_card import card
 from tissuetalk.models import registry
 from tissuetalk.models.datasets.example import FOREGROUND, Example
 from tissuetalk.models.errors import ModelUnavailableError
@@ -199,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--most", type=int, default=12, help="images of a set")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/masks"))
+    parser.add_argument("--card", type=Path, help="scores (NAME.json) beside whose card the table belongs")
     told = parser.parse_args(arguments)
     torch.set_num_threads(told.threads)
     told.work.mkdir(parents=True, exist_ok=True)
@@ -218,7 +221,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = f"U-Net, {told.minutes:g} min"
         methods[name] = by_unets(told.data, told.work, told.minutes, told.threads)
     print(HEAD)
-    measured(methods, held_out(told.data, told.most), told.targets, told.work / f"most-{told.most}.json")
+    kept = told.work / f"most-{told.most}.json"
+    table = measured(methods, held_out(told.data, told.most), told.targets, kept)
+    if told.card is not None:
+        into_card(told.card, {"most": told.most, "minutes": told.minutes, "rows": table})
+
+
+def into_card(scores: Path, table: dict[str, Any]) -> None:
+    """Replace the table in a model's scores and write its card anew."""
+    whole = json.loads(scores.read_text("utf-8")) | {"side_by_side": table}
+    write_whole(scores, json.dumps(whole, indent=1) + "\n")
+    write_whole(scores.with_suffix(".md"), card(whole, scores.stem))
 
 
 if __name__ == "__main__":

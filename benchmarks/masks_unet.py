@@ -21,7 +21,8 @@ from tissuetalk.models.datasets.wordings import LEVELS
 from tissuetalk.models.segmentation.layers import ConvNormAct
 from tissuetalk.models.segmentation.pathsegmentor.card import OBJECT_TARGETS
 from tissuetalk.models.segmentation.pathsegmentor.mini import normalise
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import padded, split_objects, tidy
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import padded
+from tissuetalk.models.segmentation.pathsegmentor.splitting import split_objects, tidy
 from tissuetalk.models.segmenter import RGB, Finished
 from tissuetalk.models.training import mini
 from tissuetalk.models.training.loop import TrainingRun, adamw, prepare_torch

@@ -27,7 +27,6 @@ from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 from tissuetalk.models.segmentation.pretrained import weights_hash
 from tissuetalk.models.training.mini import blend
 from tissuetalk.models.writing import write_whole
-from tissuetalk.tools.answers.reliability import ReliabilityFormula
 
 PARTS = (".safetensors", ".json", ".md", "-failures.jpg")
 
@@ -59,9 +58,9 @@ def prepare(weights: Path, data: Path, work: Path, most: int | None) -> dict[str
 
     masks = [ScoredMask(**each) for each in once(work / "masks.json", seen)]
     reliability = once(work / "reliability.json", lambda: calibrate.entry_of(model, masks))
-    formula = ReliabilityFormula(**reliability["segment"]["formula"])
     bad = once(
-        work / "corruptions.json", lambda: corruptions.corrupted(model, formula, list(held_out(data, 3)))
+        work / "corruptions.json",
+        lambda: corruptions.corrupted(model, reliability["segment"], list(held_out(data, 3))),
     )
     kinds = once(work / "refused.json", lambda: refused.measured(model, data, most or refused.MOST))
     whole: dict[str, Any] = found | {"reliability": reliability, "corruptions": bad, "refused": kinds}

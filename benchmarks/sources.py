@@ -23,6 +23,7 @@ ORDER = {
             "control",
             "writing",
             "reading",
+            "packed",
             "recipe",
             "wire",
             "worker",

@@ -202,6 +202,11 @@ class Segmenter(Repertoire, Protocol):
         ...
 
 
+def encoder_of(model: Segmenter) -> str:
+    """What computes its features where that is not torch, as records and stored features name it; else empty."""
+    return str(getattr(model, "encoder", ""))
+
+
 class PromptableSegmenter(Segmenter, Protocol):
     """A loaded model that is told where to look instead of what to look for.
 

@@ -125,8 +125,8 @@ def test_a_crop_takes_on_the_staining_of_another_source_and_glass_stays_glass() 
 
     pink, blue = tissue((215, 120, 170)), tissue((110, 90, 190))
     pink[:20] = 245
-    examples = [Example("pink", "a", "g", False, pink, 0.25)]
-    spread = StainSpread(examples, [("blue", blue)])
+    examples = [Example("pink", "a", "g", False, pink, 0.25), Example("blue", "b", "h", False, blue, 0.25)]
+    spread = StainSpread(examples)
     assert spread.sources == ["blue", "pink"]
     moved = [spread.move(pink, examples[0], np.random.default_rng(seed)) for seed in range(24)]
     reds = [float(image[20:, :, 0].mean()) for image in moved]

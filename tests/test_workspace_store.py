@@ -88,7 +88,8 @@ def test_a_failed_draft_leaves_nothing(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    "result_id", ["", "res_", "res_" + "g" * 32, "res_" + "0" * 32, "msk_" + "0" * 32, "res_\n" + "0" * 31]
+    "result_id",
+    ["", "res_", "res_" + "g" * 32, "res_" + "0" * 32, "msk_" + "0" * 32, "res_\n" + "0" * 31, "𐀀" * 80],
 )
 def test_an_unknown_result_is_named_so(workspace: Workspace, result_id: str) -> None:
     for call in (workspace.result, workspace.delete):

@@ -116,7 +116,8 @@ def test_a_copy_goes_where_its_folder_was_when_the_work_began(
 
 BY_PATH = {
     "models/writing.py",
-    *("models/training/loop.py", "models/images/confinement.py", "models/datasets/pathseg/prepare.py"),
+    *("models/packed.py", "models/training/loop.py"),
+    *("models/images/confinement.py", "models/datasets/pathseg/prepare.py"),
     *(
         "tools/export/tables.py",
         "tools/export/coco.py",
@@ -126,7 +127,7 @@ BY_PATH = {
     "tools/storage/",
     *("tools/segment/windows.py", "tools/segment/slide.py", "tools/segment/segment.py"),
 }
-"""They write in the workspace, to a part that is given its name later, or (the first of the second line) a log and data sets of
+"""They write in the workspace, to a part that is given its name later, or (loop.py, prepare.py) a log and data sets of
 the operator's own."""
 
 

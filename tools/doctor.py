@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tissuetalk.models import worker
+from tissuetalk.models.errors import TissuetalkError
 from tissuetalk.models.images import confinement
 from tissuetalk.models.registry import DEFAULT_MODEL, MODELS
 from tissuetalk.tools.answers.results import Closed
@@ -60,6 +61,7 @@ def examine() -> list[Checked]:
         *(_library(name, module) for name, module in PARTS.items()),
         _decoder(),
         _accelerator(),
+        _encoder(),
         *(_model(name) for name in MODELS),
         Checked(part="language model", state="works", what=f"set to {url}; not contacted")
         if url
@@ -137,6 +139,23 @@ def _accelerator() -> Checked:
     if torch.cuda.is_available():
         return Checked(part="GPU", state="works", what=torch.cuda.get_device_name(0))
     return Checked(part="GPU", state="missing", what=f"none; models run on {os.cpu_count()} CPU cores")
+
+
+def _encoder() -> Checked:
+    """What computes the default model's features."""
+    part = "encoder"
+    try:
+        from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter, halves_are_fast
+        from tissuetalk.models.segmentation.pretrained import device
+
+        if encoder := MiniSegmenter().encoder:
+            return Checked(part=part, state="works", what=encoder)
+        if device().type != "cpu" or halves_are_fast():
+            return Checked(part=part, state="works", what="torch")
+    except (ImportError, TissuetalkError) as error:
+        return Checked(part=part, state="broken", what=str(error))
+    faster = "pip install 'tissuetalk[openvino]' and TISSUETALK_ENCODER=openvino make it several times faster"
+    return Checked(part=part, state="missing", what=f"torch; this processor has no bfloat16: {faster}")
 
 
 def _model(name: str) -> Checked:

@@ -27,6 +27,7 @@ from tissuetalk.models.segmenter import (
     Finished,
     Prompt,
     Segmenter,
+    encoder_of,
 )
 
 STRONGEST_PX = 200
@@ -64,6 +65,7 @@ class TaughtSegmenter:
             targets=(*base.card.targets, *(each.name for each in learned)),
         )
         self.tile_px, self.margin_px = base.tile_px, base.margin_px
+        self.encoder = encoder_of(base)
 
     def _meant(self, prompt: Prompt) -> Learned | None:
         """By its own concept; by name only what the base does not know."""

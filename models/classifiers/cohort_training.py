@@ -41,7 +41,7 @@ from tissuetalk.models.classifiers.recipe import CohortRecipe, Slide
 from tissuetalk.models.classifiers.training import train_attention, train_objects
 from tissuetalk.models.errors import InvalidArgumentError
 from tissuetalk.models.images import ImageSource, open_image
-from tissuetalk.models.segmenter import Segmenter
+from tissuetalk.models.segmenter import Segmenter, encoder_of
 from tissuetalk.models.writing import CsvWriter, whole_file
 
 
@@ -181,6 +181,7 @@ class ObjectTraining(CohortTraining[ObjectBag, ObjectAwareModel]):
         # the sentence is part of it: asked in another one, the segmenter outlines something else
         asked = "/".join(self.prompt_of(label).text for label in self.known)
         key = f"{source.sha256}-{self.encoder.weights_sha256}-{self.segmenter.weights_sha256}-{rule}-{asked}"
+        key += encoder_of(self.segmenter)
 
         def make() -> dict[str, Tensor] | None:
             if self.boxes(source) is None:

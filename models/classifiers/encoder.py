@@ -61,7 +61,7 @@ class OwnEncoder:
     def __init__(self) -> None:
         from tissuetalk.models.segmentation.pathsegmentor.segmenter import MiniSegmenter
 
-        segmenter = MiniSegmenter()
+        segmenter = MiniSegmenter(use="torch")  # what classifiers were trained on
         self.name = OWN_ENCODER
         self.weights_sha256 = segmenter.weights_sha256
         self._inference = segmenter.inference

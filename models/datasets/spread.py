@@ -38,12 +38,9 @@ def stain_place(image: Pixels) -> StainPlace | None:
 
 
 class StainSpread:
-    """Where the stains of every source lie; a crop is moved some of the way to the place of an image of another source.
+    """Where the stains of every source lie; a crop is moved some of the way to the place of an image of another source."""
 
-    unlabelled: (source, image) of tissue that nobody annotated.
-    """
-
-    def __init__(self, examples: Iterable[Example], unlabelled: Iterable[tuple[str, Pixels]] = ()) -> None:
+    def __init__(self, examples: Iterable[Example]) -> None:
         self.places: dict[str, list[StainPlace]] = defaultdict(list)
         self._own: dict[int, StainPlace | None] = {}
         for example in examples:
@@ -51,9 +48,6 @@ class StainSpread:
                 found = self._own[id(example)] = stain_place(example.image)
                 if found is not None:
                     self.places[example.dataset].append(found)
-        for name, image in unlabelled:
-            if (found := stain_place(image)) is not None:
-                self.places[name].append(found)
         self.sources = sorted(self.places)
 
     def move(self, image: Pixels, example: Example, rng: np.random.Generator) -> Pixels:
@@ -64,12 +58,17 @@ class StainSpread:
         elsewhere = self.places[self.sources[rng.integers(len(self.sources))]]
         mean, deviation = elsewhere[rng.integers(len(elsewhere))]
         share = rng.uniform(0.3, 1.1, 3) if rng.random() < 0.5 else rng.uniform(0.3, 1.1)
-        factor = np.clip((deviation / own.deviation) ** share, 0.45, 2.2)
-        before = DENSITY[image]
-        stains = (before @ UNMIX - own.mean) * factor + own.mean + share * (mean - own.mean)
-        # Glass stays glass: where there was no density, none is added.
-        bare = np.clip(2 - 2 * before.sum(2, keepdims=True) / TISSUE_DENSITY, 0, 1)
-        return _seen(stains.astype(np.float32) @ STAINS * (1 - bare) + before * bare)
+        return moved_to(image, own, StainPlace(mean, deviation), share)
+
+
+def moved_to(image: Pixels, own: StainPlace, other: StainPlace, share: float | NDArray[np.float64]) -> Pixels:
+    """[H, W, 3] some of the way, 0..1 or one share for each stain, from where its stains lie to another place."""
+    factor = np.clip((other.deviation / own.deviation) ** share, 0.45, 2.2)
+    before = DENSITY[image]
+    stains = (before @ UNMIX - own.mean) * factor + own.mean + share * (other.mean - own.mean)
+    # Glass stays glass: where there was no density, none is added.
+    bare = np.clip(2 - 2 * before.sum(2, keepdims=True) / TISSUE_DENSITY, 0, 1)
+    return _seen(stains.astype(np.float32) @ STAINS * (1 - bare) + before * bare)
 
 
 def _seen(density: NDArray[np.float32]) -> Pixels:

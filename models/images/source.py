@@ -54,9 +54,10 @@ class Box:
     @classmethod
     def around(cls, marked: NDArray[Any], x0: int = 0, y0: int = 0) -> Box | None:
         """The smallest box that holds all that is not 0 in [H, W], whose corner is at (x0, y0); None when all is 0."""
-        rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
+        rows = np.flatnonzero(marked.any(axis=1))
         if not len(rows):
             return None
+        columns = np.flatnonzero(marked[rows[0] : rows[-1] + 1].any(axis=0))
         return cls(x0 + int(columns[0]), y0 + int(rows[0]), x0 + int(columns[-1]) + 1, y0 + int(rows[-1]) + 1)
 
     @property

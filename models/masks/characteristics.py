@@ -40,10 +40,16 @@ def without_specks(mask: Mask, smallest_px: float, hole_px: float) -> Mask:
 
 
 def _without_small(mask: Mask, smallest_px: float) -> Mask:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] >= smallest_px
-    keep[0] = False
-    return np.asarray(keep[labels], np.bool_)
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    # the first part is often nearly all of a background: what is beside it is little to count
+    at = np.flatnonzero(labels > 1)
+    numbers = labels.ravel()[at]
+    areas = np.bincount(numbers, minlength=max(count, 2))
+    areas[1] = np.count_nonzero(mask) - len(at)
+    small = areas < smallest_px
+    kept = mask & (labels != 1) if small[1] else mask.copy()
+    kept.reshape(-1)[at[small[numbers]]] = False
+    return kept
 
 
 _SAMPLED: Final = 32

@@ -89,7 +89,7 @@ def geometry(labels: Labels, box: Box, region: Box | None = None) -> Table:
 
     Sums run over positions in the image, not in the box: an object has the same numbers whatever box it is read in.
     """
-    at = np.flatnonzero(labels)
+    at = np.flatnonzero(labels > 0)
     y, x = np.divmod(at, labels.shape[1])
     ids, rank = _ranked(labels.ravel()[at])
     # whole numbers of the image, summed exactly in float64: the same whatever the window
@@ -211,53 +211,100 @@ def _ellipse(x: NDArray[np.intp], y: NDArray[np.intp], rank: NDArray[np.int64], 
 
 
 def _outline(instances: Labels, box: Box, table: Table) -> Table:
-    """Columns that need each object's outline; the only loop over objects."""
+    """Columns that need each object's outline. The only loop over objects finds outlines; they are measured together."""
     n = len(table["id"])
-    perimeter, solidity, feret = np.zeros(n), np.zeros(n), np.zeros(n)
-    boxes = zip(*(table[f"bbox_{edge}"].tolist() for edge in ("x0", "y0", "x1", "y1")), strict=True)
-    for row, (label, edges) in enumerate(zip(table["id"].tolist(), boxes, strict=True)):
-        shape = (instances[Box(*edges).inside(box)] == label).view(np.uint8)
+    outlines: list[NDArray[Any]] = []
+    hulls: list[NDArray[Any]] = []
+    owners: list[int] = []
+    holes: list[NDArray[np.bool_]] = []
+    corner = {"x": box.x0, "y": box.y0}
+    edges = [(table[f"bbox_{edge}"] - corner[edge[0]]).tolist() for edge in ("x0", "y0", "x1", "y1")]
+    places = zip(table["id"].tolist(), *edges, strict=True)
+    for row, (label, x0, y0, x1, y1) in enumerate(places):
+        shape = (instances[y0:y1, x0:x1] == label).view(np.uint8)
         contours, levels = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        is_hole = levels[0, :, 3] >= 0
-        perimeter[row] = sum(
-            _chain_length(contour[:, 0], inner=inner)
-            for contour, inner in zip(contours, is_hole.tolist(), strict=True)
-        )
-        hull = cv2.convexHull(np.concatenate(contours))[:, 0].astype(np.int64)
-        solidity[row] = table["area_px"][row] / _lattice_points(hull)
-        gaps = np.abs(hull[:, None, :] - hull[None, :, :]) + 1  # from corner to corner of the pixels
-        feret[row] = math.sqrt(int((gaps**2).sum(axis=-1).max()))
+        outlines += contours
+        holes.append(levels[0, :, 3] >= 0)
+        owners += [row] * len(contours)
+        hulls.append(cv2.convexHull(contours[0] if len(contours) == 1 else np.concatenate(contours)))
+    if not n:
+        return dict.fromkeys(("perimeter_px", "solidity", "circularity", "feret_max_px"), np.zeros(0))
+    lengths = _chain_lengths(_Loops.of(outlines), np.concatenate(holes))
+    perimeter = np.bincount(owners, weights=lengths, minlength=n)
+    around = _Loops.of(hulls)
     circularity = 4.0 * math.pi * table["area_px"] / np.maximum(perimeter, 1e-9) ** 2
     return {
         "perimeter_px": perimeter,
-        "solidity": solidity,
+        "solidity": table["area_px"] / _lattice_points(around),
         "circularity": np.minimum(circularity, 1.0),
-        "feret_max_px": feret,
+        "feret_max_px": _ferets(around),
     }
 
 
-def _chain_length(outline: NDArray[np.int32], *, inner: bool) -> float:
-    """Length of one closed outline of pixel centres, moved to the pixel edges."""
-    offset = -math.pi if inner else math.pi
-    if len(outline) < 2:
-        return offset
-    steps = np.empty_like(outline)
-    steps[:-1] = outline[1:] - outline[:-1]
-    steps[-1] = outline[0] - outline[-1]
-    diagonal = int(np.count_nonzero(steps[:, 0] & steps[:, 1] & 1))
+@dataclass(frozen=True)
+class _Loops:
+    """Closed lines, one after the other. corners: [N, 2] x, y. first, count: of each line's corners."""
+
+    corners: NDArray[np.int64]
+    first: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, lines: list[NDArray[Any]]) -> _Loops:
+        """Lines as OpenCV has them, [n, 1, 2] each."""
+        count = np.array([len(line) for line in lines], np.int64)
+        return cls(np.concatenate(lines)[:, 0].astype(np.int64), np.cumsum(count) - count, count)
+
+    def following(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The value of the corner after each; after a line's last comes its first."""
+        after = np.roll(values, -1, axis=0)
+        after[self.first + self.count - 1] = values[self.first]
+        return after
+
+    def sums(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        """Of each line, over its corners."""
+        return np.add.reduceat(values, self.first, dtype=np.int64)
+
+
+def _chain_lengths(lines: _Loops, inner: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Length of closed outlines of pixel centres, moved to the pixel edges."""
+    steps = lines.following(lines.corners) - lines.corners
+    diagonal = lines.sums(steps[:, 0] & steps[:, 1] & 1)
     direction = steps[:, 0] * 3 + steps[:, 1]
-    corners = int(np.count_nonzero(direction[1:] != direction[:-1])) + int(direction[0] != direction[-1])
-    straight = len(outline) - diagonal
-    return max(0.980 * straight + 1.406 * diagonal - 0.091 * corners + offset, 0.0)
+    corners = lines.sums(lines.following(direction) != direction)
+    offset = np.where(inner, -math.pi, math.pi)
+    length = 0.980 * (lines.count - diagonal) + 1.406 * diagonal - 0.091 * corners + offset
+    return np.where(lines.count < 2, offset, np.maximum(length, 0.0))
 
 
-def _lattice_points(hull: NDArray[np.int64]) -> int:
-    """Whole-number points in a convex polygon with whole-number corners, edges included (Pick's theorem)."""
-    following = np.concatenate([hull[1:], hull[:1]])
-    doubled_area = abs(int((hull[:, 0] * following[:, 1] - hull[:, 1] * following[:, 0]).sum()))
-    steps = np.abs(following - hull)
-    on_edge = int(np.gcd(steps[:, 0], steps[:, 1]).sum())
-    return (doubled_area + on_edge) // 2 + 1
+def _lattice_points(hulls: _Loops) -> NDArray[np.int64]:
+    """Whole-number points in convex polygons with whole-number corners, edges included (Pick's theorem)."""
+    here, following = hulls.corners, hulls.following(hulls.corners)
+    doubled_area = np.abs(hulls.sums(here[:, 0] * following[:, 1] - here[:, 1] * following[:, 0]))
+    steps = np.abs(following - here)
+    on_edge = hulls.sums(np.gcd(steps[:, 0], steps[:, 1]))
+    return np.asarray((doubled_area + on_edge) // 2 + 1, np.int64)
+
+
+def _ferets(hulls: _Loops) -> NDArray[np.float64]:
+    """Largest distance between two corners of pixels whose centres are corners of a hull."""
+    order = np.argsort(-hulls.count, kind="stable")
+    sizes = hulls.count[order]
+    first = np.cumsum(sizes) - sizes
+    owner = np.repeat(np.arange(len(order)), sizes)
+    place = np.arange(len(owner)) - first[owner]
+    x, y = hulls.corners[hulls.first[order][owner] + place].T
+    longest = np.full(len(order), 2, np.int64)  # across a single pixel, squared
+    for apart in range(1, int(sizes[0]) // 2 + 1):
+        far = int(np.searchsorted(-sizes, -2 * apart, side="right"))  # hulls with so many corners come first
+        stop = int(first[far - 1] + sizes[far - 1])
+        of = owner[:stop]
+        other = first[of] + (place[:stop] + apart) % sizes[of]
+        gap = (np.abs(x[:stop] - x[other]) + 1) ** 2 + (np.abs(y[:stop] - y[other]) + 1) ** 2
+        np.maximum(longest[:far], np.maximum.reduceat(gap, first[:far]), out=longest[:far])
+    ferets = np.empty(len(order))
+    ferets[order] = np.sqrt(longest)
+    return ferets
 
 
 _STAINS: Final = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
@@ -279,7 +326,7 @@ def staining(labels: Labels, rgb: NDArray[np.uint8], ids: NDArray[np.int32]) -> 
 
     An object without a pixel here has numbers of nothing: zeros.
     """
-    at = np.flatnonzero(labels)
+    at = np.flatnonzero(labels > 0)
     rank = np.searchsorted(ids, labels.ravel()[at])
     pixels = rgb.reshape(-1, 3)[at]
     luminance = np.asarray(pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32), dtype=np.float32)

@@ -155,19 +155,21 @@ def _once(rings: _Rings) -> _Rings:
 def _edges(padded: NDArray[np.int32], *, first_ahead: bool) -> _Edges:
     """Runs between rows: those of objects below the line, walked ahead or back, and of objects above, the other way."""
     above, below = padded[:-1, 1:-1], padded[1:, 1:-1]
-    differ = above != below
+    width = above.shape[1]
+    differ = np.flatnonzero(above != below)
+    rows, columns = np.divmod(differ, width)
     lines, starts, stops, numbers = [], [], [], []
     for side, ahead in ((below, first_ahead), (above, not first_ahead)):
-        wide = np.pad(np.where(differ, side, 0), ((0, 0), (1, 1)))
-        flat, width = wide.ravel(), wide.shape[1]
-        change, marked = flat[1:] != flat[:-1], flat != 0
-        begins, ends = np.flatnonzero(change & marked[1:]) + 1, np.flatnonzero(change & marked[:-1])
-        line, column = np.divmod(begins, width)
-        left, right = column - 1, ends % width
-        lines.append(line)
+        number = side[rows, columns]
+        marked = number != 0
+        at, line, column, number = differ[marked], rows[marked], columns[marked], number[marked]
+        goes_on = (at[1:] == at[:-1] + 1) & (line[1:] == line[:-1]) & (number[1:] == number[:-1])
+        begins, ends = np.flatnonzero(np.r_[True, ~goes_on]), np.flatnonzero(np.r_[~goes_on, True])
+        left, right = column[begins], column[ends] + 1
+        lines.append(line[begins])
         starts.append(left if ahead else right)
         stops.append(right if ahead else left)
-        numbers.append(flat[begins])
+        numbers.append(number[begins])
     return _Edges(*(np.concatenate(each) for each in (lines, starts, stops, numbers)))
 
 

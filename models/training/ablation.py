@@ -215,7 +215,7 @@ def _images(recipe: MiniRecipe, most: int) -> tuple[list[tuple[Example, str]], b
         dataset, _, target = entry.partition("/")
         if target not in OFFERED_TARGETS:
             continue
-        annotated = (e for e in load(recipe.data_root, dataset) if target in e.targets)
+        annotated = (e for e in load(recipe.data, dataset) if target in e.targets)
         able = [e for e in annotated if (e.targets[target].label == FOREGROUND).any()]
         unseen = [example for example in able if example.held_out]
         chosen += [(example, target) for example in (unseen or able)[:most]]

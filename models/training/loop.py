@@ -7,8 +7,11 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -47,6 +50,8 @@ class TrainingRun(ABC, Generic[B]):
     """
 
     log_every: int = 1
+    loaders: int = 1
+    """Batches that are drawn at once, each on a thread; more than one only where ``batch`` may be called so."""
     divides_batches: bool = False
     """Whether each of several processes takes a share of a batch."""
     marks: dict[str, float]
@@ -77,7 +82,7 @@ class TrainingRun(ABC, Generic[B]):
 
     @abstractmethod
     def batch(self, step: int) -> B:
-        """The batch of a step, the same one whenever it is drawn; called on a thread of its own."""
+        """The batch of a step, the same one whenever it is drawn; called on another thread."""
 
     @abstractmethod
     def update(self, batch: B) -> dict[str, float]:
@@ -102,14 +107,11 @@ class TrainingRun(ABC, Generic[B]):
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         saved = time.monotonic()
-        with Progress(*columns, console=Console(stderr=True)) as bar, ThreadPoolExecutor(1) as loader:
+        with Progress(*columns, console=Console(stderr=True)) as bar, self._coming() as batches:
             task = bar.add_task(name, total=100, completed=round(100 * self.done()))
-            coming = loader.submit(self.batch, self.step)
             while self.done() < 1:
                 began = time.monotonic()
-                batch = coming.result()
-                coming = loader.submit(self.batch, self.step + 1)
-                self._learn(batch)
+                self._learn(next(batches))
                 self.seconds += time.monotonic() - began
                 bar.update(task, completed=round(100 * self.done()))
                 control.report(self.done(), f"step {self.step}")
@@ -118,6 +120,23 @@ class TrainingRun(ABC, Generic[B]):
                     saved = time.monotonic()
                 control.check()
         self.save()
+
+    @contextmanager
+    def _coming(self) -> Iterator[Iterator[B]]:
+        """The batches from this step on, drawn ahead; those that nobody takes are not finished."""
+        with ThreadPoolExecutor(self.loaders) as pool:
+            ahead = deque(pool.submit(self.batch, self.step + number) for number in range(self.loaders))
+
+            def batches() -> Iterator[B]:
+                for step in count(self.step + self.loaders):
+                    batch = ahead.popleft().result()
+                    ahead.append(pool.submit(self.batch, step))
+                    yield batch
+
+            try:
+                yield batches()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _learn(self, batch: B) -> None:
         """One step with its place in the log."""
@@ -300,6 +319,7 @@ MAY_CHANGE: Final = frozenset(
         "wrong_attributes",
         "tensorboard",
         "accumulate",
+        "loaders",
     }
 )
 """Keys of a recipe that a run may be continued with in another form."""

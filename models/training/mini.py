@@ -7,6 +7,7 @@ Losses know of pixels without an annotation, and of prompt groups (prompt_groups
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tissuetalk.models.control import Control
+from tissuetalk.models.datasets.archive import files_of
 from tissuetalk.models.datasets.augment import counterexamples
-from tissuetalk.models.datasets.example import Pixels
+from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.manifest import read_rgb
-from tissuetalk.models.datasets.sources import load
+from tissuetalk.models.datasets.sources import folder_of, load
 from tissuetalk.models.datasets.wordings import LEVELS, wordings
 from tissuetalk.models.segmentation.layers import soft_dice
 from tissuetalk.models.segmentation.pathsegmentor.mini import (
@@ -32,11 +34,14 @@ from tissuetalk.models.segmentation.pathsegmentor.mini import (
 )
 from tissuetalk.models.segmentation.pathsegmentor.text_tower import MiniLMSentences
 from tissuetalk.models.segmentation.pretrained import device
+from tissuetalk.models.training.distil import SoftAnswers, soft_answers
 from tissuetalk.models.training.group_losses import consistency, group_weights
-from tissuetalk.models.training.loop import TrainingRun, adamw, draw_curves, prepare_torch
+from tissuetalk.models.training.loop import CHECKPOINT, TrainingRun, adamw, draw_curves, prepare_torch
 from tissuetalk.models.training.recipes import MiniRecipe
 from tissuetalk.models.training.sampler import Batch, Sampler
+from tissuetalk.models.writing import remove
 
+TEACHER, TEACHER_WEIGHTS = "teacher", "teacher.safetensors"
 UNLABELLED = 8
 """Images of one source that nobody annotated."""
 
@@ -44,34 +49,78 @@ UNLABELLED = 8
 def train_mini(recipe: MiniRecipe, out: Path, control: Control = Control()) -> Path:
     """Train a recipe to the end and return the weight file.
 
-    out: run folder; holds ``checkpoint.pt``, ``log.csv``, ``curves.png`` and the weights. A run
-    folder with a checkpoint is continued.
+    out: run folder; holds ``checkpoint.pt``, ``log.csv``, ``curves.png`` and the weights, and those of the teacher's run in
+    ``teacher`` while it is needed. A run folder with a checkpoint is continued.
     """
     prepare_torch(recipe)
     datasets = sorted({entry.partition("/")[0] for entry in recipe.mix})
-    examples = [example for dataset in datasets for example in load(recipe.data_root, dataset)]
+    examples = [example for dataset in datasets for example in load(recipe.data, dataset)]
     chosen = [example for example in examples if recipe.trains_on(example)]
     chosen += counterexamples(recipe.seed)
     sampler = Sampler(chosen, recipe, sentence_vectors(recipe), unlabelled(recipe))
     run = MiniRun(recipe, sampler, out)
+    if recipe.distil is not None and run.done() < 1:
+        if run.step == 0:
+            run.save()  # what another recipe is told apart by, from the first step of the teacher on
+        with torch.random.fork_rng([run.place] if run.place.type == "cuda" else []):
+            run.teacher = teacher_of(recipe, sampler, out / TEACHER, control).to(run.place)
     run.go(recipe.name, control)
-    run.averaged.to("cpu")
     if recipe.start_from is not None and recipe.start_share:
         blend(run.averaged, load_mini(recipe.start_from), recipe.start_share)
     fit_image_head(run.averaged, run.sampler, batches=recipe.image_batches)
     weights = out / f"{recipe.name}.safetensors"
     save_mini(run.averaged, weights, note={"recipe": f"{recipe.name}.yaml", "steps": str(run.step)})
+    (out / TEACHER / TEACHER_WEIGHTS).unlink(missing_ok=True)
     draw_curves(out / "log.csv", out / "curves.png")
     return weights
 
 
-def unlabelled(recipe: MiniRecipe) -> list[tuple[str, Pixels]]:
-    """Up to UNLABELLED images of each pattern, with the folder's name as their source."""
+def teacher_of(recipe: MiniRecipe, sampler: Sampler, folder: Path, control: Control) -> MiniPathSegmentor:
+    """Who teaches: the larger network, trained now where that is not done, or the weights that the run starts from.
+
+    sampler: the student's. folder: the teacher's run; its checkpoint goes as soon as its weights are there.
+    """
+    if recipe.teacher is None:
+        assert recipe.start_from is not None, "the recipe was checked"
+        return load_mini(recipe.start_from)
+    weights, checkpoint = folder / TEACHER_WEIGHTS, folder / CHECKPOINT
+    if not weights.is_file():
+        if not checkpoint.is_file():
+            remove(folder)
+        own = recipe.for_teacher(recipe.teacher)
+        prepare_torch(own)
+        run = MiniRun(own, sampler.told(own), folder)
+        run.go(own.name, control)
+        save_mini(run.averaged, weights)
+        draw_curves(folder / "log.csv", folder / "curves.png")
+    checkpoint.unlink(missing_ok=True)
+    return load_mini(weights)
+
+
+def unlabelled(recipe: MiniRecipe) -> list[Example]:
+    """Up to UNLABELLED images of each pattern, with the folder's name as their set."""
     found = []
-    for pattern in recipe.unlabelled:
-        for file in sorted(recipe.data_root.glob(pattern))[:UNLABELLED]:
-            found.append((file.relative_to(recipe.data_root).parts[0], read_rgb(file)))
+    for file in _unlabelled_files(recipe):
+        folder = file.relative_to(recipe.data).parts[0]
+        mpp = recipe.unlabelled_mpp.get(folder, 1.0)
+        found.append(Example(folder, file.name, file.name, False, read_rgb(file), mpp, scale_known=False))
     return found
+
+
+def _unlabelled_files(recipe: MiniRecipe) -> Iterator[Path]:
+    for pattern in recipe.unlabelled:
+        yield from sorted(recipe.data.glob(pattern))[:UNLABELLED]
+
+
+def data_files(recipe: MiniRecipe) -> Iterator[Path]:
+    """What a run of the recipe reads, held-out images too: which they are is drawn from whole manifests."""
+    for dataset in {entry.partition("/")[0] for entry in recipe.mix}:
+        yield from files_of(folder_of(recipe.data, dataset))
+    for file in _unlabelled_files(recipe):
+        yield file
+        manifest = recipe.data / file.relative_to(recipe.data).parts[0] / "manifest.csv"  # has its licence
+        if manifest.is_file():
+            yield manifest
 
 
 def blend(model: MiniPathSegmentor, other: MiniPathSegmentor, share: float) -> None:
@@ -102,9 +151,11 @@ class MiniRun(TrainingRun[Batch]):
     """A run that also keeps a running average of the weights, which is what is saved at the end."""
 
     log_every = 20
+    teacher: MiniPathSegmentor | None = None
+    """Where its recipe distils, set before it goes."""
 
     def __init__(self, recipe: MiniRecipe, sampler: Sampler, out: Path) -> None:
-        self.recipe, self.sampler = recipe, sampler
+        self.recipe, self.sampler, self.loaders = recipe, sampler, recipe.loaders
         start = (
             load_mini(recipe.start_from)
             if recipe.start_from
@@ -131,10 +182,12 @@ class MiniRun(TrainingRun[Batch]):
         )
 
     def batch(self, step: int) -> Batch:
-        return self.sampler.batch(step)
+        batch = self.sampler.batch(step)
+        return batch.pinned() if self.place.type == "cuda" else batch
 
     def done(self) -> float:
-        spent = self.seconds / (60 * self.recipe.minutes) if self.recipe.minutes else 0.0
+        minutes = self.recipe.own_minutes
+        spent = self.seconds / (60 * minutes) if minutes else 0.0
         return min(1.0, max(self.step / self.recipe.steps, spent))
 
     def update(self, batch: Batch) -> dict[str, float]:
@@ -143,7 +196,10 @@ class MiniRun(TrainingRun[Batch]):
         if self.recipe.schedule == "cosine":
             rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.done()))
         self.model.train()
-        loss, parts = objective(self.model, batch.to(self.place), self.recipe)
+        here, soft = batch.to(self.place), None
+        if self.teacher is not None and self.recipe.distil is not None:
+            soft = soft_answers(self.teacher, here, self.recipe.distil)
+        loss, parts = objective(self.model, here, self.recipe, soft)
         self.descend(loss, rate)
         # The average follows faster at first, or it would carry the random start for hundreds of steps.
         decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
@@ -187,8 +243,10 @@ def mix_styles(model: MiniPathSegmentor, share: float) -> None:
         part.register_forward_hook(mixed)
 
 
-def objective(model: MiniPathSegmentor, batch: Batch, recipe: MiniRecipe) -> tuple[Tensor, dict[str, float]]:
-    """Total loss of a batch and its parts."""
+def objective(
+    model: MiniPathSegmentor, batch: Batch, recipe: MiniRecipe, soft: SoftAnswers | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Total loss of a batch and its parts. soft: what a teacher says of it."""
     with torch.autocast(batch.tiles.device.type, dtype=torch.bfloat16):
         features = model.encode_image(batch.tiles)
         answer = model.decode(features, batch.text)
@@ -217,6 +275,15 @@ def objective(model: MiniPathSegmentor, batch: Batch, recipe: MiniRecipe) -> tup
         + recipe.image_weight * image.mean()
     )
     parts = {"segment": segment, "consistency": close, "core": core, "presence": said, "image": image}
+    if soft is not None:
+        heat = soft.told.temperature
+        core = masked_bce(distance / heat, soft.distance, soft.distance_known)
+        said = functional.binary_cross_entropy_with_logits(presence / heat, soft.presence, reduction="none")
+        taught = masked_bce(mask / heat, soft.mask, soft.mask_known) + recipe.distance_weight * core
+        taught = taught + recipe.presence_weight * said * soft.presence_known
+        # Gradients shrink with the square of the temperature.
+        total = total + soft.told.weight * heat**2 * taught.mean()
+        parts |= {"taught": taught, "agreed": soft.mask_known}
     return total, {name: float(part.detach().mean()) for name, part in parts.items()}
 
 
@@ -239,18 +306,22 @@ FIRST_IMAGE_BATCH = 10_000_000
 
 
 def fit_image_head(model: MiniPathSegmentor, sampler: Sampler, *, batches: int) -> None:
-    """Refit ``model.image_head`` (scale, tissue or not) in place on frozen features of augmented crops.
+    """Refit ``model.image_head`` (scale, tissue or not) in place on frozen features of augmented crops; leaves it on the CPU.
 
     Last of all, on features that no longer change: during training the head lags behind them.
     """
-    sampler.recipe = sampler.recipe.model_copy(update={"counter_share": IMAGE_COUNTER_SHARE})
+    sampler = sampler.told(
+        sampler.recipe.model_copy(update={"counter_share": IMAGE_COUNTER_SHARE, "distil": None})
+    )
+    place = next(model.parameters()).device
     model.eval()
     columns = []
     with torch.inference_mode():
         for step in range(FIRST_IMAGE_BATCH, FIRST_IMAGE_BATCH + batches):
             batch = sampler.batch(step)
-            pooled = model.encode_image(batch.tiles).pooled.mean(1)
+            pooled = model.encode_image(batch.tiles.to(place)).pooled.mean(1).cpu()
             columns.append((pooled, batch.scale, batch.scale_known, batch.tissue))
+    model.cpu()
     pooled, scale, scale_known, tissue = (torch.cat(column).clone() for column in zip(*columns, strict=True))
     optimiser = torch.optim.AdamW(model.image_head.parameters(), lr=2e-3, weight_decay=0.05)
     model.image_head.train()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from tissuetalk.models.datasets.archive import data_folder
 from tissuetalk.models.datasets.example import Example
 from tissuetalk.models.datasets.sources import SOURCES
 from tissuetalk.models.recipe import Recipe, RecipePath
@@ -15,6 +17,11 @@ from tissuetalk.models.segmentation.pathsegmentor.card import TARGET_MPP
 
 if TYPE_CHECKING:
     from tissuetalk.models.segmentation.pathsegmentor.base import BaseConfig
+
+
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists of a YAML file as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 GroupGradient = Literal["weights", "weights_raw", "none", "softmax"]
@@ -56,8 +63,65 @@ class TrainingRecipe(RunRecipe):
     @property
     def sizes(self) -> dict[str, Any]:
         """``model`` with tuples, as the networks' configurations want them."""
-        values = self.model.items()
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in values}
+        return with_tuples(self.model)
+
+
+MOST_TEACHER_WEIGHTS: Final = 60_000_000
+
+
+class TeacherRecipe(Recipe):
+    """A larger network of the same family, which is trained first, teaches, and is removed."""
+
+    model: Mapping[str, Any]
+    """Sizes that differ from the preset's; the sentences come from the same text tower."""
+    imagenet: bool = False
+    """Start the image encoder from ImageNet, where it is one that has such weights."""
+    steps: int = Field(default=6000, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    """Its part of the minutes of the run."""
+    learning_rate: float = Field(default=1.5e-3, gt=0)
+    encoder_rate: float = Field(default=1.0, ge=0)
+    head_rate: float = Field(default=1.0, ge=0)
+
+    @field_validator("model")
+    @classmethod
+    def _trainable(cls, model: Mapping[str, Any]) -> Mapping[str, Any]:
+        import torch
+
+        from tissuetalk.models.segmentation.pathsegmentor.mini import MiniConfig, MiniPathSegmentor
+
+        sizes = with_tuples(model)
+        known = {entry.name for entry in fields(MiniConfig)} - {"text_width"}
+        if set(sizes) - known:
+            raise ValueError(f"a teacher's sizes are {', '.join(sorted(known))}; it says {dict(model)}")
+        try:
+            with torch.device("meta"):  # counted, not allocated
+                count = sum(weight.numel() for weight in MiniPathSegmentor(MiniConfig(**sizes)).parameters())
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"no network can be built with {dict(model)} ({error})") from error
+        if count > MOST_TEACHER_WEIGHTS:
+            raise ValueError(
+                f"the teacher would have {count / 1e6:.1f} million weights, more than {MOST_TEACHER_WEIGHTS // 10**6} million; "
+                "choose smaller widths or depths"
+            )
+        return model
+
+
+class DistilRecipe(Recipe):
+    """How a student learns what a teacher says of a crop, where the teacher agrees with itself on it mirrored and stained anew."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Of what the teacher says, beside the truth."""
+    temperature: float = Field(default=2.0, gt=0)
+    """Logits are divided by it: above 1 the student also learns how sure the teacher is."""
+    agreement: float = Field(default=0.8, ge=0, le=1)
+    """Least Dice of the two looks' masks at which a question is taught at all."""
+    tolerance: float = Field(default=0.25, ge=0, le=1)
+    """Largest difference of the two looks' probabilities at which a pixel is taught."""
+    unasked: float = Field(default=0.5, ge=0, le=1)
+    """Share of crops whose last question is of a target that nobody annotated there, of about the same scale."""
+    unlabelled_share: float = Field(default=0.15, ge=0, lt=1)
+    """Share of crops of ``unlabelled`` images whose scale is told by ``unlabelled_mpp``."""
 
 
 class MiniRecipe(TrainingRecipe):
@@ -65,13 +129,15 @@ class MiniRecipe(TrainingRecipe):
 
     preset: Literal["mini"] = "mini"
     data_root: RecipePath
-    """Folder of the data sets."""
+    """Folder of the data sets, or an archive of it that ``tissuetalk train RECIPE --pack`` wrote."""
     mix: Mapping[str, float]
     """``data set/target`` to its share of crops; shares are normalised."""
     steps: int = 6000
     """Length of the run and of the learning-rate schedule."""
     minutes: float | None = None
-    """If set, the run also ends here and the schedule follows whichever is further along."""
+    """If set, the run also ends here and the schedule follows whichever is further along. A teacher's are part of them."""
+    loaders: int = Field(default=1, ge=1, le=64)
+    """Threads that draw crops, so that a GPU need not wait for them; the batches are the same."""
     crop_px: int = 256
     learning_rate: float = 1.5e-3
     head_rate: float = 1.0
@@ -109,7 +175,13 @@ class MiniRecipe(TrainingRecipe):
     stain_spread: float = Field(default=0.0, ge=0, le=1)
     """Share of crops that take on the staining of an image of another source."""
     unlabelled: tuple[str, ...] = ()
-    """Patterns of images below data_root that only lend their staining."""
+    """Patterns of images below data_root that nobody annotated: they lend their staining, and a teacher may teach on them."""
+    unlabelled_mpp: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+    """Folder of unlabelled images to their µm per pixel, about; images without are not learned from."""
+    teacher: TeacherRecipe | None = None
+    """Trained first, on the same mix."""
+    distil: DistilRecipe | None = None
+    """Learn from the teacher, or from the weights of start_from, too."""
     artefacts: float = Field(default=0.0, ge=0, le=1)
     """Share of crops with pen, a fold or dirt."""
     style_mixing: float = Field(default=0.0, ge=0, le=1)
@@ -148,6 +220,50 @@ class MiniRecipe(TrainingRecipe):
         if self.start_share and self.start_from is None:
             raise ValueError("start_share is a share of start_from, which is not given")
         return self
+
+    @model_validator(mode="after")
+    def _taught(self) -> Self:
+        if self.distil is None:
+            if self.teacher is not None or self.unlabelled_mpp:
+                raise ValueError(
+                    "a teacher, and unlabelled_mpp, are of use only with distil; add it (`distil: {}`)"
+                )
+            return self
+        if self.teacher is None:
+            if self.start_from is None:
+                raise ValueError("distil needs somebody who teaches: teacher, or the weights of start_from")
+            return self
+        theirs = self.teacher.minutes
+        if (self.minutes is None) != (theirs is None):
+            raise ValueError("give minutes of the whole run and of the teacher, or steps alone")
+        if self.minutes is not None and theirs is not None and theirs >= self.minutes:
+            raise ValueError(
+                f"the teacher takes {theirs:g} of {self.minutes:g} minutes; leave the student some"
+            )
+        return self
+
+    @property
+    def data(self) -> Path:
+        """The folder of the data sets. Raises InvalidArgumentError for an archive that is none."""
+        return data_folder(self.data_root)
+
+    @property
+    def own_minutes(self) -> float | None:
+        """Those of the network that is kept."""
+        theirs = self.teacher.minutes if self.teacher is not None else None
+        return self.minutes if self.minutes is None or theirs is None else self.minutes - theirs
+
+    def for_teacher(self, told: TeacherRecipe) -> MiniRecipe:
+        """The run of the teacher: what it is told itself, all else as in this recipe."""
+        changes = dict(told)  # its fields have the names that they have here
+        changes |= {
+            "name": f"{self.name}-teacher",
+            "start_from": None,
+            "start_share": 0.0,
+            "keep_every": None,
+        }
+        changes |= {"schedule": "cosine", "norm_momentum": None, "teacher": None, "distil": None}
+        return self.model_copy(update=changes)
 
     @property
     def rates(self) -> Mapping[str, float]:

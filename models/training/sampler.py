@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class Batch:
 
     tiles: [B, 3, H, W] pixels. text: [B, S, 384]. mask, mask_known, distance, distance_known: [B, S, h, w] in 0..1.
     presence, presence_known: [B, S]. scale, scale_known, tissue: [B], scale as log2 of µm per pixel.
+    objects: [B, S], 1 where separate objects are asked for. again: the tiles in another staining, where somebody teaches.
     """
 
     tiles: Tensor
@@ -47,10 +49,20 @@ class Batch:
     scale: Tensor
     scale_known: Tensor
     tissue: Tensor
+    objects: Tensor
+    again: Tensor | None = None
 
     def to(self, place: torch.device) -> Batch:
-        """The same batch where the network is."""
-        return Batch(*(getattr(self, field.name).to(place) for field in fields(self)))
+        """The same batch where the network is; from pinned memory without waiting for it."""
+        return self._each(lambda part: part.to(place, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU copies from by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(part) for name, part in parts.items() if part is not None})
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,8 @@ class CropTruth:
 class Sampler:
     """Draws batches. The same seed and step always give the same batch, so a resumed run goes on as if never stopped.
 
-    sentences: target to level to [N, 384] sentence vectors. unlabelled: (source, image) of tissue whose staining crops may take on.
+    sentences: target to level to [N, 384] sentence vectors. unlabelled: tissue whose staining crops may take on, and which a
+    teacher may teach on.
     """
 
     def __init__(
@@ -75,10 +88,11 @@ class Sampler:
         examples: Sequence[Example],
         recipe: MiniRecipe,
         sentences: dict[str, dict[str, NDArray[np.float32]]],
-        unlabelled: Sequence[tuple[str, Pixels]] = (),
+        unlabelled: Sequence[Example] = (),
     ) -> None:
         self.recipe, self.sentences, self.strength = recipe, sentences, Strength()
-        self.spread = StainSpread(examples, unlabelled) if recipe.stain_spread else None
+        self.spread = StainSpread([*examples, *unlabelled]) if recipe.stain_spread else None
+        self.unlabelled = [each for each in unlabelled if each.dataset in recipe.unlabelled_mpp]
         self.pools: list[list[Example]] = []
         self.targets: list[str] = []
         shares: list[float] = []
@@ -96,6 +110,12 @@ class Sampler:
         self.counter = [example for example in examples if not example.tissue]
         self._centres: dict[tuple[int, str], NDArray[np.int64]] = {}
 
+    def told(self, recipe: MiniRecipe) -> Sampler:
+        """One of another recipe with the same mix, over the same examples."""
+        other = copy(self)
+        other.recipe = recipe
+        return other
+
     def batch(self, step: int) -> Batch:
         """The batch of one training step."""
         rng = np.random.default_rng((self.recipe.seed, step))
@@ -106,6 +126,9 @@ class Sampler:
         if self.counter and rng.random() < self.recipe.counter_share:
             return self.counter[rng.integers(len(self.counter))], str(rng.choice(list(self.sentences)))
         index = int(rng.choice(len(self.pools), p=self.shares))
+        distil = self.recipe.distil
+        if distil is not None and self.unlabelled and rng.random() < distil.unlabelled_share:
+            return self.unlabelled[rng.integers(len(self.unlabelled))], self.targets[index]
         return self.pools[index][rng.integers(len(self.pools[index]))], self.targets[index]
 
     def _crop(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
@@ -119,14 +142,13 @@ class Sampler:
         matrix = affine(centre, example.mpp / TARGET_MPP[target] * zoom, side, rng)
         image, hidden = self._look(example, matrix, rng)
         main = self._answer(example, target, matrix, hidden)
-        asked = [name for name in (*example.targets, *example.absent) if name in self.sentences]
-        others = [name for name in asked if name != target]
-        other = str(rng.choice(others)) if others else target
         # The last question is another target: without it the network could answer every crop with its only label.
+        other = self._other(example, target, rng)
         answers = [main] * self.recipe.group_size + [self._answer(example, other, matrix, hidden)]
-        text = self._text([target] * self.recipe.group_size + [other], rng)
+        names = [target] * self.recipe.group_size + [other]
+        text = self._text(names, rng)
         presence = [answer.presence for answer in answers]
-        return (
+        columns: tuple[NDArray[np.float32], ...] = (
             np.ascontiguousarray(image.transpose(2, 0, 1), np.float32),
             text,
             np.stack([answer.mask for answer in answers]),
@@ -138,7 +160,22 @@ class Sampler:
             np.array(np.log2(TARGET_MPP[target] / zoom), np.float32),
             np.array(example.scale_known, np.float32),
             np.array(example.tissue, np.float32),
+            np.array([name in OBJECT_TARGETS for name in names], np.float32),
         )
+        if self.recipe.distil is not None:
+            again = stain(image, rng, self.strength)
+            columns += (np.ascontiguousarray(again.transpose(2, 0, 1), np.float32),)
+        return columns
+
+    def _other(self, example: Example, target: str, rng: np.random.Generator) -> str:
+        """Another target to ask for: one that is annotated or surely absent, and of what only a teacher knows, too, where there is one."""
+        asked = [name for name in (*example.targets, *example.absent) if name in self.sentences]
+        others = [name for name in asked if name != target]
+        if (distil := self.recipe.distil) is not None and (not others or rng.random() < distil.unasked):
+            mpp = TARGET_MPP[target]
+            near = [name for name in self.sentences if mpp / 2 <= TARGET_MPP[name] <= mpp * 2]
+            others = [name for name in near if name not in asked and name != target] or others
+        return str(rng.choice(others)) if others else target
 
     def _look(
         self, example: Example, matrix: NDArray[np.float32], rng: np.random.Generator

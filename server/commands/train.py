@@ -25,13 +25,24 @@ group = typer.Typer(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe file; examples in models/recipes.")],
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/NAME.")] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(help="Train nothing: write the recipe's data into this file, which data_root may name."),
+    ] = None,
+    most_mb: Annotated[
+        float | None, typer.Option(min=0, help="With --pack: refuse to write a larger file.")
+    ] = None,
     json_: JSON = False,
 ) -> None:
     """Train a model from a recipe; start again to go on where it stopped."""
     if not recipe.is_file():
         raise InvalidArgumentError(f"no recipe at {recipe}; examples lie in models/recipes.")
-    from tissuetalk.tools.train.recipes import run_recipe
+    from tissuetalk.tools.train.recipes import pack_recipe, run_recipe
 
+    if pack is not None:
+        sizes = pack_recipe(recipe, pack, most_mb)
+        lines = (f"{name}: {size / 1e6:.1f} MB" for name, size in sizes.items())
+        return show(json_, {"file": pack, "bytes": sizes}, *lines, pack)
     written = run_recipe(recipe, out)
     show(json_, {"out": written}, written)
 

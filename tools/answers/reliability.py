@@ -15,7 +15,7 @@ from tissuetalk.tools.answers.results import Warned
 Signal = Literal["explain", "segment"]
 """``explain``: agreement over wordings and changed pictures. ``segment``: the overlap the model's own probabilities expect."""
 HIGH, MEDIUM = 0.85, 0.7
-"""Reliability from which a mask is called so; below MEDIUM it comes with the warning ``low_agreement``."""
+"""Reliability from which a mask is called so; below MEDIUM it is low."""
 
 
 def log_odds(value: float) -> float:
@@ -72,9 +72,17 @@ def level_of(reliability: float) -> Literal["high", "medium", "low"]:
     return "high" if reliability >= HIGH else "medium" if reliability >= MEDIUM else "low"
 
 
-def low_agreement(name: str, reliability: float | None, *, taught: bool = False) -> list[Warned]:
+def warned_below(weights_sha256: str) -> float:
+    """Reliability below which ``segment`` warns: few masks that hold fall under it, and most that are wrong for a bad picture do."""
+    model = calibration()["models"].get(weights_sha256)
+    return MEDIUM if model is None else float(model["segment"]["warned_below"])
+
+
+def low_agreement(
+    name: str, reliability: float | None, below: float = MEDIUM, *, taught: bool = False
+) -> list[Warned]:
     """A warning for a found mask that is likely to differ much from an expert's. taught: by examples."""
-    if reliability is None or level_of(reliability) != "low":
+    if reliability is None or reliability >= below:
         return []
     message = (
         f"{name}: too many of its pixels hang in the balance to expect more than a Dice of {reliability:.2f}; show more "

@@ -144,6 +144,7 @@ class Provenance(Closed):
         default=False,
         description="Points, boxes and the relation went into the network, else they were applied to its masks",
     )
+    encoder: str = Field(default="", description="What computed the features, where torch did not")
 
 
 class Taught(Closed):

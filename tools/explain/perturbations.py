@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter
+from tissuetalk.models.segmenter import RGB, Context, Decoded, Prompt, Segmenter, encoder_of
 
 Maps = NDArray[np.float32]
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
@@ -98,7 +98,7 @@ class PerturbedSegmenter:
     def __init__(self, model: Segmenter, change: Perturbation) -> None:
         # another hash: features of changed tiles must never be found as those of the picture
         self.card, self.weights_sha256 = model.card, f"{model.weights_sha256} {change.name}"
-        self.tile_px, self.margin_px = model.tile_px, model.margin_px
+        self.tile_px, self.margin_px, self.encoder = model.tile_px, model.margin_px, encoder_of(model)
         self._model, self._change = model, change
         # statistics are those of the image as it is: only tiles are changed
         self.prepare, self.assume_mpp, self.finish = model.prepare, model.assume_mpp, model.finish

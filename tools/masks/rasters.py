@@ -104,7 +104,9 @@ class Raster:
         height, width = self.values.shape
         columns = np.clip(((x - self.x0) / self.step_x).astype(np.int64), 0, width - 1)
         rows = np.clip(((y - self.y0) / self.step_y).astype(np.int64), 0, height - 1)
-        return self.values[np.ix_(rows, columns)]
+        # whole rows are copied fast, so those that many places share are picked from first
+        used, which = np.unique(rows, return_inverse=True)
+        return self.values[np.ix_(used, columns)][which]
 
 
 @dataclass(frozen=True)

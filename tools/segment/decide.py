@@ -10,7 +10,6 @@ twice. A larger one is cut along the cores into fragments, which are put togethe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -107,8 +106,8 @@ class Decided:
     """Objects, or connected parts of a region, of one view at the model's scale.
 
     view: working pixels. labels: [view.height, view.width], 0 background. logits: likewise. sizes: [n + 1] working pixels
-    of each number. first: [n + 1, 2] x, y of the first pixel in reading order, working pixels. boxes: of each number
-    in the view, as ``ndimage.find_objects`` gives them. on_tissue, speck: [n + 1], whether it touches tissue and whether
+    of each number. first: [n + 1, 2] x, y of the first pixel in reading order, working pixels. boxes: [n + 1, 4] x0, y0,
+    x1, y1 of each number, working pixels; empty where there is none. on_tissue, speck: [n + 1], whether it touches tissue and whether
     it is too small to count. covered: where any tile was.
     """
 
@@ -117,11 +116,20 @@ class Decided:
     logits: NDArray[np.float32]
     covered: NDArray[np.bool_]
     said: float | None
-    boxes: Sequence[tuple[slice, ...] | None]
+    boxes: NDArray[np.int64]
     sizes: NDArray[np.int64]
     first: NDArray[np.int64]
     on_tissue: NDArray[np.bool_]
     speck: NDArray[np.bool_]
+
+    @property
+    def marked(self) -> Box | None:
+        """What of the view holds any object, in working pixels."""
+        found = self.boxes[self.sizes > 0]
+        found = found[found[:, 2] > 0]
+        if not len(found):
+            return None
+        return Box(*found[:, :2].min(axis=0).tolist(), *found[:, 2:].max(axis=0).tolist())
 
     @property
     def counted(self) -> NDArray[np.bool_]:
@@ -172,13 +180,25 @@ def decide(
         labels = connected(mask)
     else:
         labels = np.ascontiguousarray(finished.instances[: view.height, : view.width])
-    from scipy import ndimage  # slow to import; a refusal decides nothing
-
-    boxes = ndimage.find_objects(labels)
-    sizes = np.bincount(labels.ravel(), minlength=len(boxes) + 1)
-    on_tissue = np.zeros(len(boxes) + 1, bool)
-    on_tissue[labels[np.broadcast_to(tissue, labels.shape)]] = True
-    first = _first_pixels(labels, len(boxes)) + np.array([view.x0, view.y0])
+    marked = Box.around(labels, view.x0, view.y0) or Box(view.x0, view.y0, view.x0 + 1, view.y0 + 1)
+    here = labels[marked.inside(view)]
+    at = np.flatnonzero(here > 0)
+    numbers = here.ravel()[at]
+    y, x = np.divmod(at, marked.width)
+    x, y = x + marked.x0, y + marked.y0
+    sizes = np.bincount(numbers, minlength=1)
+    on_tissue = np.zeros(len(sizes), bool)
+    near = np.broadcast_to(tissue, labels.shape)[marked.inside(view)].ravel()[at]
+    on_tissue[numbers[near]] = True
+    boxes, first = np.zeros((len(sizes), 4), np.int64), np.zeros((len(sizes), 2), np.int64)
+    low = np.full(len(sizes), view.x1)
+    np.minimum.at(low, numbers, x)
+    np.maximum.at(boxes[:, 2], numbers, x + 1)
+    boxes[sizes > 0, 0] = low[sizes > 0]
+    # the pixel written last stays: backwards it is the first in reading order
+    first[numbers[::-1]] = np.stack([x[::-1], y[::-1]], axis=1)
+    boxes[:, 1] = first[:, 1]
+    boxes[numbers, 3] = y + 1
     speck = sizes < question.capability.least_px
     return Decided(view, labels, maps.logits, covered, maps.presence, boxes, sizes, first, on_tissue, speck)
 
@@ -207,15 +227,6 @@ def _even(maps: Decoded) -> Decoded:
 def connected(mask: NDArray[np.bool_]) -> Labels:
     """[H, W]: the connected parts of a region, touching at corners included."""
     return np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1], np.int32)
-
-
-def _first_pixels(labels: Labels, count: int) -> NDArray[np.int64]:
-    """[count + 1, 2] column, row of each label's first pixel in reading order."""
-    flat = labels.ravel()
-    at = np.flatnonzero(flat)[::-1]
-    first = np.zeros(count + 1, np.int64)
-    first[flat[at]] = at
-    return np.stack(np.divmod(first, labels.shape[1])[::-1], axis=1)
 
 
 def in_reading_order(first: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -365,10 +376,10 @@ def cut(decided: Decided, window: Window, grid: Grid) -> Cut:
     frame = frame_of(window, grid)
     kept = np.zeros((frame.height, frame.width), np.int32)
     core = window.core.intersection(decided.view)
-    seen = grid.full(decided.view).intersection(frame)
+    seen = None if decided.marked is None else grid.full(decided.marked.grown(2)).intersection(frame)
     mine = decided.first_in(window.core)
-    sides = [0 if at is None else max(s.stop - s.start for s in at) for at in decided.boxes]
-    small = np.concatenate([[False], np.array(sides, np.int64) < SMALL_PX])
+    small = (decided.boxes[:, 2:] - decided.boxes[:, :2]).max(axis=1) < SMALL_PX
+    small[0] = False
     specks = int(np.count_nonzero(mine & small & decided.speck & decided.on_tissue & (decided.sizes > 0)))
     whole = np.flatnonzero(small & mine & decided.counted)
     whole = whole[in_reading_order(decided.first[whole])]
@@ -387,7 +398,8 @@ def cut(decided: Decided, window: Window, grid: Grid) -> Cut:
         if len(large) and strip is not None:
             new = _renaming(len(small), large, len(whole))[labels[strip.inside(seen)]]
             np.copyto(kept[strip.inside(frame)], new, where=new > 0)
-    areas = np.bincount(kept[(kept > 0) & (kept <= len(whole))], minlength=len(whole) + 1)[1:]
+    shown = np.zeros(0, np.int32) if seen is None else kept[seen.inside(frame)].ravel()
+    areas = np.bincount(shown, minlength=len(whole) + 1)[1 : len(whole) + 1]
     fragments = []
     for index, number in enumerate(large.tolist(), start=len(whole) + 1):
         fragments.append(_fragment(decided, number, kept, frame, index, window, grid))
@@ -406,10 +418,8 @@ def _fragment(
     decided: Decided, number: int, kept: Labels, frame: Box, index: int, window: Window, grid: Grid
 ) -> Fragment:
     """number: of the object in the view. index: of the fragment in the window's labels."""
-    rows, columns = decided.boxes[number - 1] or (slice(0), slice(0))
     view = decided.view
-    box = Box(view.x0 + columns.start, view.y0 + rows.start, view.x0 + columns.stop, view.y0 + rows.stop)
-    part = box.intersection(window.core) or window.core
+    part = Box(*decided.boxes[number].tolist()).intersection(window.core) or window.core
     row, column = np.unravel_index(
         (decided.labels[part.inside(view)] == number).argmax(), (part.height, part.width)
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.control import Control
 from tissuetalk.models.errors import ImageTooLargeError
 from tissuetalk.models.images import Box
-from tissuetalk.models.segmenter import Capability, Prompt, Segmenter
+from tissuetalk.models.segmenter import Capability, Prompt, Segmenter, encoder_of
 from tissuetalk.tools.segment.decide import (
     PAD_PX,
     Labels,
@@ -210,6 +210,7 @@ def layers_of(
             context=field.context(grid.step),
             step=grid.step,
             looks=tuple(asked[index][1].looks for index in targets),
+            encoder=encoder_of(model),
         )
         blocks = tuple(
             block

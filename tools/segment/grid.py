@@ -75,6 +75,13 @@ class Block:
         return f"{self.column}_{self.row}"
 
     @property
+    def heard(self) -> Box:
+        """The part of the tile whose answer counts: of a margin the outer half, where the model saw least, does not."""
+        left, top, right, bottom = (self.margin // 2 * each for each in self.beside)
+        tile = self.tile
+        return Box(tile.x0 + left, tile.y0 + top, tile.x1 - right, tile.y1 - bottom)
+
+    @property
     def tile_size(self) -> tuple[int, int]:
         return self.tile.width, self.tile.height
 

@@ -55,7 +55,7 @@ class Measuring:
         table = object_table(
             labels, box, mpp=self.mpp, source=self.source, step=self.grid.step, region=self.grid.region
         )
-        outlines = [shapely.to_wkb(shape) for _, shape in polygons(labels, (box.x0, box.y0))]
+        outlines = shapely.to_wkb([shape for _, shape in polygons(labels, (box.x0, box.y0))]).tolist()
         return as_rows(table["id"], blocks, outlines, table, self.mpp)
 
 
@@ -262,7 +262,8 @@ def paint(
             continue
         left, top = box.x0 - region.x0, box.y0 - region.y0
         write_levels(levels, labels if mask.objects else (labels > 0).astype(np.uint8), left, top)
-        _add_to_thumbnail(painted.labels, share, labels, left, top, shrink)
+        shown, left, top = labels[marked.inside(box)], marked.x0 - region.x0, marked.y0 - region.y0
+        _add_to_thumbnail(painted.labels, share, shown, left, top, shrink)
         painted.area += int(np.count_nonzero(labels))
         old = painted.box or marked
         painted.box = Box(
@@ -284,6 +285,7 @@ def _add_to_thumbnail(
     y, x = top // shrink, left // shrink
     at = (slice(y, y + size[1]), slice(x, x + size[0]))
     share[at] += cv2.resize((padded > 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    most = padded.reshape(size[1], shrink, size[0], shrink).max(axis=(1, 3))
+    # row by row first: several times faster than both ways at once
+    most = padded.reshape(size[1], shrink, -1).max(axis=1).reshape(size[1], size[0], shrink).max(axis=2)
     shown = np.where(most > 0, (most - 1) % MOST_SHOWN + 1, 0).astype(np.uint16)
     np.maximum(highest[at], shown, out=highest[at])

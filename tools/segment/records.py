@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tissuetalk.models.images import Box
-from tissuetalk.models.segmenter import RGB
+from tissuetalk.models.segmenter import encoder_of
 from tissuetalk.prompts.target import Request, Target
-from tissuetalk.tools.answers.reliability import low_agreement, reliability_of
+from tissuetalk.tools.answers.reliability import MEDIUM, low_agreement, reliability_of, warned_below
 from tissuetalk.tools.answers.results import (
     Mask,
     MaskResources,
@@ -23,24 +22,17 @@ from tissuetalk.tools.answers.results import (
     Warned,
 )
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.masks.rasters import tissue_mask
 from tissuetalk.tools.segment.algebra import LabelImage
 from tissuetalk.tools.segment.field import FieldOfView, is_small, region_cut
+from tissuetalk.tools.segment.quality import picture_warnings
 from tissuetalk.tools.segment.request import Wanted
 
 RULES_VERSION = 3
 """Of how maps become objects and outlines. 1: until 0.1, where a slide's masks had the model's pixels and pictures and
 slides were worked on apart. 2: one engine, full-resolution pixels on the grid of the image. 3: nuclei are parted
 where the way between two centres dips, whatever their distance."""
-LEAST_TISSUE = 0.01
-LEAST_STAIN_LIKE = 0.5
-"""Share of coloured tissue pixels that lie between blue-violet and red-pink, as H&E and PAS do.
-
-    Measured: at least 0.73 on 13 annotated histology sets (pale fat down to 0.39), at most 0.43 on 24 other pictures."""
 PERHAPS = 0.5
 """Presence from which something nobody named is mentioned; from CLEARLY_PRESENT on it is shown."""
-LEAST_SHARPNESS = 5.0
-"""Variance of the Laplacian over tissue, on a view of at most 1024 px; focus is lost below it."""
 COVERS_EVERYTHING = 0.97
 
 
@@ -140,6 +132,7 @@ def _provenance(
         rules=RULES_VERSION,
         examples=[] if lessons is None else lessons.examples_of(target),
         told=wanted.told,
+        encoder=encoder_of(field.model),
     )
 
 
@@ -216,7 +209,9 @@ def warnings_of(field: FieldOfView, masks: Sequence[Mask], outcomes: Sequence[Ma
     for mask, outcome in zip(masks, outcomes, strict=True):
         if mask.found:
             warnings += mask_warnings(mask.name, outcome, mask.area_fraction, float(tissue.mean()))
-            warnings += low_agreement(mask.name, mask.reliability, taught=mask.taught is not None)
+            taught = mask.taught is not None
+            below = MEDIUM if taught else warned_below(field.model.weights_sha256)
+            warnings += low_agreement(mask.name, mask.reliability, below, taught=taught)
     return warnings
 
 
@@ -240,58 +235,6 @@ def _view_warnings(field: FieldOfView, tissue: NDArray[np.bool_]) -> list[Warned
         min(region.y1, region.y0 + int(around.y1 * down) + 1),
     )
     return picture_warnings(source.read_scaled(box, min(1.0, 1024 / max(box.width, box.height))))
-
-
-def stain_like_share(view: RGB) -> float:
-    """Share of tissue pixels with a hue that haematoxylin, eosin or PAS can give, weighted by saturation."""
-    tissue = tissue_mask(view)
-    hsv = cv2.cvtColor(view, cv2.COLOR_RGB2HSV)
-    hue, saturation = hsv[..., 0].astype(int) * 2, hsv[..., 1].astype(np.float32) / 255
-    weight = saturation * tissue
-    total = float(weight.sum())
-    if total < LEAST_TISSUE * weight.size * 0.1:
-        return 0.0
-    stained = (hue >= 215) | (hue <= 8)
-    return float(weight[stained].sum()) / total
-
-
-def picture_warnings(view: RGB) -> list[Warned]:
-    """not_histology and blurred, judged on a view of the whole image (longest side about 1024 px)."""
-    warnings: list[Warned] = []
-    tissue = tissue_mask(view)
-    if tissue.mean() < LEAST_TISSUE:
-        warnings.append(
-            Warned(code="not_histology", message="almost all of the image is empty glass or one colour.")
-        )
-        return warnings
-    share = stain_like_share(view)
-    if share < LEAST_STAIN_LIKE or _dark_field(view):
-        warnings.append(
-            Warned(
-                code="not_histology",
-                message=f"only {share:.0%} of the coloured pixels look like H&E or PAS; masks are not to be trusted. "
-                "Check that this is a bright-field histology image.",
-            )
-        )
-    if (sharpness := _sharpness(view, tissue)) < LEAST_SHARPNESS:
-        warnings.append(
-            Warned(
-                code="blurred",
-                message=f"the tissue looks out of focus (sharpness {sharpness:.0f}); small objects get lost.",
-            )
-        )
-    return warnings
-
-
-def _dark_field(view: RGB) -> bool:
-    """Fluorescence and dark-field pictures have black where bright field has white."""
-    brightness = view.max(axis=2)
-    return bool((brightness < 25).mean() > 0.3)
-
-
-def _sharpness(view: RGB, tissue: NDArray[np.bool_]) -> float:
-    grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_32F)[tissue].var())
 
 
 def mask_warnings(name: str, outcome: MaskOutcome, share: float, tissue_share: float) -> list[Warned]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tissuetalk.models.control import Control
 from tissuetalk.models.images import Box
 from tissuetalk.models.memory import give_back
+from tissuetalk.models.segmenter import encoder_of
 from tissuetalk.models.writing import disk_errors, library, remove, write_whole
 from tissuetalk.prompts.target import Request
 from tissuetalk.tools.answers.results import Mask, NotSegmented, SegmentResult
@@ -106,6 +107,7 @@ def _identity(
         "mpp_source": field.scale.source,
         "prompts": [asdict(each.prompt) | {"target": asdict(each.capability)} for each in asked],
         "request": order.as_json()["request"],
+        **({"encoder": encoder} if (encoder := encoder_of(field.model)) else {}),
         **({"lessons": order.as_json()["lessons"]} if order.lessons else {}),
     }
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from tissuetalk.models import registry
 from tissuetalk.models.by_example import with_examples
-from tissuetalk.models.errors import ImageChangedError, UnreadableImageError
+from tissuetalk.models.errors import ImageChangedError, ModelUnavailableError, UnreadableImageError
 from tissuetalk.models.images import Box, ImageSource, open_image
 from tissuetalk.models.looks import brought_back, mean_of, mirrored
-from tissuetalk.models.segmenter import RGB, Blends, Context, Decoded, Prompt, Segmenter
+from tissuetalk.models.segmenter import RGB, Blends, Context, Decoded, Prompt, Segmenter, encoder_of
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.segment.grid import Block
 from tissuetalk.tools.storage.features import FeatureCache
@@ -48,7 +48,7 @@ class ImageTask:
 
     image: path of the slide. model: its name in the registry. context: the model's statistics of the whole image.
     step: full-resolution pixels per working pixel. looks: for each prompt, how many mirror images its answer is the mean of.
-    learned: files of the learned targets that the model also knows.
+    learned: files of the learned targets that the model also knows. encoder: what computes features, where not torch.
     """
 
     image: str
@@ -61,11 +61,18 @@ class ImageTask:
     step: float
     looks: tuple[int, ...]
     learned: tuple[str, ...] = ()
+    encoder: str = ""
 
     @property
     def loaded(self) -> Segmenter:
         """The model in this process. Raises ModelUnavailableError, and InvalidArgumentError for what was taught on other weights."""
-        return _with_learned(self.model, self.learned) if self.learned else registry.load(self.model)
+        model = _with_learned(self.model, self.learned) if self.learned else registry.load(self.model)
+        if (here := encoder_of(model)) != self.encoder:
+            raise ModelUnavailableError(
+                f"features are computed by {here or 'torch'} here and by {self.encoder or 'torch'} where the work began; set "
+                "TISSUETALK_ENCODER alike on all machines."
+            )
+        return model
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,10 @@ class BlockSpec:
     out: str = ""
 
     def feature_key(self, look: int = 0) -> str:
-        """Pixels, weights, scale, place and side looked from: what a stored feature depends on."""
+        """Pixels, weights, scale, place, side looked from and encoder: what a stored feature depends on."""
         task, tile = self.task, self.block.tile
         side = f" mirror {look}" if look else ""
+        side += f" by {task.encoder}" if task.encoder else ""
         return f"{task.image_sha256} {task.weights_sha256} step {task.step!r} tile {tile.as_list()}{side}"
 
 
@@ -252,10 +260,10 @@ def opened(path: str, name: str, sha256: str) -> ImageSource:
 
 def _halved(answer: Decoded) -> NDArray[np.float16]:
     """[1 + K, h, w]: logits, then object maps."""
-    extra = [] if answer.object_maps is None else list(answer.object_maps)
-    halved: NDArray[np.float16] = np.clip(np.stack([answer.logits, *extra]), -_LARGEST, _LARGEST).astype(
-        np.float16
-    )
+    maps = [answer.logits, *([] if answer.object_maps is None else answer.object_maps)]
+    halved = np.empty((len(maps), *answer.logits.shape), np.float16)
+    for into, each in zip(halved, maps, strict=True):
+        into[...] = np.clip(each, -_LARGEST, _LARGEST)
     return halved
 
 
@@ -314,6 +322,7 @@ def blend(
         shared = block.tile.intersection(view)
         if shared is None:
             continue
+        shared = block.heard.intersection(view) or shared
         maps = read(block)
         from_tile, to_view = shared.inside(block.tile), shared.inside(view)
         answer = maps.arrays(prompt, from_tile).astype(np.float32)
@@ -331,7 +340,8 @@ def blend(
     if sums is None:
         return None
     covered = weights > 0
-    np.divide(sums, weights, out=sums, where=covered)
+    weights[~covered] = 1
+    sums /= weights
     if blends == "probabilities":
         sure = np.clip(sums[0], _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
         sums[0] = np.log(sure / (1 - sure))

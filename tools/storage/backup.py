@@ -7,20 +7,19 @@ A backup that comes back may have been touched by anybody: names, kinds and size
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import shutil
 import sqlite3
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final
+from typing import Any, Final
 
-from tissuetalk.models.errors import InvalidArgumentError, UnknownResultError, WorkspaceFullError
+from tissuetalk.models.errors import InvalidArgumentError, UnknownResultError
+from tissuetalk.models.packed import add_bytes, add_file, described, opened, plain_parts, unpack
 from tissuetalk.models.writing import disk_errors, fsync_tree, place_errors, remove, whole_file
 from tissuetalk.tools.storage import verify
 from tissuetalk.tools.storage.database import is_id
@@ -33,20 +32,7 @@ FORMAT: Final = 1
 INDEX: Final = "workspace.sqlite"
 BESIDE: Final = ("signing.key", "audit.jsonl")
 """Of a server with accounts, beside the workspaces of its tenants."""
-MOST_FILES: Final = 20_000_000
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_MOST_ABOUT = 2**20
-_MOST_AT_ONCE = 2**22
-"""Bytes that reading a header may ask for; a tar can claim that one of its headers has gigabytes."""
-
-
-class _InSmallPieces(io.BufferedReader):
-    """A file that refuses to be read in one piece that is too large."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0 or size > _MOST_AT_ONCE:
-            raise tarfile.ReadError("a header is larger than any that we write")
-        return super().read(size)
 
 
 def backup(workspace: Path, out: Path) -> dict[str, int]:
@@ -64,12 +50,12 @@ def backup(workspace: Path, out: Path) -> dict[str, int]:
     counts = {"results": 0, "uploads": 0, "targets": 0}
     with place_errors(out), whole_file(out, durable=True) as partial, tarfile.open(partial, "w:") as tar:
         about = {"format": FORMAT, "made_at": time.time(), "workspaces": [str(place) for place in places]}
-        _add_text(tar, ABOUT, json.dumps(about).encode())
+        add_bytes(tar, ABOUT, json.dumps(about).encode())
         for place in places:
             _add_workspace(tar, workspace, place, counts)
         for name in BESIDE:
             with suppress(FileNotFoundError):
-                _add_file(tar, workspace / name, name)
+                add_file(tar, workspace / name, name)
     return counts
 
 
@@ -92,7 +78,7 @@ def _add_workspace(tar: tarfile.TarFile, top: Path, place: PurePosixPath, counts
             copy.execute("PRAGMA journal_mode = delete")
             results = [row for (row,) in copy.execute("SELECT result_id FROM results")]
             uploads = [row for (row,) in copy.execute("SELECT name FROM uploads")]
-        _add_file(tar, copied, str(place / INDEX))
+        add_file(tar, copied, str(place / INDEX))
     for result_id in (each for each in results if is_id("res", each)):
         # deleted meanwhile: the start on what comes back forgets its row
         with suppress(FileNotFoundError), held(folder / "results" / result_id):
@@ -105,7 +91,7 @@ def _add_workspace(tar: tarfile.TarFile, top: Path, place: PurePosixPath, counts
     ):
         for name in names:
             with suppress(FileNotFoundError):
-                _add_file(tar, folder / kind / name, str(place / kind / name))
+                add_file(tar, folder / kind / name, str(place / kind / name))
                 counts["uploads" if kind == "images" else kind] += 1
 
 
@@ -116,21 +102,7 @@ def _add_result(tar: tarfile.TarFile, folder: Path, place: PurePosixPath) -> Non
     }
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink() and path not in skipped:
-            _add_file(tar, path, str(place / path.relative_to(folder).as_posix()))
-
-
-def _add_file(tar: tarfile.TarFile, path: Path, name: str) -> None:
-    """As long as it was when it was opened: an audit log grows meanwhile."""
-    with path.open("rb") as file:
-        entry = tarfile.TarInfo(name)
-        entry.size, entry.mode = path.stat().st_size, 0o600
-        tar.addfile(entry, file)
-
-
-def _add_text(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(content), 0o600
-    tar.addfile(entry, io.BytesIO(content))
+            add_file(tar, path, str(place / path.relative_to(folder).as_posix()))
 
 
 def restore(file: Path, workspace: Path) -> list[verify.WorkspacePart]:
@@ -146,8 +118,11 @@ def restore(file: Path, workspace: Path) -> list[verify.WorkspacePart]:
         workspace.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=workspace.parent, prefix=".restore-"))  # for this user alone
         try:
-            with file.open("rb", buffering=0) as raw, _InSmallPieces(raw) as bounded:
-                places = _unpacked(bounded, partial)
+            with opened(file) as tar:
+                places = _places(described(tar, ABOUT, FORMAT))
+                allowed = {str(place) for place in places}
+                with disk_errors(partial):
+                    unpack(tar, partial, lambda name: _is_ours(name, allowed))
             found = [part for place in places for part in _checked(partial / place, workspace / place)]
             fsync_tree(partial)
             partial.replace(workspace)
@@ -158,43 +133,9 @@ def restore(file: Path, workspace: Path) -> list[verify.WorkspacePart]:
     return found
 
 
-def _unpacked(file: BinaryIO, folder: Path) -> list[PurePosixPath]:
-    free = shutil.disk_usage(folder).free
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        places = _about(tar)
-        allowed, total = {str(place) for place in places}, 0
-        for number, entry in enumerate(tar):
-            if number > MOST_FILES or not entry.isreg() or entry.issparse():
-                raise tarfile.ReadError("it holds something that is no plain file")
-            if not _is_ours(entry.name, allowed):
-                raise tarfile.ReadError("it holds a file that no workspace has")
-            total += entry.size
-            if entry.size < 0 or total > free:
-                raise WorkspaceFullError(
-                    f"what is in {entry.size} bytes and more has no room; choose another disk."
-                )
-            target = folder / entry.name
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            content = tar.extractfile(entry)
-            assert content is not None, "regular files have content"
-            with disk_errors(folder), content, target.open("xb") as written:
-                shutil.copyfileobj(content, written, 2**20)
-            if target.stat().st_size != entry.size:
-                raise tarfile.ReadError("it is cut off")
-    return places
-
-
-def _about(tar: tarfile.TarFile) -> list[PurePosixPath]:
-    """The workspaces in it, by its first file."""
-    first = tar.next()
-    if first is None or first.name != ABOUT or not first.isreg() or first.size > _MOST_ABOUT:
-        raise tarfile.ReadError("it does not begin as one")
-    content = tar.extractfile(first)
-    assert content is not None, "regular files have content"
-    about = json.loads(content.read(_MOST_ABOUT))
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise tarfile.ReadError("another version wrote it")
-    named = [PurePosixPath(str(each)) for each in about.get("workspaces", ())]
+def _places(told: Mapping[str, Any]) -> list[PurePosixPath]:
+    """The workspaces in it."""
+    named = [PurePosixPath(str(each)) for each in told.get("workspaces", ())]
     wrong = [each for each in named if str(each) != "." and not _is_tenant(each)]
     if not named or wrong:
         raise tarfile.ReadError("it names a workspace that no server makes")
@@ -207,10 +148,7 @@ def _is_tenant(place: PurePosixPath) -> bool:
 
 def _is_ours(name: str, places: set[str]) -> bool:
     """Whether a backup has such a file, of one of the workspaces it names."""
-    parts = name.split("/")
-    if len(name) > 500 or any(
-        each in ("", ".", "..") or "\\" in each or "\0" in each or ":" in each for each in parts
-    ):
+    if not (parts := plain_parts(name)):
         return False
     if name == ABOUT or name in BESIDE:
         return True

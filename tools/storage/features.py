@@ -145,12 +145,12 @@ class BlobCache:
         """The bytes last put under ``key``, or None; a damaged file is removed and counts as None."""
         path = self._path(key)
         try:
-            stored = path.read_bytes()
+            with path.open("rb") as file:
+                header, content = file.read(_HEADER_BYTES), file.read()
         except FileNotFoundError:
             return None
-        content = stored[_HEADER_BYTES:]
         # never trusted unread: the cache is not flushed, so a power cut may leave half a file
-        if stored[:_HEADER_BYTES] != _MAGIC + hashlib.sha256(content).digest():
+        if header != _MAGIC + hashlib.sha256(content).digest():
             remove(path)
             return None
         with suppress(OSError):  # evicted meanwhile, or the disk became read-only: the bytes are still good
@@ -169,8 +169,8 @@ class BlobCache:
         with disk_errors(self._folder.parent):
             try:
                 # in the owner's folder: what a kill leaves there goes at the next start
-                with whole_file(self._path(key), scratch=self._scratch) as part:
-                    part.write_bytes(b"".join((_MAGIC, hashlib.sha256(content).digest(), content)))
+                with whole_file(self._path(key), scratch=self._scratch) as part, part.open("wb") as file:
+                    file.writelines((_MAGIC, hashlib.sha256(content).digest(), content))
             except OSError as error:
                 if is_disk_full(error):
                     return False

@@ -394,8 +394,8 @@ class Results:
     def _find(self, result_id: str) -> StoredResult:
         with self.database.read() as db:
             row = ResultTable.select().where(ResultTable.result_id == result_id).bind(db).first()
-        is_here = self.mirror is not None or (self.folder / "results" / result_id).is_dir()
-        if row is None or not is_here:
+        # only what has a row is ever part of a path
+        if row is None or (self.mirror is None and not (self.folder / "results" / result_id).is_dir()):
             raise _no_result(result_id)
         return self._stored(row)
 

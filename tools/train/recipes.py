@@ -58,6 +58,20 @@ def run_recipe(path: Path, out: Path | None = None, control: Control = Control()
     return written if isinstance(written, Path) else out
 
 
+def pack_recipe(path: Path, out: Path, most_mb: float | None = None) -> dict[str, int]:
+    """Put what a recipe of the default model trains on into one file; returns the bytes of every set. Raises InvalidArgumentError."""
+    if (preset := read_values(path).get("preset", "mini")) != "mini":
+        raise InvalidArgumentError(
+            f"{path.name}: only data of the preset mini can be packed, not of {preset!r}."
+        )
+    from tissuetalk.models.datasets.archive import pack
+    from tissuetalk.models.training.mini import data_files
+    from tissuetalk.models.training.recipes import MiniRecipe
+
+    recipe = MiniRecipe.read(path)
+    return pack(recipe.data, data_files(recipe), out, most_mb)
+
+
 def _named(place: str) -> Any:
     module, name = place.split(":")
     return getattr(import_module(f"tissuetalk.{module}"), name)

@@ -360,14 +360,18 @@ class MiniPathSegmentor(nn.Module):
         maps: list[Tensor] = self.image_encoder(
             normalise(tiles).contiguous(memory_format=torch.channels_last)
         )
+        return Features(self.pixel_decoder(maps), self.pooled(maps, tiles.shape)), maps
+
+    def pooled(self, maps: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+        """``Features.pooled`` from the image encoder's maps of tiles of this shape [B, 3, H, W]."""
         # As many windows as fit, so that a large tile is judged at the size the head was trained on.
-        down, across = (max(1, round(side / WINDOW_PX)) for side in tiles.shape[-2:])
+        down, across = (max(1, round(side / WINDOW_PX)) for side in shape[-2:])
         pooled = [
             pool(deep, (down, across)).flatten(2).transpose(1, 2)
             for deep in (level.float() for level in maps[-3:])
             for pool in (functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d)
         ]
-        return Features(self.pixel_decoder(maps), torch.cat(pooled, dim=2)), maps
+        return torch.cat(pooled, dim=2)
 
     def decode(self, features: Features, text: Tensor) -> MiniAnswers:
         """text: [P, text_width], or [B, P, text_width]."""

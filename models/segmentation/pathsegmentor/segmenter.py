@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
-from skimage.segmentation import watershed
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tissuetalk.models.gathering import gathered
-from tissuetalk.models.masks.characteristics import largest, without_specks
+from tissuetalk.models.masks.characteristics import largest
 from tissuetalk.models.segmentation.pathsegmentor.card import (
     MINI_FILE,
     MINI_WEIGHTS,
@@ -41,6 +40,8 @@ from tissuetalk.models.segmentation.pathsegmentor.mini import (
     MiniPathSegmentor,
     load_mini,
 )
+from tissuetalk.models.segmentation.pathsegmentor.openvino_encoder import Encoder, OpenvinoEncoder, asked_for
+from tissuetalk.models.segmentation.pathsegmentor.splitting import around, split_objects, tidy
 from tissuetalk.models.segmentation.pathsegmentor.text_tower import MiniLMSentences
 from tissuetalk.models.segmentation.pretrained import (
     device,
@@ -118,11 +119,14 @@ class Inference:
 
     Features are rounded to half precision at once, so those from a cache answer exactly as fresh ones do. Tiles of several
     callers that have the same size go through the network together, where there is a GPU.
+
+    encoder: encodes instead of the network.
     """
 
-    def __init__(self, network: MiniPathSegmentor) -> None:
+    def __init__(self, network: MiniPathSegmentor, encoder: OpenvinoEncoder | None = None) -> None:
         self.network = fold_norms(network.eval()).in_channels_last().to(device())
-        self._autocast = halves_are_fast()
+        self._encoder = encoder
+        self.autocast = halves_are_fast()
         self._gathered = gathered(self._encode_all, lambda tile: tile.shape, on_a_gpu=device().type == "cuda")
 
     def encode(self, tile: Tensor) -> Features:
@@ -139,8 +143,12 @@ class Inference:
 
     def encode_with_maps(self, tiles: Tensor) -> tuple[Features, list[Tensor]]:
         """``encode``, and the image encoder's maps of the same pass: [B, C, H/s, W/s] at strides s 2, 4, 8, 16 and 32."""
+        if self._encoder is not None:
+            with torch.inference_mode():
+                pixels, maps = self._encoder(tiles)
+                return Features(pixels, self.network.pooled(maps, tiles.shape).half()), maps
         place = device()
-        with torch.inference_mode(), torch.autocast(place.type, dtype=torch.bfloat16, enabled=self._autocast):
+        with torch.inference_mode(), torch.autocast(place.type, dtype=torch.bfloat16, enabled=self.autocast):
             features, maps = self.network.encode_with_maps(tiles.to(place))
         return Features(halves(features.pixels), features.pooled.half().cpu()), maps
 
@@ -198,123 +206,6 @@ def evidence_of(decoded: Decoded) -> Evidence:
     return said, strongest
 
 
-@dataclass(frozen=True)
-class Rule:
-    """How one target's objects look, in pixels at its own scale.
-
-    smallest_px: area below which objects are dropped. hole_px: area below which holes are filled. smooth_px: smoothing
-    before centres are taken. predicted: share of the network's depth in the depth, beside the mask's own. deep_px: below
-    the outline, where the mask's own depth is full. dip: of two centres close by the deeper one stays alone unless the way
-    between them is shallower than both by this. core: if set, an object's centre is a whole connected core, deeper than
-    this, and not a peak: for long and branching objects.
-    """
-
-    smallest_px: int
-    hole_px: int
-    smooth_px: float = 2.0
-    predicted: float = 0.8
-    deep_px: float = 30.0
-    dip: float = 0.06
-    core: float | None = None
-
-
-RULES: Mapping[str, Rule] = {
-    "nuclei": Rule(60, 60),
-    "tumour nuclei": Rule(100, 80),
-    "non-tumour nuclei": Rule(80, 60),
-    "mitosis": Rule(100, 80),
-    "gland": Rule(150, 400, 6.0, predicted=0.5, deep_px=20.0, core=0.45),
-    "glomerulus": Rule(300, 2000, 6.0, predicted=0.5, deep_px=20.0, core=0.3),
-    "tumour": Rule(200, 100),
-    "lymphocytes": Rule(60, 60),
-    "adipose tissue": Rule(400, 400),
-    "stroma": Rule(200, 100),
-}
-"""Chosen on training images of DSB, PUMA and EBHI; how nuclei are parted is better on all sets, held out and trained on."""
-DIP_REACH_PX = 32
-"""How far apart two centres may be of which one is given up: no step here looks further, so every window decides the same."""
-
-
-BESIDE = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
-"""Steps to the neighbours of a pixel, edges before corners."""
-
-
-def tidy(mask: NDArray[np.bool_], target: str) -> NDArray[np.bool_]:
-    """[H, W] without specks and pinholes."""
-    return without_specks(mask, RULES[target].smallest_px, RULES[target].hole_px)
-
-
-def split_objects(
-    mask: NDArray[np.bool_], depth_logits: NDArray[np.float32], target: str
-) -> NDArray[np.int32]:
-    """[H, W] object numbers 1..N, 0 background: the mask flooded from the centres of its objects.
-
-    Depth is a mean of the predicted relative depth and the mask's own. The flooding runs at half
-    size, which is the network's own; the outline stays the mask's.
-    """
-    rule = RULES[target]
-    height, width = mask.shape
-    size = ((width + 1) // 2, (height + 1) // 2)
-    # Nearest, not area: a thin bridge between two objects must not thicken.
-    small = np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
-    predicted = 1 / (1 + np.exp(-cv2.resize(depth_logits, size, interpolation=cv2.INTER_AREA)))
-    own = np.minimum(cv2.distanceTransform(small, cv2.DIST_L2, 3) / (rule.deep_px / 2), 1)
-    mean = rule.predicted * predicted + (1 - rule.predicted) * own
-    depth = cv2.GaussianBlur(mean.astype(np.float32), (0, 0), rule.smooth_px / 2)
-    centres = _centres(depth, small, rule)
-    # No compactness: long glands would be cut into round pieces.
-    flooded = watershed(-depth, centres, mask=small > 0)
-    full = cv2.resize(flooded.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
-    labels, marked = np.pad(np.where(mask, full, 0).astype(np.int32), 1), np.pad(mask, 1)
-    for _ in range(2):
-        _give_to_neighbours(labels, marked)
-    return _numbered(labels[1:-1, 1:-1], rule.smallest_px)
-
-
-def _give_to_neighbours(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
-    """Mask pixels that halving lost go to an object beside them: the same one whatever its number, which is a window's own."""
-    y, x = np.nonzero(mask & (labels == 0))
-    found = np.zeros(len(y), np.int32)
-    for down, right in BESIDE:
-        found = np.where(found == 0, labels[y + down, x + right], found)
-    labels[y, x] = found
-
-
-def _centres(depth: NDArray[np.float32], small: NDArray[np.uint8], rule: Rule) -> NDArray[np.int32]:
-    """[h, w] numbered seeds; every connected part of the mask has at least one."""
-    if rule.core is None:
-        seeds = _peaks(np.where(small > 0, depth, np.float32(-1)), rule.dip) & (small > 0)
-    else:
-        seeds = (depth > rule.core) & (small > 0)
-    _, parts = cv2.connectedComponents(small, connectivity=4)
-    count, centres = cv2.connectedComponents(seeds.astype(np.uint8), connectivity=8)
-    seeded = np.bincount(parts.ravel(), weights=seeds.ravel()) > 0
-    return np.asarray(np.where((small > 0) & ~seeded[parts], parts + count, centres), np.int32)
-
-
-def _peaks(depth: NDArray[np.float32], dip: float) -> NDArray[np.bool_]:
-    """[h, w] where no way of DIP_REACH_PX leads to anything deeper without passing what is shallower by ``dip``."""
-    flooded = depth - np.float32(dip)
-    for _ in range(DIP_REACH_PX // 2):
-        flooded = np.minimum(cv2.dilate(flooded, np.ones((3, 3), np.uint8)), depth)
-    return np.asarray(depth - flooded >= 0.999 * dip, np.bool_)
-
-
-def _numbered(labels: NDArray[np.int32], smallest_px: int) -> NDArray[np.int32]:
-    """Numbers 1..N in reading order of their first pixel, small objects dropped."""
-    flat = labels.ravel()
-    at = np.flatnonzero(flat)[::-1]  # backwards, so that the first pixel is written last and stays
-    marked = flat[at]
-    areas = np.bincount(marked, minlength=1)
-    first = np.zeros(len(areas), np.int64)
-    first[marked] = at
-    kept = np.flatnonzero(areas >= max(smallest_px, 1))
-    order = kept[np.argsort(first[kept])]
-    numbers = np.zeros(len(areas), np.int32)
-    numbers[order] = np.arange(1, len(order) + 1)
-    return np.asarray(numbers[flat].reshape(labels.shape), np.int32)
-
-
 OVERVIEW_PX = 448
 """Side of the view from which scale and kind of picture are judged."""
 LEAST_TISSUE = 0.05
@@ -331,18 +222,23 @@ MiniTile = TileFeatures[Features]
 class MiniSegmenter(MiniTargets):
     """PathSegmentor ``mini``: encodes a tile once and answers every prompt on its own.
 
-    Raises ModelUnavailableError when its weights are missing or corrupt.
+    use: what encodes; by default what the operator asked for. encoder: its name in records, empty for torch.
+    Raises ModelUnavailableError when weights or encoder are missing or corrupt.
     """
 
     tile_px = 1280
     margin_px = 160
 
-    def __init__(self, weights: Path = MINI_WEIGHTS) -> None:
+    def __init__(self, weights: Path = MINI_WEIGHTS, use: Encoder | None = None) -> None:
         self.weights_sha256 = weights_hash(weights) if weights.is_file() else ""
         MINI_FILE.require(weights, self.weights_sha256)
         network = load_mini(weights)
         self.presence_calibration, self.cuts = network.presence_calibration, network.cuts
-        self.inference = Inference(network)
+        encoder = None
+        if (use or asked_for()) == "openvino":
+            encoder = OpenvinoEncoder.shipped(self.weights_sha256, often_px=self.tile_px)
+        self.encoder = "" if encoder is None else encoder.name
+        self.inference = Inference(network, encoder)
         self.text = MiniLMSentences()
 
     def sent(self, prompt: Prompt) -> str:
@@ -412,10 +308,14 @@ class MiniSegmenter(MiniTargets):
         tissue = float(context.values.get("tissue", 1.0))
         if tissue < LEAST_TISSUE:  # a cat has no nuclei, whatever the mask says
             presence = min(presence, tissue)
-        mask = tidy(stitched.logits > 0, target)
+        above = stitched.logits > 0
+        at = around(above)
+        mask = np.zeros(above.shape, bool)
+        mask[at] = tidy(above[at], target)
         instances = None
         if target in OBJECT_TARGETS and stitched.object_maps is not None:
-            instances = split_objects(mask, stitched.object_maps[0], target)
+            instances = np.zeros(above.shape, np.int32)
+            instances[at] = split_objects(mask[at], stitched.object_maps[0][at], target)
             mask = instances > 0
         return Finished(mask, instances, presence)
 
