@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("conversation")
+# how fast the machine is says nothing of what is tested
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 from tissuetalk.models import registry  # after the folder above is on the path
 from tissuetalk.server.service import Service, Settings
@@ -29,7 +33,8 @@ class Place:
     workspace: Path
 
     def lazy(self, **settings: float) -> Service:
-        return Service(Settings(roots=(self.root,), workspace=self.workspace, **settings))
+        """A server of these; nothing becomes a job for taking long unless ``patience_s`` says when."""
+        return Service(Settings((self.root,), self.workspace, **{"patience_s": 600.0, **settings}))
 
     def results(self) -> list[str]:
         return sorted(path.name for path in (self.workspace / "results").glob("*"))

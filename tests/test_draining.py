@@ -56,12 +56,23 @@ def slow_server(place: Place, slow_model: SlowModel) -> Iterator[tuple[subproces
 
 
 def half_sent(port: int, picture: bytes) -> socket.socket:
-    """An upload of which the second half is still to come."""
+    """An upload that the server has begun to take, of which the second half is still to come."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=60)
-    head = f"PUT /images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(picture)}\r\n\r\n"
-    connection.sendall(head.encode() + picture[: len(picture) // 2])
-    time.sleep(0.5)
+    head = f"PUT /images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(picture)}\r\n"
+    connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+    assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+    connection.sendall(picture[: len(picture) // 2])
     return connection
+
+
+def told_to_end(process: subprocess.Popen[bytes], port: int) -> httpx2.Response:
+    """What /health says once the server has heard of it."""
+    process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + 20
+    while (health := httpx2.get(f"http://127.0.0.1:{port}/health", timeout=60)).status_code == 200:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return health
 
 
 async def _begin_job(port: int) -> str:
@@ -81,11 +92,9 @@ def test_what_runs_is_answered_and_jobs_are_given_back(place: Place, slow_model:
     with slow_server(place, slow_model) as (process, port):
         job_id = asyncio.run(_begin_job(port))
         upload = half_sent(port, picture)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        health = httpx2.get(f"http://127.0.0.1:{port}/health")
+        health = told_to_end(process, port)
         assert health.status_code == 503 and health.json() == {"status": "draining"}
-        refused = httpx2.post(f"http://127.0.0.1:{port}/mcp", json={})
+        refused = httpx2.post(f"http://127.0.0.1:{port}/mcp", json={}, timeout=60)
         assert refused.status_code == 503 and refused.headers["retry-after"]
         assert process.poll() is None
         upload.sendall(picture[len(picture) // 2 :])
@@ -101,9 +110,8 @@ def test_what_runs_is_answered_and_jobs_are_given_back(place: Place, slow_model:
 def test_a_second_one_ends_it_at_once(place: Place, slow_model: SlowModel) -> None:
     with slow_server(place, slow_model) as (process, port):
         upload = half_sent(port, b"x" * 10_000)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        told_to_end(process, port)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
         upload.close()
