@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -32,9 +31,11 @@ from tissuetalk.tools.storage.jobs import JobStore
 
 pytest.importorskip("dicomweb_client", reason="needs tissuetalk[service]")
 
-PATIENT = ArchiveLimits(answer_bytes=100_000)
+PATIENT = ArchiveLimits(answer_bytes=100_000, stalled_s=200.0, search_s=200.0)
 QUICK = ArchiveLimits(stalled_s=1.0, search_s=3.0, series_s=3.0)
 """For archives that are slow themselves; a busy machine is not to be taken for one."""
+FOR_EVER_S = 600.0
+"""Longer than a test may take."""
 
 
 @pytest.fixture(scope="module")
@@ -176,15 +177,23 @@ MISDEEDS: dict[str, tuple[Callable[[BaseHTTPRequestHandler], bool], str, bool]] 
         False,
     ),
     "is overloaded": (lambda request: reply(request, {}, 503) is None, "busy: .*cannot answer now", True),
-    "is silent": (lambda request: time.sleep(4) is None, "busy: .*(too long|broke off)", True),
-    "trickles heads": (lambda request: trickle(request, 6, head=True), "busy: .*(too long|broke off)", True),
+    "is silent": (
+        lambda request: not threading.Event().wait(FOR_EVER_S),
+        "busy: .*(too long|broke off)",
+        True,
+    ),
+    "trickles heads": (
+        lambda request: trickle(request, FOR_EVER_S, head=True),
+        "busy: .*(too long|broke off)",
+        True,
+    ),
     "trickles bodies": (
-        lambda request: trickle(request, 6, head=False),
+        lambda request: trickle(request, FOR_EVER_S, head=False),
         "busy: .*(too long|broke off)",
         True,
     ),
     "trickles answers": (
-        lambda request: trickle(request, 6, head=True),
+        lambda request: trickle(request, FOR_EVER_S, head=True),
         "busy: .*(too long|broke off)",
         False,
     ),
@@ -236,13 +245,10 @@ def test_a_bad_archive_is_a_named_error_within_its_clock(
 ) -> None:
     does, error, with_files = MISDEEDS[name]
     archive.misdeed = lambda request: ("/instances/" in request.path) == with_files and does(request)
-    slow = error.startswith("busy: .*(too long|")
-    if slow:
+    if error.startswith("busy: .*(too long|"):
         asks(session, archive, QUICK)
-    started = time.monotonic()
     with pytest.raises(TissuetalkError) as caught:
         session.open(archive.address)
-    assert time.monotonic() - started < (15 if slow else 60)
     said = f"{caught.value.code}: {caught.value}"
     assert re.match(error, said), said
     assert archive.url not in said and "127.0.0.1" not in said
@@ -257,17 +263,17 @@ def test_a_job_that_is_cancelled_stops_its_download(session: Session, archive: D
     def begun() -> bool:
         return any("/instances/" in path for path in archive.asked)
 
-    archive.misdeed = lambda request: "/instances/" in request.path and trickle(request, 60, head=False)
+    archive.misdeed = lambda request: (
+        "/instances/" in request.path and trickle(request, FOR_EVER_S, head=False)
+    )
     asked = session.understand(SegmentArguments.of(archive.address, "nuclei", model="classical-nuclei"))
     job_id = JobStore(session.workspace).create("segment", SegmentJob(asked).as_json(), "somebody")
     lanes = Lanes()
     jobs = Jobs(session, lanes)
     assert jobs.resume() == [job_id]
     wait_until(begun)
-    started = time.monotonic()
     jobs.cancel(job_id)
     wait_until(lambda: jobs.status(job_id).result.state == "cancelled")
-    assert time.monotonic() - started < 30 < PATIENT.series_s
     jobs.close()
     lanes.close()
     assert copied(session) == [] and list(session.workspace.owners.folder.iterdir()) == []
@@ -277,7 +283,7 @@ def test_a_job_that_is_cancelled_stops_its_download(session: Session, archive: D
 def gate(archive: DrawnArchive) -> Iterator[threading.Event]:
     """The archive has the files of the slide wait for it."""
     opened = threading.Event()
-    archive.misdeed = lambda request: "/instances/" in request.path and not opened.wait(60)
+    archive.misdeed = lambda request: "/instances/" in request.path and not opened.wait(100)
     yield opened
     opened.set()
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from services import wait_until
 
 from tissuetalk.models.errors import BusyError, ImageTooLargeError, TissuetalkError, UnreadableImageError
 from tissuetalk.models.images import Box, ImageSource, decoding, open_image
@@ -162,7 +163,7 @@ def test_nothing_stays_open_after_many_images() -> None:
     for _ in range(10):
         opened_and_read(JPEG)
         opened_and_read(SLIDE)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before and processes() == []
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before and processes() == []
 
 
 def jpeg_2000_bomb(path: Path) -> None:
@@ -226,18 +227,18 @@ def test_who_finds_no_room_waits_his_turn_and_then_hears_busy() -> None:
     with pytest.raises(BusyError):
         budget.take(30, "b")
     order: list[str] = []
-    patient = Budget(100, wait_s=20)
+    patient = Budget(100, wait_s=120)
     patient.take(80, "a")
 
     def wait(name: str, count: int) -> None:
         patient.take(count, name)
         order.append(name)
 
-    threads = []
+    threads: list[threading.Thread] = []
     for name, count in (("large", 100), ("small", 10)):
         threads.append(threading.Thread(target=wait, args=(name, count)))
         threads[-1].start()
-        time.sleep(0.1)
+        wait_until(lambda: len(patient._waiting) == len(threads))
     assert order == []  # the small one would fit, but it came later
     patient.give(80)
     threads[0].join()
@@ -274,9 +275,9 @@ def test_a_decoder_that_dies_is_a_refusal_of_its_image_only(number: int) -> None
 
 @linux
 def test_a_decoder_that_does_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "WALL_S", 0.6)
     with open_image(SLIDE, name="slide.svs") as image:
         (pid,) = processes()
+        monkeypatch.setattr(decoders, "WALL_S", 0.6)  # a slow machine may take longer to open it
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(UnreadableImageError, match="fresh copy"):
             image.read_region(image.box, width=32, height=32)
@@ -316,7 +317,7 @@ def test_the_server_ends_and_takes_all_of_them_along(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path; from tissuetalk.models.images import open_image\n"
         "from tissuetalk.models.worker import WORKER\n"
         "image = open_image(Path(sys.argv[1]), name='slide.svs'); print(WORKER.pid, flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     server = subprocess.Popen([sys.executable, "-c", program, str(SLIDE)], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
@@ -326,10 +327,7 @@ def test_the_server_ends_and_takes_all_of_them_along(tmp_path: Path) -> None:
     server.kill()
     server.wait()
     server.stdout.close()
-    until = time.monotonic() + 20
-    while time.monotonic() < until and any(Path(f"/proc/{pid}").exists() for pid in (warm, *below)):
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in (warm, *below))
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (warm, *below)))
 
 
 ESCAPES = {

@@ -96,9 +96,11 @@ def is_closed_within(connection: socket.socket, seconds: float) -> bool:
 def test_a_page_from_elsewhere_reaches_no_route(
     strict: HttpServer, method: str, path: str, origin: str
 ) -> None:
-    refused = httpx2.request(method, f"{strict.url}{path}", headers={"Origin": origin}, content=b"{}")
+    refused = httpx2.request(
+        method, f"{strict.url}{path}", headers={"Origin": origin}, content=b"{}", timeout=60
+    )
     assert refused.status_code == 403
-    own = httpx2.get(f"{strict.url}/health", headers={"Origin": strict.url})
+    own = httpx2.get(f"{strict.url}/health", headers={"Origin": strict.url}, timeout=60)
     assert own.status_code == 200
 
 
@@ -172,24 +174,30 @@ def test_stalled_uploads_are_on_disk_are_few_and_are_closed(strict: HttpServer) 
         stalled = [stack.enter_context(strict.half_open(head)) for _ in range(UPLOADS)]
         for connection in stalled * 60:
             connection.sendall(bytes(2**20))
-        one_more = httpx2.put(f"{strict.url}/images", content=picture)
+        one_more = httpx2.put(f"{strict.url}/images", content=picture, timeout=60)
         assert one_more.status_code == 503 and one_more.json()["error"] == "busy"
         if sys.platform == "linux":
             assert strict.memory_mb() - before < 60
-        assert all(is_closed_within(connection, 30) for connection in stalled)
+        assert all(is_closed_within(connection, 60) for connection in stalled)
     until = time.monotonic() + 60
-    while (answer := httpx2.put(f"{strict.url}/images", content=picture)).status_code == 503:
+    while (answer := httpx2.put(f"{strict.url}/images", content=picture, timeout=60)).status_code == 503:
         assert time.monotonic() < until
     assert answer.status_code == 201
 
 
-def test_half_open_connections_are_closed_and_keep_nobody_out(strict: HttpServer) -> None:
+def test_half_open_connections_are_closed(strict: HttpServer) -> None:
     with ExitStack() as stack:
         half = [stack.enter_context(strict.half_open()) for _ in range(CONNECTIONS * 3)]
-        started = time.monotonic()
-        assert httpx2.get(f"{strict.url}/health", timeout=30).status_code == 200
-        assert time.monotonic() - started < STALLED_S
-        assert all(is_closed_within(connection, 30) for connection in half)
+        assert all(is_closed_within(connection, 60) for connection in half)
+
+
+def test_half_open_connections_keep_nobody_out(place_of_one: Place, tmp_path: Path) -> None:
+    """Where none of them is closed for its slowness."""
+    place = Place(place_of_one.root, tmp_path / "workspace")
+    with ExitStack() as stack, http_server(place, limits=LIMITS | {"header_s": 600.0}) as server:
+        for _ in range(CONNECTIONS * 3):
+            stack.enter_context(server.half_open())
+        assert httpx2.get(f"{server.url}/health", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -202,7 +210,7 @@ def test_half_open_connections_are_closed_and_keep_nobody_out(strict: HttpServer
 )
 def test_bytes_that_drip_in_do_not_hold_a_connection(strict: HttpServer, begun: str) -> None:
     with strict.half_open(begun) as connection:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         with pytest.raises(OSError):
             while time.monotonic() < until:
                 connection.sendall(b" ")
@@ -214,7 +222,7 @@ def test_a_client_that_does_not_read_is_dropped(strict: HttpServer) -> None:
     head = "".join(f"{name}: {value}\r\n" for name, value in {**ACCEPTS, "mcp-session-id": session}.items())
     with socket.socket() as connection, pytest.raises(OSError) as dropped:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(STALLED_S * 8)
+        connection.settimeout(60)
         connection.connect(("127.0.0.1", strict.port))
         for number in count():
             body = f'{{"jsonrpc": "2.0", "id": {number}, "method": "tools/list"}}{" " * 100_000}'
@@ -239,7 +247,9 @@ def test_a_server_on_all_addresses_answers_to_its_names(place_of_one: Place, tmp
         assert "tissue.example.org" in said and "--allowed-host" in said and "a-token" not in said
 
         def status(host: str, **headers: str) -> int:
-            return httpx2.get(f"{server.url}/health", headers={"Host": host, **headers}).status_code
+            return httpx2.get(
+                f"{server.url}/health", headers={"Host": host, **headers}, timeout=60
+            ).status_code
 
         for name in ("localhost", "127.0.0.1:8000", socket.gethostname(), "tissue.example.org", "0.0.0.0"):
             assert status(name) == 200, name

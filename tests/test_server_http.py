@@ -130,13 +130,16 @@ async def test_a_client_that_leaves_does_not_disturb_the_others(served: Served) 
 
 async def test_an_uploaded_image_is_segmented_by_its_address(served: Served, tmp_path: Path) -> None:
     content = disc_image(tmp_path / "upload.png", 7).read_bytes()
-    stored = httpx2.put(f"{served.url}/images", content=content, headers=AUTHORISED)
+    stored = httpx2.put(f"{served.url}/images", content=content, headers=AUTHORISED, timeout=60)
     assert stored.status_code == 201
     uri = stored.json()["image"]
     assert uri.startswith("image://img_") and (stored.json()["width"], stored.json()["height"]) == (260, 260)
     async with served.client() as client:
         await converse(client, uri, 7)
-    assert httpx2.put(f"{served.url}/images", content=content, headers=AUTHORISED).json()["image"] == uri
+    assert (
+        httpx2.put(f"{served.url}/images", content=content, headers=AUTHORISED, timeout=60).json()["image"]
+        == uri
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,7 @@ def test_an_upload_that_is_no_image_is_not_kept(
 ) -> None:
     uploads = served.place.workspace / "images"
     before = set(uploads.glob("*"))
-    refused = httpx2.put(f"{served.url}/images", content=content, headers=AUTHORISED | headers)
+    refused = httpx2.put(f"{served.url}/images", content=content, headers=AUTHORISED | headers, timeout=60)
     assert (refused.status_code, refused.json()["error"]) == (status, error) and refused.json()["message"]
     assert set(uploads.glob("*")) == before
 
@@ -172,7 +175,7 @@ def test_an_upload_that_says_it_is_too_large_is_refused_unread(served: Served) -
 
 
 def test_health_needs_no_token_and_says_nothing_private(served: Served) -> None:
-    health = httpx2.get(f"{served.url}/health")
+    health = httpx2.get(f"{served.url}/health", timeout=60)
     assert health.status_code == 200 and set(health.json()) == {"status", "name", "version"}
 
 
@@ -186,14 +189,16 @@ def test_health_needs_no_token_and_says_nothing_private(served: Served) -> None:
 def test_without_the_token_there_is_nothing(
     served: Served, method: str, path: str, headers: dict[str, str]
 ) -> None:
-    refused = httpx2.request(method, f"{served.url}{path}", headers=headers, content=b"{}")
+    refused = httpx2.request(method, f"{served.url}{path}", headers=headers, content=b"{}", timeout=60)
     assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", ["/health", "/mcp", "/images"])
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", ""])
 def test_a_rebound_host_name_is_not_served(served: Served, path: str, host: str) -> None:
-    refused = httpx2.post(f"{served.url}{path}", headers=AUTHORISED | {"Host": host}, content=b"{}")
+    refused = httpx2.post(
+        f"{served.url}{path}", headers=AUTHORISED | {"Host": host}, content=b"{}", timeout=60
+    )
     assert refused.status_code in (400, 421)
 
 
@@ -204,5 +209,5 @@ def test_a_page_from_elsewhere_cannot_call_tools(served: Served) -> None:
         "Accept": "application/json, text/event-stream",
     }
     asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
-    refused = httpx2.post(f"{served.url}/mcp", headers=AUTHORISED | headers, json=asked)
+    refused = httpx2.post(f"{served.url}/mcp", headers=AUTHORISED | headers, json=asked, timeout=60)
     assert refused.status_code == 403

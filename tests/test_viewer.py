@@ -219,7 +219,7 @@ def test_signed_addresses_open_one_result_for_a_while(served: Served) -> None:
     about = served.get(f"/look/result/{served.result_id}?{link}", headers={}).json()
     assert served.get(f"{image}?{about['image_link']}", headers={}).status_code == 200
     assert served.get(f"/look/image?image=a.jpg&{link}", headers={}).status_code == 401
-    assert httpx2.post(f"{served.server.url}/mcp?{link}", json={}).status_code == 401
+    assert httpx2.post(f"{served.server.url}/mcp?{link}", json={}, timeout=60).status_code == 401
     until, key = link.split("&")
     for wrong in (
         f"{until}&key={'0' * 64}",

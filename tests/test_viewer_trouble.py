@@ -66,7 +66,7 @@ def test_two_pages_correct_the_same_result_and_nothing_is_lost(server: HttpServe
     options = {"image": "a.jpg", "words": "outline the nuclei", "model": "classical-nuclei", "mpp": 0.25}
     first = call(server, "segment", **options)["structuredContent"]
     result_id, mask_id = first["result_id"], first["masks"][0]["mask_id"]
-    rows = httpx2.get(f"{server.url}/look/objects/{result_id}/{mask_id}").json()["rows"]
+    rows = httpx2.get(f"{server.url}/look/objects/{result_id}/{mask_id}", timeout=60).json()["rows"]
     places = [[rows["centroid_x"][at], rows["centroid_y"][at]] for at in (3, 60)]
 
     def correct(point: list[float]) -> dict:
@@ -81,14 +81,16 @@ def test_two_pages_correct_the_same_result_and_nothing_is_lost(server: HttpServe
     for answer, gone in zip(answers, places, strict=True):
         assert answer["parent"] == result_id
         assert answer["masks"][0]["count"] == first["masks"][0]["count"] - 1
-        about = httpx2.get(f"{server.url}/look/result/{answer['result_id']}").json()
+        about = httpx2.get(f"{server.url}/look/result/{answer['result_id']}", timeout=60).json()
         mask = about["result"]["masks"][0]["mask_id"]
-        left = httpx2.get(f"{server.url}/look/objects/{answer['result_id']}/{mask}").json()["rows"]
+        left = httpx2.get(f"{server.url}/look/objects/{answer['result_id']}/{mask}", timeout=60).json()[
+            "rows"
+        ]
         kept = {(round(x), round(y)) for x, y in zip(left["centroid_x"], left["centroid_y"], strict=True)}
         other = next(each for each in places if each is not gone)
         assert (round(gone[0]), round(gone[1])) not in kept and (round(other[0]), round(other[1])) in kept
     # what they corrected is as it was
-    about = httpx2.get(f"{server.url}/look/result/{result_id}").json()
+    about = httpx2.get(f"{server.url}/look/result/{result_id}", timeout=60).json()
     assert about["result"]["masks"][0]["count"] == first["masks"][0]["count"]
 
 
@@ -97,9 +99,9 @@ def descriptors(server: HttpServer) -> int:
 
 
 def test_a_browser_that_goes_away_leaves_nothing_behind(server: HttpServer) -> None:
-    about = httpx2.get(f"{server.url}/look/image", params={"image": "a.jpg"}).json()
+    about = httpx2.get(f"{server.url}/look/image", params={"image": "a.jpg"}, timeout=60).json()
     tile = f"/tiles/image/{about['image_id']}/0/%d/0"
-    assert httpx2.get(server.url + tile % 0).status_code == 200
+    assert httpx2.get(server.url + tile % 0, timeout=60).status_code == 200
     time.sleep(0.5)
     before = descriptors(server)
     for number in range(60):
@@ -108,7 +110,7 @@ def test_a_browser_that_goes_away_leaves_nothing_behind(server: HttpServer) -> N
         if number % 3 == 0:
             connection.recv(100)  # in the middle of the answer
         connection.close()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while descriptors(server) > before + 3 and time.monotonic() < until:
         time.sleep(0.2)
     assert descriptors(server) <= before + 3

@@ -168,7 +168,7 @@ def test_cancelling_hangs_up_on_the_server():
         reader = make_reader("llm", settings(server.url, timeout_s=60))
         with pytest.raises(CancelledError):
             reader.translate(TEXT, organ="colon", cancelled=lambda: len(server.asked) > 0)
-        assert server.hung_up.wait(10)
+        assert server.hung_up.wait(60)
 
 
 def test_nobody_listening_says_where_and_what_to_set():
@@ -268,7 +268,7 @@ def test_an_answer_without_end_is_given_up(body):
     with openai_server([Scripted(body=body)]) as server:
         with pytest.raises(ModelUnavailableError, match=r"given up: it went on after 1,000,000 bytes"):
             make_reader("llm", settings(server.url)).translate(TEXT, organ="colon")
-        assert server.hung_up.wait(20)
+        assert server.hung_up.wait(60)
 
 
 def test_an_answer_that_unpacks_without_end_is_not_unpacked():
