@@ -56,12 +56,17 @@ async def wait_for(client: Client, job_id: str) -> CallToolResult:
                 return answer
 
 
+async def finished(client: Client, tool: str, **asked: Any) -> tuple[dict[str, Any], CallToolResult]:
+    """What came of it, at once or, on a busy machine, at the end of the job it became; and the answer that says so."""
+    said = await call(client, tool, **asked)
+    if (job_id := said.structured_content["job_id"]) is None:
+        return said.structured_content, said
+    said = await wait_for(client, job_id)
+    return said.structured_content["result"], said
+
+
 async def segmented(client: Client, **asked: Any) -> dict[str, Any]:
-    """What segment found, at once or, on a busy machine, at the end of the job it became."""
-    answer = (await call(client, "segment", **asked)).structured_content
-    if answer["job_id"] is None:
-        return answer
-    return (await wait_for(client, answer["job_id"])).structured_content["result"]
+    return (await finished(client, "segment", **asked))[0]
 
 
 def text_of(result: CallToolResult) -> str:
@@ -87,7 +92,7 @@ async def converse(client: Client, image: str, count: int) -> None:
 
 
 async def _segment(client: Client, image: str, count: int) -> str:
-    result = await call(
+    answer, result = await finished(
         client,
         "segment",
         image=image,
@@ -95,7 +100,7 @@ async def _segment(client: Client, image: str, count: int) -> str:
         mpp=0.5,
         model="classical-nuclei",
     )
-    answer, text = result.structured_content, text_of(result)
+    text = text_of(result)
     (mask,) = answer["masks"]
     assert mask["found"] and mask["count"] == count
     assert [item["code"] for item in answer["not_segmented"]] == ["absent"]
@@ -139,8 +144,7 @@ async def _measure(client: Client, result_id: str, count: int) -> None:
 
 
 async def _explain_and_view(client: Client, result_id: str) -> None:
-    explained = await call(client, "explain", result_id=result_id)
-    answer = explained.structured_content
+    answer, explained = await finished(client, "explain", result_id=result_id)
     assert answer["evidence"][0]["words"] in "Please outline all nuclei."
     assert [item["assertion"] for item in answer["evidence"]] == ["present", "absent"]
     assert all(item["statement"] in text_of(explained) for item in answer["evidence"])

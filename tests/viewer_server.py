@@ -13,6 +13,10 @@ from pathlib import Path
 
 from http_server import COMMAND
 
+AT_REST = """() => { const { viewport } = tissuetalk.stage.osd; const [now, then] = [viewport.getBounds(true), viewport.getBounds()];
+    return ["x", "y", "width", "height"].every((each) => Math.abs(now[each] - then[each]) < 1e-6); }"""
+"""Whether the view has come to where it goes."""
+
 
 @dataclass(frozen=True)
 class Viewer:

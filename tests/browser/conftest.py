@@ -35,6 +35,7 @@ def new_page(browser) -> Iterator[Callable]:
         expected.extend(may_say)
         options.setdefault("viewport", {"width": 1280, "height": 800})
         context = browser.new_context(accept_downloads=True, **options)
+        context.set_default_timeout(120_000)  # for what must come, however slow the machine
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: said.append(str(error)))

@@ -104,7 +104,7 @@ def test_the_assistant_drives_the_view(host: Host, new_page) -> None:
         [result_id],
     )
     page.mouse.move(5, 5)
-    frame.wait_for_function("() => Math.abs(tissuetalk.stage.view.centre[0] - 250) < 3", timeout=20_000)
+    frame.wait_for_function("() => Math.abs(tissuetalk.stage.view.centre[0] - 250) < 3")
     assert abs(frame.evaluate(centre)[1] - 250) < 5
     looks = page.evaluate("log.calls.filter(({ args }) => args.what === 'look').length")
     assert looks <= 6

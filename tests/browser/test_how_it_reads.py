@@ -39,9 +39,7 @@ def findings(page) -> list[str]:
 
 def test_every_page_reads_well(shown: Viewer, new_page, shots: Path) -> None:
     page = new_page(shown.address)
-    page.wait_for_function(
-        "() => window.tissuetalk?.stage?.segments > 0 && !tissuetalk.stage.loading", timeout=60_000
-    )
+    page.wait_for_function("() => window.tissuetalk?.stage?.segments > 0 && !tissuetalk.stage.loading")
     for summary in page.locator("summary").all():
         summary.click()
     page.get_by_role("button", name="Keys").click()
@@ -51,11 +49,9 @@ def test_every_page_reads_well(shown: Viewer, new_page, shots: Path) -> None:
         assert findings(page) == [], theme
     page.screenshot(path=shots / "dark.png")
     page.set_viewport_size(PHONE)
-    page.wait_for_timeout(500)
+    page.wait_for_function("(width) => document.documentElement.scrollWidth <= width", arg=PHONE["width"])
     page.screenshot(path=shots / "phone.png")
     assert findings(page) == []
-    wide = page.evaluate("() => document.documentElement.scrollWidth")
-    assert wide <= PHONE["width"]
     page.goto(f"{shown.url}/")
     page.locator(".history li").wait_for()
     for theme in ("light", "dark"):

@@ -40,7 +40,7 @@ def test_an_image_is_dropped_asked_drawn_on_and_kept(empty: Viewer, new_page, sh
     page.fill("#words", "the tumour")
     page.fill("input[aria-label='µm per pixel']", "0.25")
     page.get_by_role("button", name="Find", exact=True).click()
-    page.wait_for_url("**/view/res_*", timeout=120_000)
+    page.wait_for_url("**/view/res_*")
     first = page.url.split("#")[0]
     page.locator(".legend li").first.wait_for()
     assert page.locator(".words").inner_text() == "the tumour"
@@ -58,7 +58,7 @@ def test_an_image_is_dropped_asked_drawn_on_and_kept(empty: Viewer, new_page, sh
     page.get_by_text("0 this, 0 not this").wait_for()
     page.keyboard.press("Control+Shift+z")
     page.get_by_role("button", name="in the boxes").click()
-    page.wait_for_function(f"() => !location.href.startsWith({first!r})", timeout=120_000)
+    page.wait_for_function(f"() => !location.href.startsWith({first!r})")
     box = page.evaluate("() => tissuetalk.stage.layers[0]?.mask.provenance.boxes[0] ?? null")
     assert box is None or len(box) == 4
 

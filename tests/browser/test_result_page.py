@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from viewer_server import Viewer, viewer
+from viewer_server import AT_REST, Viewer, viewer
 
 from tissuetalk.tools import Session
 
@@ -38,7 +38,6 @@ def drawn(page) -> None:
     page.wait_for_function(
         "() => window.tissuetalk?.stage?.firstPicture && tissuetalk.stage.layers.length"
         " && !tissuetalk.stage.loading && tissuetalk.stage.segments > 0",
-        timeout=60_000,
     )
 
 
@@ -72,7 +71,7 @@ def test_a_result_is_seen_asked_and_steered(shown: Viewer, new_page, shots: Path
     # a click in the middle of an object shows its numbers
     x, y = page.evaluate(IN_AN_OBJECT)
     page.mouse.click(x, y)
-    page.locator(".picked .numbers").wait_for(timeout=30_000)
+    page.locator(".picked .numbers").wait_for()
     assert "area" in page.locator(".picked").inner_text() and "µm²" in page.locator(".picked").inner_text()
 
     # a mask is switched off and on with its number
@@ -117,7 +116,7 @@ def test_a_result_is_seen_asked_and_steered(shown: Viewer, new_page, shots: Path
         "(result_id) => tissuetalk.backend.call('library', { action: 'delete', result_id })", result_id
     )
     page.evaluate("() => tissuetalk.stage.home()")
-    page.wait_for_timeout(1000)
+    page.wait_for_function(AT_REST)
     page.mouse.click(*page.evaluate(IN_AN_OBJECT))
     page.locator(".picked").get_by_text("there is no result").wait_for()
     page.reload()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from viewer_server import Viewer, viewer
+from viewer_server import AT_REST, Viewer, viewer
 
 from tissuetalk.tools import Session
 
@@ -58,9 +58,7 @@ def box(page, x0: int, y0: int, x1: int, y1: int) -> None:
 
 def test_an_object_is_taken_away_and_three_boxes_teach(nuclei: Viewer, new_page, shots: Path) -> None:
     page = new_page(nuclei.address)
-    page.wait_for_function(
-        "() => window.tissuetalk?.stage?.segments > 0 && !tissuetalk.stage.loading", timeout=60_000
-    )
+    page.wait_for_function("() => window.tissuetalk?.stage?.segments > 0 && !tissuetalk.stage.loading")
     first = page.url.split("#")[0]
     count = int(page.locator(".legend .amount").first.inner_text().replace(",", ""))
 
@@ -73,8 +71,8 @@ def test_an_object_is_taken_away_and_three_boxes_teach(nuclei: Viewer, new_page,
     box(page, x, y, x, y)
     page.get_by_text("0 this, 1 not this").wait_for()
     page.get_by_role("button", name="Correct nuclei").click()
-    page.wait_for_function(f"() => !location.href.startsWith({first!r})", timeout=120_000)
-    page.wait_for_function("() => tissuetalk.stage.segments > 0 && !tissuetalk.stage.loading", timeout=60_000)
+    page.wait_for_function(f"() => !location.href.startsWith({first!r})")
+    page.wait_for_function("() => tissuetalk.stage.segments > 0 && !tissuetalk.stage.loading")
     assert int(page.locator(".legend .amount").first.inner_text().replace(",", "")) == count - 1
     assert page.evaluate("([x, y]) => tissuetalk.stage.hit(x, y)", middle) is None
     page.get_by_role("button", name="an earlier result").wait_for()
@@ -98,14 +96,14 @@ def test_an_object_is_taken_away_and_three_boxes_teach(nuclei: Viewer, new_page,
     before = page.evaluate(AREA, [(x0 + x1) / 2, (y0 + y1) / 2])
     page.evaluate(SPY)
     page.get_by_role("button", name="Correct nuclei").click()
-    page.wait_for_function(f"() => !location.href.startsWith({second!r})", timeout=120_000)
-    page.wait_for_function("() => tissuetalk.stage.segments > 0 && !tissuetalk.stage.loading", timeout=60_000)
+    page.wait_for_function(f"() => !location.href.startsWith({second!r})")
+    page.wait_for_function("() => tissuetalk.stage.segments > 0 && !tissuetalk.stage.loading")
     assert int(page.locator(".legend .amount").first.inner_text().replace(",", "")) == count
     sent = [[each["is"] for each in args["examples"]] for args in page.evaluate("sent")]
     assert sent == [[False], [True]]
     assert page.evaluate(AREA, [(x0 + x1) / 2, (y0 + y1) / 2]) != before
     page.evaluate("() => tissuetalk.stage.home()")
-    page.wait_for_timeout(1000)
+    page.wait_for_function(AT_REST)
 
     # beside the result it corrects
     page.locator(".compare summary").click()
@@ -127,7 +125,7 @@ def test_an_object_is_taken_away_and_three_boxes_teach(nuclei: Viewer, new_page,
     page.screenshot(path=shots / "boxes.png")
     page.fill(".teach input[type=text]", "keratin")
     page.get_by_role("button", name="Find everything like this").click()
-    page.locator(".legend").get_by_text("keratin").wait_for(timeout=120_000)
+    page.locator(".legend").get_by_text("keratin").wait_for()
     page.wait_for_function("() => !tissuetalk.stage.loading")
     page.screenshot(path=shots / "taught.png")
     taught = page.evaluate("() => tissuetalk.stage.layers.map((each) => each.mask.taught)")

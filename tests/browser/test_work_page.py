@@ -12,15 +12,18 @@ from pathlib import Path
 import httpx2
 from conftest import Place, SlowModel
 from drawn import disc_image
+from slow_model import TILE_TAKES
 
 SERVER = Path(__file__).parents[1] / "slow_model.py"
 AXE = Path(__file__).parents[2] / "server" / "viewer" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 def served(place: Place, slow: SlowModel, port: int, patience_s: str = "0.5") -> subprocess.Popen[bytes]:
-    """A server whose model takes its time; work becomes a job after half a second."""
+    """A server whose model takes its time for each tile; work becomes a job after half a second."""
     where = [str(place.root), str(place.workspace), patience_s, "1", f"127.0.0.1:{port}"]
-    process = subprocess.Popen([sys.executable, str(SERVER), *where], env={**os.environ, **slow.environment})
+    process = subprocess.Popen(
+        [sys.executable, str(SERVER), *where], env={**os.environ, **slow.environment, TILE_TAKES: "6"}
+    )
     until = time.monotonic() + 120
     while time.monotonic() < until:
         assert process.poll() is None
@@ -40,7 +43,7 @@ def ask(page) -> None:
     )
     page.fill("#words", "outline the nuclei")
     page.get_by_role("button", name="Find", exact=True).click()
-    page.get_by_role("button", name="Cancel").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Cancel").wait_for()
 
 
 def test_a_job_is_cancelled_and_another_survives_a_restart(
@@ -54,30 +57,25 @@ def test_a_job_is_cancelled_and_another_survives_a_restart(
     process = served(place, slow_model, port)
     try:
         page = new_page(url, may_say=("Failed to load", "ERR_", "failed to load"))
-        page.wait_for_function("() => window.tissuetalk?.stage?.firstPicture", timeout=60_000)
+        page.wait_for_function("() => window.tissuetalk?.stage?.firstPicture")
         ask(page)
-        page.wait_for_timeout(2000)
         page.screenshot(path=shots / "job.png")
         page.get_by_role("button", name="Cancel").click()
-        page.locator(".job.cancelled").wait_for(timeout=60_000)
+        page.locator(".job.cancelled").wait_for()
         assert place.results() == []
 
         ask(page)
-        page.wait_for_function(
-            "() => localStorage.getItem('tissuetalk.jobs')?.includes('job_')", timeout=60_000
-        )
+        page.wait_for_function("() => localStorage.getItem('tissuetalk.jobs')?.includes('job_')")
         process.kill()
         process.wait(30)
-        page.get_by_text("the server does not answer").wait_for(timeout=60_000)
+        page.get_by_text("the server does not answer").wait_for()
         slow_model.open_gate()
         process = served(place, slow_model, port)
-        page.wait_for_url("**/view/res_*", timeout=120_000)
-        page.wait_for_function(
-            "() => tissuetalk.stage.layers.length && !tissuetalk.stage.loading", timeout=60_000
-        )
+        page.wait_for_url("**/view/res_*")
+        page.wait_for_function("() => tissuetalk.stage.layers.length && !tissuetalk.stage.loading")
         assert len(place.results()) == 1
         page.get_by_role("link", name="tissuetalk").click()
-        page.locator(".history li").wait_for(timeout=60_000)
+        page.locator(".history li").wait_for()
     finally:
         process.terminate()
         process.wait(60)
