@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import pytest
 from drawn import discs, lattice, save
 from taught import LEFT, PINK, PLAIN, RIGHT, geojson, shares, two_tissues
 
+from tissuetalk.models import registry
+from tissuetalk.models.by_example import Place, Shown, teach
 from tissuetalk.models.datasets.manifest import read_manifest
 from tissuetalk.models.errors import InvalidArgumentError
+from tissuetalk.models.images import open_image
 from tissuetalk.models.metrics.annotations import read_annotations
 from tissuetalk.server.commands.command_line import main
 from tissuetalk.tools.session import Session
-from tissuetalk.tools.storage.targets import read_learned
+from tissuetalk.tools.storage.targets import KeptTargets, read_learned
 from tissuetalk.tools.teach.drawn import MOST_OF_A_KIND, Drawing
 
 HERE = ["--mpp", "0.5", "--model", "classical-nuclei"]
@@ -246,3 +250,24 @@ def test_what_was_taught_is_written_out_with_its_words(tmp_path: Path) -> None:
     (row,) = read_manifest(tmp_path / "data")
     assert (row.kind, row.mask_class) == ("binary", "necrosis")
     assert "words: necrosis; taught by 2 examples; classical-nuclei+examples" in row.note
+
+
+def test_a_target_that_is_replaced_meanwhile_is_listed_once_and_whole(
+    images: list[Path], tmp_path: Path
+) -> None:
+    """Protects from: a listing that crashed, called it damaged or left it out while it was taught anew."""
+    model, both = registry.load("classical-nuclei"), []
+    with open_image(images[0], name="a.png") as source:
+        for here, there in ((LEFT, RIGHT), (RIGHT, LEFT)):
+            shown = [Place(True, box=tuple(here)), Place(False, box=tuple(there))]
+            both.append(teach(model, [Shown(source, 0.5, shown)], name="pink"))
+    for name in ("targets", "scratch"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "targets" / f"{'0' * 32}-{'0' * 64}.safetensors").symlink_to(tmp_path / "gone")
+    kept = KeptTargets(tmp_path / "targets", tmp_path / "scratch")
+    kept.keep(both[0])
+    with ThreadPoolExecutor(1) as other:
+        teaching = other.submit(lambda: [kept.keep(both[number % 2]) for number in range(200)])
+        while not teaching.done():
+            assert [(each.problem, each.learned is None) for each in kept.listed()] == [("", False)]
+    teaching.result()

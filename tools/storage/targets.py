@@ -7,6 +7,7 @@ both, and the newest still counts.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,8 +75,14 @@ class KeptTargets:
 
     def listed(self) -> list[KeptTarget]:
         """The newest of every name, newest first."""
+        while True:
+            with suppress(FileNotFoundError):
+                return self._listed()
+
+    def _listed(self) -> list[KeptTarget]:
         found: dict[str, KeptTarget] = {}
-        stamped = [(path.stat().st_mtime_ns, path) for path in self._files() if path.exists()]
+        files = [path for path in self._files() if path.exists() or not path.is_symlink()]
+        stamped = [(path.stat().st_mtime_ns, path) for path in files]
         for stamp, path in sorted(stamped, reverse=True):
             if path.name[:32] not in found:
                 created = datetime.fromtimestamp(stamp / 1e9, UTC)
@@ -86,7 +93,8 @@ class KeptTargets:
         """One that is kept under any name."""
         for path in self._files():
             if path.name.endswith(f"-{sha256}.safetensors"):
-                return _kept(path, datetime.now(UTC)).learned
+                with suppress(FileNotFoundError):
+                    return _kept(path, datetime.now(UTC)).learned
         return None
 
     def _remove(self, path: Path) -> None:
@@ -117,10 +125,14 @@ def read_learned(path: Path) -> Learned:
 
 def problem_of(path: Path) -> str:
     """What is wrong with a kept file; empty where it is what its name says."""
-    return _kept(path, datetime.now(UTC)).problem
+    try:
+        return _kept(path, datetime.now(UTC)).problem
+    except FileNotFoundError as error:
+        return str(error)
 
 
 def _kept(path: Path, created_at: datetime) -> KeptTarget:
+    """Raises FileNotFoundError where it was replaced or forgotten meanwhile."""
     named = TARGET.fullmatch(path.name)
     assert named is not None, "only our own files are listed"
     sha256 = named["sha256"]
@@ -129,5 +141,7 @@ def _kept(path: Path, created_at: datetime) -> KeptTarget:
         if (learned.sha256, key_of(learned.name)) != (sha256, named["key"]):
             return KeptTarget(path, sha256, created_at, None, "its content is not what its name says")
         return KeptTarget(path, sha256, created_at, learned)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, InvalidArgumentError) as error:
         return KeptTarget(path, sha256, created_at, None, str(error))
