@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from tissuetalk.models.control import Control
 from tissuetalk.models.images import ImageSource
-from tissuetalk.models.segmenter import RGB, Segmenter
+from tissuetalk.models.segmenter import RGB, Decoded, Segmenter
 from tissuetalk.models.writing import remove
 from tissuetalk.tools.segment import tiles, windows
 from tissuetalk.tools.segment.engine import Plan, ScaleLayer
@@ -197,7 +198,7 @@ class _Ready:
 
 
 class LocalRunner:
-    """Threads: some read ahead, one asks the model, some decide objects meanwhile."""
+    """Threads: some read ahead, one asks the model, one writes what it said, some decide objects meanwhile."""
 
     def __init__(
         self, source: ImageSource, model: Segmenter, features: FeatureCache, settings: SlideSettings
@@ -207,20 +208,21 @@ class LocalRunner:
         self._batch = settings.batch
         self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="slide-read")
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="slide-model")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="slide-write")
         self._finishers = ThreadPoolExecutor(settings.finishers, thread_name_prefix="slide-finish")
         self._waiting: deque[_Ready] = deque()
-        self._written: set[str] = set()
+        self._answered: dict[str, list[Decoded]] = {}
 
     def block(self, spec: BlockSpec) -> Future[str]:
         ready = _Ready(spec, self._readers.submit(self._read, spec))
         self._waiting.append(ready)
-        return self._asking.submit(self._ask, ready)
+        return self._writing.submit(self._write, spec, self._asking.submit(self._ask, ready))
 
     def window(self, spec: WindowSpec) -> Future[str]:
         return self._finishers.submit(windows.write_window, spec, self._model, self._source)
 
     def close(self) -> None:
-        for pool in (self._readers, self._asking, self._finishers):
+        for pool in (self._readers, self._asking, self._writing, self._finishers):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, spec: BlockSpec) -> RGB | None:
@@ -228,11 +230,10 @@ class LocalRunner:
             return None
         return tiles.read_tile(spec, self._source)
 
-    def _ask(self, ready: _Ready) -> str:
+    def _ask(self, ready: _Ready) -> list[Decoded]:
         """This block, and with it those that are read already, as many as the model is given at once."""
-        if ready.spec.out in self._written:
-            self._written.discard(ready.spec.out)
-            return ready.spec.out
+        if (answers := self._answered.pop(ready.spec.out, None)) is not None:
+            return answers
         self._waiting.remove(ready)
         batch, pixels = [ready.spec], [ready.tile.result()]
         for other in list(self._waiting)[: self._batch - 1]:
@@ -242,6 +243,12 @@ class LocalRunner:
                 self._waiting.remove(other)
                 batch.append(other.spec)
                 pixels.append(other.tile.result())
-        written = tiles.write_blocks(batch, pixels, self._model, self._source, self._features)
-        self._written.update(written[1:])
-        return written[0]
+        answered = tiles.answers_of(batch, pixels, self._model, self._source, self._features)
+        self._answered.update((spec.out, each) for spec, each in zip(batch[1:], answered[1:], strict=True))
+        return answered[0]
+
+    def _write(self, spec: BlockSpec, asked: Future[list[Decoded]]) -> str:
+        """The model goes on meanwhile."""
+        tiles.write_maps(Path(spec.out), asked.result())
+        self._features.write_waiting()
+        return spec.out

@@ -151,7 +151,9 @@ def run_block(spec: BlockSpec) -> str:
     """
     task = spec.task
     source = opened(task.image, task.image_name, task.image_sha256)
-    return write_blocks([spec], [None], task.loaded, source, FeatureCache(memory_bytes=0))[0]
+    (answers,) = answers_of([spec], [None], task.loaded, source, FeatureCache(memory_bytes=0))
+    write_maps(Path(spec.out), answers)
+    return spec.out
 
 
 def read_tile(spec: BlockSpec, source: ImageSource) -> RGB:
@@ -162,19 +164,6 @@ def read_tile(spec: BlockSpec, source: ImageSource) -> RGB:
     )
 
 
-def write_blocks(
-    specs: Sequence[BlockSpec],
-    tiles: Sequence[RGB | None],
-    model: Segmenter,
-    source: ImageSource,
-    features: FeatureCache,
-) -> list[str]:
-    """Encode (several at once where the model can), decode and write. A tile that is None is read when it is needed."""
-    for spec, answers in zip(specs, answers_of(specs, tiles, model, source, features), strict=True):
-        write_maps(Path(spec.out), answers)
-    return [spec.out for spec in specs]
-
-
 def answers_of(
     specs: Sequence[BlockSpec],
     tiles: Sequence[RGB | None],
@@ -182,7 +171,8 @@ def answers_of(
     source: ImageSource,
     features: FeatureCache,
 ) -> list[list[Decoded]]:
-    """One answer per block and prompt; features come from the cache where they are there."""
+    """One answer per block and prompt: encoded several at once where the model can, features from the cache where they are
+    there. A tile that is None is read when it is needed."""
     prompts, looks = specs[0].task.prompts, specs[0].task.looks
     pixels = [_Pixels(spec, tile, source) for spec, tile in zip(specs, tiles, strict=True)]
     answers: list[list[list[Decoded]]] = [[[] for _ in prompts] for _ in specs]

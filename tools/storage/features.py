@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -80,6 +80,11 @@ class FeatureCache:
         store = None if self._store is None else _Sparing(self._store, int(store_bytes * SLIDE_SHARE))
         return FeatureCache(store, memory_bytes=min(SLIDE_MEMORY_BYTES, self._memory_bytes))
 
+    def write_waiting(self) -> None:
+        """Store what a pass over a slide has put: whoever encodes does not wait for the disk."""
+        if isinstance(self._store, _Sparing):
+            self._store.write()
+
     def holds(self, key: str, model: object) -> bool:
         """Whether ``get`` will answer without encoding; the features are then in memory."""
         with self._lock:
@@ -107,10 +112,11 @@ class FeatureCache:
 
 
 class _Sparing:
-    """Stores until a pass has met ``most_bytes``, found or new, and then only reads."""
+    """Stores until a pass has met ``most_bytes``, found or new, and then only reads. What is put waits for ``write``."""
 
     def __init__(self, store: BlobCache | _Sparing, most_bytes: int) -> None:
         self._store, self._left = store, most_bytes
+        self._waiting: deque[tuple[str, bytes]] = deque()
 
     def get(self, key: str) -> bytes | None:
         content = self._store.get(key)
@@ -122,7 +128,12 @@ class _Sparing:
         if self._left < len(content):
             return False
         self._left -= len(content)
-        return self._store.put(key, content)
+        self._waiting.append((key, content))
+        return True
+
+    def write(self) -> None:
+        while self._waiting:
+            self._store.put(*self._waiting.popleft())
 
 
 class BlobCache:
