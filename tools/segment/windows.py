@@ -38,6 +38,9 @@ from tissuetalk.tools.segment.tiles import ImageTask, PackedMaps, blend, opened,
 GLASS_PX = 64
 """How much of the view beyond all tiles is looked at: more than any smoothing reaches, and than the largest hole filled."""
 
+GIVE_BACK_EVERY_S = 30.0
+"""What the next tile would have to fetch from the system again, page by page, after every window."""
+
 Numbers = NDArray[np.uint16] | NDArray[np.int32]
 """[H, W] of one window: 1..small are whole objects, then fragments."""
 
@@ -131,7 +134,7 @@ def write_window(spec: WindowSpec, model: Segmenter, source: ImageSource) -> str
         question = ScaledPrompt(model, prompt, capability, spec.task.context)
         summaries.append(_one_prompt(spec, index, question, source, seen, tissue, read).as_json())
     write_whole(files.summary, json.dumps(summaries))
-    give_back()
+    give_back(GIVE_BACK_EVERY_S)
     return str(files.summary)
 
 
