@@ -66,7 +66,10 @@ def pixels_of(source: ImageSource, box: Box) -> NDArray[np.uint8]:
     """[h, w, 3]: a region at the size of its picture."""
     width, height = picture_size(box)
     small = min(width, box.width), min(height, box.height)
-    pixels = source.read_region(box, width=small[0], height=small[1])
+    if box == source.box:
+        pixels = source.overview(LONGEST_SIDE_PX)  # which is read once
+    else:
+        pixels = source.read_region(box, width=small[0], height=small[1])
     if small == (width, height):
         return pixels
     # the reader's exact resampling would make a server's first answer wait for SciPy

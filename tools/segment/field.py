@@ -87,8 +87,19 @@ class FieldOfView:
         Decided by the image alone: any region of it, in memory or on disk, gets the same.
         """
         if step not in self._contexts:
-            self._contexts[step] = self.model.prepare(_known(self.source, lambda: self.tissue, step))
+            self._contexts[step] = self.model.prepare(_known(self.source, lambda: self.sample(step)))
         return self._contexts[step]
+
+    def sample(self, step: float) -> RGB:
+        """Views of the tissue at ``step``, read once."""
+        if step not in self._samples:
+            self._samples[step] = sample(self.source, self.tissue, step)
+        return self._samples[step]
+
+    @cached_property
+    def _samples(self) -> dict[float, RGB]:
+        """By step, as far as they were asked for."""
+        return {}
 
     @cached_property
     def _contexts(self) -> dict[float, Context]:
@@ -117,9 +128,9 @@ def is_small(source: ImageSource) -> bool:
     return max(source.width, source.height) <= SMALL_PX
 
 
-def _known(source: ImageSource, tissue: Callable[[], Tissue], step: float) -> RGB:
+def _known(source: ImageSource, sampled: Callable[[], RGB]) -> RGB:
     """What a model judges an image from: all of a small one, a sample of the tissue of a large one."""
-    return source.overview() if is_small(source) else sample(source, tissue(), step)
+    return source.overview() if is_small(source) else sampled()
 
 
 def scale_of(source: ImageSource, given: float | None, model: Segmenter | None) -> Scale:
@@ -134,7 +145,7 @@ def scale_of(source: ImageSource, given: float | None, model: Segmenter | None) 
         return Scale(source.mpp, "file")
     if model is None:
         return Scale(math.nan, "unknown")
-    return Scale(model.assume_mpp(_known(source, lambda: Tissue.of(source), 1.0)), "assumed")
+    return Scale(model.assume_mpp(_known(source, lambda: sample(source, Tissue.of(source), 1.0))), "assumed")
 
 
 def region_of(source: ImageSource, region: Sequence[float] | None) -> Box:

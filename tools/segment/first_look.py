@@ -16,7 +16,7 @@ from tissuetalk.models.errors import UnreadableImageError
 from tissuetalk.models.writing import write_whole
 from tissuetalk.tools.answers.explained import EarlyFinding, Preliminary
 from tissuetalk.tools.drawing import drawing
-from tissuetalk.tools.masks.rasters import SAMPLE_PX, SAMPLES, sample, tissue_mask
+from tissuetalk.tools.masks.rasters import SAMPLE_PX, SAMPLES, tissue_mask
 from tissuetalk.tools.segment.engine import Plan, ScaleLayer
 from tissuetalk.tools.segment.grid import Window
 from tissuetalk.tools.segment.objects import SHOWN_SHARE
@@ -65,7 +65,7 @@ class FirstLook:
             if not layer.blocks:
                 continue
             field, task = self._plan.field, layer.task
-            pixels = sample(field.source, field.tissue, layer.grid.step)
+            pixels = field.sample(layer.grid.step)
             answers = field.model.decode(field.model.encode(pixels, task.context), task.prompts)
             for index, prompt, maps in zip(layer.targets, task.prompts, answers, strict=True):
                 finished = field.model.finish(maps, prompt, task.context)
@@ -163,10 +163,7 @@ class FirstLook:
 
     def _picture(self, tissue: NDArray[np.bool_]) -> bytes:
         if self._background is None:
-            width, height = drawing.picture_size(self._plan.field.region)
-            self._background = self._plan.field.source.read_region(
-                self._plan.field.region, width=width, height=height
-            )
+            self._background = drawing.pixels_of(self._plan.field.source, self._plan.field.region)
         layers = [drawing.DrawnMask(tissue.astype(np.int32), TISSUE_COLOUR, "tissue")]
         for index, (each, marked) in enumerate(zip(self._asked, self._marked, strict=True)):
             caption = f"{name_of(each.target)}, so far"
