@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler
@@ -19,7 +22,13 @@ from drawn_dicom import base_level, draw_dicom
 from drawn_slides import Drawing
 from services import wait_until
 
-from tissuetalk.models.errors import BusyError, InvalidArgumentError, OutsideRootsError, TissuetalkError
+from tissuetalk.models.errors import (
+    BusyError,
+    InvalidArgumentError,
+    OutsideRootsError,
+    TissuetalkError,
+    WorkspaceFullError,
+)
 from tissuetalk.models.images import open_image
 from tissuetalk.models.writing import remove
 from tissuetalk.tools.jobs import Jobs, SegmentJob
@@ -27,6 +36,7 @@ from tissuetalk.tools.lanes import Lanes
 from tissuetalk.tools.segment.request import SegmentArguments
 from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.archives import Archive, ArchiveLimits, Archives
+from tissuetalk.tools.storage.copies import Copies
 from tissuetalk.tools.storage.jobs import JobStore
 
 pytest.importorskip("dicomweb_client", reason="needs tissuetalk[service]")
@@ -384,3 +394,24 @@ def test_copies_keep_to_their_share(archive: DrawnArchive, tmp_path: Path) -> No
         with pytest.raises(TissuetalkError, match="quota"):
             session.open(archive.address)
         assert copied(session) == []
+
+
+def test_copies_that_another_server_clears_away_meanwhile_trouble_nobody(tmp_path: Path) -> None:
+    """Protects from: a slide that had come was a crash, because an old copy went while it was looked at."""
+    folder, scratch = tmp_path / "archive", tmp_path / "scratch"
+    folder.mkdir()
+    scratch.mkdir()
+
+    def serve(server: int) -> None:
+        copies = Copies(folder, scratch, Archives([]), most_bytes=10_000)
+        for number in range(150):
+            part = scratch / f"{server}-{number}"
+            part.mkdir()
+            (part / "level.dcm").write_bytes(bytes(900))
+            os.utime(part, (0, 0))  # not used for long
+            with suppress(WorkspaceFullError):  # the others were faster
+                copies._room()
+                copies._publish(part, folder / part.name)
+
+    with ThreadPoolExecutor(3) as servers:
+        list(servers.map(serve, range(3)))

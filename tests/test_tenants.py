@@ -221,7 +221,7 @@ def test_a_new_key_of_the_issuer_is_fetched_and_strangers_do_not_make_us_ask(sha
     before = shared.issuer.asked
     for n in range(20):
         assert shared.knock(shared.issuer.token("south", kid=f"k{n}")).status_code == 401
-    assert shared.issuer.asked <= before + 1
+    assert shared.issuer.asked <= before + 3  # once in ten seconds, and these may take half a minute
 
 
 async def test_who_comes_while_keys_are_on_their_way_is_not_turned_away() -> None:

@@ -64,6 +64,7 @@ class Copies:
         self._scratch = scratch
         self._arrivals: dict[str, _Arrival] = {}
         self._guard = threading.Lock()
+        self._publishing = threading.Lock()
 
     def get(self, text: str, control: Control = Control()) -> Path:
         """The finest level of the slide at an address; fetched where it is not here yet.
@@ -147,7 +148,8 @@ class Copies:
             try:
                 part.mkdir()
                 archive.fetch(address, part, self._room(), control)
-                self._publish(part, place)
+                with self._publishing:  # or two would count the same room
+                    self._publish(part, place)
             finally:
                 remove(part)
 
@@ -186,7 +188,7 @@ class Copies:
 
     def _publish(self, part: Path, place: Path) -> None:
         size = tree_bytes(part)
-        for oldest in sorted(self._copies(), key=lambda each: each.stat().st_mtime):
+        for oldest in sorted(self._copies(), key=_used_at):
             if size + sum(tree_bytes(each) for each in self._copies()) <= self.most_bytes:
                 break
             if not self._in_use(oldest):
@@ -203,7 +205,7 @@ class Copies:
         return [each for each in self.folder.iterdir() if each.is_dir()]
 
     def _in_use(self, copy: Path) -> bool:
-        return time.time() - copy.stat().st_mtime < IN_USE_S
+        return time.time() - _used_at(copy) < IN_USE_S
 
     def _full(self) -> WorkspaceFullError:
         return WorkspaceFullError(
@@ -211,3 +213,11 @@ class Copies:
             "try again in an hour, or give the server a larger --quota",
             str(self.folder),
         )
+
+
+def _used_at(copy: Path) -> float:
+    """Unix time at which it was last opened; long ago where somebody has just cleared it away."""
+    try:
+        return copy.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
