@@ -155,7 +155,7 @@ def test_a_job_of_a_dead_server_goes_on_when_a_living_one_is_asked_about_it(
         # asked twice, begun once; for a moment it may wait for a worker's thread to wake
         assert {living.status(job_id).result.state for _ in range(2)} <= {"queued", "running"}
         store = JobStore(session.workspace)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while store.unfinished() and time.monotonic() < until:
             time.sleep(0.05)
         living.close()

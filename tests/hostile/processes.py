@@ -1,4 +1,4 @@
-"""Memory of a process and its children, exact where the system keeps a high-water mark."""
+"""Memory of a process and its children, exact where the system keeps a high-water mark; and how busy the machine is."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def _kib(pid: int, what: str) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(what)), 0)
 
 
+def _wanting_a_core() -> int:
+    """Threads of the whole machine, besides the one that asks."""
+    try:
+        return int((_PROC / "loadavg").read_text().split()[3].split("/")[0]) - 1
+    except OSError:
+        return 0
+
+
 def kill_family(pid: int) -> None:
     for one in family_of(pid):
         try:
@@ -42,7 +50,7 @@ def kill_family(pid: int) -> None:
 
 
 class Meter:
-    """Peak of the resident memory of a process tree since ``reset``; ends the tree beyond ``most_mb``.
+    """Peak of the resident memory of a process tree, and the machine's load, since ``reset``; ends the tree beyond ``most_mb``.
 
     Each process's own high-water mark counts, and what sampling saw of those that ended meanwhile.
     """
@@ -51,12 +59,13 @@ class Meter:
         self.pid, self.most_mb = pid, most_mb
         self.burst = False
         self._sampled = 0.0
+        self._wanting: list[int] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def reset(self) -> None:
-        self._sampled = 0.0
+        self._sampled, self._wanting = 0.0, []
         for pid in family_of(self.pid):
             try:
                 (_PROC / str(pid) / "clear_refs").write_text("5")  # the high-water mark starts anew
@@ -66,6 +75,11 @@ class Meter:
     def peak_mb(self) -> float:
         return max(self._sampled, sum(_kib(pid, "VmHWM:") for pid in family_of(self.pid)) / 1024)
 
+    def load(self) -> float:
+        """How many wanted a core, per core and at least 1: what the system says of the last minute, or what was seen here."""
+        wanting = max(os.getloadavg()[0], sum(self._wanting) / max(1, len(self._wanting)))
+        return max(1.0, wanting / (os.cpu_count() or 1))
+
     def close(self) -> None:
         self._over.set()
 
@@ -73,6 +87,7 @@ class Meter:
         while not self._over.wait(0.02):
             now = sum(_kib(pid, "VmRSS:") for pid in family_of(self.pid)) / 1024
             self._sampled = max(self._sampled, now)
+            self._wanting.append(_wanting_a_core())
             if now > self.most_mb:
                 self.burst = True
                 kill_family(self.pid)

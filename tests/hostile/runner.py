@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import time
@@ -83,7 +82,7 @@ class Run:
         before, answer, seconds = self._asked(case)
         healthy = answer.code != "died" and server.healthy(20)
         peak_mb, stalled_s = server.meter.peak_mb(), server.stalled_s
-        load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        load = server.meter.load()
         outcome = Outcome(case, answer.code, answer.text, seconds, peak_mb, stalled_s, load)
         outcome.died = not healthy
         outcome.escaped = self._escaped(case, before, answer) if before else []
