@@ -86,7 +86,7 @@ sizes = st.integers(1, 900)
 @given(
     width=sizes, height=sizes, side=st.integers(96, 300), margin=st.integers(0, 40), step=st.floats(0.5, 2)
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_blocks_cover_the_region_and_their_tiles_stay_inside_the_image(
     width: int, height: int, side: int, margin: int, step: float
 ) -> None:
@@ -105,7 +105,7 @@ def test_blocks_cover_the_region_and_their_tiles_stay_inside_the_image(
 
 
 @given(x0=st.integers(0, 300), y0=st.integers(0, 300), side=st.integers(64, 300), step=st.floats(0.5, 4))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_windows_share_out_every_full_resolution_pixel_once(x0: int, y0: int, side: int, step: float) -> None:
     region = Box(x0, y0, 640, 600)
     grid = grid_of(700, 650, region, step, Local(), window_px=side)

@@ -101,7 +101,7 @@ def pq_by_hand(predicted: Labels, truth: Labels) -> tuple[float, float, float]:
     return sum(ious) / weight, len(ious) / weight, shared_sum / union_sum
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 10_000), n_true=st.integers(0, 5), n_predicted=st.integers(0, 5))
 def test_sparse_scores_equal_the_scores_by_hand(seed: int, n_true: int, n_predicted: int) -> None:
     random = np.random.default_rng(seed)

@@ -36,7 +36,7 @@ def drawn_again(shapes: dict[int, shapely.Geometry], shape: tuple[int, int]) -> 
 @given(
     seed=st.integers(0, 10**6), share=st.sampled_from([0.2, 0.5, 0.8]), blur=st.sampled_from([0.0, 0.7, 1.5])
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_outlines_of_any_mask_draw_the_same_pixels_again(seed: int, share: float, blur: float) -> None:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((30, 40)), blur)
     labels = ndimage.label(noise > np.quantile(noise, share), np.ones((3, 3)))[0].astype(np.int32)

@@ -30,7 +30,7 @@ corners = st.tuples(st.integers(0, 59), st.integers(0, 39), st.integers(1, 60), 
 
 
 @given(box=corners, x=st.integers(0, 10_000), y=st.integers(0, 10_000))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_rectangle_keeps_its_area_and_place(box: tuple[int, int, int, int], x: int, y: int) -> None:
     (shape,) = shapes(rectangles((40, 60), [box]), (x, y))
     assert shape.bounds == (x + box[0], y + box[1], x + box[2], y + box[3])

@@ -59,7 +59,7 @@ def test_a_contradiction_is_present() -> None:
     assert [target.assertion for target in request.targets] == ["present"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.sampled_from([*PIECES, "glands", "carcinoma", "not seen", "colon", " ", ", "]), max_size=30
@@ -72,7 +72,7 @@ def test_evidence_is_always_verbatim(text: str) -> None:
         assert text[target.start : target.start + len(target.evidence)] == target.evidence
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=300))
 def test_any_text_at_all_is_answered_or_refused(text: str) -> None:
     read(text)

@@ -307,7 +307,7 @@ def test_a_region_smaller_than_the_hotspot_is_said_to_be(tmp_path: Path) -> None
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 40), size=st.floats(1.0, 20.0))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_exact_hotspot_is_never_beaten(seed: int, count: int, size: float) -> None:
     random = np.random.default_rng(seed)
     points = np.round(random.random((count, 2)) * size, 2)

@@ -103,7 +103,6 @@ TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
     max_examples=12,
     stateful_step_count=15,
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -100,7 +100,6 @@ def test_an_unknown_result_is_named_so(workspace: Workspace, result_id: str) -> 
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     max_examples=100,
-    deadline=None,
 )
 @given(st.one_of(st.text(max_size=80), st.from_regex(r"res_[./0-9a-f\\]{1,40}"), st.just("../../etc/passwd")))
 def test_no_text_reaches_the_file_system_as_a_path(workspace: Workspace, text: str) -> None:
