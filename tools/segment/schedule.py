@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError as DroppedError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -222,8 +223,10 @@ class LocalRunner:
         return self._finishers.submit(windows.write_window, spec, self._model, self._source)
 
     def close(self) -> None:
-        for pool in (self._readers, self._asking, self._writing, self._finishers):
+        """What has not begun is dropped; what the model has said is still written."""
+        for pool in (self._readers, self._asking, self._finishers):
             pool.shutdown(wait=True, cancel_futures=True)
+        self._writing.shutdown(wait=True)
 
     def _read(self, spec: BlockSpec) -> RGB | None:
         if self._features.holds(spec.feature_key(), self._model):
@@ -249,6 +252,12 @@ class LocalRunner:
 
     def _write(self, spec: BlockSpec, asked: Future[list[Decoded]]) -> str:
         """The model goes on meanwhile."""
-        tiles.write_maps(Path(spec.out), asked.result())
+        try:
+            answers = asked.result()
+        except DroppedError:
+            if spec.out not in self._answered:  # it was asked beside another block
+                raise
+            answers = self._answered.pop(spec.out)
+        tiles.write_maps(Path(spec.out), answers)
         self._features.write_waiting()
         return spec.out
