@@ -23,7 +23,7 @@ from tissuetalk.tools.session import Session
 from tissuetalk.tools.storage.roots import Roots
 
 SECONDS = 60.0
-LEAST_TRIES = 20
+LEAST_TRIES, LEAST_WRITES = 20, 201
 """Where the machine is slow, the race goes on until it has been run."""
 
 
@@ -80,11 +80,11 @@ def swapping(folder: Path, outside: Path) -> Iterator[None]:
         thread.join()
 
 
-def attempts(act: Callable[[int], object], seconds: float) -> tuple[int, int]:
+def attempts(act: Callable[[int], object], seconds: float, least_tries: int = LEAST_TRIES) -> tuple[int, int]:
     """How often something was tried, in that time or longer, and how often it was done; a refusal by name is as good."""
     tries = done = 0
     end = time.monotonic() + seconds
-    while time.monotonic() < end or tries < LEAST_TRIES or not done:
+    while time.monotonic() < end or tries < least_tries or not done:
         tries += 1
         try:
             act(tries)
@@ -134,7 +134,7 @@ def written(folder: Path, seconds: float) -> tuple[int, int, int]:
             copy_folder(folder / "made", kept / "below" / str(number), within=root)
 
     with swapping(kept, outside):
-        tries, done = attempts(write, seconds)
+        tries, done = attempts(write, seconds, LEAST_WRITES)
     return escaped(outside), tries, done
 
 

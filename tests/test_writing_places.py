@@ -29,12 +29,15 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Session, 
 
 
 def test_no_file_and_no_folder_escapes_through_a_folder_swapped_for_a_link(tmp_path: Path) -> None:
-    assert swapping.written(tmp_path, 4.0)[0] == 0
+    escapes, tries, done = swapping.written(tmp_path, 4.0)
+    assert escapes == 0
+    assert tries > 200 and done > 0, "the race was not run"
 
 
 @pytest.mark.parametrize("kind", ["geojson", "folder"])
 def test_no_saved_result_escapes_through_a_folder_swapped_for_a_link(tmp_path: Path, kind: str) -> None:
-    assert swapping.saved(tmp_path, kind, 2.0)[0] == 0
+    escapes, tries, _ = swapping.saved(tmp_path, kind, 2.0)
+    assert escapes == 0 and tries > 3
 
 
 @pytest.mark.parametrize("kind", ["geojson", "folder", "ome-zarr"])

@@ -168,9 +168,8 @@ def _draw_bars(shown: Sequence[tuple[str, NDArray[np.float64], str]], colour: st
             cut = np.minimum(numbers, end)
             axes.hist(cut, bins=BARS, range=(0, end), color=colour, edgecolor="#464646")
             axes.axvline(float(np.median(cut)), color="#c80000", label="median")
-            axes.legend(
-                frameon=False, loc="upper right"
-            )  # searching for the best place takes time with many bars
+            # a place is given: searching for the best one takes time with many bars
+            axes.legend(frameon=False, loc="upper right")
 
 
 def hotspots(masks: SegmentedRegion) -> Iterator[Finding]:
